@@ -200,7 +200,7 @@ def _write_intervals(path: Path, plane, limits) -> None:
         for m, (low, high), side in zip(reach.mass, reach.edges, reach.clipped_side, strict=True):
             if np.isfinite(low):
                 lines.append(f'"{label}",{m:.6g},{low:.6g},{high:.6g},"{side}"')
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _missing(options, numbers: dict) -> list:

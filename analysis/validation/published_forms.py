@@ -89,7 +89,7 @@ def write_scatter(path: Path, table: PublishedTable) -> Path:
         x, y = axis.value[i], column.values[i]
         row = (x, x - axis.low[i], axis.high[i] - x, y, total[0][i], total[1][i])
         lines.append("\t".join(repr(float(v)) for v in row))
-    path.write_text("\n".join([*lines, "END YODA_SCATTER2D_V2", ""]))
+    path.write_text("\n".join([*lines, "END YODA_SCATTER2D_V2", ""]), encoding="utf-8")
     return path
 
 
@@ -109,7 +109,7 @@ def write_estimate(path: Path, table: PublishedTable) -> Path:
     for i, value in enumerate(column.values):
         shifts = [repr(float(v)) for e in column.errors for v in (e.minus[i], e.plus[i])]
         lines.append("\t".join([repr(float(value)), *shifts]))
-    path.write_text("\n".join([*lines, nothing, "END YODA_ESTIMATE1D_V3", ""]))
+    path.write_text("\n".join([*lines, nothing, "END YODA_ESTIMATE1D_V3", ""]), encoding="utf-8")
     return path
 
 
@@ -125,7 +125,7 @@ def as_hist(table: PublishedTable, k: int = 0) -> hist.Hist:
 
 
 def write_uhi(path: Path, table: PublishedTable) -> Path:
-    path.write_text(json.dumps(as_hist(table), default=uhi.io.json.default))
+    path.write_text(json.dumps(as_hist(table), default=uhi.io.json.default), encoding="utf-8")
     return path
 
 

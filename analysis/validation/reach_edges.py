@@ -121,7 +121,7 @@ def main_job(results: Path) -> Iterator[dict]:
 
 
 def _numbers(plane: object, reach: Path) -> Iterator[dict]:
-    with reach.open() as stream_:
+    with reach.open(encoding="utf-8") as stream_:
         rows = [r for r in csv.DictReader(stream_) if r["part"] == "all" and r["coupling_low"]]
     mass, low, high = (
         np.array([float(r[k]) for r in rows]) for k in ("mass", "coupling_low", "coupling_high")

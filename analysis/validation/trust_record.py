@@ -87,7 +87,7 @@ def reinterpretation(results: Path) -> Iterator[dict]:
 
 def edges(path: Path, suffix: str = "") -> np.ndarray:
     """Return both edges of every mass, or their errors."""
-    with path.open() as stream:
+    with path.open(encoding="utf-8") as stream:
         rows = [row for row in csv.DictReader(stream) if row["part"] == "all"]
     return np.array(
         [[float(row[k + suffix] or "nan") for k in ("coupling_low", "coupling_high")] for row in rows]

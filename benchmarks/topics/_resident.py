@@ -55,7 +55,9 @@ def peak(*arguments: object) -> float:
 
 def own_peak() -> float:
     """Return that of this process; ``getrusage`` would count the process that started it."""
-    return float(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
+    return (
+        float(Path("/proc/self/status").read_text(encoding="utf-8").partition("VmHWM:")[2].split()[0]) / 1024
+    )
 
 
 def copies(folder: Path, n: int) -> Path:

@@ -107,7 +107,7 @@ def _peak(path: Path, folder: Path) -> float:
 
 def _resident(_: int) -> float:
     """Return the peak of this process [MB]; ``getrusage`` would count the process that started it."""
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return float(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 

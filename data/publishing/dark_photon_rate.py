@@ -21,7 +21,7 @@ def kappa(mass, about):
 
 def rates(path, masses):
     """Return the rate at some masses [GeV] with its weights varied: nominal, replicas, sources."""
-    about = json.loads(Path(path).read_text())
+    about = json.loads(Path(path).read_text(encoding="utf-8"))
     events = np.load(Path(path).with_suffix(".npz"), allow_pickle=False)
     order = np.argsort(events["mass"])
     mass, weight = events["mass"][order], events["weight"][order]

@@ -6,10 +6,13 @@ import subprocess
 import sys
 
 import forks
+import numpy as np
 import pytest
 from injection import kills
 
 from gammastar.core import machine
+from gammastar.core.errors import StoreError
+from gammastar.store.guarded import write_tensors
 
 
 def gammastar(*arguments, limit, **environment):
@@ -59,3 +62,15 @@ def test_what_is_said_of_a_full_disk(tmp_path):
     outer.__cause__ = error
     assert machine.full(outer)
     assert not machine.full(OSError(2, "No such file or directory"))
+
+
+def test_a_full_disk_under_arrays_is_named(tmp_path):
+    path = tmp_path / "domain.safetensors"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, before[1]))
+    try:
+        with pytest.raises(StoreError, match=r"domain\.safetensors: cannot be written: .*MB free"):
+            write_tensors(path, {"fraction": np.ones(1_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())

@@ -21,14 +21,21 @@ from gammastar.store.remote import check_listed
 
 
 def test_damaged_files_are_never_silent_with_a_manifest():
-    found = damage.summary(damage.campaign(2, manifest=True))
+    found = damage.summary(damage.campaign(1, manifest=True))
     assert set(found) <= {"error", "same"}
-    assert found["error"] > 50
+    assert found["error"] > 45
 
 
 def test_damaged_files_without_a_manifest_never_hang():
-    found = damage.summary(damage.campaign(2, manifest=False))
-    assert set(found) <= {"error", "same", "silent"}  # what is silent is why there is a manifest
+    found = damage.campaign(1, manifest=False)
+    assert set(damage.summary(found)) <= {
+        "error",
+        "same",
+        "silent",
+    }  # what is silent is why there is a manifest
+    assert all(
+        form.startswith(("TTree", "RNTuple without")) for form, _, result in found if result == "silent"
+    )
 
 
 def test_malformed_steering_files_name_their_key(tmp_path):

@@ -31,9 +31,9 @@ from gammastar import flow, report
 from gammastar.core.pairs import Pairs
 from gammastar.core.files import atomic, write_whole
 from gammastar.flow.divergence import LocalStatistics
-from gammastar.pipeline.record import save_file
 from gammastar.report.style import new_figure
 from gammastar.store.chunks import write_chunk
+from gammastar.store.guarded import write_tensors
 from gammastar.store.manifest import write_json, write_text
 from gammastar.store.pairs import write_pairs
 from gammastar.store.records import write_histograms, write_table
@@ -44,9 +44,6 @@ model = flow.load(Path(sys.argv[3]) / "flow")
 def stage():
     with atomic(folder / "stages" / "select.npz") as temporary, temporary.open("wb") as stream:
         np.savez(stream, a=one)
-def tensors():
-    with atomic(folder / "domain.safetensors") as temporary:
-        save_file({"a": one}, temporary)
 writers = {
     "flow": lambda: flow.save(model, folder / "flow"),
     "near": lambda: LocalStatistics(np.arange(3.0), one, 0.1).save(folder / "flow_members.pairs.json"),
@@ -56,7 +53,7 @@ writers = {
     "manifest": lambda: write_text(folder / "manifest.json", "{}"),
     "table": lambda: write_table(folder / "reach.csv", {"a": [1]}),
     "histograms": lambda: write_histograms(folder / "spectrum.root", {}),
-    "tensors": tensors,
+    "tensors": lambda: write_tensors(folder / "domain.safetensors", {"a": one}),
     "pairs": lambda: write_pairs(folder / "stages" / "pairs", [pairs]),
     "published pairs": lambda: write_pairs(folder / "pairs", [pairs]),
     "chunk": lambda: write_chunk(

@@ -454,7 +454,7 @@ def test_warnings_go_on_and_are_noted(tmp_path, caplog):
     (tmp_path / "schema.toml").write_text(LEGS)
     (tmp_path / "s.toml").write_text(
         '[analysis]\nname = "mev"\n[read]\nfiles = ["mev.root"]\nschema = "schema.toml"\n'
-        "[select]\nmass = [0, 1e6]\nenergy = [0, 1e7]\npt = [0, 1e7]\n[report]\n"
+        "[select]\nmass = [0, 1e4]\nenergy = [0, 1e6]\npt = [0, 1e6]\n[report]\n"
     )
     run(tmp_path / "s.toml", output=tmp_path / "out")
     warned = [record.getMessage() for record in caplog.records if "warning: " in record.getMessage()]

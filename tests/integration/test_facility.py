@@ -1,5 +1,6 @@
 """The measured half on workers: the same numbers for every executor, number of workers and chunk size."""
 
+import contextlib
 import http.server
 import json
 import threading
@@ -293,8 +294,14 @@ class _Ranges(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def server():
+    with _serving(_Ranges) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def _serving(kind):
     def handler(*arguments):
-        return _Ranges(*arguments, directory=str(workers.DATA.parent))
+        return kind(*arguments, directory=str(workers.DATA.parent))
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
         thread = threading.Thread(target=running.serve_forever, daemon=True)
@@ -302,6 +309,39 @@ def server():
         yield f"http://127.0.0.1:{running.server_address[1]}"
         running.shutdown()
         thread.join()
+
+
+@pytest.mark.parametrize(
+    ("how", "said"), [("busy", "status 503"), ("cut", "Payload"), ("missing", "no such file")]
+)
+def test_servers_that_do_not_give_a_file_are_named(monkeypatch, how, said):
+    from gammastar import read
+    from gammastar.read import servers
+    from gammastar.store.remote import Remote, identity, input_sha256
+
+    class Broken(_Ranges):
+        def do_HEAD(self):
+            self.do_GET() if how != "cut" else super().do_HEAD()
+
+        def do_GET(self):
+            if how != "cut":
+                self.send_error(503 if how == "busy" else 404)
+                return
+            self.send_response(200)
+            self.send_header("Content-Length", "100000")
+            self.end_headers()
+            self.wfile.write(b"root" * 100)
+
+    monkeypatch.setattr(servers, "PAUSES", ())
+    with _serving(Broken) as address:
+        url = f"{address}/{workers.DATA.name}"
+        for ask in (
+            lambda: input_sha256(Remote(url)),
+            lambda: identity(Remote(url), "uuid"),
+            lambda: read.inspect(url),
+        ):
+            with pytest.raises(InputFileError, match=f"{url}.*{said}"):
+                ask()
 
 
 def test_files_over_http(here, serial, tmp_path, server):

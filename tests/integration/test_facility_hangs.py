@@ -129,7 +129,7 @@ def test_workers_leave_and_join(tmp_path):
 )
 def test_what_is_no_cluster_is_refused_in_time(tmp_path, monkeypatch, given, said):
     monkeypatch.chdir(tmp_path)
-    Path("nonsense.json").write_text('{"address": ')
+    Path("nonsense.json").write_text('{"address": ', encoding="utf-8")
     start = time.monotonic()
     with contextlib.ExitStack() as stack:
         if given in {"nobody", "stopped"}:

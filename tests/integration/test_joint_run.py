@@ -257,3 +257,13 @@ def test_what_is_of_the_two_steps_is_refused_by_its_key(tmp_path, first_mock, ch
     (tmp_path / "steering.toml").write_text(text)
     with pytest.raises(SteeringError, match=words):
         run(tmp_path / "steering.toml", output=tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "joint", [f"{JOINT}efficiency_floor = 0.3\n", JOINT.replace(str(list(ENERGY)), "[5.0, 6.0, 7.0]")]
+)
+def test_cells_that_nothing_populates_are_an_alarm(tmp_path, joint):
+    (tmp_path / "steering.toml").write_text(steering(joint=joint), encoding="utf-8")
+    folder = run(tmp_path / "steering.toml", output=tmp_path / "out")
+    notes = read_json(folder / "manifest.json")["notes"]
+    assert any("100% of the signal" in note and "efficiency_floor" in note for note in notes)

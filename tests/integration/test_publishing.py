@@ -201,7 +201,7 @@ def test_the_command_writes_for_other_tools(record, tmp_path):
         assert old in text  # the run asks for no scaling to other targets
         text = text.replace(old, new)
     ship = str(tmp_path / "ship_ecn3.toml")
-    Path(ship).write_text(text)
+    Path(ship).write_text(text, encoding="utf-8")
 
     def export(tool, *more):
         command = ["export", str(record.folder), "--output", str(tmp_path / tool), "--for", tool, *more]

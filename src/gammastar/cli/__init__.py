@@ -5,14 +5,21 @@ One file per family of commands. The only package that prints.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+import shlex
 import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import NoReturn
 
 import click
 
 from gammastar.cli import analysis, files, results
 from gammastar.cli.terminal import plain_logs, plain_warnings, say
+from gammastar.core.documents import plain, shortened
 from gammastar.core.errors import GammastarError
 from gammastar.core.machine import full, keep_heap, told
 from gammastar.core.resolve import guarded
@@ -66,7 +73,10 @@ for command in (
 
 
 def main() -> None:
-    """Run the command line; 2 for the user's mistakes, 1 for failures, 130 when interrupted."""
+    """Run the command line; 2 for the user's mistakes, 1 for failures, 130 when interrupted, 70 for ours."""
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"  # names of files, texts and what libraries open: alike in every locale
+        os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - this very command
     keep_heap()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: threads without a free core only wait
     gc.set_threshold(10_000, 10, 100)  # collections of everything are a fifth of the time of imports
@@ -82,6 +92,8 @@ def main() -> None:
         error.show()
         sys.exit(2)
     except OSError as error:
+        if error.errno is None:  # of a library, not of the system
+            _crash(error)
         said = told(error) if full(error) else f"{error.filename or ''}: {error.strerror or error}"
         say(f"error: {said}", err=True)
         sys.exit(1)
@@ -91,3 +103,29 @@ def main() -> None:
             sys.exit(2)
         say("interrupted; `--resume` goes on from the last finished stage", err=True)
         sys.exit(130)
+    except Exception as error:  # noqa: BLE001 - whatever nobody thought of: told, kept and not hidden
+        _crash(error)
+
+
+def _crash(error: Exception) -> NoReturn:
+    """Say in one line what nobody foresaw, and leave the traceback beside the results."""
+    from importlib.metadata import version
+
+    from gammastar.core.files import CRASH, write_whole
+
+    if full(error):
+        say(f"error: {told(error)}", err=True)
+        sys.exit(1)
+    text = plain("".join(traceback.format_exception(error)))
+    about = f"gammastar {version('gammastar')}, Python {sys.version.split()[0]}: {shlex.join(sys.argv[1:])}"
+    kept = ""
+    for folder in (getattr(error, "folder", None), Path.cwd(), Path(tempfile.gettempdir())):
+        if folder is None:
+            continue
+        with contextlib.suppress(GammastarError):
+            write_whole(folder / CRASH, f"{plain(about)}\n\n{text}".encode())
+            kept = f" with {folder / CRASH}"
+            break
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    say(f"error: {shortened(what)}; this is a fault of gammastar: please report it{kept}", err=True)
+    sys.exit(70)

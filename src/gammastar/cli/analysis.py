@@ -75,6 +75,7 @@ def check(steering: Path) -> None:
     """
     from gammastar import config
     from gammastar.config.checks import examine_file
+    from gammastar.config.checks_measured import protection
 
     result, findings = examine_file(analysis_file(steering))
     for finding in findings:
@@ -85,6 +86,9 @@ def check(steering: Path) -> None:
         sys.exit(2)
     stages = [name for name in config.STAGES if getattr(result, name) is not None]
     ok = f"{len(findings)} to look at" if findings else "ok"
+    lack = protection(result, analysis_file(steering).parent)
+    if lack:
+        say(f"inputs: {lack}", err=True)
     say(f"{steering}: {ok} ({result.analysis.name}: {', '.join(stages) or 'no stage'})")
 
 

@@ -22,7 +22,7 @@ from gammastar.core.errors import GammastarError
 from gammastar.core.files import folder_names, shipped
 from gammastar.core.resolve import guarded, resolve
 from gammastar.store.filesets import given_files, is_fileset, split_name
-from gammastar.store.remote import Remote
+from gammastar.store.remote import Remote, unprotected
 
 if TYPE_CHECKING:
     from gammastar.physics.detector import Stand
@@ -138,6 +138,21 @@ def _files(look: Look) -> Findings:
     both = sorted({p.name for p in look.data} & {p.name for p in look.response})
     if both and set(look.data) & set(look.response):
         yield Finding("warning", "read.response", f"{both[0]} is data and response at once")
+
+
+def protection(steering: Steering, base: Path) -> str:
+    """Say in which input files a flipped bit is not noticed; "" if there are none, or none can be read."""
+    section = steering.read
+    if section is None:
+        return ""
+    try:
+        from gammastar.config.measured import load_schema
+
+        tree = load_schema(section, base).tree
+        given = given_files((*section.files, *section.response), base, tree=tree, missing=True)
+        return unprotected(given.files, given.listed, tree)
+    except GammastarError:
+        return ""  # a finding has said it
 
 
 def _needs_truth(look: Look) -> list[str]:

@@ -16,12 +16,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from gammastar.config.fields import Edges, Fraction, Masses, Positive, PositiveRange, Section
+from gammastar.config.fields import Fraction, Masses, MassRange, Momenta, Positive, PositiveRange, Section
 from gammastar.physics.polarisation import Frame
 
 Points = Annotated[tuple[tuple[Annotated[float, Field(ge=0)], float], ...], Field(min_length=2)]
 Widths = Annotated[tuple[tuple[Positive, Positive], ...], Field(min_length=2)]
 CUTS = (3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 15.0, 18.0, 22.0, 27.0, 33.0, 40.0)  # standard deviations
+Protons = Annotated[float, Field(ge=1, le=1e30)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -39,7 +40,7 @@ class Millicharge(Section):
     below the threshold, or from a generator for each mass."""
     channels: tuple[str, ...] = ()
     """Theory channels, as in [predict]."""
-    n_sample: Annotated[int, Field(gt=0, le=10**8)] = 20_000
+    n_sample: Annotated[int, Field(gt=0, le=2_000_000)] = 20_000
     """Virtual photons that are drawn per mass."""
 
 
@@ -83,12 +84,12 @@ class Predict(Section):
     allow it (up to 1.2 GeV, at most 60 MeV wide, 3 more than components)."""
     masses: Masses = ()
     """Masses of the dark particle; without them `n_masses` in `mass_range` [GeV]."""
-    mass_range: PositiveRange | None = None
+    mass_range: MassRange | None = None
     """Range of these masses; that of the spectrum by default [GeV]."""
     n_masses: Annotated[int, Field(ge=2, le=10_000)] = 40
     """How many there are. With lines they stand closer where the rate bends and at the threshold of the
     leptons, else they are equidistant."""
-    n_sample: Annotated[int, Field(gt=0, le=10**8)] = 20_000
+    n_sample: Annotated[int, Field(gt=0, le=2_000_000)] = 20_000
     """Particles that are drawn per mass."""
     millicharge: Millicharge | None = None
     """Millicharged particles beside the dark photon."""
@@ -208,7 +209,7 @@ class InSitu(Section):
 
     masses: Masses = ()
     """Masses of the search; without them `n_masses` in `mass_range` [GeV]."""
-    mass_range: PositiveRange | None = None
+    mass_range: MassRange | None = None
     """Range of the masses; by default where two resolutions on either side are measured [GeV]."""
     n_masses: Annotated[int, Field(ge=2, le=2_000)] = 60
     """How many there are, at equal steps of the resolution."""
@@ -252,9 +253,9 @@ class InSitu(Section):
 class Joint(Section):
     """The joint likelihood of [infer]: a mass window about each mass, and its cells."""
 
-    pt: Annotated[Edges, Field(max_length=12)]
+    pt: Annotated[Momenta, Field(max_length=12)]
     """Edges of the cells in transverse momentum, true and measured [GeV]."""
-    energy: Annotated[Edges, Field(max_length=12)]
+    energy: Annotated[Momenta, Field(max_length=12)]
     """Edges of the cells in energy, true and measured [GeV]."""
     window: Annotated[float, Field(gt=0, le=1)] = 0.04
     """Half width of the masses whose pairs predict the signal; a side band of twice this on either side has
@@ -283,12 +284,12 @@ class Infer(Section):
     [infer.joint]."""
     joint: Joint | None = None
     """Window and cells of the joint likelihood."""
-    observed: Literal["masked", "asimov"] | tuple[Annotated[int, Field(ge=0)], ...] = "masked"
+    observed: Literal["masked", "asimov"] | tuple[Annotated[int, Field(ge=0, le=10**6)], ...] = "masked"
     """What is observed: nothing yet ('masked'), the expectation ('asimov'), or counts, [3]; mock data never
     give an observed contour."""
     background: Annotated[float, Field(ge=0, le=1e6)] | None = None
     """Expected background of the main detector; that of each detector file by default [events]."""
-    background_sigma: Annotated[float, Field(ge=0)] = 0.0
+    background_sigma: Annotated[float, Field(ge=0, le=3)] = 0.0
     """Error of the background: ln κ."""
     method: Literal["auto", "exact", "marginalised", "asymptotic"] = "auto"
     """'exact', with nuisances at their fit; 'marginalised', exact with nuisances averaged; 'asymptotic'; or
@@ -309,7 +310,7 @@ class Infer(Section):
     """At most so many further masses where the contour bends or ends."""
     discovery: Annotated[tuple[Annotated[float, Field(gt=0, le=8)], ...], Field(max_length=20)] = (3.0, 5.0)
     """Significances whose reach is written; needs a background [σ]."""
-    projections: Annotated[tuple[Positive, ...], Field(max_length=20)] = ()
+    projections: Annotated[tuple[Protons, ...], Field(max_length=20)] = ()
     """Protons on target of further contours."""
     max_patches: Annotated[int, Field(gt=0, le=1_000_000)] = 600
     """Most signals in the patch set; of more, every second, third, … is kept."""

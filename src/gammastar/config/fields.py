@@ -18,6 +18,7 @@ from gammastar.core.documents import UNFILLED, plain
 MOST_BINS = 100_000  # of one axis
 MOST_CELLS = 20_000  # of all axes together: their covariance is the square of that
 TO_FILL = "is to be filled in"
+HEAVIEST, HARDEST = 1e4, 1e6  # GeV: of a mass, of an energy or transverse momentum; grids follow from them
 LARGEST = 1e100  # nothing that is measured is larger, or smaller than its inverse
 
 
@@ -42,6 +43,17 @@ def _increasing(value: tuple[float, ...]) -> tuple[float, ...]:
     return value
 
 
+def _below(value: tuple[float, ...], most: float) -> tuple[float, ...]:
+    if value and value[-1] > most:
+        msg = f"goes to {value[-1]:g} GeV; at most {most:g} GeV"
+        raise ValueError(msg)
+    return value
+
+
+LIGHT = AfterValidator(functools.partial(_below, most=HEAVIEST))
+SOFT = AfterValidator(functools.partial(_below, most=HARDEST))
+
+
 def _printable(value: str) -> str:
     if plain(value, keep="") != value:
         msg = "holds control characters, line breaks or marks of direction"
@@ -53,7 +65,8 @@ Range = Annotated[tuple[float, float], AfterValidator(_rising)]
 PositiveRange = Annotated[Range, AfterValidator(_above_zero)]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Masses = Annotated[tuple[Positive, ...], Field(max_length=10_000), AfterValidator(_increasing)]
+MassRange = Annotated[PositiveRange, LIGHT]
+Masses = Annotated[tuple[Positive, ...], Field(max_length=10_000), AfterValidator(_increasing), LIGHT]
 Count = Annotated[int, Field(gt=0, le=10**9)]
 Title = Annotated[str, Field(max_length=300), AfterValidator(_printable)]
 
@@ -136,6 +149,8 @@ def _equidistant(value: dict[Any, Any]) -> tuple[float, ...]:
 
 
 Edges = Annotated[tuple[float, ...], Field(min_length=2), BeforeValidator(_edges)]
+MassEdges = Annotated[Edges, LIGHT]
+Momenta = Annotated[Edges, SOFT]
 
 
 def cells_problem(*axes: Sequence[float] | None, most: int = MOST_CELLS) -> str:

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from gammastar.config.fields import (
+    LIGHT,
     Count,
     Edges,
     Fraction,
+    MassEdges,
+    Momenta,
     Positive,
     Range,
     Section,
@@ -64,9 +67,13 @@ class Simulate(Section):
     """Compression of the ROOT files."""
 
 
+FEWEST = 10  # rows that are read at once: of fewer a run takes days
+
+
 def _some(size: str) -> str:
-    if not float(size.rstrip("kMGiB ")) > 0:
-        msg = "must be more than nothing"
+    number = size.rstrip("kMGiB ")
+    if float(number) * 1000.0 ** " kMG".index(size[len(number) :].strip()[0]) < 1e4:
+        msg = "must be at least 10 kB"
         raise ValueError(msg)
     return size
 
@@ -83,7 +90,7 @@ class Read(Section):
     """Files of the simulation with truth."""
     schema_file: str = Field(alias="schema")
     """What the branches mean: a TOML file, 'file.py:NAME', or the name of a shipped schema."""
-    step: Count | Memory = "32 MB"
+    step: Annotated[int, Field(ge=FEWEST, le=10**9)] | Memory = "32 MB"
     """How much is read at once: a number of rows, or a size in memory such as '32 MB'."""
     digest: Literal["sha256", "uuid"] = "sha256"
     """What the run notes of every file and compares before work: 'sha256' of all bytes, or 'uuid', the file's
@@ -117,11 +124,11 @@ class Select(Section):
     """Keep and weight single pairs. If false one compiled pass fills the histograms straight from the events,
     several times faster and in memory that does not grow with them; [flow], [in_situ], OmniFold, open charm,
     the bootstrap of events and [predict] from the spectrum need the pairs."""
-    mass: Edges
+    mass: MassEdges
     """Edges of the reconstructed mass [GeV]."""
-    pt: Edges = (0.0, 1e4)
+    pt: Momenta = (0.0, 1e4)
     """Edges of the reconstructed transverse momentum q_T [GeV]."""
-    energy: Edges = (0.0, 1e5)
+    energy: Momenta = (0.0, 1e5)
     """Edges of the reconstructed energy [GeV]."""
 
     @model_validator(mode="after")
@@ -349,11 +356,11 @@ class Unfold(Section):
     """Cells of lower efficiency are not measured."""
     scan: Annotated[tuple[Positive, ...], Field(max_length=100)] | None = None
     """Strengths that are tried on the mass spectrum and shown; a set of them by default, [] for none."""
-    mass: Edges | None = None
+    mass: MassEdges | None = None
     """Edges of the true mass; those of [select] by default [GeV]."""
-    pt: Edges | None = None
+    pt: Momenta | None = None
     """Edges of the true transverse momentum; those of [select] by default [GeV]."""
-    energy: Edges | None = None
+    energy: Momenta | None = None
     """Edges of the true energy; those of [select] by default [GeV]."""
 
     @model_validator(mode="after")
@@ -424,6 +431,7 @@ class SpectrumSection(Section):
         return self
 
 
+MOST_WINDOWS = 1000  # each is a search for neighbours
 MOST_CELLS = 10_000_000  # of a histogram without covariance
 
 
@@ -440,14 +448,14 @@ class FlowSection(Section):
     An empty section is the default preset.
     """
 
-    mass: Edges | None = None
+    mass: MassEdges | None = None
     """Edges of the mass of the histogram twin and the map of training weights; those of the spectrum by
     default [GeV]."""
-    pt: Edges | None = None
+    pt: Momenta | None = None
     """Edges of the transverse momentum of the histogram twin and the map [GeV]."""
-    energy: Edges | None = None
+    energy: Momenta | None = None
     """Edges of the energy of the histogram twin and the map [GeV]."""
-    angles: Edges | None = None
+    angles: MassEdges | None = None
     """Edges of regions of mass in which the spin density is fitted to the decay angles of the pairs, in the
     frame 'laboratory'; [accept] then takes it for photons whose parent nobody knows [GeV]."""
     preset: Literal["default", "paper"] = "default"
@@ -483,12 +491,15 @@ class FlowSection(Section):
     """Draws from the flow with which each window of the check is compared."""
     window: Positive = 0.03
     """Width of the windows of mass of the check [GeV]."""
-    check_range: Range = (0.25, 1.05)
+    check_range: Annotated[Range, LIGHT] = (0.25, 1.05)
     """Masses between which the flow is checked [GeV]."""
 
     @model_validator(mode="after")
     def _within_memory(self) -> FlowSection:
         problem = cells_problem(self.mass, self.pt, self.energy, most=MOST_CELLS)
+        windows = (self.check_range[1] - self.check_range[0]) / self.window
+        if windows > MOST_WINDOWS:
+            problem = f"window: {windows:.3g} of {self.window:g} GeV in check_range; at most {MOST_WINDOWS}"
         if problem:
             raise ValueError(problem)
         return self

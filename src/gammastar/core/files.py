@@ -18,6 +18,7 @@ from gammastar.core.machine import full, told
 
 LOCK = ".gammastar.lock"  # in a folder of results that a run holds
 Pathlike: TypeAlias = str | os.PathLike[str]
+CRASH = "gammastar-crash.txt"  # the traceback of what nobody foresaw
 ROWS = 2000  # of a table that are written at once
 LONGEST_NAME = 200  # characters of a name in a message
 _PACKAGE = Path(__file__).resolve().parents[1]

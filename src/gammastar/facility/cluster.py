@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import threading
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ SOON = 5.0  # s without an answer after which the user is told what is waited fo
 COMPUTES = 10.0  # % of one core: less is waiting
 PARDON = 10.0  # s that a nanny takes to end a process that does not listen
 LEAVE = 5.0  # s to say goodbye
-GONE = (OSError, TimeoutError, asyncio.CancelledError, RuntimeError, ValueError)
+GONE = (OSError, TimeoutError, asyncio.CancelledError, CancelledError, RuntimeError, ValueError)
 
 
 class DaskCrew(Crew):
@@ -56,11 +57,18 @@ class DaskCrew(Crew):
         future = asyncio.run_coroutine_threadsafe(asking(), self.client.loop.asyncio_loop)
         return future.result(timeout + LEAVE)
 
+    @property
+    def _scheduler(self) -> Any:
+        """The scheduler; a client that gave it up has none any more."""
+        if self.client.scheduler is None:
+            raise OSError(errno.ENOTCONN, f"{self.address}: given up")
+        return self.client.scheduler
+
     def workers(self, timeout: float) -> dict[str, Any]:
         """Return what the scheduler knows of its workers."""
 
         async def asking() -> Any:
-            return await self.client.scheduler.identity(n_workers=-1)
+            return await self._scheduler.identity(n_workers=-1)
 
         found: dict[str, Any] = self._asked(asking, timeout)["workers"]
         return found
@@ -149,7 +157,7 @@ class DaskCrew(Crew):
                 self._judge(address, known, names, times)
 
     async def _processing(self) -> dict[str, tuple[Any, ...]]:
-        found: dict[str, tuple[Any, ...]] = await self.client.scheduler.processing(workers=None)
+        found: dict[str, tuple[Any, ...]] = await self._scheduler.processing(workers=None)
         return found
 
     def _judge(self, address: str, known: Mapping[str, Any], names: tuple[str, ...], times: Times) -> None:
@@ -180,7 +188,7 @@ class DaskCrew(Crew):
 
         async def asking() -> None:
             with contextlib.suppress(*GONE):
-                await self.client.scheduler.restart_workers(
+                await self._scheduler.restart_workers(
                     workers=addresses,
                     timeout=self.patience.start,
                     wait_for_workers=False,
@@ -190,13 +198,21 @@ class DaskCrew(Crew):
 
         asyncio.run_coroutine_threadsafe(asking(), self.client.loop.asyncio_loop)
 
+    def _known(self) -> dict[str, Any]:
+        """Return what the scheduler knows of its workers, or say that it is gone."""
+        try:
+            return self.workers(self.patience.start)
+        except GONE as error:
+            raise self._gone() from error
+
     def everywhere(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
         """Return what a short function returns on every worker; whoever does not answer is restarted."""
-        there = list(self.workers(self.patience.start))
+        there = list(self._known())
 
         async def one(address: str) -> Any:
-            call = self.client._run(function, *arguments, workers=[address], on_error="return")
             try:
+                self._scheduler  # noqa: B018 - or nobody is there
+                call = self.client._run(function, *arguments, workers=[address], on_error="return")
                 return (await asyncio.wait_for(call, self.patience.start)).get(address)
             except GONE as error:
                 return error
@@ -204,7 +220,11 @@ class DaskCrew(Crew):
         async def asking() -> list[Any]:
             return list(await asyncio.gather(*map(one, there)))
 
-        found = dict(zip(there, self._asked(asking, self.patience.start + LEAVE), strict=True))
+        try:
+            answers = self._asked(asking, self.patience.start + LEAVE)
+        except GONE as error:
+            raise self._gone() from error
+        found = dict(zip(there, answers, strict=True))
         for address, value in found.items():
             if isinstance(value, ImportError | AttributeError):
                 msg = f"worker {address} cannot import gammastar ({value}); install the same version there"
@@ -225,7 +245,7 @@ class DaskCrew(Crew):
 
     def check(self) -> Signature:
         """Refuse workers with other code or libraries, or too little memory; return what all have."""
-        for address, known in self.workers(self.patience.start).items():
+        for address, known in self._known().items():
             limit = known["memory_limit"]
             if limit and limit < NEED:
                 msg = (

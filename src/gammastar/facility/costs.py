@@ -24,7 +24,9 @@ _STATUS = Path("/proc/self/status")
 def stopwatch() -> Callable[[], dict[str, Any]]:
     """Begin to measure this process; return the function that says what was spent since then."""
     with contextlib.suppress(OSError):
-        _RESET.write_text("5")  # the mark of the largest resident memory falls to what is resident now
+        _RESET.write_text(
+            "5", encoding="utf-8"
+        )  # the mark of the largest resident memory falls to what is resident now
     begin, cpu = time.monotonic(), time.process_time()
 
     def spent() -> dict[str, Any]:
@@ -41,7 +43,7 @@ def stopwatch() -> Callable[[], dict[str, Any]]:
 def _highest() -> float:
     """Return the largest resident memory of this process [bytes]."""
     with contextlib.suppress(OSError):
-        for line in _STATUS.read_text().splitlines():
+        for line in _STATUS.read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):
                 return float(line.split()[1]) * 1024.0
     unit = 1.0 if sys.platform == "darwin" else 1024.0

@@ -129,6 +129,8 @@ def count_probabilities(
     sigma = background_sigma if method == "marginalised" else 0.0
     low, high = (poisson_quantile(1e-8, background * np.exp(-6 * sigma)), 1 - 1e-8)
     highest = poisson_quantile(high, background * np.exp(min(6 * sigma, 12.0))) if background > 0 else 0.0
+    if highest == 0.0:
+        return np.zeros(1), np.ones(1)
     counts = np.arange(max(low, 0.0), highest + 1.0)
     probability = exactly(counts, background, sigma)
     keep = probability > 1e-9 * probability.max()
@@ -140,6 +142,8 @@ def poisson_quantile(probability: float, mean: float) -> float:
 
     As scipy.stats has it, whose import takes longer than many a limit.
     """
+    if pdtr(0.0, mean) >= probability:
+        return 0.0  # pdtrik is not finite for the smallest means
     count = float(np.ceil(pdtrik(probability, mean)))
     below = max(count - 1.0, 0.0)
     return below if pdtr(below, mean) >= probability else count

@@ -148,7 +148,11 @@ class TabulatedFormFactor:
         """
         wanted = ["mass_GeV", "re_f1", "im_f1", "re_f2", "im_f2"]
         try:
-            lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+            lines = [
+                line
+                for line in path.read_text(encoding="utf-8").splitlines()
+                if line and not line.startswith("#")
+            ]
         except OSError as error:
             msg = f"{path}: the table of form factors cannot be read ({error.strerror})"
             raise InputFileError(msg) from error

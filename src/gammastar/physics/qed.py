@@ -322,7 +322,11 @@ class RTable:
             If the file is missing, has other columns or holds something that is not a number.
         """
         try:
-            lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+            lines = [
+                line
+                for line in path.read_text(encoding="utf-8").splitlines()
+                if line and not line.startswith("#")
+            ]
         except OSError as error:
             msg = f"{path}: the table of R cannot be read ({error.strerror}); give the path of r_ratio.csv"
             raise InputFileError(msg) from error

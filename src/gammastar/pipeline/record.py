@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic import TypeAdapter, ValidationError
-from safetensors.numpy import save_file
 
 from gammastar import config, flow, predict, spectrum
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import InputFileError, SteeringError, UserError
-from gammastar.core.files import atomic, shipped
+from gammastar.core.files import shipped
 from gammastar.core.records import Spectrum
 from gammastar.core.resolve import python_names
 from gammastar.physics.detector import Detector, load_detector
@@ -27,7 +25,7 @@ from gammastar.pipeline.stages.flow import read_spin
 from gammastar.pipeline.stages.predict import mass_dependence, photons_of, write_trend
 from gammastar.spectrum import Domain
 from gammastar.store.folder import published
-from gammastar.store.guarded import check_results, read_tensors
+from gammastar.store.guarded import check_results, read_tensors, write_tensors
 from gammastar.store.manifest import read_json, write_json, write_text
 from gammastar.store.records import read_spectrum
 
@@ -87,8 +85,7 @@ def write_record(ctx: Context, domain: Domain, trend: spectrum.Trend | None = No
         ctx.folder / "steering.json",
         ctx.steering.model_dump(mode="json", by_alias=True, exclude_none=True),
     )
-    with atomic(ctx.folder / "domain.safetensors") as temporary:
-        save_file({k: np.ascontiguousarray(v) for k, v in domain.arrays().items()}, temporary)
+    write_tensors(ctx.folder / "domain.safetensors", domain.arrays())
     if trend is not None:
         write_trend(ctx.folder, trend)
     section = ctx.steering.accept

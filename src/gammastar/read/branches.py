@@ -16,6 +16,7 @@ from uproot.interpretation.identify import UnknownInterpretation
 from uproot.interpretation.objects import CannotBeAwkward
 
 from gammastar.core.errors import BranchError
+from gammastar.read.checksums import bound_lists
 
 LISTED = 5  # names in a message
 WIDTH = 100  # characters of a type in a message
@@ -199,6 +200,7 @@ class _Table:
             )
             raise BranchError(msg)
         self._check_type(key, branch)
+        bound_lists(branch)
         self.used[exact] = branch
         return Place(exact, self.inside.get(name, ()))
 

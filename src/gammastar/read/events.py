@@ -14,9 +14,11 @@ from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import BranchError, InputFileError
 from gammastar.read.branches import Chosen, choose, listed, typename
 from gammastar.read.charges import Charges, check_sign, has_missing, number_type, numbers
+from gammastar.read.checksums import check_entries, compare_checksums, is_rntuple
 from gammastar.read.files import expand, opened, verify
 from gammastar.read.schema import Branch, RowFilter, Schema
 
+HEAVIEST = 1e100  # weight: sums of their squares stay finite
 TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple", "ROOT::Experimental::RNTuple")
 
 
@@ -57,7 +59,7 @@ def open_events(
     Raises
     ------
     InputFileError
-        If a file is missing, damaged or truncated, or a weight is not finite.
+        If a file is missing, damaged or truncated, or a weight is not finite or beyond 1e100.
     BranchError
         If a tree or branch is missing; the message lists near names.
 
@@ -88,6 +90,7 @@ def _raw(
         found = chosen(tree, schema, path, truth=truth)
         start, stop = entries
         stop = int(tree.num_entries) if stop is None else stop
+        check_entries(tree, found.options, path)
         total, rows = stop - start, 0
         if total > 0:
             chunk = {**found.options, "entry_start": start, "entry_stop": stop}
@@ -113,7 +116,10 @@ def open_tree(file: Any, name: str, path: str) -> Any:
     if cycle and cycle not in cycles:
         msg = f"{path}: there is no tree {name!r}; tree {plain!r} has the cycles {', '.join(cycles)}"
         raise BranchError(msg)
-    return file[name]
+    tree = file[name]
+    if is_rntuple(tree):
+        compare_checksums(tree, path)
+    return tree
 
 
 def chosen(tree: Any, schema: Schema, path: str, *, truth: bool = False) -> Chosen:
@@ -215,10 +221,10 @@ def _weight(arrays: ak.Array, schema: Schema, path: str) -> npt.NDArray[np.float
     weight = np.ones(len(arrays))
     for name in filter(None, (schema.weight, schema.prescale)):
         weight = weight * _flat(arrays, name, path)
-    wrong = int(np.sum(~np.isfinite(weight)))
-    if wrong:
-        msg = f"{path}: {wrong} weights of {schema.weight or schema.prescale!r} are not finite"
-        raise InputFileError(msg)
+        wrong = int(np.sum(~(np.abs(weight) <= HEAVIEST)))
+        if wrong:
+            msg = f"{path}: {wrong} weights of {name!r} are not finite, or beyond {HEAVIEST:g}"
+            raise InputFileError(msg)
     return weight
 
 

@@ -6,6 +6,7 @@ import glob
 import hashlib
 import os
 import struct
+import traceback
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,7 +22,7 @@ from gammastar.core.documents import ANY_SIZE
 from gammastar.core.documents import opened as regular
 from gammastar.core.errors import InputFileError
 from gammastar.core.files import state_of
-from gammastar.read.servers import source_options
+from gammastar.read.servers import answered, client_errors, source_options
 
 MOST = 4  # files that stay open: one with a thousand branches takes tens of MB
 
@@ -29,7 +30,7 @@ _KEPT: ContextVar[tuple[ExitStack, dict[Any, Any]] | None] = ContextVar("kept", 
 
 
 # Everything that damaged files were seen to raise inside uproot; assertions and overflows come from headers.
-DAMAGE = (
+DAMAGE: tuple[type[Exception], ...] = (
     OSError,
     ValueError,
     IndexError,
@@ -50,9 +51,12 @@ DAMAGE = (
 @contextmanager
 def reading(path: str | Path) -> Iterator[None]:
     """Turn whatever a damaged file raises into an InputFileError that names the file."""
+    remote = "://" in str(path)
     try:
         yield
     except FileNotFoundError as error:
+        if remote and answered(error) not in {None, 404}:
+            raise _refused(path, error) from error
         msg = f"{path}: there is no such file"
         raise InputFileError(msg) from error
     except (NotImplementedError, CannotBeAwkward) as error:
@@ -62,19 +66,37 @@ def reading(path: str | Path) -> Iterator[None]:
             "write plain numbers or lists of them, or, if the file was read before, copy it again"
         )
         raise InputFileError(msg) from error
-    except DAMAGE as error:
+    except _caught() as error:
+        if isinstance(error, AttributeError | TypeError) and _ours(error):
+            raise
+        if remote and isinstance(error, (OSError, *client_errors())):
+            raise _refused(path, error) from error
         reason = " ".join(str(error).split())[:200]
-        if "://" in str(path) and isinstance(error, OSError):
-            msg = (
-                f"{path}: the server does not give it ({type(error).__name__}: {reason}); check the "
-                "address, try another server, or go on with --resume when it is back"
-            )
-            raise InputFileError(msg) from error
         msg = (
             f"{path}: cannot be read, the file is damaged, truncated or no ROOT file "
             f"({type(error).__name__}: {reason}); copy it again and compare its SHA-256"
         )
         raise InputFileError(msg) from error
+
+
+def _caught() -> tuple[type[Exception], ...]:
+    return (*DAMAGE, *client_errors(), AttributeError, TypeError)
+
+
+def _ours(error: Exception) -> bool:
+    """Return whether an error was raised by a line of this package, not of the library that reads."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__", "")).startswith("gammastar")
+
+
+def _refused(path: str | Path, error: Exception) -> InputFileError:
+    status = answered(error)
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    reason = reason if status is None else f"status {status}"
+    return InputFileError(
+        f"{path}: the server does not give it ({reason}); check the address, try another server, or go on "
+        "with --resume when it is back"
+    )
 
 
 @contextmanager

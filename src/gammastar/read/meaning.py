@@ -526,6 +526,9 @@ def _axes(s: _Sample) -> Iterator[Point]:
         if (p[:, axis] >= 0).all() and (p[:, axis] > 0).any():
             text = f"{key} is never negative in {len(p)} leptons (median {np.median(p[:, axis]):.3g} GeV)"
             yield Point("warning", key, f"{text}: is it pt, p or pz?")
+    if (p[:, 2] < 0).all():
+        text = f"pz is negative in all {len(p)} leptons, and detectors stand along +z: turn its sign"
+        yield Point("warning", "pz", text)
 
 
 def _transverse(s: _Sample) -> Iterator[Point]:

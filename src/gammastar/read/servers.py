@@ -7,6 +7,7 @@ import functools
 import importlib
 import os
 import re
+import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -83,6 +84,21 @@ def _shorten() -> None:
 def source_options(path: str) -> dict[str, Any]:
     """Return the options with which uproot opens a path; none for local files."""
     return remote_options(path) | ({"handler": XRootDSource} if _xrootd(path) else {})
+
+
+def client_errors() -> tuple[type[Exception], ...]:
+    """Return what the client of HTTP raises that is no OSError, once it is loaded."""
+    loaded = sys.modules.get("aiohttp")
+    return () if loaded is None else (loaded.ClientError,)
+
+
+def answered(error: BaseException | None) -> int | None:
+    """Return the status of HTTP behind an error: fsspec calls every refusal a missing file."""
+    while error is not None:
+        if isinstance(error, client_errors()) and hasattr(error, "status"):
+            return int(error.status)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def again(path: str, request: Callable[[], T]) -> T:

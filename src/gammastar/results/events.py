@@ -82,7 +82,7 @@ def _source(
 
 def _column(path: Path) -> FloatArray:
     try:
-        values = np.loadtxt(path, dtype=np.float64, ndmin=1)
+        values = np.loadtxt(path, dtype=np.float64, ndmin=1, encoding="utf-8")
     except ValueError as error:
         msg = f"{path}: is no list of masses, one number [GeV] per line ({error})"
         raise UserError(msg) from error

@@ -45,7 +45,11 @@ Record = TypeVar("Record")
 def _columns(path: Path, names: tuple[str, ...]) -> FloatArray:
     """Return the columns of a CSV file with comments, shape (n, len(names))."""
     try:
-        lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+        lines = [
+            line
+            for line in path.read_text(encoding="utf-8").splitlines()
+            if line and not line.startswith("#")
+        ]
     except OSError as error:
         msg = (
             f"{path}: cannot be read ({error.strerror}); give a CSV file with the columns {', '.join(names)}"

@@ -263,4 +263,4 @@ def write_particle_list(path: Path, sample: Sample, n: int, rng: np.random.Gener
         f"{lines}; {drawn.weight.sum():.9g} per proton on target and squared coupling\npx py pz E x y z t"
     )
     with atomic(path) as temporary:
-        np.savetxt(temporary, table, fmt="%.9g", header=header, comments="# ")
+        np.savetxt(temporary, table, fmt="%.9g", header=header, comments="# ", encoding="utf-8")

@@ -290,6 +290,11 @@ class Given:
     # Metadata by ``fileset.json:dataset``
     datasets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
+    @property
+    def listed(self) -> set[Path | Remote]:
+        """Files whose SHA-256 a fileset gives."""
+        return {path for path, entry in self.said.items() if entry.sha256}
+
 
 def given_files(names: Iterable[str], base: Path, *, tree: str = "", missing: bool = False) -> Given:
     """Return the files of names, patterns, URLs and filesets.

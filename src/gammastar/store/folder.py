@@ -26,7 +26,7 @@ from typing import Any, Literal, TypeAlias
 
 from gammastar.core.documents import from_json, opened
 from gammastar.core.errors import StoreError, UserError
-from gammastar.core.files import LOCK, held, linked, results_of
+from gammastar.core.files import CRASH, LOCK, held, linked, results_of
 from gammastar.store.manifest import MANIFEST, MAX_MANIFEST, is_published, manifest_like, write_text
 
 PREVIOUS = "previous"
@@ -80,6 +80,9 @@ def working(folder: Path) -> Iterator[None]:
         raise StoreError(msg) from error
     try:
         yield
+    except Exception as error:
+        vars(error).setdefault("folder", folder)  # where the command line leaves the traceback
+        raise
     finally:
         with contextlib.suppress(OSError):
             path.unlink()  # before it is let go: nobody can have taken it over
@@ -209,7 +212,7 @@ def claim(folder: Path) -> dict[str, Any]:
 
 def _own_trace(name: str) -> bool:
     found = TEMPORARY.fullmatch(name)
-    return name == LOCK or (found is not None and found["name"] == MANIFEST)
+    return name in {LOCK, CRASH} or (found is not None and found["name"] == MANIFEST)
 
 
 def published(folder: Path) -> list[str]:

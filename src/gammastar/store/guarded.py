@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
-from safetensors.numpy import load
+from safetensors.numpy import load, save
 
 from gammastar.core.documents import bytes_of
 from gammastar.core.errors import InputFileError, PhysicsError, StoreError
+from gammastar.core.files import write_whole
 from gammastar.store.manifest import file_sha256, is_published, manifest_like, read_json, read_manifest
 
 MAX_JSON = 256 << 20
@@ -87,6 +88,11 @@ def read_tensors(path: Path, dimensions: Mapping[str, int]) -> dict[str, npt.NDA
             msg = f"{path}: {name} {what}; expected finite numbers in {n} dimensions; run again"
             raise InputFileError(msg)
     return found
+
+
+def write_tensors(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write arrays as safetensors; its own writing to a file names no full disk."""
+    write_whole(path, save({name: np.ascontiguousarray(values) for name, values in arrays.items()}))
 
 
 def finite(content: Any, where: str) -> None:

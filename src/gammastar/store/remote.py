@@ -5,17 +5,18 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 from gammastar.core.documents import bytes_of
-from gammastar.core.errors import InputFileError
+from gammastar.core.errors import InputFileError, UserError
 from gammastar.core.files import state_of
+from gammastar.read.checksums import protected
 from gammastar.read.events import open_tree
-from gammastar.read.files import opened
+from gammastar.read.files import opened, reading
 from gammastar.read.servers import address, again, remote_options
 from gammastar.store.manifest import file_sha256
 
@@ -62,8 +63,9 @@ def input_sha256(path: Path | Remote) -> str:
             msg = f"{path}: cannot be read ({error.strerror})"
             raise InputFileError(msg) from error
     try:
-        return again(path.url, lambda: _remote_sha256(path.url))
-    except (OSError, ValueError, ImportError) as error:
+        with reading(path.url):
+            return again(path.url, lambda: _remote_sha256(path.url))
+    except ImportError as error:
         msg = f"{path.url}: cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
         raise InputFileError(msg) from error
 
@@ -147,8 +149,9 @@ def _size(path: Path | Remote) -> int:
         return path.stat().st_size
     import fsspec
 
-    system, name = fsspec.core.url_to_fs(address(path.url), **remote_options(path.url))
-    size = system.size(name)
+    with reading(path.url):
+        system, name = fsspec.core.url_to_fs(address(path.url), **remote_options(path.url))
+        size = system.size(name)
     return -1 if size is None else int(size)
 
 
@@ -167,6 +170,28 @@ def check_listed(paths: Sequence[Path | Remote], found: Sequence[str]) -> None:
             if expected and expected != sha:
                 msg = f"{path}: SHA-256 is {sha}, expected {expected}; the file was changed or damaged"
                 raise InputFileError(msg)
+
+
+def unprotected(paths: Sequence[Path | Remote], said: Collection[Path | Remote], tree: str) -> str:
+    """Say in which local files a bit that was flipped before the run is not noticed; "" if there are none.
+
+    `said` are files whose SHA-256 a fileset gives. Files are taken to be alike: the first tells of its tree.
+    """
+    local = [path for path in paths if isinstance(path, Path)]
+    open_ = [path for path in local if path not in said and not _expected(path)]
+    if not open_:
+        return ""
+    try:
+        with opened(str(open_[0])) as file:
+            if protected(open_tree(file, tree, str(open_[0]))):
+                return ""
+    except UserError:
+        return ""  # who reads it says so
+    return (
+        f"{len(open_)} of {len(local)} files ({open_[0].name}{', …' if len(open_) > 1 else ''}) bring no "
+        "checksums of all their numbers and are on no list SHA256SUMS: a bit that was flipped before reads "
+        "as another number"
+    )
 
 
 def _expected(path: Path) -> str:

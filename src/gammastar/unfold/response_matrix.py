@@ -436,7 +436,7 @@ def _widened(edges: FloatArray) -> FloatArray:
     below = edges[0] - np.arange(BEYOND, 0, -1) * (edges[1] - edges[0])
     above = edges[-1] + np.arange(1, BEYOND + 1) * (edges[-1] - edges[-2])
     first = [0.0, *below[below > 0]] if edges[0] > 0 else []
-    return np.concatenate([first, edges, above, [LARGEST]])
+    return np.concatenate([first, edges, above, [max(LARGEST, 2.0 * above[-1])]])
 
 
 def inside(wide: Sequence[Any], axes: Sequence[Any]) -> IntArray:

@@ -64,7 +64,7 @@ def limited(seconds: float) -> Iterator[None]:
     )
     before = [signal.signal(number, late) for number, _, _ in clocks]
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, hard))
     for _, clock, length in clocks:
         signal.setitimer(clock, length)

@@ -1,13 +1,15 @@
-"""Damaged ROOT files: five compressions and RNTuple, five kinds of damage, each read in a guarded child."""
+"""Damaged ROOT files: five compressions of three formats, five kinds of damage, read in guarded children."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
 import pickle
 import resource
 import signal
+import struct
 import tempfile
 import time
 from collections import Counter
@@ -17,21 +19,30 @@ from typing import Any, NoReturn
 
 import awkward as ak
 import numpy as np
+import pytest
 import uproot
+import uproot.writing._cascadentuple as writing
+import xxhash
 
 from gammastar import read
 from gammastar.core.errors import GammastarError
 from gammastar.core.sampling import stream
 
 ROWS = 2000
-CODECS = {
+COMPRESSIONS = {
     "none": None,
     "zlib": uproot.ZLIB(1),
     "lz4": uproot.LZ4(4),
     "zstd": uproot.ZSTD(3),
     "lzma": uproot.LZMA(1),
-    "rntuple": uproot.ZLIB(1),
 }
+MEANT = {
+    "TTree": "files with a TTree",
+    "RNTuple": "files with an RNTuple as ROOT writes it, with checksums of pages",
+    "RNTuple without": "files with an RNTuple as uproot writes it, without checksums of pages",
+}
+FORMATS = tuple(MEANT)
+CODECS = {f"{form} {name}": (form, codec) for form in FORMATS for name, codec in COMPRESSIONS.items()}
 MODES = ("truncated", "1 bit", "20 bits", "zeroed", "header")
 SCHEMA = {
     "tree": "events",
@@ -55,13 +66,33 @@ def sound_file(path: Path, codec: str) -> bytes:
         for key, s in (("px", 0.4), ("py", 0.4), ("pz", 20.0))
     }
     branches["Muon_charge"] = ak.unflatten(rng.choice(np.array([-1, 1], np.int8), total), counts)
-    with uproot.recreate(path, compression=CODECS[codec]) as file:
-        if codec == "rntuple":
-            file.mkrntuple("events", branches)
-        else:
+    form, compression = CODECS[codec]
+    with uproot.recreate(path, compression=compression) as file, _checksums(use=form == "RNTuple"):
+        if form == "TTree":
             types = {k: "var * " + ("int8" if k.endswith("charge") else "float64") for k in branches}
             file.mktree("events", types).extend(branches)
+        else:
+            file.mkrntuple("events", branches)
     return path.read_bytes()
+
+
+@contextlib.contextmanager
+def _checksums(*, use: bool) -> Iterator[None]:
+    """Let uproot write RNTuples with a checksum behind each page and its mark in the list, as ROOT does."""
+    with pytest.MonkeyPatch.context() as patch:
+        if use:
+            blob = writing.NTuple.add_rblob
+
+            def add_rblob(self: Any, sink: Any, raw: Any, *rest: Any, **more: Any) -> Any:
+                whole = bytes(raw) + xxhash.xxh3_64_intdigest(bytes(raw)).to_bytes(8, "little")
+                return blob(self, sink, whole, *rest, **more)
+
+            def serialize(self: Any) -> bytes:
+                return struct.pack("<i", -self.num_entries) + self.locator.serialize()
+
+            patch.setattr(writing.NTuple, "add_rblob", add_rblob)
+            patch.setattr(writing.NTuple_PageDescription, "serialize", serialize)
+        yield
 
 
 def damaged(data: bytes, mode: str, rng: np.random.Generator) -> bytes:
@@ -116,7 +147,9 @@ def guarded(functions: Sequence[Callable[[], str]]) -> list[str]:
 def _answer(functions: Sequence[Callable[[], str]], there: int) -> NoReturn:
     """Write a line for each function, until one of them ends this child."""
     try:
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        used = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0]) * os.sysconf(
+            "SC_PAGE_SIZE"
+        )
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
         for function in functions:
             signal.alarm(WALL)

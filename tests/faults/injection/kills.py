@@ -43,7 +43,7 @@ def steering(path: Path, *, step: str = "300 kB", weights: str = "signed") -> Pa
             message = f"{SMALL} has no {old!r} any more"
             raise ValueError(message)
         text = text.replace(old, new)
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 
@@ -63,7 +63,7 @@ def smaller(path: Path) -> Path:
             kinds = {field: part[field].type.content for field in names}
             file.mktree("events", kinds).extend({field: part[field] for field in names})
         text = re.sub(rf'"[^"]*{name}\.root"', f'"{target}"', text)
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
 
 

@@ -47,7 +47,7 @@ def contents(folder: Path) -> dict[str, Any]:
 def put(path: Path, text: str) -> None:
     """Write a file without the care that results take."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
 
 
 def results(folder: Path) -> Path:

@@ -342,5 +342,5 @@ def test_numbers_of_a_detector_that_would_silence_it(tmp_path, old, new, said) -
 
 
 def _written(path: Path, text: str) -> Path:
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path

@@ -39,7 +39,7 @@ def test_howto_pages_run(page, tmp_path, monkeypatch, capsys) -> None:
     blocks = re.findall(r"```(toml|python)\n(.*?)```", (HOWTO / f"{page}.md").read_text(), re.DOTALL)
     for _, code in blocks:
         if name := re.match(r"# file: (\S+)\n", code):
-            Path(name[1]).write_text(code)
+            Path(name[1]).write_text(code, encoding="utf-8")
     script = tmp_path / "page.py"
     script.write_text("\n".join(code for language, code in blocks if language == "python"))
     assert f"check_{'geometry' if page == 'detector' else page}(" in script.read_text()

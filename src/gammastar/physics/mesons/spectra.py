@@ -162,7 +162,7 @@ def write_cells(path: Path, cells: Cells, note: str = "") -> None:
             np.save(temporary, rows)
         else:
             header = "\n".join([*note.splitlines(), "log10(theta) log10(p/GeV) cross-section[pb/bin]"])
-            np.savetxt(temporary, rows.T, fmt="%12.5e", header=header, comments="# ")
+            np.savetxt(temporary, rows.T, fmt="%12.5e", header=header, comments="# ", encoding="utf-8")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from gammastar import spectrum
 from gammastar.config import Steering
 from gammastar.config.measured import FlowSection
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import PhysicsError, SteeringError, UserError
-from gammastar.core.files import atomic
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import Sampler, stream
 from gammastar.physics.polarisation import COEFFICIENTS, SpinDensities, physical
@@ -24,7 +22,7 @@ from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context, Tell, axes_of, needed
 from gammastar.spectrum import Domain, TrainingSet, angles
 from gammastar.store.folder import sweep
-from gammastar.store.guarded import read_tensors
+from gammastar.store.guarded import read_tensors, write_tensors
 from gammastar.store.manifest import digest
 
 if TYPE_CHECKING:
@@ -309,9 +307,7 @@ def spin_stage(ctx: Context, state: Any) -> None:
             raise SteeringError(msg) from error
 
     state.spin = SpinDensities.of(ctx.cache.arrays("spin", key, compute))
-    with atomic(ctx.folder / SPIN_FILE) as temporary:
-        tensors = {name: np.ascontiguousarray(values) for name, values in state.spin.arrays().items()}
-        save_file(tensors, temporary)
+    write_tensors(ctx.folder / SPIN_FILE, state.spin.arrays())
     _tell_spin(ctx, state.spin, exposed.lepton, kept, own)
 
 

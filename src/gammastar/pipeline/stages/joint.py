@@ -294,7 +294,8 @@ def _limited(
     if lost > NOTABLE:
         ctx.cache.alarm(
             f"infer.joint: {lost:.0%} of the signal in {search.detector.name} lies outside the cells that "
-            "pairs populate, and is left out; wider cells hold more of it, by the shape of the sampler"
+            "pairs populate, and is left out; wider cells (pt, energy) or a lower efficiency_floor hold more "
+            "of it, by the shape of the sampler"
         )
     levels = replace(levels, ranked=functools.partial(_ranked, replace(reduced, joint=levels), windows))
     return replace(reduced, joint=levels), _documents(ctx, section, reduced, windows)
@@ -310,6 +311,8 @@ def _with_others(ctx: Context, search: CountingSearch, where: Places, options: J
     """
     (name, places, models), plane, asked = where, search.plane, search.options
     levels: JointLevels = needed(search.joint, "infer")
+    if not any(map(len, places)):
+        return levels
     how = {"projection": levels.typical.method.removeprefix("joint: ")}
 
     @functools.cache

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from gammastar import predict, spectrum
 from gammastar.config import Predict, Steering
@@ -16,7 +15,6 @@ from gammastar.config.dark import brought_files, theory_options
 from gammastar.core.axes import MASS
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import PhysicsError, SteeringError
-from gammastar.core.files import atomic
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import FloatArray, Spectrum
 from gammastar.core.resolve import python_names
@@ -40,7 +38,7 @@ from gammastar.predict.production import (
 )
 from gammastar.predict.target import OMITTED
 from gammastar.spectrum import Trend, fit_trend
-from gammastar.store.guarded import read_tensors
+from gammastar.store.guarded import read_tensors, write_tensors
 from gammastar.store.manifest import digest, file_sha256
 
 FILE = "extrapolation.safetensors"
@@ -113,8 +111,7 @@ def _measured_trend(ctx: Context, training: Any, matched: MatchedPairs) -> Trend
 
 def write_trend(folder: Path, trend: Trend) -> None:
     """Write ``extrapolation.safetensors``."""
-    with atomic(folder / FILE) as temporary:
-        save_file({k: np.ascontiguousarray(v) for k, v in trend.arrays().items()}, temporary)
+    write_tensors(folder / FILE, trend.arrays())
 
 
 def read_trend(folder: Path) -> Trend | None:

@@ -27,7 +27,7 @@ from gammastar.store.chunks import Job, Source
 from gammastar.store.filesets import UNREADABLE, Given, alike, given_files, identities
 from gammastar.store.manifest import digest, file_sha256
 from gammastar.store.pairs import StoredPairs, Truth, collect_pairs, collect_truth
-from gammastar.store.remote import Remote, Sealed, check_listed
+from gammastar.store.remote import Remote, Sealed, check_listed, unprotected
 from gammastar.subtract.charm import offset_columns
 
 FIELDS = ("mass", "pt", "energy", "charge", "weight", "event")
@@ -79,6 +79,9 @@ def inputs(ctx: Context, simulated: Arrays) -> Inputs:
     readable = {path: sha for path, sha in zip(both.files, seal.shas, strict=True) if sha != UNREADABLE}
     check_listed(tuple(readable), tuple(readable.values()))
     ctx.cache.enter(readable)
+    lack = "" if simulated else unprotected(tuple(readable), both.listed, tree)
+    if lack:
+        ctx.cache.methods["protection of the inputs"] = lack
     return Inputs(data.files, truth.files, seal)
 
 
