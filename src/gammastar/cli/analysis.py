@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from gammastar.cli.terminal import FILE, say, shown
+from gammastar.cli.terminal import FILE, say, show_checks, shown
 
 
 def analysis_file(steering: Path) -> Path:
@@ -62,6 +62,7 @@ def run(steering: Path, only: str | None, allow_partial: bool, **options: Any) -
             allow_partial=allow_partial,
             **options,
         )
+    show_checks(folder)
     report = folder / "report.html"
     say(f"results in {folder}" + (f"; open {report}" if report.is_file() and only is None else ""))
 

@@ -76,3 +76,22 @@ def shown() -> Iterator[Tell]:
         yield tell
         for task in tasks.values():
             progress.update(task, total=1.0, completed=1.0)
+
+
+def show_checks(folder: Path) -> None:
+    """Print the checks before the spectrum: what failed as a table, one line if nothing did."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from gammastar.store.manifest import read_manifest
+
+    rows = read_manifest(folder)["checks"]
+    failed = [row for row in rows if row["verdict"] != "ok"]
+    if rows and not failed:
+        say(f"{len(rows)} checks before the spectrum: all ok")
+    if failed:
+        names = ("verdict", "name", "number", "threshold", "cure")
+        table = Table(*names, title=f"{len(failed)} of {len(rows)} checks before the spectrum failed")
+        for row in failed:
+            table.add_row(*(plain(row[name], keep="").replace("[", "\\[") for name in names))
+        Console(stderr=True).print(table)

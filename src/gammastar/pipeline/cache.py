@@ -87,6 +87,7 @@ class StageCache:
     numbers: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
+    checks: list[dict[str, Any]] = field(default_factory=list)
     partial: dict[str, dict[str, Any]] = field(default_factory=dict)
     old: Mapping[str, Any] = field(default_factory=dict)
     wanted: Collection[str] | None = None
@@ -268,6 +269,7 @@ class StageCache:
                 "methods": self.methods,
                 "numbers": self.numbers,
                 "notes": self.notes,
+                "checks": self.checks,
             },
         )
 

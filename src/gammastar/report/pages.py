@@ -236,6 +236,14 @@ def skipped_input(partial: Mapping[str, Mapping[str, Any]]) -> list[Table]:
     return [Table(columns, caption="Skipped input")]
 
 
+def table_of_checks(checks: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """Return the table of the checks before the spectrum, those that fail first."""
+    order = sorted(checks, key=lambda row: row["verdict"] == "ok")
+    names = ("name", "number", "threshold", "verdict", "cure")
+    columns = {name: [str(row[name]) for row in order] for name in names}
+    return [Table(columns, caption="Checks before the spectrum")] if order else []
+
+
 def short_names(inputs: Mapping[str, str]) -> dict[str, str]:
     """Return inputs under the last part of their names, those of one such part under their full names."""
     last = Counter(name.rpartition("/")[2] for name in inputs)

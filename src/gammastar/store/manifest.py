@@ -109,6 +109,17 @@ class _Loss(BaseModel):
     skipped: list[dict[str, Any]]
 
 
+class _Check(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    name: str
+    number: str
+    threshold: str
+    cure: str
+    verdict: Literal["ok", "alarm", "error"]
+    of_file: bool = False  # known from the files of the user alone
+
+
 class _Manifest(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -126,6 +137,7 @@ class _Manifest(BaseModel):
     methods: dict[str, str] = {}
     numbers: dict[str, str] = {}
     notes: list[str] = []
+    checks: list[_Check] = []
     digest: str
 
 

@@ -49,7 +49,7 @@ from gammastar.report.measured import (
     sample_notes,
     spectrum_section,
 )
-from gammastar.report.pages import Lead, short_names, skipped_input
+from gammastar.report.pages import Lead, short_names, skipped_input, table_of_checks
 from gammastar.report.published_limits import recast
 from gammastar.report.style import FailedFigure, reason_of, spared
 from gammastar.store.manifest import versions, write_text
@@ -471,7 +471,11 @@ def _page(
     summary = report.Section(
         "Summary",
         [*(reach_sentence(search) for search in searches), *notes],
-        tables=[*([every] if numbers else []), *skipped_input(ctx.cache.partial)],
+        tables=[
+            *([every] if numbers else []),
+            *table_of_checks(ctx.cache.checks),
+            *skipped_input(ctx.cache.partial),
+        ],
         warnings=[text for text in (warning, ctx.cache.loss and f"{ctx.cache.loss}.") if text],
     )
     place = [i for i, section in enumerate(sections, 1) if section.heading.startswith("Expected reach")]

@@ -16,6 +16,7 @@ from gammastar.core.errors import SteeringError
 from gammastar.core.records import BoolArray, Exposure, FloatArray, Spectrum
 from gammastar.core.sampling import Sampler, stream
 from gammastar.pipeline.context import Context, needed
+from gammastar.pipeline.stages.checks import gate
 from gammastar.store.manifest import digest
 from gammastar.store.records import digest_of, write_spectrum_files
 
@@ -32,6 +33,7 @@ def spectrum_stage(ctx: Context, state: Any) -> None:
     unfolded, unfolding = needed(state.unfolded, "unfold"), needed(state.unfolding, "unfold")
     exposure = _exposure(ctx, section, state)
     state.spectrum = spectrum.per_pot(unfolded, exposure)
+    gate(ctx, state, state.spectrum)
     if section.extrapolate:
         prior = filled(tuple(unfolded.hist.axes), unfolding["prior"], unfolding["prior"])
         state.spectrum = spectrum.extrapolate(state.spectrum, prior)
