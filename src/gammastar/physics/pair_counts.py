@@ -269,7 +269,7 @@ def fit(counts: Counts, prior: Prior, hyper: FloatArray | None = None) -> Fitted
     held = linalg.solve_triangular(factor, seen.T, lower=True)  # hat matrix H = heldᵀ held; residuals ~ 1 − H
     unfitted = np.eye(len(left)) - held.T @ held
     goodness = float(left @ left), float(np.trace(unfitted)), float(np.sqrt(2 * (unfitted**2).sum()))
-    widened = root * _log_normal(np.einsum("ij,ij->j", root, root) / content**2)
+    widened = root * _log_normal(np.einsum("ij,ij->j", root, root) / np.maximum(content, 1e-150) ** 2)
     return Fitted(content, widened.T @ widened, expected, cov, hyper, goodness)
 
 

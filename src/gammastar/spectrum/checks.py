@@ -286,16 +286,15 @@ def of_unfolding(
     dead = inside & (seen > 1.0) & (np.abs(value) < 1e-3 * expected) & (error < 0.1 * poisson)
     cure = 'cells that fluctuated low lost their errors: method = "likelihood"'
     yield Check("unfold: cells near zero with errors far below √N", float(dead.sum()), 0.0, 0.0, cure)
-    relative = []
-    for spectrum, kept in ((unfolded, inside), (subtracted, np.ones(subtracted.values.size, dtype=bool))):
-        variance = float(spectrum.cov[np.ix_(kept, kept)].sum())
-        relative.append(
-            np.sqrt(max(variance, 0.0)) / max(abs(float(spectrum.values.ravel()[kept].sum())), 1e-300)
-        )
-    if 0 < relative[1] < 0.3:
-        number = relative[0] / relative[1]
-        cure = 'errors below what the counts allow (Fisher): method = "likelihood", more n_replicas'
-        yield Check("unfold: relative error of the total over that of the pairs", number, 0.5, np.inf, cure)
+    if len(unfolded.values) == len(subtracted.values):
+        (m, em), (n, en) = _project(unfolded, 0), _project(subtracted, 0)
+        well = (n > 5 * en) & (m > 0)
+        if well.any():
+            number = float((em[well] / m[well] * (n[well] / en[well])).min())
+            cure = 'errors below what the counts allow (Fisher): method = "likelihood", more n_replicas'
+            yield Check(
+                "unfold: least relative error of a mass bin over that of its pairs", number, 0.3, np.inf, cure
+            )
     if p_value is not None and np.isfinite(p_value):
         cure = "the result, folded again, is not the data: wrong simulation, background or R?"
         yield Check("unfold: p-value of the refolding", p_value, 1e-4, 1.0, cure)
@@ -319,7 +318,7 @@ def of_yield(spectrum: Spectrum) -> Iterator[Check]:
 def of_r_factor(mixed: PairHists, background: FloatArray, subtracted: Spectrum) -> Check | None:
     """Return the largest shift of a bin of mass, q_T or energy where R follows mixed pairs.
 
-    `background` is that of one R; bins in which R is its mean within five errors do not count.
+    `background` is that of one R; bins in which R is its mean within three errors do not count.
     """
     worst, chi2, cells = 0.0, 0.0, 0
     for axis in range(background.ndim):
@@ -342,7 +341,7 @@ def of_r_factor(mixed: PairHists, background: FloatArray, subtracted: Spectrum) 
         pulls = (r / mean - 1) / relative
         chi2, cells = chi2 + float((pulls**2).sum()), cells + len(r) - 1
         shift = np.abs(b * (r / mean - 1)) / np.maximum(sigma, 1e-300)
-        worst = max(worst, float(shift[np.abs(pulls) > 5].max(initial=0.0)))
+        worst = max(worst, float(shift[np.abs(pulls) > 3].max(initial=0.0)))
     if not cells:
         return None
     return Check(

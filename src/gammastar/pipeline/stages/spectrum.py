@@ -16,7 +16,7 @@ from gammastar.core.errors import SteeringError
 from gammastar.core.records import BoolArray, Exposure, FloatArray, Spectrum
 from gammastar.core.sampling import Sampler, stream
 from gammastar.pipeline.context import Context, needed
-from gammastar.pipeline.stages.checks import gate
+from gammastar.pipeline.gate import gate
 from gammastar.store.manifest import digest
 from gammastar.store.records import digest_of, write_spectrum_files
 

@@ -15,6 +15,7 @@ from gammastar.core.sampling import stream
 from gammastar.pipeline.context import Context, axes_of, needed
 from gammastar.read.unnamed import unnamed_weights
 from gammastar.spectrum.checks import (
+    KINEMATIC,
     Check,
     of_both,
     of_cuts,
@@ -97,7 +98,8 @@ def _of_files(ctx: Context, state: Any) -> list[dict[str, Any]]:
         pool = subtract.mixing_pool([select.singles(chunks[0], cuts)])
         if len(np.unique(pool.charge)) == 2:
             mixed = subtract.mixed_pairs(pool, MIXED, rng=stream(ctx.seed, "checks"))
-            hists = select.fill(select.apply(mixed, cuts), axes_of(asked))
+            plain = {name: limits for name, limits in cuts.pair.items() if name in KINEMATIC}
+            hists = select.fill(select.apply(mixed, select.Cuts(pair=plain)), axes_of(asked))
             one = of_r_factor(hists, state.subtraction["like_sign"], state.subtracted)
             found += [one] if one is not None else []
     if chunks[1] is not None and (asked.event_functions or asked.pair or asked.pair_functions):
