@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -17,13 +17,26 @@ from gammastar import read, select
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import UserError
 from gammastar.core.files import write_whole
+from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray
 from gammastar.read.published import describe_tables, is_published
 
+Edges: TypeAlias = dict[str, tuple[float, ...]]
 STEP, STEPS = 50_000, 4  # entries of the file from which axes are proposed
+SIMULATED = 500_000  # entries of the simulation from which efficiency and resolution come
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the pairs, at edges of the energy
+STARTS = (0.0, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12)  # of the pairs, below the first edge
+FLOOR = 0.01  # efficiency below which a cell is not in the domain, as unfold.efficiency_floor
+ENOUGH = 10.0  # times the data, for a simulation whose own error does not matter
 FEW = 100  # opposite-sign pairs below which nothing is proposed from them
 HIGHEST = 1.2  # GeV; above, dark photons hide under few pairs and other lines
-DEFAULT = {"mass": (0.2, 1.1), "pt": (0.0, 0.5, 1.0, 6.0), "energy": (1.0, 20.0, 40.0, 400.0)}
+WIDTH = 0.05  # GeV, of the bins in mass, unless the resolution is worse
+DEFAULT: Edges = {
+    "width": (WIDTH,),
+    "mass": (0.2, 1.1),
+    "pt": (0.0, 0.5, 1.0, 6.0),
+    "energy": (1.0, 20.0, 40.0, 400.0),
+}
 TRUE = {"gen", "mc", "true", "truth", "sim"}
 TRUTH = {
     "mass": {"m", "mass", "mll", "mmumu", "mee"},
@@ -45,8 +58,9 @@ def begin(
     if source is not None and is_published(source):
         texts = {"steering.toml": _from_table(folder, Path(source), lepton)}
         texts["detector.toml"] = _template("detector")
+        told: list[str] = []
     else:
-        texts = _from_ntuples(folder, source, simulation, lepton)
+        texts, told = _from_ntuples(folder, source, simulation, lepton)
     there = [name for name in texts if (folder / name).exists()]
     if there and not replace:
         msg = f"{folder}: {' and '.join(there)} would be overwritten; give another folder, or --force"
@@ -56,6 +70,7 @@ def begin(
         write_whole(folder / name, text.encode())
         left = sum(line.split("#")[0].count('"?"') for line in text.splitlines())
         yield f"wrote {folder / name}" + (f"; {left} values to fill in, marked with ?" if left else "")
+    yield from told
     yield f"then: gammastar check {folder / 'steering.toml'}"
 
 
@@ -65,28 +80,37 @@ def _template(name: str) -> str:
 
 def _from_ntuples(
     folder: Path, source: str | Path | None, simulation: str | Path | None, lepton: str | None
-) -> dict[str, str]:
+) -> tuple[dict[str, str], list[str]]:
+    """Return the files, and what to say of their axes."""
     schema, mapping, edges, note = _template("schema"), {}, dict(DEFAULT), ""
+    told: list[str] = []
+    trees = () if simulation is None else read.inspect(simulation)
+    truth = _truth_branches(trees)
     if source is not None:
         found = read.describe(source, lepton=lepton)
         if not found.schemas:
             raise UserError(found.proposal)
         schema, mapping = found.proposal + "\n", dict(found.schemas[0].schema)
-        edges, note = _axes(source, mapping)
+        pairs, photons = _first(source, mapping)
+        edges, note = _axes(pairs, mapping)
+        if simulation is not None and len(truth) == len(TRUTH) and len(pairs) >= FEW:
+            matched, part = _simulated(simulation, mapping | {"truth": truth}, trees)
+            edges, told = _seen(pairs, matched, edges)
+            told += _price(photons, int(matched.reconstructed.sum()) / part)
     flavour = mapping.get("lepton", lepton or "mu")
-    schema += "\n" + "\n".join(_truth(() if simulation is None else read.inspect(simulation))) + "\n"
+    schema += "\n" + "\n".join(_truth(truth)) + "\n"
     low, high = edges["mass"][0], edges["mass"][-1]
     steering = Template(_template("steering")).substitute(
         name=_name(folder),
         files='"?"' if source is None else _beside(folder, source),
         response='"?"' if simulation is None else _beside(folder, simulation),
         note=note,
-        mass=f"{{ bins = {round((high - low) / 0.05)}, low = {low:g}, high = {high:g} }}",
+        mass=f"{{ bins = {round((high - low) / edges['width'][0])}, low = {low:g}, high = {high:g} }}",
         pt=_list(edges["pt"]),
         energy=_list(edges["energy"]),
         lepton=flavour,
     )
-    return {"steering.toml": steering, "schema.toml": schema, "detector.toml": _template("detector")}
+    return {"steering.toml": steering, "schema.toml": schema, "detector.toml": _template("detector")}, told
 
 
 def _from_table(folder: Path, source: Path, lepton: str | None) -> str:
@@ -122,21 +146,87 @@ def _list(values: Iterable[float]) -> str:
     return f"[{', '.join(f'{value:g}' if value % 1 else f'{value:.1f}' for value in values)}]"
 
 
-def _axes(source: str | Path, mapping: dict[str, Any]) -> tuple[dict[str, tuple[float, ...]], str]:
-    """Return edges with about as many pairs in each, from the first entries of a file, and what they are."""
+def _first(source: str | Path, mapping: dict[str, Any]) -> tuple[Pairs, float]:
+    """Return the opposite-sign pairs of the first entries of a file, and the photons of all of it."""
     events = read.open_events(source, read.load_schema(mapping), step=STEP)
-    pairs, _ = select.collect(itertools.islice(events, STEPS))
-    chosen = pairs.select(pairs.os & np.isfinite(pairs.mass))
+    pairs, flow = select.collect(itertools.islice(events, STEPS))
+    entries = sum(tree.entries for tree in read.inspect(source) if tree.name == mapping["tree"])
+    photons = pairs.os.sum() - 2 * np.sqrt(float(pairs.pp.sum()) * float(pairs.mm.sum()))
+    share = min(1.0, flow["events"].n / max(entries, 1)) if flow.steps else 1.0
+    return pairs.select(pairs.os & np.isfinite(pairs.mass)), max(float(photons) / share, 0.0)
+
+
+def _axes(chosen: Pairs, mapping: dict[str, Any]) -> tuple[Edges, str]:
+    """Return edges with about as many pairs in each, and what they are."""
     if len(chosen) < FEW:
         return dict(DEFAULT), f"; {len(chosen)} opposite-sign pairs are too few to propose axes from"
     threshold = 2.0 * LEPTON_MASS[mapping["lepton"]]
     low = max(np.ceil(threshold * 1000) / 1000, float(f"{np.quantile(chosen.mass, 0.005):.2g}"))
     high = max(low + 0.3, min(HIGHEST, round(float(np.quantile(chosen.mass, 0.99)), 1)))
     return {
+        "width": (WIDTH,),
         "mass": (low, high),
         "pt": _quantiles(chosen.pt, (0.0, 1 / 3, 2 / 3, 1.0)),
-        "energy": _quantiles(chosen.energy, (0.0, 0.25, 0.5, 0.75, 1.0)),
+        "energy": _quantiles(chosen.energy, SHARES),
     }, f"; from {len(chosen)} opposite-sign pairs of the file, look at them"
+
+
+def _simulated(
+    source: str | Path, mapping: dict[str, Any], trees: Iterable[read.TreeSummary]
+) -> tuple[MatchedPairs, float]:
+    """Return the photons of the first entries of a simulation, and which part of it they are."""
+    entries = max((tree.entries for tree in trees if tree.name == mapping["tree"]), default=0)
+    last = min(entries, SIMULATED)
+    parts = read.open_matched(source, read.load_schema(mapping), select.Cuts(), step=STEP, entry_stop=last)
+    return MatchedPairs.concatenate(list(parts)), last / max(entries, 1)
+
+
+def _seen(pairs: Pairs, matched: MatchedPairs, edges: Edges) -> tuple[Edges, list[str]]:
+    """Return axes of which no cell that holds pairs is below the floor of the efficiency; say what they hold.
+
+    The lowest energy is the first quantile of the pairs at which that is so, or at which fewest are lost; no
+    bin in mass is narrower than the resolution.
+    """
+    (low, high), found = edges["mass"], matched.reconstructed
+    inside = (matched.true[:, 0] >= low) & (matched.true[:, 0] < high)
+    if (inside & found).sum() < FEW:
+        return edges, []
+    ratio = matched.reco[found, 0] / matched.true[found, 0]
+    width = max(WIDTH, float(f"{0.5 * high * np.diff(np.quantile(ratio, (0.16, 0.84)))[0]:.1g}"))
+    best, held, spectrum = edges, -1.0, 0.0
+    for share in STARTS:
+        cut = float(np.quantile(pairs.energy, share))
+        first = float(f"{cut:.2g}") if share else edges["energy"][0]
+        above = _quantiles(pairs.energy[pairs.energy >= cut], SHARES)[1:]
+        tried = edges | {"energy": (first, *(x for x in above if x > first)), "width": (width,)}
+        mass = np.linspace(low, high, round((high - low) / width) + 1)
+        bins = [mass, tried["pt"], tried["energy"]]
+        every, seen = (np.histogramdd(x, bins)[0] for x in (matched.true, matched.true[found]))
+        good = seen >= FLOOR * every
+        empty = not (seen[~good] > 0).any()
+        kept = float(seen[good].sum() / (inside & found).sum())
+        if empty or kept > held + 1e-3:
+            best, held, spectrum = tried, kept, float(every[good].sum() / inside.sum())
+        if empty:
+            break
+    text = (
+        f"axes: {held:.1%} of the simulated pairs of these masses lie in cells of an efficiency above "
+        f"{FLOOR:g}, {spectrum:.1%} of the simulated spectrum"
+    )
+    return best, [text]
+
+
+def _price(n_data: float, n_simulated: float) -> list[str]:
+    """Say what a small simulation costs."""
+    times = n_simulated / max(n_data, 1.0)
+    if times >= ENOUGH:
+        return []
+    text = (
+        f"warning: the simulation has {n_simulated:.0f} pairs, {times:.2g} times the {n_data:.0f} photons "
+        f"of the data; errors grow by a factor {np.sqrt(1 + 1 / max(times, 1e-3)):.2f}, with "
+        f"{ENOUGH:g} times by 1.05"
+    )
+    return [text]
 
 
 def _quantiles(values: FloatArray, shares: tuple[float, ...]) -> tuple[float, ...]:
@@ -146,8 +236,8 @@ def _quantiles(values: FloatArray, shares: tuple[float, ...]) -> tuple[float, ..
     return (ends[0], *sorted({float(f"{x:.2g}") for x in inner} - set(ends)), ends[1])
 
 
-def _truth(trees: tuple[read.TreeSummary, ...]) -> Iterator[str]:
-    """Yield the table [truth] of a schema, with the branches whose names say what they are."""
+def _truth_branches(trees: Iterable[read.TreeSummary]) -> dict[str, str]:
+    """Return the branches whose names say that they are of the generated photon."""
     found: dict[str, str] = {}
     for tree in trees:
         for name in tree.branches:
@@ -156,6 +246,11 @@ def _truth(trees: tuple[read.TreeSummary, ...]) -> Iterator[str]:
             for key, meant in TRUTH.items():
                 if words & TRUE and words & meant:
                     found.setdefault(key, name)
+    return found
+
+
+def _truth(found: Mapping[str, str]) -> Iterator[str]:
+    """Yield the table [truth] of a schema."""
     yield "# The generated photon of each simulated row, read from the files of `response` alone:"
     yield "# its mass, q_T and energy in the unit of the file; rows without one hold no positive mass."
     yield "[truth]"

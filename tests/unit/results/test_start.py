@@ -3,6 +3,7 @@
 import re
 import tomllib
 
+import awkward as ak
 import numpy as np
 import pytest
 import uproot
@@ -85,3 +86,40 @@ def test_a_file_without_leptons_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"no schema proposed|no tree"):
         list(begin(tmp_path / "new", source=tmp_path / "x.root"))
     assert not (tmp_path / "new").exists()
+
+
+def test_axes_leave_out_what_is_hardly_seen_and_a_small_simulation_has_its_price(tmp_path):
+    """Efficiency 0.8 above 30 GeV, 0.0002 below, where most photons are; written without our reader."""
+    rng = np.random.default_rng(3)
+
+    def file(path, n, *, data):
+        energy = np.where(rng.random(n) < 0.97, rng.uniform(10, 30, n), rng.uniform(30, 120, n))
+        mass, pt = rng.uniform(0.3, 1.1, n), rng.rayleigh(0.5, n)
+        half, k = np.sqrt(energy**2 - mass**2 - pt**2) / 2, np.sqrt(mass**2 / 4 - 0.1056583755**2)
+        seen = rng.random(n) < np.where(energy > 30, 0.8, 0.0002)
+        counts = np.where(seen, 2, 0)
+        legs = np.stack([[pt / 2, k, half], [pt / 2, -k, half]])
+        kept = legs[:, :, seen].transpose(2, 0, 1).reshape(-1, 3)
+        columns = {
+            name: ak.unflatten(kept[:, i], counts) for i, name in enumerate(("trk_px", "trk_py", "trk_pz"))
+        }
+        columns |= {"trk_q": ak.unflatten(np.tile([1, -1], seen.sum()), counts), "event": np.arange(n)}
+        if not data:
+            columns |= {"gen_mass": mass, "gen_pt": pt, "gen_energy": energy}
+        with uproot.recreate(path) as out:
+            out["events"] = columns
+        return int(seen.sum())
+
+    n_data = file(tmp_path / "data.root", 80_000, data=True)
+    n_simulated = file(tmp_path / "sim.root", 120_000, data=False)
+    said = list(
+        begin(tmp_path / "mine", source=tmp_path / "data.root", simulation=tmp_path / "sim.root", lepton="mu")
+    )
+    written = tomllib.loads((tmp_path / "mine" / "steering.toml").read_text())
+    assert 20 < written["select"]["energy"][0] < 31  # lower, the first cells are below the floor of 0.01
+    (axes,) = [line for line in said if line.startswith("axes: ")]
+    held, spectrum = (float(x) for x in re.findall(r"([\d.]+)%", axes))
+    assert held > 97
+    assert 3 < spectrum < 40
+    (warning,) = [line for line in said if line.startswith("warning: the simulation has ")]
+    assert f"has {n_simulated} pairs, {n_simulated / n_data:.2g} times the {n_data} photons" in warning
