@@ -3,15 +3,15 @@
 The files are written here, with numpy and uproot, and share nothing with the MOCK data.
 """
 
-import json
-
 import awkward as ak
 import numpy as np
 import pytest
 import uproot
 
+from gammastar.cli.terminal import show_checks
 from gammastar.core.errors import SteeringError
 from gammastar.pipeline.run import run
+from gammastar.store.manifest import read_manifest, write_manifest
 
 M_MU, POT = 0.1056583755, 1e9
 LINES = {0.78266: 0.25, 1.01946: 0.2}
@@ -231,7 +231,7 @@ def checked(mistake, folder):
     (folder / "schema.toml").write_text(SCHEMA.format(**steered))
     (folder / "steering.toml").write_text(STEERING.format(**steered))
     run(folder / "steering.toml", output=folder / "out")
-    manifest = json.loads((folder / "out" / "manifest.json").read_text())
+    manifest = read_manifest(folder / "out")
     failed = {row["name"] for row in manifest["checks"] if row["verdict"] != "ok"}
     assert all(any(note.startswith(name) for note in manifest["notes"]) for name in failed)
     return failed
@@ -239,6 +239,27 @@ def checked(mistake, folder):
 
 def test_nothing_fires_on_the_right_files(tmp_path):
     assert checked("none", tmp_path) == set()
+    first = read_manifest(tmp_path / "out")["checks"]
+    run(tmp_path / "steering.toml", output=tmp_path / "out", resume=True)
+    assert read_manifest(tmp_path / "out")["checks"] == first
+    assert any(row["of_file"] for row in first)
+
+
+def test_the_terminal_shows_what_failed_and_one_line_if_nothing_did(tmp_path, capsys):
+    row = {
+        "name": "a [σ]",
+        "number": "7",
+        "threshold": "≤ 4",
+        "cure": "do",
+        "verdict": "alarm",
+        "of_file": False,
+    }
+    for rows, text in (([row], "1 of 1 checks before the spectrum"), ([row | {"verdict": "ok"}], "all ok")):
+        write_manifest(tmp_path, {"checks": rows})
+        show_checks(tmp_path)
+        said = "".join(capsys.readouterr())
+        assert text in said
+        assert ("a [σ]" in said) == (rows[0] is row)
 
 
 @pytest.mark.parametrize(

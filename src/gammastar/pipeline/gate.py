@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from gammastar import read, select, subtract
 from gammastar.config.measured import load_cuts, load_schema
-from gammastar.core.errors import SteeringError
+from gammastar.core.errors import BranchError, InputFileError, SteeringError
 from gammastar.core.records import Spectrum
 from gammastar.core.sampling import stream
 from gammastar.pipeline.context import Context, axes_of, needed
@@ -89,7 +90,7 @@ def _of_files(ctx: Context, state: Any) -> list[dict[str, Any]]:
     cuts, given = load_cuts(asked, ctx.code), state.inputs
     found: list[Check] = []
     for files, truth in ((given.files, False), (given.response, True)):
-        for name, mean in unnamed_weights(files[0], schema, truth=truth).items() if files else ():
+        for name, mean in _weights(files, schema, truth=truth).items():
             cure = "unused, looks like a weight: name it as weight or prescale of the schema"
             found.append(Check(f"read: mean of the branch {name!r} of {files[0].name}", mean, 1.0, 1.0, cure))
     section = needed(ctx.steering.subtract, "subtract")
@@ -110,6 +111,17 @@ def _of_files(ctx: Context, state: Any) -> list[dict[str, Any]]:
     return [_row(one, of_file=True) for one in found]
 
 
+def _weights(files: tuple[Any, ...], schema: read.Schema, *, truth: bool) -> dict[str, float]:
+    """Return the unused weights of the first file, none of one that was skipped."""
+    with contextlib.suppress(InputFileError, BranchError):
+        return unnamed_weights(files[0], schema, truth=truth) if files else {}
+    return {}
+
+
 def _first(files: tuple[Any, ...], schema: read.Schema) -> Any:
-    """Return the first rows of the first file, None where there are none."""
-    return next(read.open_events(str(files[0]), schema, step=ROWS, entry_stop=ROWS), None) if files else None
+    """Return the first rows of the first file, None where there are none or the file was skipped."""
+    with contextlib.suppress(InputFileError, BranchError):
+        return (
+            next(read.open_events(str(files[0]), schema, step=ROWS, entry_stop=ROWS), None) if files else None
+        )
+    return None
