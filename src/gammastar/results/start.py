@@ -182,10 +182,11 @@ def _simulated(
 
 
 def _seen(pairs: Pairs, matched: MatchedPairs, edges: Edges) -> tuple[Edges, list[str]]:
-    """Return axes of which no cell that holds pairs is below the floor of the efficiency; say what they hold.
+    """Return axes whose cells are above the floor of the efficiency where pairs are; say what these hold.
 
-    The lowest energy is the first quantile of the pairs at which that is so, or at which fewest are lost; no
-    bin in mass is narrower than the resolution.
+    The second edge of the energy is the first quantile of the pairs above which that is so, or above which
+    fewest are lost: below it photons are hardly seen, and only extrapolated. No bin in mass is narrower than
+    the resolution.
     """
     (low, high), found = edges["mass"], matched.reconstructed
     inside = (matched.true[:, 0] >= low) & (matched.true[:, 0] < high)
@@ -196,14 +197,15 @@ def _seen(pairs: Pairs, matched: MatchedPairs, edges: Edges) -> tuple[Edges, lis
     best, held, spectrum = edges, -1.0, 0.0
     for share in STARTS:
         cut = float(np.quantile(pairs.energy, share))
-        first = float(f"{cut:.2g}") if share else edges["energy"][0]
+        first = (float(f"{cut:.2g}"),) if share else ()
         above = _quantiles(pairs.energy[pairs.energy >= cut], SHARES)[1:]
-        tried = edges | {"energy": (first, *(x for x in above if x > first)), "width": (width,)}
+        energy = (edges["energy"][0], *first, *(x for x in above if x > sum(first)))
+        tried = edges | {"energy": energy, "width": (width,)}
         mass = np.linspace(low, high, round((high - low) / width) + 1)
-        bins = [mass, tried["pt"], tried["energy"]]
+        bins = [mass, np.array(tried["pt"]), np.array(energy)]
         every, seen = (np.histogramdd(x, bins)[0] for x in (matched.true, matched.true[found]))
         good = seen >= FLOOR * every
-        empty = not (seen[~good] > 0).any()
+        empty = not (seen * ~good)[..., len(first) :].any()
         kept = float(seen[good].sum() / (inside & found).sum())
         if empty or kept > held + 1e-3:
             best, held, spectrum = tried, kept, float(every[good].sum() / inside.sum())
@@ -211,7 +213,7 @@ def _seen(pairs: Pairs, matched: MatchedPairs, edges: Edges) -> tuple[Edges, lis
             break
     text = (
         f"axes: {held:.1%} of the simulated pairs of these masses lie in cells of an efficiency above "
-        f"{FLOOR:g}, {spectrum:.1%} of the simulated spectrum"
+        f"{FLOOR:g}, {spectrum:.1%} of the simulated spectrum; the rest is extrapolated"
     )
     return best, [text]
 

@@ -233,10 +233,10 @@ def of_both(pairs: Pairs, signed: FloatArray, positive: FloatArray, matched: Mat
         shift = _median(mine[kept], positive[kept]) - _median(simulated, weight)
         what = f"unfold: data against simulation, {name} [widths]"
         yield Check(what, float(shift / max(0.5 * (high - low), 1e-9)), -0.8, 0.8, cure)
-    shift = _shift_of_lines(pairs.mass, signed, matched)
-    if shift is not None:
+    scale = _shift_of_lines(pairs.mass, signed, matched)
+    if scale is not None:
         cure = "the momenta of data or simulation have another scale: field map, energy loss, units"
-        yield Check("unfold: scale of ω and φ in data over simulation", shift, 0.985, 1.015, cure)
+        yield Check("unfold: scale of ω and φ in data over simulation", scale, 0.985, 1.015, cure)
 
 
 def _shift_of_lines(m: FloatArray, signed: FloatArray, matched: MatchedPairs) -> float | None:
