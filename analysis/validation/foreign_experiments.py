@@ -150,6 +150,46 @@ def tracks(
     return tuple(np.concatenate(part) for part in zip(*found, strict=True)), both  # type: ignore[return-value]
 
 
+def pair_rows(
+    event: NDArray[np.int64],
+    charge: NDArray[np.int32],
+    p: Array,
+    counts: NDArray[np.int64],
+    more: dict[str, Array],
+) -> dict[str, NDArray]:
+    """Return a row per pair; of a simulation a row per photon, with nan where its pair is not seen."""
+    first = np.cumsum(counts) - counts
+    if more:
+        owner, a = np.arange(len(counts)), np.where(counts == 2, first, 0)
+        b = a + (counts == 2)
+        p = np.concatenate([p, np.full((1, 3), np.nan)])
+        lost = counts != 2
+        charge = np.concatenate([charge, np.ones(1, dtype=np.int32)])
+        order = charge[a] > 0
+        a, b = (
+            np.where(lost, len(p) - 1, np.where(order, a, b)),
+            np.where(lost, len(p) - 1, np.where(order, b, a)),
+        )
+    else:
+        found = [
+            (first[counts == k] + i, first[counts == k] + j)
+            for k in range(2, counts.max() + 1)
+            for i in range(k)
+            for j in range(i + 1, k)
+        ]
+        a, b = (np.concatenate(column) for column in zip(*found, strict=True))
+        a, b = (column[np.argsort(event[a], kind="stable")] for column in (a, b))
+        owner = event[a]
+    rows = {"spill": owner // 1000, "evt": owner % 1000}
+    rows |= {f"{x}{leg}": p[k, i] for leg, k in ((1, a), (2, b)) for i, x in enumerate(("px", "py", "pz"))}
+    signs = (
+        (np.ones(len(a), dtype=np.int32), -np.ones(len(a), dtype=np.int32))
+        if more
+        else (charge[a], charge[b])
+    )
+    return rows | {"q1": signs[0], "q2": signs[1], **more}
+
+
 def write(it: Experiment, name: str, found: tuple, n: int, path: Path, more: dict[str, Array]) -> None:
     """Write events or pairs as a ROOT tree."""
     event, charge, p = found
@@ -157,22 +197,7 @@ def write(it: Experiment, name: str, found: tuple, n: int, path: Path, more: dic
     event, charge, p = event[order], charge[order].astype(np.int32), p[order] / it.unit
     counts = np.bincount(event, minlength=n)
     if it.layout == "rows":
-        first = np.cumsum(counts) - counts
-        a, b = zip(
-            *(
-                (first[counts == k] + i, first[counts == k] + j)
-                for k in range(2, counts.max() + 1)
-                for i in range(k)
-                for j in range(i + 1, k)
-            ),
-            strict=True,
-        )
-        a, b = np.concatenate(a), np.concatenate(b)
-        rows = {"spill": event[a] // 1000, "evt": event[a] % 1000}
-        rows |= {
-            f"{x}{leg}": p[k, i] for leg, k in ((1, a), (2, b)) for i, x in enumerate(("px", "py", "pz"))
-        }
-        rows |= {"q1": charge[a], "q2": charge[b], **{k: v[event[a]] for k, v in more.items()}}
+        rows = pair_rows(event, charge, p, counts, more)
     elif it.layout == "angles":
         pt = np.hypot(p[:, 0], p[:, 1])
         lists = {

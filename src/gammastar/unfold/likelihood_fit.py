@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse
 from scipy.special import chdtrc
 
-from gammastar.core.axes import MASS, filled
+from gammastar.core.axes import MASS, filled, variable
 from gammastar.core.constants import mass, width
 from gammastar.core.records import FloatArray, Response, Spectrum
 from gammastar.physics import pair_counts
@@ -19,6 +19,7 @@ from gammastar.unfold.response_matrix import EFFICIENCY_FLOOR
 
 NARROW = (221, 223, 333, 443, 100443, 553, 100553, 200553)  # η, ω, φ, ψ, ψ(2S), Υ, Υ(2S), Υ(3S)
 REACH = 0.25  # GeV, within which a line is a line
+WINDOW, LEAST_WINDOW = 1.5, 0.1  # half width of the bin of a line: its width, or of the bin around it
 MOST_FAKES = 0.95
 
 
@@ -111,8 +112,30 @@ def _lines(axes: Sequence[Any]) -> FloatArray:
         if edges[0] < pole < edges[-1]:
             share = np.diff(np.arctan(2 * (edges - pole) / gamma))
             share[(edges[1:] < pole - REACH) | (edges[:-1] > pole + REACH)] = 0.0
-            found.append(share / share.max())
+            density = share / np.diff(edges)
+            found.append(density / density.max())
     return np.array(found).reshape(len(found), len(edges) - 1)
+
+
+def with_lines(axes: Sequence[Any]) -> tuple[Any, ...]:
+    """Return axes whose first one, of mass, has bins of their own for narrow lines.
+
+    A response averages over its true cell as the simulation fills it; where a line stands in it, photons
+    migrate from the line alone.
+    """
+    first, *others = axes
+    if first.name != MASS:
+        return tuple(axes)
+    edges = np.asarray(first.edges, dtype=np.float64)
+    cuts: list[float] = []
+    for pole, gamma in ((mass(number), width(number)) for number in NARROW):
+        place = int(np.searchsorted(edges, pole)) - 1
+        if 0 <= place < len(edges) - 1:
+            half = max(WINDOW * gamma, LEAST_WINDOW * (edges[place + 1] - edges[place]))
+            both = (pole - half, pole + half)
+            cuts += [cut for cut in both if np.abs(edges - cut).min() > 0.3 * half]
+    inner = [cut for cut in cuts if edges[0] < cut < edges[-1]]
+    return variable(MASS, np.sort([*edges, *inner]).tolist()), *others
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -439,10 +440,12 @@ def _widened(edges: FloatArray) -> FloatArray:
     return np.concatenate([first, edges, above, [max(LARGEST, 2.0 * above[-1])]])
 
 
-def inside(wide: Sequence[Any], axes: Sequence[Any]) -> IntArray:
-    """Return the numbers of the cells of some axes in wider ones with the same edges."""
-    grid = np.arange(n_cells(wide)).reshape([len(axis) for axis in wide])
-    for position, (outer, axis) in enumerate(zip(wide, axes, strict=True)):
-        first = int(np.searchsorted(np.asarray(outer.edges), axis.edges[0]))
-        grid = np.take(grid, np.arange(first, first + len(axis)), axis=position)
-    return np.asarray(grid.ravel())
+def gathered(fine: Sequence[Any], axes: Sequence[Any]) -> sparse.csr_array:
+    """Return the matrix, shape (n, n_fine), that sums cells into those of axes whose edges all are edges."""
+    parts = []
+    for outer, axis in zip(fine, axes, strict=True):
+        place = np.searchsorted(axis.edges, outer.centers, side="right") - 1
+        kept = np.flatnonzero((place >= 0) & (place < len(axis)))
+        ones = (np.ones(len(kept)), (place[kept], kept))
+        parts.append(sparse.csr_array(ones, shape=(len(axis), len(outer))))
+    return sparse.csr_array(functools.reduce(sparse.kron, parts))

@@ -303,7 +303,8 @@ def match_stage(ctx: Context, given: Inputs) -> Truth:
         truth = collect_truth(reader.truth(given, flows), ctx.max_in_memory, folder, name)
         flow = functools.reduce(lambda a, b: a + b, flows, select.Cutflow())
         _partial(ctx, "match", "truth")
-        lost = select.lost_leptons(flow, reader.schema.sources())
+        rows = reader.schema.layout == "pair"  # of photons: without momenta where no pair was found
+        lost = "" if rows else select.lost_leptons(flow, reader.schema.sources())
         return truth.to_arrays() | {"cutflow_lost": np.array(lost)}
 
     key = reader.key(given, "match")

@@ -33,9 +33,10 @@ from gammastar.unfold import (
 )
 from gammastar.unfold.folding import Method, Options
 from gammastar.unfold.iterative_bayes import values_alone
-from gammastar.unfold.likelihood_fit import LikelihoodUnfolder
-from gammastar.unfold.response_matrix import guarded, inside
+from gammastar.unfold.likelihood_fit import LikelihoodUnfolder, with_lines
+from gammastar.unfold.response_matrix import divide, gathered, guarded
 
+UNMEASURED = 0.01  # of the simulated photons of a cell, at most, where it counts as measured
 REFOLDED_TOYS = 40  # mean and width of the χ² to 3 % and 11 %
 SOURCES = {"background": "background", "charm": "open charm"}
 
@@ -82,7 +83,7 @@ def _unfolded(ctx: Context, section: config.Unfold, method: Method | None, state
     axes, rng = tuple(subtracted.hist.axes), stream(ctx.seed, "response")
     asked = true_axes(ctx)
     beyond = section.method == "likelihood"
-    wide = guarded(asked, axes, known.parts) if beyond else asked
+    wide = with_lines(guarded(asked, axes, known.parts)) if beyond else asked
     n_replicas = 0 if beyond else section.n_replicas
     response = unfold.response(known.parts, axes, wide, n_replicas=n_replicas, rng=rng)
     plain = unfold.without_replicas(response)
@@ -111,10 +112,12 @@ def _unfolded(ctx: Context, section: config.Unfold, method: Method | None, state
         if isinstance(unfolder, LikelihoodUnfolder):
             extra["refolding_toys"] = unfolder.goodness(subtracted, response)
     refolded = np.array(unfold.refolding(result, subtracted, response))
-    kept = inside(wide, asked)
-    result = _cropped(result, asked, kept)
-    sources = tuple(replace(source, shift=source.shift[kept]) for source in sources)
-    extra["statistical_cov"] = extra["statistical_cov"][np.ix_(kept, kept)]
+    sums = gathered(wide, asked)
+    result = _summed(result, asked, sums, response.prior)
+    sources = tuple(replace(source, shift=sums @ source.shift) for source in sources)
+    extra["statistical_cov"] = sums @ extra["statistical_cov"] @ sums.T
+    prior = sums @ response.prior
+    efficiency = divide(sums @ (response.prior * response.efficiency), prior)
     if section.method == "iterative":
         extra |= _refolding_toys(ctx, int(extra["strength"]), subtracted, response)
     if section.preset == "line shape":
@@ -128,7 +131,7 @@ def _unfolded(ctx: Context, section: config.Unfold, method: Method | None, state
         pack_spectrum(result)
         | extra
         | _scanned(ctx, section, method, measured, known)
-        | {"efficiency": response.efficiency[kept], "prior": response.prior[kept], "refolding": refolded}
+        | {"efficiency": efficiency, "prior": prior, "refolding": refolded}
         | _packed(sources, result.values.size)
     )
 
@@ -147,11 +150,14 @@ def _refolding_toys(ctx: Context, n: int, subtracted: Spectrum, response: Respon
     return {"refolding_toys": np.array([found.chi2, found.cells, found.expected, spread, found.p_value])}
 
 
-def _cropped(spectrum: Spectrum, axes: tuple[Any, ...], kept: Any) -> Spectrum:
-    """Return a spectrum without the cells beyond its axes."""
-    cov, shape = spectrum.cov[np.ix_(kept, kept)], tuple(len(axis) for axis in axes)
-    hist = filled(axes, spectrum.values.ravel()[kept], np.diag(cov))
-    return replace(spectrum, hist=hist, cov=cov, domain=spectrum.domain.ravel()[kept].reshape(shape))
+def _summed(spectrum: Spectrum, axes: tuple[Any, ...], sums: Any, prior: FloatArray) -> Spectrum:
+    """Return a spectrum on coarser axes; a cell is measured if its parts are, but for a per cent."""
+    cov, shape = sums @ spectrum.cov @ sums.T, tuple(len(axis) for axis in axes)
+    lost = sums @ (prior * spectrum.domain.ravel()) <= (1 - UNMEASURED) * (sums @ prior)
+    cov[lost] = cov[:, lost] = 0.0
+    values = np.where(lost, 0.0, sums @ spectrum.values.ravel())
+    hist = filled(axes, values, np.diag(cov))
+    return replace(spectrum, hist=hist, cov=cov, domain=~lost.reshape(shape))
 
 
 def _options(section: config.Unfold, hists: PairHists | None = None) -> Options:
