@@ -103,17 +103,18 @@ def _model(
 
 
 def _lines(axes: Sequence[Any]) -> FloatArray:
-    """Return what narrow lines put into the bins of a first axis of mass, over their highest bin."""
+    """Return what narrow lines put into bins of mass: 1 for the pairs of a smooth typical bin in the highest."""
     if axes[0].name != MASS:
         return np.zeros((0, 0))
     edges = np.asarray(axes[0].edges, dtype=np.float64)
-    found = []
+    found, typical = [], float(np.median(np.diff(edges)))
     for pole, gamma in ((mass(number), width(number)) for number in NARROW):
         if edges[0] < pole < edges[-1]:
             share = np.diff(np.arctan(2 * (edges - pole) / gamma))
             share[(edges[1:] < pole - REACH) | (edges[:-1] > pole + REACH)] = 0.0
             density = share / np.diff(edges)
-            found.append(density / density.max())
+            peak = int(np.argmax(density))
+            found.append(density / density[peak] * max(1.0, typical / (edges[peak + 1] - edges[peak])))
     return np.array(found).reshape(len(found), len(edges) - 1)
 
 
