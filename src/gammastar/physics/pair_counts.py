@@ -51,7 +51,7 @@ class Counts:
     # Covariance of the counts where it is known, instead of that of their expectation, shape (n_seen, n_seen)
     fixed: FloatArray | None = None
 
-    def covariance(self, content: FloatArray, rough: float = 0.0) -> FloatArray:
+    def covariance(self, content: FloatArray, rough: FloatArray | None = None) -> FloatArray:
         """Return the covariance of the counts about the expectation for these contents.
 
         Notes
@@ -63,7 +63,7 @@ class Counts:
         if len(self.entries):
             square = content**2 / self.entries
             total += np.diag(self.matrix @ square) - self._folded(square)
-        return total + self._folded((rough * content) ** 2) if rough else total
+        return total if rough is None else total + self._folded((rough * content) ** 2)
 
     def _folded(self, diagonal: FloatArray) -> FloatArray:
         scaled = self.matrix * np.sqrt(diagonal)[None, :]
@@ -79,7 +79,8 @@ class Prior:
     used: npt.NDArray[np.int64]  # Number of each cell in the grid, shape (n,)
     # Narrow lines along the first axis, 1 in their highest bin, shape (k, shape[0])
     lines: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
-    rough: float = ROUGH  # Standard deviation of the logarithm of one cell about all others
+    # Standard deviation of the logarithm of each cell about all others
+    rough: FloatArray = field(default_factory=lambda: np.full(1, ROUGH))
 
     @property
     def place(self) -> tuple[npt.NDArray[np.int64], ...]:
@@ -153,7 +154,7 @@ class _Field:
         inner[np.diag_indices_from(inner)] += 1e-2
         return np.concatenate([linalg.solve(inner, self.basis.T @ logarithm, assume_a="pos"), lines])
 
-    def converged(self, counts: Counts, point: FloatArray, rough: float) -> FloatArray:
+    def converged(self, counts: Counts, point: FloatArray, rough: FloatArray | None = None) -> FloatArray:
         """Return the most likely coefficients; the covariance of the counts follows their expectation.
 
         Where the two chase each other, steps are halved.
@@ -255,7 +256,7 @@ def fit(counts: Counts, prior: Prior, hyper: FloatArray | None = None) -> Fitted
     covariance[np.diag_indices_from(covariance)] += prior.rough**2
     model = _Field(prior, linalg.cholesky(covariance, lower=True), smooth.lines)
     begun = linalg.solve_triangular(model.basis, smooth.basis @ point[:r], lower=True)
-    point = model.converged(counts, np.concatenate([begun, point[r:]]), 0.0)
+    point = model.converged(counts, np.concatenate([begun, point[r:]]))
     content, slope = model.content(point)
     cov = counts.covariance(content)
     white = linalg.cholesky(cov, lower=True)
@@ -291,4 +292,4 @@ def seen_directly(
     matrix = sparse.csr_array(sparse.eye_array(n))
     counts = Counts(observed, matrix, np.zeros(n), np.zeros((n, n)), weight, fixed=fixed)
     mean = np.full(n, max(float(observed.mean()), LEAST))
-    return fit(counts, Prior(mean, tuple(shape), np.arange(n), rough=SMOOTH))
+    return fit(counts, Prior(mean, tuple(shape), np.arange(n), rough=np.full(1, SMOOTH)))

@@ -98,6 +98,7 @@ def _model(
             shape,
             used,
             _lines(response.true),
+            np.sqrt(pair_counts.ROUGH**2 + (1 / entries if len(entries) else 0.0)),
         ),
     )
 
