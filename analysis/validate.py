@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT / "analysis"))
 from _venv import reenter  # noqa: E402
 
 TOPICS = (
-    *("simulate", "read", "subtract", "unfold", "flow", "flow_background", "predict"),
+    *("simulate", "read", "subtract", "unfold", "foreign", "flow", "flow_background", "predict"),
     *(
         "accept",
         "infer",

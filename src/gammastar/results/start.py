@@ -29,8 +29,10 @@ STARTS = (0.0, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12)  # of the pairs
 FLOOR = 0.01  # efficiency below which a cell is not in the domain, as unfold.efficiency_floor
 ENOUGH = 10.0  # times the data, for a simulation whose own error does not matter
 FEW = 100  # opposite-sign pairs below which nothing is proposed from them
-HIGHEST = 1.2  # GeV; above, dark photons hide under few pairs and other lines
+HIGHEST = 1.2  # GeV, where most pairs lie below; above, dark photons hide under few pairs and other lines
 WIDTH = 0.05  # GeV, of the bins in mass, unless the resolution is worse
+WIDTHS = (WIDTH, 0.1, 0.2, 0.25, 0.5, 1.0, 2.0, 5.0)
+MASS_BINS, RESOLUTIONS = 25, 1.5  # at most so many bins of mass, of at least so many standard deviations
 DEFAULT: Edges = {
     "width": (WIDTH,),
     "mass": (0.2, 1.1),
@@ -108,6 +110,7 @@ def _from_ntuples(
         mass=f"{{ bins = {round((high - low) / edges['width'][0])}, low = {low:g}, high = {high:g} }}",
         pt=_list(edges["pt"]),
         energy=_list(edges["energy"]),
+        r_factor='"mixed"' if mapping.get("layout", "pair") != "pair" else "1.0",
         lepton=flavour,
     )
     return {"steering.toml": steering, "schema.toml": schema, "detector.toml": _template("detector")}, told
@@ -162,7 +165,8 @@ def _axes(chosen: Pairs, mapping: dict[str, Any]) -> tuple[Edges, str]:
         return dict(DEFAULT), f"; {len(chosen)} opposite-sign pairs are too few to propose axes from"
     threshold = 2.0 * LEPTON_MASS[mapping["lepton"]]
     low = max(np.ceil(threshold * 1000) / 1000, float(f"{np.quantile(chosen.mass, 0.005):.2g}"))
-    high = max(low + 0.3, min(HIGHEST, round(float(np.quantile(chosen.mass, 0.99)), 1)))
+    last = round(float(np.quantile(chosen.mass, 0.99)), 1)
+    high = max(low + 0.3, last if np.median(chosen.mass) > HIGHEST else min(HIGHEST, last))
     return {
         "width": (WIDTH,),
         "mass": (low, high),
@@ -189,11 +193,16 @@ def _seen(pairs: Pairs, matched: MatchedPairs, edges: Edges) -> tuple[Edges, lis
     the resolution.
     """
     (low, high), found = edges["mass"], matched.reconstructed
+    low = max(low, float(f"{np.quantile(matched.true[:, 0], 0.002):.2g}"))  # below, nothing is simulated
     inside = (matched.true[:, 0] >= low) & (matched.true[:, 0] < high)
     if (inside & found).sum() < FEW:
         return edges, []
     ratio = matched.reco[found, 0] / matched.true[found, 0]
-    width = max(WIDTH, float(f"{0.5 * high * np.diff(np.quantile(ratio, (0.16, 0.84)))[0]:.1g}"))
+    resolution = 0.25 * (low + high) * float(np.diff(np.quantile(ratio, (0.16, 0.84)))[0])
+    wanted = max((high - low) / MASS_BINS, RESOLUTIONS * resolution)
+    width = next((w for w in WIDTHS if w >= wanted), WIDTHS[-1])
+    high = round(low + max(round((high - low) / width), 1) * width, 6)
+    edges = edges | {"mass": (low, high)}
     best, held, spectrum = edges, -1.0, 0.0
     for share in STARTS:
         cut = float(np.quantile(pairs.energy, share))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from scipy.special import chdtrc
 
 from gammastar.core.axes import MASS, filled, variable
 from gammastar.core.constants import mass, width
+from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import FloatArray, Response, Spectrum
 from gammastar.physics import pair_counts
 from gammastar.unfold.folding import Method, Options, Unfolder, check_axes, scaled_prior
@@ -20,6 +21,7 @@ from gammastar.unfold.response_matrix import EFFICIENCY_FLOOR
 NARROW = (221, 223, 333, 443, 100443, 553, 100553, 200553)  # η, ω, φ, ψ, ψ(2S), Υ, Υ(2S), Υ(3S)
 REACH = 0.25  # GeV, within which a line is a line
 WINDOW, LEAST_WINDOW = 1.5, 0.1  # half width of the bin of a line: its width, or of the bin around it
+STEPS_OF_A_LINE = 9
 MOST_FAKES = 0.95
 
 
@@ -104,7 +106,7 @@ def _model(
 
 
 def _lines(axes: Sequence[Any]) -> FloatArray:
-    """Return what narrow lines put into bins of mass: 1 for the pairs of a smooth typical bin in the highest."""
+    """Return narrow lines in bins of mass; 1 in the highest is as much as the continuum of a whole bin."""
     if axes[0].name != MASS:
         return np.zeros((0, 0))
     edges = np.asarray(axes[0].edges, dtype=np.float64)
@@ -119,6 +121,16 @@ def _lines(axes: Sequence[Any]) -> FloatArray:
     return np.array(found).reshape(len(found), len(edges) - 1)
 
 
+def _windows(edges: FloatArray) -> list[tuple[float, float, float]]:
+    """Return pole, width and half the window of every narrow line in bins of mass."""
+    found = []
+    for pole, gamma in ((mass(number), width(number)) for number in NARROW):
+        place = int(np.searchsorted(edges, pole)) - 1
+        if 0 <= place < len(edges) - 1:
+            found.append((pole, gamma, max(WINDOW * gamma, LEAST_WINDOW * (edges[place + 1] - edges[place]))))
+    return found
+
+
 def with_lines(axes: Sequence[Any]) -> tuple[Any, ...]:
     """Return axes whose first one, of mass, has bins of their own for narrow lines.
 
@@ -129,15 +141,41 @@ def with_lines(axes: Sequence[Any]) -> tuple[Any, ...]:
     if first.name != MASS:
         return tuple(axes)
     edges = np.asarray(first.edges, dtype=np.float64)
-    cuts: list[float] = []
-    for pole, gamma in ((mass(number), width(number)) for number in NARROW):
-        place = int(np.searchsorted(edges, pole)) - 1
-        if 0 <= place < len(edges) - 1:
-            half = max(WINDOW * gamma, LEAST_WINDOW * (edges[place + 1] - edges[place]))
-            both = (pole - half, pole + half)
-            cuts += [cut for cut in both if np.abs(edges - cut).min() > 0.3 * half]
-    inner = [cut for cut in cuts if edges[0] < cut < edges[-1]]
+    cuts = [(cut, half) for pole, _, half in _windows(edges) for cut in (pole - half, pole + half)]
+    inner = [
+        cut for cut, half in cuts if edges[0] < cut < edges[-1] and np.abs(edges - cut).min() > 0.3 * half
+    ]
     return variable(MASS, np.sort([*edges, *inner]).tolist()), *others
+
+
+def line_shaped(axes: Sequence[Any], parts: Iterable[MatchedPairs]) -> Callable[[MatchedPairs], MatchedPairs]:
+    """Return what gives the simulated photons in the windows of narrow lines the masses of the lines.
+
+    Their number stays, and Breit and Wigner's form replaces whatever form the simulation has there.
+    """
+    windows = _windows(np.asarray(axes[0].edges, dtype=np.float64)) if axes[0].name == MASS else []
+    grids = [np.linspace(pole - half, pole + half, STEPS_OF_A_LINE + 1) for pole, _, half in windows]
+    simulated = np.zeros((len(windows), STEPS_OF_A_LINE))
+    for part in parts if windows else ():
+        for k, grid in enumerate(grids):
+            simulated[k] += np.histogram(part.true[:, 0], grid, weights=part.weight)[0]
+    factors = []
+    for (pole, gamma, _), grid, content in zip(windows, grids, simulated, strict=True):
+        share = np.where(content > 0, np.diff(np.arctan(2 * (grid - pole) / gamma)), 0.0)
+        total = share.sum()
+        factors.append(
+            np.divide(share * content.sum(), content * total, out=np.ones_like(share), where=content > 0)
+        )
+
+    def view(part: MatchedPairs) -> MatchedPairs:
+        weight = part.weight.copy()
+        for grid, factor in zip(grids, factors, strict=True):
+            place = np.searchsorted(grid, part.true[:, 0], side="right") - 1
+            inside = (place >= 0) & (place < len(factor))
+            weight[inside] *= factor[place[inside]]
+        return replace(part, weight=weight)
+
+    return view
 
 
 @dataclass(frozen=True, slots=True, eq=False)

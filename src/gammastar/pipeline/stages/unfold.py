@@ -33,7 +33,7 @@ from gammastar.unfold import (
 )
 from gammastar.unfold.folding import Method, Options
 from gammastar.unfold.iterative_bayes import values_alone
-from gammastar.unfold.likelihood_fit import LikelihoodUnfolder, with_lines
+from gammastar.unfold.likelihood_fit import LikelihoodUnfolder, line_shaped, with_lines
 from gammastar.unfold.response_matrix import divide, gathered, guarded
 
 UNMEASURED = 0.01  # of the simulated photons of a cell, at most, where it counts as measured
@@ -84,6 +84,8 @@ def _unfolded(ctx: Context, section: config.Unfold, method: Method | None, state
     asked = true_axes(ctx)
     beyond = section.method == "likelihood"
     wide = with_lines(guarded(asked, axes, known.parts)) if beyond else asked
+    if beyond:
+        known = known.seen_as(line_shaped(asked, known.parts))
     n_replicas = 0 if beyond else section.n_replicas
     response = unfold.response(known.parts, axes, wide, n_replicas=n_replicas, rng=rng)
     plain = unfold.without_replicas(response)
