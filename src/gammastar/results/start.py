@@ -203,6 +203,7 @@ def _seen(pairs: Pairs, matched: MatchedPairs, edges: Edges) -> tuple[Edges, lis
     width = next((w for w in WIDTHS if w >= wanted), WIDTHS[-1])
     high = round(low + max(round((high - low) / width), 1) * width, 6)
     edges = edges | {"mass": (low, high)}
+    inside = (matched.true[:, 0] >= low) & (matched.true[:, 0] < high)
     best, held, spectrum = edges, -1.0, 0.0
     for share in STARTS:
         cut = float(np.quantile(pairs.energy, share))
