@@ -12,7 +12,10 @@ import numpy as np
 from scipy.stats import t as student
 from validation.flow_mock import BEAM, RANGE, appendix_b, contaminated, measured_efficiency
 
+from gammastar import select
+from gammastar.core.axes import MASS, filled, regular, variable
 from gammastar.core.pairs import Pairs
+from gammastar.core.records import Spectrum
 from gammastar.core.sampling import stream
 from gammastar.flow import FlowOptions, fit
 from gammastar.subtract import posterior_weights
@@ -23,6 +26,11 @@ MASSES = (0.3, 0.5, 0.7, 0.9, 1.1)
 # the mean of 40 is known to 0.3 % and 1.5 %, and its error to 11 %
 SETS, CHARM_SETS, PAIRS = 40, 16, 100_000
 CTAU = np.array([1.0, 100.0])  # m
+AXES = (
+    regular(MASS, 20, *RANGE),
+    variable("pt", [0.0, 0.2, 0.4, 0.6, 0.8, 1.1, 1.5, 20.0]),
+    variable("energy", [0.0, 10.0, 20.0, 30.0, 45.0, 70.0, BEAM]),
+)
 HALF_WINDOW = 0.06  # GeV, of the pairs without a flow
 OPTIONS = FlowOptions(mass_range=RANGE, mass_flattening=0.5)
 CHARM, REMOVED = "subtracted, with charm", "charm removed"
@@ -46,8 +54,8 @@ def rows(*, quick: bool) -> Iterator[dict]:
         if number >= CHARM_SETS:
             data = {key: pairs for key, pairs in data.items() if key not in (CHARM, REMOVED)}
         else:
-            data[REMOVED] = _positive(*data[REMOVED], number)
-        data["posterior"] = _positive(*data["subtracted"], number)
+            data[REMOVED] = _positive(*data[REMOVED])
+        data["posterior"] = _positive(*data["subtracted"])
         for key, (values, weight) in data.items():
             corrected = weight * measured.weights(*values.T)
             flows.setdefault(key, []).append(_acceptance(values, corrected, number))
@@ -64,11 +72,15 @@ def _bias(found: dict[str, list[np.ndarray]]) -> dict[str, tuple[np.ndarray, np.
     return result
 
 
-def _positive(values: np.ndarray, signed: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
+def _positive(values: np.ndarray, signed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the pairs with posterior weights: what a run trains on."""
-    charge = np.where(signed < 0, 2, 0).astype(np.int8)
-    table = Pairs(*values.T.copy(), charge, np.ones(len(values)), np.arange(len(values)))
-    return values, posterior_weights(table, signed, rng=stream(SEED, "posterior", number))
+    edges = [np.asarray(axis.edges) for axis in AXES]
+    charge, n = np.where(signed < 0, 2, 0).astype(np.int8), len(values)
+    table = Pairs(*values.T.copy(), charge, np.ones(n), np.arange(n))
+    left, square = (np.histogramdd(values, edges, weights=signed**k)[0] for k in (1, 2))
+    cov = np.diag(square.ravel())
+    subtracted = Spectrum(filled(AXES, left, square), cov, "counts", None, np.ones(left.shape, bool))
+    return values, posterior_weights(table, select.fill((table,), AXES), subtracted)
 
 
 def _per_mass(flow: dict, window: dict) -> Iterator[dict]:

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gammastar import flow
+from gammastar import flow, select, subtract
 from gammastar.core.axes import regular
 from gammastar.core.pairs import Pairs
 from gammastar.core.sampling import stream
-from gammastar.subtract import event_weights, posterior_weights
 
 MASSES = (0.3, 0.5, 0.776, 1.0)
 HALF = 0.05  # GeV, window whose pairs give the statistical error
@@ -24,8 +23,9 @@ def rows(*, quick: bool) -> Iterator[dict]:
     for ratio in (0.5,) if quick else (0.1, 0.5):
         rng = stream(31, "training", str(ratio))
         pairs, truth = _mock(rng, n, ratio)
-        signed = event_weights(pairs, AXES)
-        posterior = posterior_weights(pairs, signed, rng=rng)
+        hists = select.fill((pairs,), AXES)
+        found = subtract.combinatorial(hists, subtract.ChargeRatio(1.0, 0.0), method="likelihood")
+        signed, posterior = found.sign(pairs), subtract.posterior_weights(pairs, hists, found.spectrum)
         label = f"b/s = {ratio:g}"
         pull = (posterior.sum() - truth.sum()) / np.sqrt(np.sum(signed**2))
         yield _row(f"{label}: Σ posterior weights − true signal pairs, in σ", pull, 0, 2.5, "MOCK truth")

@@ -16,10 +16,12 @@ from matplotlib.figure import Figure
 
 import gammastar as gs
 from gammastar import cli
-from gammastar.core.errors import GammastarError, StoreError, UserError
+from gammastar.core.axes import filled, regular
+from gammastar.core.errors import GammastarError, PhysicsError, StoreError, UserError
 from gammastar.core.records import Reach, Spectrum
 from gammastar.infer.scanning import CODES
 from gammastar.results.compare import overlay_files
+from gammastar.results.views import LoadedSpectrum
 
 STEERING = """
 [analysis]
@@ -90,6 +92,28 @@ def test_spectrum_and_rate(found):
     kappa = 1 / 137.035999 / (3 * np.pi) * np.sqrt(1 - 4 * x) * (1 + 2 * x)
     density = spectrum.values.reshape(12, -1).sum(axis=1)[0] / 0.025
     assert one["rate"] == pytest.approx(density * one["mass"] / (2 * kappa), rel=0.1)
+
+
+def test_sums_of_cells_have_the_full_covariance():
+    axes = (regular("mass", 3, 0.2, 0.5), regular("pt", 2, 0, 2), regular("energy", 4, 0, 80))
+    values = np.arange(1.0, 25.0)
+    pot = 0.1 * values
+    cov = np.diag(values) + np.outer(pot, pot)
+    inside = np.arange(24).reshape(3, 2, 4) < 12
+    hist = filled(axes, values, np.diag(cov))
+    spectrum = LoadedSpectrum(hist, cov, "per_pot", None, inside, shifts={"pot": pot}, mock=True)
+    mass, rows = spectrum.project("mass"), np.repeat(np.eye(3), 8, axis=1)
+    assert isinstance(mass, LoadedSpectrum)
+    np.testing.assert_allclose(mass.cov, rows @ cov @ rows.T)
+    np.testing.assert_allclose(mass.values, rows @ values)
+    np.testing.assert_allclose(mass.hist.variances(), np.diag(mass.cov))
+    np.testing.assert_allclose(mass.shifts["pot"], 0.1 * mass.values)
+    np.testing.assert_array_equal(mass.domain, [True, True, False])
+    np.testing.assert_array_equal(spectrum.project("energy", "pt", "mass").cov, cov)
+    with pytest.warns(UserWarning, match=r"1.5 times too small.*project\('mass'\)"):
+        spectrum.to_hist()
+    with pytest.raises(PhysicsError, match="no axes"):
+        spectrum.project("theta")
 
 
 def test_reaches_are_those_of_the_files(found):

@@ -92,7 +92,6 @@ def test_all_pairs_are_in_files_with_weights_of_the_same_sum(runs):
     np.testing.assert_array_equal(signed, held["weight"])  # the order is that of the files
     assert posterior.sum() == pytest.approx(held["posterior"].sum(), rel=1e-9)
     assert posterior.min() >= 0
-    assert not (runs["files"] / "stages" / "weighted").exists()
 
 
 def test_sample_is_chosen_by_event_and_weighted_to_the_whole(runs):

@@ -118,7 +118,7 @@ class Select(Section):
     """Pairs with a smaller mass above threshold are one track found twice, and removed [GeV]."""
     max_in_memory: Annotated[int, Field(ge=1000, le=10**12)] = 5_000_000
     """More pairs or simulated photons than this stay in files: histograms and response are filled from all of
-    them part by part; classifier, OmniFold and flow learn from about so many, of events that their hash
+    them part by part; OmniFold and flow learn from about so many, of events that their hash
     chooses. Of more leptons than that, mixed events take the same kind of sample."""
     keep_pairs: bool = True
     """Keep and weight single pairs. If false one compiled pass fills the histograms straight from the events,
@@ -257,8 +257,8 @@ class Subtract(Section):
     coarse: dict[Literal["mass", "pt", "energy"], Edges] = Field(default_factory=dict)
     """Edges by axis of the regions in which B5 takes its charge ratio and B4 its normalisation."""
     weights: Literal["posterior", "signed"] = "posterior"
-    """Weights of single pairs: 'posterior', from a classifier, none of them negative; or 'signed', like-sign
-    pairs with negative weights."""
+    """Weights of single pairs: 'posterior', the fitted share of signal in their cell, none negative; or
+    'signed', like-sign pairs with negative weights."""
     charm: Charm | None = None
     """Open charm, fitted with a template."""
     corrections: tuple[CorrectionSection, ...] = ()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from hist import Hist
+from hist.storage import Weight
 
 from gammastar.core.errors import PhysicsError
 
@@ -229,6 +230,35 @@ class Spectrum(Shown):
     def values(self) -> FloatArray:
         """Cell contents, shape of the histogram."""
         return np.asarray(self.hist.values(), dtype=np.float64)
+
+    def project(self, *names: str) -> Self:
+        """Return the sums over all other axes with their full covariance.
+
+        Parameters
+        ----------
+        *names : str
+            Axes that stay, in the order of the histogram.
+
+        Raises
+        ------
+        PhysicsError
+            If there is no axis of such a name.
+        """
+        axes, shape = tuple(self.hist.axes), self.domain.shape
+        known = [axis.name for axis in axes]
+        _require(bool(names) and set(names) <= set(known), f"Spectrum.project: no axes {names} in {known}")
+        kept = [k for k, name in enumerate(known) if name in names]
+        others = tuple(k for k in range(len(axes)) if k not in kept)
+        both = others + tuple(len(axes) + k for k in others)
+        n = int(np.prod([shape[k] for k in kept]))
+        cov = self.cov.reshape(shape + shape).sum(axis=both).reshape(n, n)
+        made: Hist[Any] = Hist(*(axes[k] for k in kept), storage=Weight())
+        view: Any = made.view(flow=False)
+        view["value"] = self.values.sum(axis=others)
+        view["variance"] = np.diag(cov).reshape(view.shape)
+        shifts = {name: shift.reshape(shape).sum(axis=others).ravel() for name, shift in self.shifts.items()}
+        domain = np.asarray(self.domain.any(axis=others))
+        return replace(self, hist=made, cov=cov, domain=domain, shifts=shifts)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

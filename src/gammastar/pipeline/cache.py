@@ -226,7 +226,6 @@ class StageCache:
             for kind in ("pairs", "truth"):
                 sweep(self.folder / "chunks" / kind, "chunks")
                 sweep(self.folder / "stages" / kind, "parts")
-            sweep(self.folder / "stages" / "weighted", "parts")
             sweep(self.folder / "training", "checkpoints")
             sweep(self.folder / "input" / "blocks", "blocks")
         self.write(finished=False)

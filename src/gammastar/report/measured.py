@@ -50,7 +50,6 @@ class Unfolding:
     spectrum: Spectrum  # Per proton on target
     # Counts
     subtracted: Spectrum
-    unfolded: Spectrum
     responses: tuple[Response, Response]  # In mass alone, and in all axes
     n_simulated: int  # Dileptons behind them
     # Photons per proton on target and GeV, of all cells and of the measured ones, shape (n,)
@@ -128,7 +127,7 @@ def _scan(arrays: Arrays, method: str, *, mock: bool) -> list[tuple[str, Any]]:
 
 
 def _checks(
-    subtracted: Spectrum, unfolded: Spectrum, response: Response, kept: Arrays, floor: float, *, mock: bool
+    subtracted: Spectrum, response: Response, kept: Arrays, floor: float, *, mock: bool
 ) -> list[tuple[str, Any]]:
     """Return refolding and domain of all axes."""
     toys = kept.get("refolding_toys")
@@ -139,7 +138,7 @@ def _checks(
             "refolded",
             "The unfolded spectrum folded again, against the measured pairs.",
             refolded_spectrum(
-                subtracted, unfolded, response, (float(chi2[0]), int(chi2[1])), mock=mock, p_value=p_value
+                subtracted, kept["refolded"], (float(chi2[0]), int(chi2[1])), mock=mock, p_value=p_value
             ),
         )
     ]
@@ -184,7 +183,7 @@ def spectrum_section(found: Unfolding, *, method: str, floor: float, mock: bool)
                 edges, density * width, np.sqrt(np.diag(cov)) * width, mock=mock, references=references
             ),
         ),
-        *_checks(found.subtracted, found.unfolded, full, kept, floor, mock=mock),
+        *_checks(found.subtracted, full, kept, floor, mock=mock),
         titled(
             "efficiency",
             "Acceptance times efficiency, and the fraction that stays in its mass bin.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
@@ -29,6 +30,7 @@ MEASURED, OBSERVED = "measured domain", "observed"
 IN_SITU, DISPLACED = "in_situ", "displaced"
 QUANTITIES = (PT, ENERGY)
 BANDS = ("m2", "m1", "median", "p1", "p2")
+CORRELATED = 1.2  # error of a sum of cells over that of their variances alone, from which `to_hist` warns
 GREY = ("observed", "recast")  # kinds of published limits that are drawn
 
 
@@ -79,7 +81,25 @@ class LoadedSpectrum(Spectrum):
     mock: bool = field(default=False, kw_only=True)
 
     def to_hist(self) -> hist.Hist[Any]:
-        """Return a histogram of its own; its variances are the diagonal of the covariance."""
+        """Return a histogram of its own; its variances are the diagonal of the covariance.
+
+        Sums of its cells have wrong errors where cells are correlated: take those of `project`.
+
+        Warns
+        -----
+        UserWarning
+            If the variances alone make the error of a sum along an axis too small by 20 % or more.
+        """
+        names = [axis.name for axis in self.hist.axes]
+        full = np.concatenate([np.diag(self.project(name).cov) for name in names])
+        alone = np.concatenate([self.hist.project(name).variances() for name in names])
+        largest = float(np.sqrt(np.max(full[alone > 0] / alone[alone > 0], initial=1.0)))
+        if largest > CORRELATED:
+            warnings.warn(
+                f"to_hist: cells are correlated, and the variances alone make errors of their sums up to "
+                f"{largest:.1f} times too small; spectrum.project('mass') has the full covariance",
+                stacklevel=2,
+            )
         return self.hist.copy()
 
     def to_pandas(self) -> pd.DataFrame:

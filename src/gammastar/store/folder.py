@@ -36,7 +36,6 @@ NESTED = ("figures", "detectors", "pairs", "input")
 WORKING = (
     "stages/pairs",
     "stages/truth",
-    "stages/weighted",
     "chunks/pairs",
     "chunks/truth",
     "input/blocks",

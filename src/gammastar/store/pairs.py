@@ -258,33 +258,19 @@ def weighted_chunks(
 
 
 def write_weighted(
-    folder: Path,
-    stored: StoredPairs,
-    weigh: Callable[[Pairs], tuple[FloatArray, FloatArray]],
-    target: Callable[[float], float],
-    aside: Path,
+    folder: Path, stored: StoredPairs, weigh: Callable[[Pairs], tuple[FloatArray, FloatArray]]
 ) -> tuple[float, float]:
     """Write all pairs with seeds and weights to a folder; return the sums of the weights."""
     sums = np.zeros(2)
 
-    def first() -> Iterator[PairChunk]:
+    def weighted() -> Iterator[PairChunk]:
         for part in stored:
             signed, posterior = weigh(part)
             sums[:] += signed.sum(), posterior.sum()
             yield PairChunk(part, event_seeds(part.event, dataset=stored.dataset), signed, posterior)
 
-    write_pairs(aside, first(), dataset=stored.dataset)
-    wanted = target(float(sums[0]))
-    scale = wanted / float(sums[1]) if sums[1] > 0 and wanted > 0 else 1.0
-
-    def second() -> Iterator[PairChunk]:
-        for chunk in read_pairs(aside):
-            posterior = None if chunk.posterior is None else chunk.posterior * scale
-            yield PairChunk(chunk.pairs, chunk.seed, chunk.signed, posterior)
-
-    write_pairs(folder, second(), dataset=stored.dataset)
-    sweep(aside, "parts")
-    return float(sums[0]), float(sums[1] * scale)
+    write_pairs(folder, weighted(), dataset=stored.dataset)
+    return float(sums[0]), float(sums[1])
 
 
 @dataclass(frozen=True, eq=False)

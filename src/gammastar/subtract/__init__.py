@@ -17,8 +17,7 @@ from gammastar.subtract.estimate import (
 from gammastar.subtract.profile import profile_interval, with_profile
 from gammastar.subtract.charm import fit_charm
 from gammastar.subtract.corrections import Correction, apply_corrections, eta_dimuon
-from gammastar.subtract.weights import bootstrap_covariance, event_weights, pair_weights
-from gammastar.subtract.posterior import posterior_weights
+from gammastar.subtract.weights import bootstrap_covariance, event_weights, pair_weights, posterior_weights
 
 __all__ = [
     "same_sign",

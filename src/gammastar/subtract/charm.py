@@ -128,7 +128,9 @@ def fit_charm(
     Notes
     -----
     N₊₋ = p_i P(o|i) + c C(o, i) + B(o, i): p_i free in every mass bin, one c, B with its covariance from the
-    like-sign pairs. Iteratively reweighted least squares: Poisson variances follow the fit, which for counts
+    like-sign pairs: B of their counts, which is linear in them, its covariance of expectations that factorise
+    in mass and offset. With that of the counts, cells without a like-sign pair would have no error and pull
+    the yield up. Iteratively reweighted least squares: Poisson variances follow the fit, which for counts
     is the maximum-likelihood estimate, times Σw²/Σw of the mass bin. The contents of the templates are
     profiled within their statistics (Barlow and Beeston, Comput. Phys. Commun. 77 (1993) 219): taken as they
     are, the cells in the tail of the offset that fluctuated low in the simulation would count most, and the
@@ -151,7 +153,9 @@ def fit_charm(
     c_shape, var_shape = c / c.sum(), var_c / c.sum() ** 2
     r = checked_r_factor(method, r_factor, shape)
     region = regions(hists.os.axes, coarse)
-    size, cov_b = background(hists, method=method, r_factor=r, region=region)
+    size, _ = background(hists, method=method, r_factor=r, region=region)
+    smooth = PairHists(hists.os, _factorised(hists.pp), _factorised(hists.mm))
+    expected, cov_b = background(smooth, method=method, r_factor=r, region=region)
     by_r, _ = background(hists, method=method, r_factor=np.ones_like(size), region=region)
     cov_b = cov_b + np.outer(by_r, by_r) * r_factor_sigma**2
     os, var_os = flow_free(hists.os)
@@ -159,8 +163,18 @@ def fit_charm(
     one_prompt = (weight_p / per_bin)[label]  # variance of a fraction of 1
     pooled = _pooled(p, np.indices(shape)[1 - position].ravel())
     templates = _Templates(label, offset, pooled * one_prompt, one_prompt, c_shape, var_shape)
-    found, cov, chi2 = _fit(os - size, cov_b, size, scale, templates)
+    found, cov, chi2 = _fit(os - size, cov_b, expected, scale, templates)
     return _result(found, cov, (c_shape, var_shape), label, (chi2, len(os)))
+
+
+def _factorised(part: Hist[Any]) -> Hist[Any]:
+    """Return the product of the projections: contents and variances that few pairs tell."""
+    made = []
+    for cells in (part.values(), part.variances()):
+        content = np.asarray(cells, dtype=np.float64)
+        product = np.outer(content.sum(axis=1), content.sum(axis=0))
+        made.append(product / max(float(content.sum()), 1e-300))
+    return filled(tuple(part.axes), *made)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -26,7 +26,13 @@ from gammastar.subtract.like_sign import (
 )
 from gammastar.subtract.mixing import mixed_spectrum, r_factor, with_multiplicity
 from gammastar.subtract.smooth_background import smooth_background
-from gammastar.subtract.weights import Removed, bootstrap_covariance, cell_values, event_weights
+from gammastar.subtract.weights import (
+    Removed,
+    bootstrap_covariance,
+    cell_values,
+    event_weights,
+    pair_cells,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,12 +189,13 @@ def combinatorial(
     if method == "likelihood":
         smooth = smooth_background(hists, ratio.value, ratio.sigma)
         common = 0.0 if np.ndim(ratio.value) else float(ratio.sigma) / float(ratio.value)
-        per_pp, per_mm = smooth.r_factor * smooth.ratio, smooth.r_factor / smooth.ratio
+        factors = np.stack(
+            [np.ones_like(smooth.ratio), -smooth.r_factor * smooth.ratio, -smooth.r_factor / smooth.ratio]
+        )
 
         def signed(part: Pairs) -> FloatArray:
-            plus, minus = (cell_values(part, axes, -factor) for factor in (per_pp, per_mm))
-            opposite = cell_values(part, axes, np.ones_like(per_pp))
-            return part.weight * np.where(part.pp, plus, np.where(part.mm, minus, opposite))
+            cell, kind = pair_cells(part, axes), part.pp + 2 * part.mm
+            return np.where(cell >= 0, part.weight * factors[kind, cell], 0.0)
 
         return Combinatorial(smooth.subtracted(hists, common), signed)
     if method != "B4":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,10 +13,10 @@ from scipy import sparse
 from gammastar.core.axes import flow_free
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import Pairs
-from gammastar.core.records import FloatArray, PairHists
+from gammastar.core.records import FloatArray, PairHists, Spectrum
 from gammastar.core.sampling import event_seeds, replica_weights
 from gammastar.subtract.like_sign import Coarse, Method, charge_factors, checked_r_factor, regions
-from gammastar.subtract.posterior import PosteriorModel, fit_posterior, too_few_for_posterior
+from gammastar.subtract.posterior import disagreement, signal_shares
 
 BLOCK = 2**24  # Poisson numbers held at once by the bootstrap (128 MB)
 Removed: TypeAlias = tuple[Pairs, FloatArray]
@@ -157,94 +157,74 @@ def bootstrap_covariance(
 
 
 @dataclass(frozen=True, eq=False)
-class CellShares:
-    """Opposite-sign pairs before and after the subtraction, by cell."""
-
-    axes: tuple[Any, ...]
-    before: FloatArray
-    after: FloatArray
-
-    def weights(self, pairs: Pairs) -> FloatArray:
-        """Return own weight × max(0, 1 − B/N₊₋) of the cell, 0 for like sign and outside."""
-        left = np.clip(self.after, 0.0, None)
-        share = np.divide(left, self.before, out=np.zeros_like(left), where=self.before > 0)
-        return np.where(pairs.os, pairs.weight * cell_values(pairs, self.axes, share), 0.0)
-
-
-@dataclass(frozen=True, eq=False)
 class PairWeights:
     """How pairs are weighted, part by part."""
 
     # Returns the signed weights of pairs: like-sign pairs count against opposite-sign ones
     sign: Callable[[Pairs], FloatArray]
-    cells: CellShares
-    lost: float  # Pairs to remove that are not in the data
-    # None if no classifier was trained: a pair then has the probability of its cell to be signal
-    model: PosteriorModel | None
-    # What a density learns from: the weights of the classifier, signed ones, or those of the cells
-    trained: str
-    why: str = ""  # Why no classifier was trained; "" if one was
+    axes: tuple[Any, ...]
+    shares: FloatArray  # Of signal in the opposite-sign pairs of each cell
+    trained: str  # What a density learns from: posterior weights, signed ones, or those of the cells
+    why: str = ""  # Why it does not learn from posterior weights; "" if it does
 
     def of(self, part: Pairs) -> tuple[FloatArray, FloatArray]:
-        """Return signed weights, and opposite-sign pairs times their probability to be signal.
-
-        The second ones are for what takes no negative weights. Their sum over all parts is to be scaled to
-        `target`: a part does not know it.
-        """
-        signed = self.sign(part)
-        return signed, self.cells.weights(part) if self.model is None else self.model.weights(part, signed)
-
-    def target(self, signed: float) -> float:
-        """Return the sum of the weights that are not negative, of that of the signed ones."""
-        return float(self.cells.after.sum()) if self.model is None else signed - self.lost
+        """Return signed weights, and opposite-sign pairs times the share of signal."""
+        share = np.where(part.os, cell_values(part, self.axes, self.shares), 0.0)
+        return self.sign(part), part.weight * share
 
 
 def pair_weights(
-    pairs: Pairs,
     sign: Callable[[Pairs], FloatArray],
-    removed: Sequence[Removed],
-    cells: CellShares,
+    hists: PairHists,
+    subtracted: Spectrum,
     *,
-    share: float = 1.0,
+    foreign: bool = False,
     signed_only: bool = False,
-    rng: np.random.Generator,
 ) -> PairWeights:
-    """Return how pairs are to be weighted, with a classifier where there are enough of them.
+    """Return how pairs are to be weighted: with posterior weights where these agree with the subtraction.
 
-    Where signed weights are asked for, or the pairs are too few for a classifier, none is trained: then the
-    probability of a pair to be signal is that of its cell, 1 − B/N₊₋. Signed weights take over from those of
-    a classifier, unless something is removed that is not in the data, which they cannot hold.
+    Where they do not, or where signed weights are asked for, signed weights take over, unless something is
+    removed that is not in the data, which they cannot hold: then 1 − B/N₊₋ of the cells.
+
+    Parameters
+    ----------
+    sign : callable
+        Returns the signed weights of pairs.
+    hists, subtracted : PairHists, Spectrum
+        All pairs, and what is left of the opposite-sign ones.
+    foreign : bool
+        Whether something was removed that is not in the data.
+    """
+    axes = tuple(hists.os.axes)
+    why = "weights = 'signed'"
+    if not signed_only:
+        shares = signal_shares(hists, subtracted)
+        why = disagreement(hists, subtracted, shares)
+        if not why:
+            return PairWeights(sign, axes, shares, "posterior")
+    before, left = flow_free(hists.os)[0], np.clip(subtracted.values.ravel(), 0.0, None)
+    shares = np.divide(left, before, out=np.zeros_like(left), where=before > 0)
+    total, found = float(subtracted.values.sum()), float(shares @ before)
+    shares = shares * (total / found) if total > 0 and found > 0 else shares
+    return PairWeights(sign, axes, shares, "cells" if foreign else "signed", why)
+
+
+def posterior_weights(pairs: Pairs, hists: PairHists, subtracted: Spectrum) -> FloatArray:
+    """Return weights of the opposite-sign pairs that are not negative, for training a density.
 
     Parameters
     ----------
     pairs : Pairs
-        All pairs, or a sample of their events.
-    sign : callable
-        Returns the signed weights of pairs.
-    removed : sequence of (Pairs, NDArray)
-        Not in the data; their signed weights are negative.
-    share : float
-        Which part of the events is in the sample; so much of what is to be removed goes.
+    hists : PairHists
+        Of all pairs, on the axes of `subtracted`.
+    subtracted : Spectrum
+        What is left of the opposite-sign pairs.
+
+    Returns
+    -------
+    NDArray, shape (n,)
+        Opposite-sign pairs: own weight × share of signal in their cell (`signal_shares`); like-sign pairs,
+        and pairs outside the axes: 0.
     """
-    together, weights = _with_removed(pairs, sign(pairs), removed, share)
-    why = "weights = 'signed'" if signed_only else too_few_for_posterior(together, weights)
-    foreign = any((weight > 0).any() for _, weight in removed)
-    lost = sum(float(weight[weight > 0].sum()) for _, weight in removed)
-    if why:
-        return PairWeights(sign, cells, lost, None, "cells" if foreign else "signed", why)
-    return PairWeights(sign, cells, lost, fit_posterior(together, weights, rng=rng), "posterior")
-
-
-def _with_removed(
-    pairs: Pairs, signed: FloatArray, removed: Sequence[Removed], share: float
-) -> tuple[Pairs, FloatArray]:
-    """Return pairs and signed weights; what is to be removed stands beside the like-sign pairs."""
-    parts, weights = [replace(pairs, columns={})], [signed]
-    for template, weight in removed:
-        use = weight > 0
-        own = np.arange(int(use.sum()), dtype=np.int64) + sum(len(p) for p in parts)
-        part = template.select(use)
-        # charge and event: not opposite-sign data, and an event of its own
-        parts.append(replace(part, columns={}, charge=np.full(len(own), 2, np.int8), event=-1 - own))
-        weights.append(-weight[use] * share)
-    return Pairs.concatenate(parts), np.concatenate(weights)
+    share = cell_values(pairs, tuple(hists.os.axes), signal_shares(hists, subtracted))
+    return np.where(pairs.os, pairs.weight * share, 0.0)

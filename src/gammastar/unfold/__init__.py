@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gammastar.unfold.response_matrix import from_hist, response, spectrum_from_hist, without_replicas
 from gammastar.unfold.folding import refolding
-from gammastar.unfold.likelihood_fit import likelihood
+from gammastar.unfold.likelihood_fit import cell_intervals, likelihood
 from gammastar.unfold.iterative_bayes import iterative, stable_iterations
 from gammastar.unfold.regularised import l_curve, least_squares, tikhonov
 from gammastar.unfold.line_shape import forward_fold
@@ -20,6 +20,7 @@ __all__ = [
     "spectrum_from_hist",
     "without_replicas",
     "likelihood",
+    "cell_intervals",
     "iterative",
     "stable_iterations",
     "tikhonov",

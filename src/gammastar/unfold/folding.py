@@ -147,11 +147,18 @@ def refolding(unfolded: Spectrum, measured: Spectrum, response: Response) -> tup
     return chi2(difference, measured.cov * np.outer(factor, factor))
 
 
+def folded_again(unfolded: Spectrum, response: Response) -> FloatArray:
+    """Return what an unfolded spectrum puts into the measured cells, nan where `refolding` leaves one out."""
+    genuine = 1 - response.fakes
+    use = (response.migration @ response.prior > 0) & (genuine > 0)
+    expected = response.migration @ unfolded.values.ravel()
+    return np.asarray(np.divide(expected, genuine, out=np.full(len(genuine), np.nan), where=use))
+
+
 def refolded_difference(
     unfolded: Spectrum, measured: Spectrum, response: Response
 ) -> tuple[FloatArray, FloatArray]:
     """Return the difference of `refolding`, and its share of the measured cells, both of shape (n,)."""
-    genuine = 1 - response.fakes
-    expected = response.migration @ unfolded.values.ravel()
-    use = (response.migration @ response.prior > 0) & (genuine > 0)
-    return np.where(use, expected - measured.values.ravel() * genuine, 0.0), genuine * use
+    folded, genuine = folded_again(unfolded, response), 1 - response.fakes
+    use = np.isfinite(folded)
+    return np.where(use, (folded - measured.values.ravel()) * genuine, 0.0), genuine * use

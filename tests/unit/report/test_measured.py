@@ -13,6 +13,7 @@ from gammastar.core.sampling import stream
 from gammastar.report.drawing import png_bytes
 from gammastar.report.figures import measured as figures
 from gammastar.subtract import same_sign
+from gammastar.unfold.folding import folded_again
 
 AXES = (regular("mass", 30, 0.21, 1.11), variable("energy", [5, 10, 20, 40, 120]))
 
@@ -79,8 +80,15 @@ def test_scan_refolding_and_domain(made):
     assert "chosen: 4" in texts(figure)
     unfolded = candidates["8"](measured, response)
     chi2 = unfold.refolding(unfolded, measured, response)
-    figure = figures.refolded_spectrum(measured, unfolded, response, chi2, mock=True)
+    folded = folded_again(unfolded, response)
+    folded[:8] = np.nan  # two bins of mass that the χ² leaves out
+    figure = figures.refolded_spectrum(measured, folded, chi2, mock=True)
     assert "folded again" in texts(figure)
+    line, drawn = figure.axes[0].patches[0].get_data().values, figure.axes[0].lines[0].get_ydata()
+    np.testing.assert_allclose(line, np.nan_to_num(folded).reshape(30, 4).sum(axis=1))
+    np.testing.assert_allclose(drawn[2:], measured.values.sum(axis=1)[2:])
+    assert not line[:2].any()
+    assert not np.any(drawn[:2])
     assert "MOCK" in texts(figures.domain_map(response, 0.05, mock=True))
     with pytest.raises(PhysicsError, match="pt"):
         figures.domain_map(response, 0.05, mock=True, axis="pt")

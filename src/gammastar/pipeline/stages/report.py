@@ -111,7 +111,6 @@ def _spectrum(ctx: Context, state: Any) -> list[Section]:
     shown = Unfolding(
         measured,
         state.subtracted,
-        unfolded,
         responses=(
             unfold.response(simulation.parts, (axis,), (axis,), n_replicas=0),
             unfold.response(simulation.parts, *all_axes, n_replicas=0),

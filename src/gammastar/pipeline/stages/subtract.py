@@ -40,11 +40,11 @@ from gammastar.store.remote import Sealed
 from gammastar.subtract.charm import OFFSET, CharmFit, prompt_pairs, with_offset
 from gammastar.subtract.corrections import charm_correction, eta_pairs, removed_columns
 from gammastar.subtract.estimate import control_cells, own_subtraction
-from gammastar.subtract.weights import CellShares, PairWeights
+from gammastar.subtract.weights import PairWeights
 
 Parts = tuple[Pairs] | StoredPairs
 TRAINED = {
-    "posterior": "posterior, from a classifier",
+    "posterior": "posterior, the fitted share of signal in the cell of a pair",
     "signed": "signed; of the cell, 1 - B/N+-, where they must not be negative",
     "cells": "of the cell, 1 - B/N+-",
     "none": "none, single pairs are not kept ([select] keep_pairs = false)",
@@ -96,7 +96,7 @@ def _note_sample(ctx: Context, stored: StoredPairs, pairs: Pairs, kept: Arrays) 
     ctx.cache.numbers["pairs in memory"] = f"{len(pairs)} (effective {size:.0f})"
     ctx.cache.notes.append(
         f"{stored.n} pairs are more than select.max_in_memory: histograms and background are of all of them; "
-        f"classifier, flow and OmniFold have {len(pairs)} pairs (effective {size:.0f}) of {stored.share:.3%} "
+        f"flow and OmniFold have {len(pairs)} pairs (effective {size:.0f}) of {stored.share:.3%} "
         "of the events, chosen by their hash, with weights scaled to the sum of all"
     )
 
@@ -177,13 +177,11 @@ def subtracted(
             weighted["trained_weights"] = np.array(["none", ""], dtype=str)
         else:
             weights = subtract.pair_weights(
-                pairs,
                 like_sign.sign,
-                [*([like_sign.mixed] if like_sign.mixed else []), *foreign],
-                CellShares(axes, np.asarray(hists.os.values()), result.values),
-                share=1.0 if stored is None else stored.share,
+                hists,
+                result,
+                foreign=like_sign.mixed is not None or bool(foreign),
                 signed_only=section.weights == "signed" or section.own,
-                rng=stream(ctx.seed, "posterior"),
             )
             weighted = _weighted(ctx, weights, pairs, stored)
         return {
@@ -236,11 +234,8 @@ def _errors(
 def _weighted(ctx: Context, weights: PairWeights, pairs: Pairs, stored: StoredPairs | None) -> Arrays:
     """Return the weights of `pairs`; those of stored ones are written, and a sample scaled to their sums."""
     signed, positive = weights.of(pairs)
-    if stored is None:
-        positive = rescaled(positive, weights.target(float(signed.sum())))
-    else:
-        aside = ctx.folder / "stages" / "weighted"
-        sums = write_weighted(ctx.folder / "pairs", stored, weights.of, weights.target, aside)
+    if stored is not None:
+        sums = write_weighted(ctx.folder / "pairs", stored, weights.of)
         signed, positive = rescaled(signed, sums[0]), rescaled(positive, sums[1])
     trained = np.array([weights.trained, weights.why], dtype=str)
     return {"weight": signed, "posterior": positive, "trained_weights": trained}
@@ -252,7 +247,7 @@ def _note_weights(ctx: Context, section: config.Subtract, hists: PairHists, kept
     ctx.cache.methods["weights of the pairs"] = TRAINED[trained] + (f" ({why})" if why else "")
     if why and section.weights == "posterior" and not section.own:
         ctx.cache.alarm(
-            f"subtract.weights: {why}; instead of posterior weights the pairs carry "
+            f"subtract.weights: {why}. Instead of posterior weights the pairs carry "
             + ("signed ones" if trained == "signed" else "those of their cells")
         )
     if (

@@ -31,7 +31,7 @@ from gammastar.unfold import (
     simulation,
     systematics,
 )
-from gammastar.unfold.folding import Method, Options
+from gammastar.unfold.folding import Method, Options, folded_again
 from gammastar.unfold.iterative_bayes import values_alone
 from gammastar.unfold.likelihood_fit import LikelihoodUnfolder, line_shaped, with_lines
 from gammastar.unfold.response_matrix import divide, gathered, guarded
@@ -112,8 +112,9 @@ def _unfolded(ctx: Context, section: config.Unfold, method: Method | None, state
             "statistical_cov": statistical,
         }
         if isinstance(unfolder, LikelihoodUnfolder):
-            extra["refolding_toys"] = unfolder.goodness(subtracted, response)
+            extra["refolding_toys"], extra["refolded"] = unfolder.goodness(subtracted, response)
     refolded = np.array(unfold.refolding(result, subtracted, response))
+    extra.setdefault("refolded", folded_again(result, response))
     sums = gathered(wide, asked)
     result = _summed(result, asked, sums, response.prior)
     sources = tuple(replace(source, shift=sums @ source.shift) for source in sources)

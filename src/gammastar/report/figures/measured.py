@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 from typing import Any
 
@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from gammastar.core.axes import LABELS, MASS
+from gammastar.core.axes import LABELS, MASS, filled
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray, PairHists, Response, Spectrum
 from gammastar.report.style import (
@@ -136,14 +136,8 @@ def mass_projection(spectrum: Spectrum) -> tuple[FloatArray, FloatArray, FloatAr
     if MASS not in names:
         msg = f"report: the spectrum has the axes {names}, one named {MASS!r} is needed"
         raise PhysicsError(msg)
-    index = names.index(MASS)
-    shape = spectrum.values.shape
-    n = len(shape)
-    others = tuple(i for i in range(n) if i != index)
-    values = spectrum.values.sum(axis=others)
-    cov = spectrum.cov.reshape(shape + shape).sum(axis=others + tuple(n + i for i in others))
-    edges = np.asarray(spectrum.hist.axes[index].edges, dtype=np.float64)
-    return edges, values, cov
+    found = spectrum.project(MASS)
+    return np.asarray(found.hist.axes[0].edges, dtype=np.float64), found.values, found.cov
 
 
 @styled
@@ -338,21 +332,26 @@ def scan_figure(
 @styled
 def refolded_spectrum(
     measured: Spectrum,
-    unfolded: Spectrum,
-    response: Response,
+    folded: FloatArray,
     chi2: tuple[float, int],
     *,
     mock: bool,
     p_value: float | None = None,
 ) -> Figure:
-    """Draw the measured spectrum and the unfolded one folded again, against the reconstructed mass."""
-    genuine = np.where(response.fakes < 1, 1 - response.fakes, 1.0)
-    folded = response.migration @ unfolded.values.ravel() / genuine
-    shape = measured.values.shape
-    names = [axis.name for axis in measured.hist.axes]
-    others = tuple(i for i in range(len(shape)) if names[i] != MASS)
-    again = folded.reshape(shape).sum(axis=others)
-    edges, values, cov = mass_projection(measured)
+    """Draw the measured spectrum and the unfolded one folded again, against the reconstructed mass.
+
+    Cells that the χ² leaves out, nan in `folded`, are in neither.
+    """
+    use = np.isfinite(folded)
+    cells = np.where(use, measured.values.ravel(), 0.0).reshape(measured.values.shape)
+    cov = np.where(np.outer(use, use), measured.cov, 0.0)
+    counted = replace(measured, hist=filled(tuple(measured.hist.axes), cells, np.diag(cov)), cov=cov)
+    edges, values, cov = mass_projection(counted)
+    again = (
+        np.where(use, folded, 0.0)
+        .reshape(cells.shape)
+        .sum(axis=tuple(k for k, axis in enumerate(measured.hist.axes) if axis.name != MASS))
+    )
     sigma = np.sqrt(np.diag(cov))
     figure, axes = new_figure(2, size=(7.2, 6.0), heights=(3.0, 1.0), share_x=True)
     ax, low = axes[0, 0], axes[1, 0]
