@@ -183,7 +183,7 @@ def test_a_checkpoint_that_was_changed_is_not_taken(tmp_path, what, caplog):
     if what == "weights":
         tensors["now0"].flat[0] += 0.5
     elif what == "missing":
-        del tensors["first0"]
+        del tensors["exp_avg0"]
     elif what == "list":
         tensors["card"] = np.frombuffer(b"[1]", np.uint8)
     path.write_bytes(encode(tensors)[: -20 if what == "cut" else None])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -214,6 +215,39 @@ def density_test(
         shift={name: (float(logs[:, i].sum()), float(errors[i])) for i, name in enumerate(SHIFTED)},
         band={name: float(spread[i]) for i, name in enumerate(SHIFTED)},
     )
+
+
+def density_slices(
+    sampler: Sampler, data: FloatArray, *, weight: FloatArray, width: float = 0.05, **how: Any
+) -> list[tuple[float, float, DensityTest]]:
+    """Return lower and upper mass [GeV] and `density_test` of each slice that holds enough pairs.
+
+    Parameters
+    ----------
+    sampler : Sampler
+    data : NDArray, shape (n, 3) [GeV]
+        Columns mass, pt, energy.
+    weight : NDArray, shape (n,)
+    width : float [GeV]
+        Of a slice, about.
+    how : any
+        Other arguments of `density_test`; ``event`` is that of all pairs.
+
+    Notes
+    -----
+    A mean over all masses hides slices that are wrong.
+    """
+    low, high = sampler.mass_range
+    n = max(round((high - low) / width), 1)
+    edges, event = np.linspace(low, high, n + 1), np.asarray(how.pop("event", np.arange(len(data))))
+    place = np.clip(np.searchsorted(edges, data[:, 0], "right") - 1, 0, n - 1)
+    found = []
+    for k in range(n):
+        own = np.flatnonzero((place == k) & (data[:, 0] >= low) & (data[:, 0] <= high))
+        with contextlib.suppress(PhysicsError):  # fewer pairs than make a test
+            test = density_test(sampler, data[own], weight=weight[own], event=event[own], **how)
+            found.append((float(edges[k]), float(edges[k + 1]), test))
+    return found
 
 
 def _p_value(seen: float, null: FloatArray) -> float:

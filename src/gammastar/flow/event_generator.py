@@ -38,7 +38,6 @@ class JointOptions(NetworkOptions):
 
     transforms: int = 3  # Autoregressive spline steps
     bins: int = 12
-    hidden: int = 64
 
     def __post_init__(self) -> None:
         NetworkOptions.__post_init__(self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,6 @@ import numpy as np
 import torch
 from scipy.linalg import cho_factor, solve_triangular
 from torch import Tensor
-from torch.nn.functional import pad, silu
 
 from gammastar.core.axes import effective_size
 from gammastar.core.errors import PhysicsError
@@ -21,8 +21,7 @@ from gammastar.core.sampling import stream
 from gammastar.flow.bijection import inside_limits
 from gammastar.flow.ensembles import FlowEnsemble
 from gammastar.flow.model import KinematicFlow
-from gammastar.flow.network import Network, log_density, one_thread
-from gammastar.flow.one_mass import Perceptrons
+from gammastar.flow.network import one_thread
 from gammastar.flow.options import FlowOptions, PairTable, Table, ranks
 from gammastar.flow.training import fit_pairs
 
@@ -36,6 +35,14 @@ def _replica(pairs: Table, seed: int, member: int, *, bootstrap: bool) -> Table:
     n, index = ranks(pairs.event)
     count = stream(seed, "replica", member).poisson(1.0, n).astype(np.float64)[index]
     return Table(pairs.mass, pairs.pt, pairs.energy, pairs.weight * count, pairs.event)
+
+
+def _numbered(pairs: PairTable) -> Table:
+    """Return the pairs with their events numbered once, in the same order, so that no member has to sort."""
+    mass, pt, energy, weight = (
+        np.asarray(a, dtype=np.float64) for a in (pairs.mass, pairs.pt, pairs.energy, pairs.weight)
+    )
+    return Table(mass, pt, energy, weight, ranks(np.asarray(pairs.event, dtype=np.int64))[1])
 
 
 def _member(
@@ -63,7 +70,7 @@ def fit_ensemble(
     options: FlowOptions | None = None,
     members: int = 5,
     seed: int,
-    bootstrap: bool = True,
+    bootstrap: bool | Callable[[int], PairTable] = True,
     folder: Pathlike | None = None,
     each: Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]] = map,
 ) -> FlowEnsemble:
@@ -75,8 +82,9 @@ def fit_ensemble(
         As for `fit_pairs`.
     seed : int
         Decides replicas and starts; member k is the same whatever their number and wherever it is trained.
-    bootstrap : bool
-        False: the same pairs for all, which leaves the spread of split, start and order alone.
+    bootstrap : bool or callable
+        False: the same pairs for all, which leaves the spread of split, start and order alone. A function of
+        the member's number: its pairs, where more than Poisson weights by event belongs to a replica.
     folder : path, optional
         Folder of checkpoints: finished members are not trained again, an interrupted one goes on.
     each : function like ``map``
@@ -100,13 +108,13 @@ def fit_ensemble(
     if options.mass_range is None:  # the same for every replica
         lowest, highest = float(np.min(pairs.mass)), float(np.max(pairs.mass))
         options = replace(options, mass_range=(lowest, highest))
-    mass, pt, energy, weight = (
-        np.asarray(a, dtype=np.float64) for a in (pairs.mass, pairs.pt, pairs.energy, pairs.weight)
-    )
-    # numbered once, in the same order, so that no member has to sort them
-    table = Table(mass, pt, energy, weight, ranks(np.asarray(pairs.event, dtype=np.int64))[1])
-    more = {"bootstrap": bootstrap, "folder": folder}
-    jobs = [(table, beam_energy, options, seed, k, more) for k in range(members)]
+    more = {"bootstrap": bootstrap is True, "folder": folder}
+    made = bootstrap if callable(bootstrap) else None
+    table = _numbered(pairs)
+    jobs = [
+        (table if made is None else _numbered(made(k)), beam_energy, options, seed, k, more)
+        for k in range(members)
+    ]
     return FlowEnsemble(tuple(KinematicFlow.from_tensors(*made) for made in each(_train_member, jobs)))
 
 
@@ -152,8 +160,9 @@ def laplace(
     information, exact within each of the two factors of the density. It knows the statistical error of the
     last layer alone: no replica of the split, no other start.
     """
+    last = flow.zuko.transform.transforms[0].hyper[-1]
     if prior_precision is None:
-        prior_precision = float(1.0 / max(np.square(flow.network.weights[-1]).mean(), 1e-8))
+        prior_precision = float(1.0 / max(float(last.weight[last.mask].square().mean()), 1e-8))
     if not prior_precision > 0:
         msg = f"laplace: prior_precision = {prior_precision!r} must be positive"
         raise PhysicsError(msg)
@@ -172,43 +181,43 @@ def laplace(
     x, _ = flow.bijection.forward(mass[chosen], pt[chosen], energy[chosen])
     context = flow.bijection.condition(mass[chosen])
     with one_thread():
-        information = _information(
-            Network.of(flow.network, torch.float64), torch.from_numpy(x), torch.from_numpy(context)
-        )
+        double = copy.deepcopy(flow.zuko).double()
+        information = _information(double, torch.from_numpy(x), torch.from_numpy(context))
+    seen = [torch.cat([row, row[:1] | True]) for row in last.mask[:: len(last.mask) // 2]]
     draws = [_factor_draws(one * size, prior_precision, members, rng) for one in information]
-    last = flow.network.weights[-1].shape[1]
     flows = []
     for k in range(members):
-        shift = np.stack([draw[k].reshape(last + 1, -1) for draw in draws]).astype(np.float32)
-        weights = (*flow.network.weights[:-1], flow.network.weights[-1] + shift[:, :last])
-        biases = (*flow.network.biases[:-1], flow.network.biases[-1] + shift[:, last:])
-        flows.append(replace(flow, network=Perceptrons(weights, biases)))
+        zuko = copy.deepcopy(flow.zuko)
+        shift = torch.zeros(2, last.in_features + 1, last.out_features // 2)
+        for factor, known in enumerate(seen):
+            shift[factor, known] = torch.from_numpy(draws[factor][k]).float().reshape(int(known.sum()), -1)
+        moved = zuko.transform.transforms[0].hyper[-1]
+        moved.weight += shift[:, :-1].transpose(1, 2).flatten(0, 1)
+        moved.bias += shift[:, -1].flatten()
+        flows.append(replace(flow, zuko=zuko))
     return FlowEnsemble(tuple(flows))
 
 
-def _information(network: Network, x: Tensor, context: Tensor) -> tuple[FloatArray, FloatArray]:
+def _information(flow: Any, x: Tensor, context: Tensor) -> list[FloatArray]:
     """Return the mean of g gᵀ of each factor, g the gradient of ln p in the last layer of one pair."""
-    n_last = network.weights[-1].shape[1] * network.biases[-1].shape[-1] + network.biases[-1].shape[-1]
-    sums = torch.zeros((2, n_last, n_last), dtype=torch.float64)
+    step = flow.transform.transforms[0]
+    inner = torch.nn.Sequential(*list(step.hyper)[:-1])
+    mask = step.hyper[-1].mask[:: step.total]
+    sums: list[Any] = [0.0, 0.0]
     for x_part, c_part in zip(torch.split(x, _CHUNK), torch.split(context, _CHUNK), strict=True):
-        features = torch.stack([pad(c_part, (0, 1)), torch.cat([c_part, x_part[:, :1]], dim=-1)])
         with torch.no_grad():
-            for weight, bias in zip(network.weights[:-1], network.biases[:-1], strict=True):
-                features = silu(torch.baddbmm(bias, features, weight))
-        # one bias per pair: its gradient is that of the last layer's output
-        n, n_out = len(x_part), network.biases[-1].shape[-1]
-        own = network.biases[-1].expand(2, n, n_out).clone().requires_grad_()
-        shifted = Network(network.weights, (*network.biases[:-1], own))
-        torch.autograd.backward(log_density(shifted, x_part, c_part).sum())
-        features = torch.cat([features, torch.ones_like(features[..., :1])], dim=-1)
+            features = inner(torch.cat([x_part, c_part], dim=-1))
+            raw = step.hyper[-1](features).unflatten(-1, (2, -1))
+        raw.requires_grad_()
+        spline = step.univariate(*torch.split(raw, [one[0] for one in step.shapes], dim=-1))
+        z, log_slope = spline.call_and_ladj(x_part)
+        (slope,) = torch.autograd.grad((log_slope - 0.5 * z.square()).sum(), raw)
+        ones = torch.ones_like(features[:, :1])
         for factor in (0, 1):
-            slope = own.grad
-            if slope is None:
-                continue
-            gradient = (features[factor][:, :, None] * slope[factor][:, None, :]).flatten(1)
+            known = torch.cat([features[:, mask[factor]], ones], dim=-1)
+            gradient = (known[:, :, None] * slope[:, factor, None, :]).flatten(1)
             sums[factor] += gradient.T @ gradient
-    first, second = (np.asarray(total) / len(x) for total in sums)
-    return first, second
+    return [np.asarray(total) / len(x) for total in sums]
 
 
 def _factor_draws(

@@ -1,7 +1,8 @@
-"""A trained flow, its table, and its files."""
+"""A trained flow and its files."""
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping
@@ -9,9 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numba
 import numpy as np
-import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load as decode_tensors
 from safetensors.numpy import save as encode_tensors
@@ -22,19 +21,15 @@ from gammastar.core.files import write_whole
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import Sampler
 from gammastar.flow.bijection import Bijection, Gaussianiser, inside_limits
-from gammastar.flow.one_mass import OneMass, Perceptrons
+from gammastar.flow.one_mass import OneMass
 from gammastar.flow.options import TrainingReport
 
 if TYPE_CHECKING:
     from gammastar.flow.paper import PaperFlow
 
-
-_REACH = 7.0  # standard deviations; 3e-12 of the draws lie beyond and are put onto the edge
-
-
 # intermediate arrays of this size stay in the cache of a processor, or fill a CUDA device
 _CHUNK, _CHUNK_CUDA = 8192, 1 << 20
-_MAPS = ("context", "transverse", "longitudinal")
+_MAPS, _KNOTS = ("context", "transverse", "longitudinal"), ("x", "z", "slope")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,6 +40,10 @@ class KinematicFlow(Sampler):
     ----------
     bijection : Bijection
         From normal numbers to kinematics.
+    zuko : torch.nn.Module
+        ``zuko.flows.NSF`` of x given `Bijection.condition`: to train on, or to sample, as any zuko flow; its
+        ``state_dict`` is ``flow.safetensors``.
+    report : TrainingReport
     device : str
         "cpu", "cuda", or "auto", the best there is.
 
@@ -56,7 +55,7 @@ class KinematicFlow(Sampler):
     """
 
     bijection: Bijection
-    network: Perceptrons
+    zuko: Any
     report: TrainingReport
     device: str = "cpu"
 
@@ -118,7 +117,7 @@ class KinematicFlow(Sampler):
         ----------
         mass : float [GeV]
         """
-        return OneMass.of(mass, self.bijection, self.network)
+        return OneMass.of(mass, self.bijection, copy.deepcopy(self.zuko).cpu().double())
 
     def transform(self, mass: FloatArray, normal: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return pt and energy [GeV], shape (n,), of masses, shape (n,), and normal numbers, shape (n, 2).
@@ -147,8 +146,8 @@ class KinematicFlow(Sampler):
         ----------
         mass, pt, energy : NDArray, broadcast to shape (n,) [GeV]
         single : bool
-            Good to 1e-4: the network in single precision, in less than half the time; much faster still
-            where all masses are the same (`OneMass`).
+            Good to 1e-4: in single precision, in less than half the time; much faster still where all masses
+            are the same (`OneMass`).
 
         Raises
         ------
@@ -174,12 +173,12 @@ class KinematicFlow(Sampler):
         self, function: str, values: FloatArray, context: FloatArray, *, single: bool
     ) -> FloatArray:
         """Return what a function of `gammastar.flow.network` makes of values and contexts."""
-        import torch  # here: who stays at one mass needs none
+        import torch
 
         from gammastar.flow import network
 
         dtype = torch.float32 if single else torch.float64
-        trained = network.Network.of(self.network, dtype).to(self.device)
+        trained = copy.deepcopy(self.zuko).to(self.device, dtype)
         size = _CHUNK if self.device == "cpu" else _CHUNK_CUDA
         with torch.inference_mode(), network.one_thread():
             x, c = (torch.split(torch.from_numpy(a).to(dtype), size) for a in (values, context))
@@ -191,25 +190,24 @@ class KinematicFlow(Sampler):
         return result
 
     def to_tensors(self) -> dict[str, np.ndarray[Any, Any]]:
-        """Return all numbers of the flow as named arrays (network float32, knots float64)."""
-        tensors = {f"network.weight{i}": t for i, t in enumerate(self.network.weights)}
-        tensors |= {f"network.bias{i}": t for i, t in enumerate(self.network.biases)}
-        for name in _MAPS:
-            one: Gaussianiser = getattr(self.bijection, name)
-            tensors |= {f"{name}.{key}": getattr(one, key) for key in ("x", "z", "slope")}
-        return tensors
+        """Return the ``state_dict`` of the zuko flow as arrays."""
+        return {name: t.detach().cpu().numpy() for name, t in self.zuko.state_dict().items()}
 
     def card(self) -> dict[str, Any]:
-        """Return what is not a tensor, ready for JSON."""
+        """Return what is not in the ``state_dict``, ready for JSON."""
+        hyper = self.zuko.transform.transforms[0].hyper
         return {
             "beam_energy": self.beam_energy,
             "mass_range": list(self.mass_range),
             "architecture": {
-                "bins": self.network.bins,
-                "hidden": int(self.network.weights[0].shape[-1]),
-                "layers": len(self.network.weights) - 1,
+                "bins": (hyper.out_features // 2 + 1) // 3,
+                "hidden": hyper[0].out_features,
+                "layers": len(hyper) // 2,
                 "octaves": self.bijection.octaves,
-                "knots": {name: len(getattr(self.bijection, name).x) for name in _MAPS},
+            },
+            "maps": {
+                name: {key: getattr(getattr(self.bijection, name), key).tolist() for key in _KNOTS}
+                for name in _MAPS
             },
             "report": asdict(self.report),
         }
@@ -234,117 +232,33 @@ class KinematicFlow(Sampler):
         KeyError
             If a tensor or an entry of the card is missing.
         """
+        import torch
+
+        from gammastar.flow.network import spline_flow
+
         maps = {
-            name: Gaussianiser(*(np.array(tensors[f"{name}.{key}"]) for key in ("x", "z", "slope")))
+            name: Gaussianiser(*(np.array(card["maps"][name][key], dtype=np.float64) for key in _KNOTS))
             for name in _MAPS
         }
-        depth = int(card["architecture"]["layers"]) + 1
-        network = Perceptrons(
-            tuple(np.array(tensors[f"network.weight{i}"]) for i in range(depth)),
-            tuple(np.array(tensors[f"network.bias{i}"]) for i in range(depth)),
+        bins, hidden, layers, octaves = (
+            int(card["architecture"][name]) for name in ("bins", "hidden", "layers", "octaves")
         )
-        if network.bins != card["architecture"]["bins"]:
-            msg = f"the network has {network.bins} spline bins, its card says {card['architecture']['bins']}"
+        last = f"transform.transforms.0.hyper.{2 * layers}.weight"
+        if last not in tensors or tensors[last].shape != (2 * (3 * bins - 1), hidden):
+            msg = f"the card says {bins} spline bins and {layers} layers of {hidden}; the tensors do not"
             raise PhysicsError(msg)
-        octaves = int(card["architecture"].get("octaves", 0))
+        zuko = spline_flow(2 + 2 * octaves, bins=bins, hidden=hidden, layers=layers)
+        try:
+            zuko.load_state_dict({name: torch.from_numpy(np.array(a)) for name, a in tensors.items()})
+        except RuntimeError as error:
+            msg = f"the tensors are not those of the flow of the card ({error})"
+            raise PhysicsError(msg) from error
         beam_energy, low, high = (float(a) for a in (card["beam_energy"], *card["mass_range"]))
         bijection = Bijection(beam_energy, (low, high), **maps, octaves=octaves)
-        return cls(bijection, network, TrainingReport.from_mapping(card["report"]))
+        return cls(bijection, zuko.requires_grad_(False), TrainingReport.from_mapping(card["report"]))
 
 
-@numba.njit(cache=True)
-def _lookup(z, log_pt, rapidity, mass, beam_energy, pt_out, energy_out):  # type: ignore[no-untyped-def]
-    n1, (m1, m2) = len(log_pt) - 1, rapidity.shape
-    m1, m2 = m1 - 1, m2 - 1
-    for i in range(len(z)):
-        first = min(max((z[i, 0] + 7.0) / 14.0, 0.0), 1.0)
-        second = min(max((z[i, 1] + 7.0) / 14.0, 0.0), 1.0)
-        a = first * n1
-        k = min(int(a), n1 - 1)
-        pt = np.exp(log_pt[k] + (a - k) * (log_pt[k + 1] - log_pt[k]))
-        a, b = first * m1, second * m2
-        j, k = min(int(a), m1 - 1), min(int(b), m2 - 1)
-        a, b = a - j, b - k
-        low = rapidity[j, k] + b * (rapidity[j, k + 1] - rapidity[j, k])
-        high = rapidity[j + 1, k] + b * (rapidity[j + 1, k + 1] - rapidity[j + 1, k])
-        grown = np.exp(low + a * (high - low))
-        mt = np.sqrt(mass * mass + pt * pt)
-        pt_out[i] = pt
-        energy_out[i] = min(0.5 * mt * (grown + 1.0 / grown), beam_energy)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class MassTable(Sampler):
-    """p(pt, energy) of a flow at one mass, as a table over the normal numbers."""
-
-    # [GeV]
-    mass: float
-    beam_energy: float
-    log_pt: FloatArray  # ln pt at normal scores from −7 to 7, shape (n,)
-    rapidity: FloatArray  # Rapidity in the laboratory, at scores of the two normal numbers, shape (n1, n2)
-    # Largest relative difference of pt or energy from the flow for the same normal numbers, over all but 1e-4
-    # of the draws (see `tabulate`)
-    error: float
-
-    @property
-    def mass_range(self) -> tuple[float, float]:
-        """The one mass [GeV], twice."""
-        return self.mass, self.mass
-
-    def sample(self, mass: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
-        """Draw one (pt, energy) per entry of `mass`; all entries are the mass of the table."""
-        mass = np.atleast_1d(np.asarray(mass, dtype=np.float64))
-        return self.transform(mass, rng.standard_normal((mass.size, 2)))
-
-    def draw(self, n: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
-        """Draw n points (pt, energy) [GeV]; single-precision normal numbers, the fastest way."""
-        return self._looked_up(rng.standard_normal((n, 2), dtype=np.float32))
-
-    def transform(self, mass: FloatArray, normal: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return pt and energy [GeV] of normal numbers, shape (n, 2); see `KinematicFlow.transform`."""
-        if (mass != self.mass).any():
-            wrong = float(mass[mass != self.mass][0])
-            msg = f"the table is of mass {self.mass:.6g} GeV, not {wrong:.6g}; sample the flow itself"
-            raise PhysicsError(msg)
-        return self._looked_up(np.ascontiguousarray(normal))
-
-    def _looked_up(self, normal: npt.NDArray[np.floating[Any]]) -> tuple[FloatArray, FloatArray]:
-        pt, energy = np.empty(len(normal)), np.empty(len(normal))
-        limit = float(np.nextafter(self.beam_energy, 0.0))
-        _lookup(normal, self.log_pt, self.rapidity, self.mass, limit, pt, energy)
-        return pt, energy
-
-
-def tabulate(
-    flow: KinematicFlow,
-    mass: float,
-    *,
-    nodes: int = 769,
-    tolerance: float = 2e-3,
-    n_check: int = 100_000,
-    rng: np.random.Generator,
-) -> MassTable:
-    """Return a table of a flow at one mass, tested against the flow."""
-    score = np.linspace(-_REACH, _REACH, nodes)
-    points = np.stack([a.ravel() for a in np.meshgrid(score, score, indexing="ij")], axis=-1)
-    pt, energy = flow.transform(np.full(len(points), mass), points)
-    pt, energy = pt.reshape(nodes, nodes)[:, 0], energy.reshape(nodes, nodes)
-    mt = np.hypot(mass, pt)[:, None]
-    rapidity = np.arccosh(np.maximum(energy / mt, 1.0))
-    table = MassTable(float(mass), flow.beam_energy, np.log(pt), rapidity, np.inf)
-    normal = rng.standard_normal((n_check, 2))
-    ours, exact = (np.stack(f.transform(np.full(n_check, table.mass), normal)) for f in (table, flow))
-    error = float(np.quantile(np.abs(ours / exact - 1.0).max(axis=0), 1.0 - 1e-4))
-    if not error <= tolerance:
-        msg = (
-            f"the table at {mass:.6g} GeV differs from the flow by {error:.3g} > {tolerance:g}: "
-            f"use more than {nodes} nodes, or sample the flow itself"
-        )
-        raise PhysicsError(msg)
-    return MassTable(table.mass, table.beam_energy, table.log_pt, table.rapidity, error)
-
-
-_FORMAT = "gammastar-flow-1"
+_FORMAT = "gammastar-flow-2"
 _LARGEST = 1e8  # no weight of a network that was trained is larger
 
 

@@ -1,65 +1,23 @@
-"""A spline flow at one mass: both splines in closed form, without torch."""
+"""A zuko flow at one mass, compiled: the knots of both splines are zuko's own."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numba
 import numpy as np
-import numpy.typing as npt
-from scipy.special import expit, softmax
 
 from gammastar.core.records import FloatArray
 from gammastar.flow.bijection import Bijection, inside_limits, to_unbounded
 
-BOUND = 5.0  # the splines act on [-5, 5] standard deviations and are the identity outside
-LOG_RANGE = math.log(1e3)  # slopes and bins lie within factors of 1000
+BOUND = 5.0  # zuko's splines act on [-5, 5] standard deviations and are the identity outside
 _LOG_2PI = math.log(2.0 * math.pi)
 _REACH, _STEPS = 8.0, 16  # range of x1 and nodes per standard deviation, between which knots are straight
 
 Knots: TypeAlias = tuple[FloatArray, FloatArray, FloatArray]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Perceptrons:
-    """Two perceptrons side by side, one for each factor of p(x1 | m) p(x2 | x1, m)."""
-
-    weights: tuple[npt.NDArray[np.float32], ...]  # shape (2, n_in, n_out)
-    # The last layer gives the 3 n_bins − 1 parameters of a rational-quadratic spline. The input is the
-    # context followed by x1, which the first perceptron sees as zero. silu between the layers, shape (2, 1,
-    # n_out)
-    biases: tuple[npt.NDArray[np.float32], ...]
-
-    @property
-    def bins(self) -> int:
-        """Number of bins of each spline."""
-        return (int(self.weights[-1].shape[-1]) + 1) // 3
-
-    def knots(self, inputs: FloatArray, factor: int) -> Knots:
-        """Return x, z and slopes dz/dx at the knots of the spline of a factor, each (n, n_bins + 1).
-
-        Notes
-        -----
-        Rational-quadratic splines of C. Durkan et al., arXiv:1906.04032, with the limits on bins and slopes
-        of zuko: widths are softmax(v/(1 + 2|v|/ln 1000)), slopes exp(v/(1 + |v|/ln 1000)).
-        """
-        values = np.asarray(inputs, dtype=np.float32)
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            if layer:
-                values = values * expit(values)
-            values = values @ weight[factor] + bias[factor]
-        bins, n = self.bins, len(values)
-        sizes = values[:, : 2 * bins].reshape(n, 2, bins)
-        sizes = softmax(sizes / (1.0 + np.abs(sizes) * (2.0 / LOG_RANGE)), axis=-1)
-        edges = np.full((n, 2, bins + 1), -BOUND)
-        edges[..., 1:] += 2.0 * BOUND * np.cumsum(sizes, axis=-1, dtype=np.float64)
-        slope = np.ones((n, bins + 1))
-        inner = values[:, 2 * bins :]
-        slope[:, 1:-1] = np.exp(inner / (1.0 + np.abs(inner) / LOG_RANGE))
-        return edges[:, 0], edges[:, 1], slope
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,14 +33,19 @@ class OneMass:
     second: Knots
 
     @classmethod
-    def of(cls, mass: float, bijection: Bijection, network: Perceptrons) -> OneMass:
-        """Return the flow of a network at one mass [GeV]."""
-        context = bijection.condition(np.array([mass]))
+    def of(cls, mass: float, bijection: Bijection, flow: Any) -> OneMass:
+        """Return a zuko flow, in double precision, at one mass [GeV] inside the range of the training."""
+        import torch
+
+        context = torch.from_numpy(bijection.condition(np.array([mass])))
         node = np.linspace(-_REACH, _REACH, int(2 * _REACH * _STEPS) + 1)
-        inputs = np.concatenate([np.repeat(context, len(node), axis=0), node[:, None]], axis=1)
-        return cls(
-            mass, bijection, network.knots(np.pad(context, ((0, 0), (0, 1))), 0), network.knots(inputs, 1)
-        )
+        x = torch.from_numpy(np.stack([node, np.zeros_like(node)], axis=1))
+        with torch.inference_mode():
+            spline = flow.transform.transforms[0].meta(context.expand(len(x), -1), x).base
+            knots = [t.numpy() for t in (spline.horizontal, spline.vertical, spline.derivatives)]
+        x1, z1, slope1 = (np.ascontiguousarray(k[:1, 0]) for k in knots)
+        x2, z2, slope2 = (np.ascontiguousarray(k[:, 1]) for k in knots)
+        return cls(mass, bijection, (x1, z1, slope1), (x2, z2, slope2))
 
     def __call__(self, normal: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return pt and energy [GeV], shape (n,), of normal numbers, shape (n, 2)."""

@@ -54,9 +54,9 @@ class PairTable(Cloud, Protocol):
 class NetworkOptions:
     """What every training of a flow needs."""
 
-    # Spline bins, width and number of hidden layers of each perceptron
+    # Spline bins, width and number of the hidden layers, which both factors share
     bins: int = 16
-    hidden: int = 48
+    hidden: int = 64
     layers: int = 2
     # Length of the training, and pairs per step
     epochs: int = 20

@@ -26,7 +26,7 @@ from gammastar.core.files import Pathlike, write_whole
 from gammastar.core.records import FloatArray
 from gammastar.flow.bijection import Bijection, Gaussianiser, make_bijection
 from gammastar.flow.model import KinematicFlow, digest
-from gammastar.flow.network import Adam, device_of, initial_network, limit_norm, log_density, one_thread
+from gammastar.flow.network import device_of, log_density, one_thread, spline_flow
 from gammastar.flow.options import (
     FlowOptions,
     PairTable,
@@ -40,16 +40,16 @@ from gammastar.flow.options import (
 if TYPE_CHECKING:
     from gammastar.flow.paper import PaperFlow
 
-
-_FORMAT = "gammastar-training-3"
+_FORMAT = "gammastar-training-4"
 _RISE = 10.0  # nats above the best validation loss at which a training has diverged
+_ALIKE = 5e-4  # nats: 20 000 held-out pairs of unequal weights do not tell closer epochs apart
 _WARM_UP = 0.2  # share of the steps of the OneCycle schedule with a rising rate
+_MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # what torch.optim.Adam remembers of each parameter
 _MOMENTUM = (0.85, 0.95)  # Adam's first moment runs against the rate
 _CHUNK, _CHUNK_CUDA = 2048, 16_384
-_TRIES = 3  # passes before a graph is recorded, in which the libraries choose their kernels
 Progress = Callable[[int, int, float, float], None]
+Loss: TypeAlias = Callable[[Tensor], Tensor]
 LogDensity: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-Gradient: TypeAlias = Callable[[Tensor], Tensor]
 
 _LOG = logging.getLogger(__name__)
 
@@ -158,48 +158,6 @@ def held_out_loss(log_density: LogDensity, part: Part) -> float:
     return float(torch.stack(pieces).sum(dtype=torch.float64)) / len(part) + part.offset
 
 
-def gradient(
-    parameters: list[Tensor], log_density: LogDensity, train: Part, options: FlowOptions, batch: int
-) -> Gradient:
-    """Return the function that takes the indices of a batch and leaves the gradients in the parameters.
-
-    It returns the loss. On a CUDA device its kernels, hundreds of some microseconds each, are recorded once
-    and started together; the numbers are those of single starts.
-    """
-
-    def plain(index: Tensor) -> Tensor:
-        for tensor in parameters:
-            tensor.grad = None
-        loss = train.loss(log_density, train.rows.index_select(0, index)).mean()
-        torch.autograd.backward(loss)
-        if options.clip > 0:
-            limit_norm(parameters, options.clip)
-        return loss.detach()
-
-    return _recorded(plain, train, batch) if train.rows.is_cuda else plain
-
-
-def _recorded(plain: Gradient, train: Part, batch: int) -> Gradient:
-    """Return a function recorded as a CUDA graph, for indices of one length."""
-    fixed = torch.arange(batch, device=train.rows.device) % len(train)
-    aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):  # as torch.cuda.graph asks for
-        for _ in range(_TRIES):
-            plain(fixed)
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = plain(fixed)
-
-    def replayed(index: Tensor) -> Tensor:
-        fixed.copy_(index)
-        graph.replay()
-        return result
-
-    return replayed
-
-
 @dataclass(slots=True)
 class Course:
     """How a training went: losses per epoch, the epoch that was kept, why it ended early ("" if not)."""
@@ -216,14 +174,14 @@ class _State:
 
     parameters: list[Tensor]
     best: list[Tensor]
-    optimiser: Adam
+    optimiser: torch.optim.Adam
     course: Course
     epoch: int = 0
 
     def save(self, path: Path, key: str) -> None:
         groups = {"now": self.parameters, "best": self.best}
+        groups |= {n: [self.optimiser.state[p][n] for p in self.parameters] for n in _MOMENTS}
         tensors = {f"{n}{i}": t.detach().cpu().numpy() for n, g in groups.items() for i, t in enumerate(g)}
-        tensors |= self.optimiser.to_arrays()
         entries = {
             "format": _FORMAT,
             "digest": digest(tensors),
@@ -252,7 +210,11 @@ class _State:
             for i, (now, best) in enumerate(zip(self.parameters, self.best, strict=True)):
                 now.copy_(torch.from_numpy(tensors[f"now{i}"]))
                 best.copy_(torch.from_numpy(tensors[f"best{i}"]))
-            self.optimiser.take(tensors)
+        moments = {
+            i: {name: torch.from_numpy(tensors[f"{name}{i}"]) for name in _MOMENTS}
+            for i in range(len(self.parameters))
+        }
+        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": moments})
         self.epoch = int(entries["epoch"])
         self.course = Course(
             entries["train_loss"], entries["validation_loss"], entries["best_epoch"], entries["stopped"]
@@ -268,14 +230,25 @@ def _key(parameters: list[Tensor], train: Part, validation: Part, options: FlowO
 
 
 def _epoch(
-    state: _State, indices: Iterator[Tensor], steps: int, gradient: Gradient, options: FlowOptions
+    state: _State,
+    indices: Iterator[Tensor],
+    steps: int,
+    loss: Callable[[Tensor], Tensor],
+    options: FlowOptions,
 ) -> float:
     """Run one epoch and return the mean loss, without the Jacobian; not finite if the training diverged."""
     losses = []
     for number in range(state.epoch * steps, (state.epoch + 1) * steps):
         rate, momentum = learning_rate(number, steps * options.epochs, options)
-        losses.append(gradient(next(indices)).clone())  # a CUDA graph writes each into the same place
-        state.optimiser.step(rate, momentum)
+        for group in state.optimiser.param_groups:
+            group["lr"], group["betas"] = rate, (momentum, 0.999)
+        state.optimiser.zero_grad()
+        now = loss(next(indices))
+        torch.autograd.backward(now)
+        if options.clip > 0:
+            torch.nn.utils.clip_grad_norm_(state.parameters, options.clip)
+        state.optimiser.step()
+        losses.append(now.detach())
     return float(torch.stack(losses).mean(dtype=torch.float64))
 
 
@@ -289,7 +262,7 @@ def optimise(
     progress: Progress | None = None,
     checkpoint: Path | None = None,
 ) -> Course:
-    """Minimise −Σ w ln p / Σ w; the parameters of the best validation loss are left in `parameters`.
+    """Minimise −Σ w ln p / Σ w; the parameters of the kept epoch (`_accept`) are left in `parameters`.
 
     Notes
     -----
@@ -302,16 +275,20 @@ def optimise(
     steps = max(1, min(options.epoch_size, len(train)) // options.batch)
     batch, seed = min(options.batch, len(train)), int(rng.integers(2**62))
     decay = options.weight_decay + options.prior / len(train)
-    adam = Adam.of(parameters, decay)
+    adam = torch.optim.Adam(parameters, weight_decay=decay, fused=True)
     state = _State(parameters, [p.detach().clone() for p in parameters], adam, Course())
     key = _key(parameters, train, validation, options, seed) if checkpoint is not None else ""
     if checkpoint is not None and checkpoint.is_file() and state.load(checkpoint, key):
         _LOG.info("training goes on from %s at epoch %d", checkpoint, state.epoch)
     even, summed = train.drawn()
     indices = Order(seed, summed, batch, steps).indices(state.epoch, train.rows.device)
-    course, step = state.course, gradient(parameters, log_density, even, options, batch)
+    course = state.course
+
+    def loss(index: Tensor) -> Tensor:
+        return even.loss(log_density, even.rows.index_select(0, index)).mean()
+
     while state.epoch < options.epochs and not course.stopped:
-        now = _epoch(state, indices, steps, step, options) + train.offset
+        now = _epoch(state, indices, steps, loss, options) + train.offset
         held_out = held_out_loss(log_density, validation)
         best = min(course.validation_loss, default=math.inf)
         if not (math.isfinite(now) and math.isfinite(held_out)) or held_out > best + _RISE:
@@ -333,9 +310,12 @@ def optimise(
 
 
 def _accept(state: _State, now: float, held_out: float, options: FlowOptions) -> None:
-    """Book an epoch, keep its parameters if they are the best, stop when none was for long."""
+    """Book an epoch, keep it if none was better by more than `_ALIKE`, stop when all were for long.
+
+    Of epochs that the held-out pairs do not tell apart the last has had the smallest steps.
+    """
     course = state.course
-    if held_out <= min(course.validation_loss, default=math.inf):
+    if held_out <= min(course.validation_loss, default=math.inf) + _ALIKE:
         state.best, course.best_epoch = [p.detach().clone() for p in state.parameters], state.epoch
     elif state.epoch - course.best_epoch >= options.patience:
         course.stopped = f"no better epoch since {course.best_epoch}"
@@ -431,12 +411,12 @@ def fit_pairs(
     train, validation = (flattened(part, bijection.context, options) for part in (train, validation))
     device = device_of(options.device)
     parts = (_part(bijection, train).to(device), _part(bijection, validation).to(device))
-    network = initial_network(
+    network = spline_flow(
         parts[0].n_context, bins=options.bins, hidden=options.hidden, layers=options.layers, rng=rng
     ).to(device)
     with one_thread():
         course = optimise(
-            network.parameters,
+            list(network.parameters()),
             lambda x, context: log_density(network, x, context),
             parts,
             options,
@@ -446,7 +426,7 @@ def fit_pairs(
         )
     slope = min(_min_slope(bijection.transverse), _min_slope(bijection.longitudinal))
     report = _report(course, np.concatenate([train.weight, validation.weight]), slope)
-    return KinematicFlow(bijection, network.trained(), report)
+    return KinematicFlow(bijection, network.cpu().requires_grad_(False), report)
 
 
 def fit_paper(

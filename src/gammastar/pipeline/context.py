@@ -19,10 +19,12 @@ from gammastar.pipeline.cache import Arrays, StageCache
 from gammastar.store.manifest import digest
 
 if TYPE_CHECKING:
+    from gammastar.config import Unfold
     from gammastar.core.pairs import MatchedPairs, Pairs
     from gammastar.core.records import PairHists
     from gammastar.select import Cutflow
     from gammastar.store.chunks import Job
+    from gammastar.store.pairs import Truth
 
 
 Tell: TypeAlias = Callable[[str, float | None, str], None]
@@ -214,3 +216,10 @@ def needed(value: Any, stage: str) -> Any:
         msg = f"the section [{stage}] is missing: a later stage needs its result"
         raise SteeringError(msg)
     return value
+
+
+def simulation_of(section: Unfold, truth: Truth) -> Truth:
+    """Return the simulation as the preset sees it: the smeared one keeps the resolution in the mass."""
+    from gammastar.unfold.simulation import unsmeared
+
+    return truth.seen_as(unsmeared) if section.preset.startswith("smeared") else truth

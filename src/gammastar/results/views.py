@@ -155,6 +155,11 @@ class Kinematics(Shown):
     mass_range: tuple[float, float]  # That it learned [GeV]
     mock: bool
 
+    @property
+    def zuko(self) -> Any:
+        """The zuko flow of the run, a ``torch.nn.Module`` (the default preset's)."""
+        return self.sampler.zuko
+
     def sample(
         self, mass: FloatArray | float, rng: np.random.Generator | int = 1, *, n: int = 10_000
     ) -> tuple[FloatArray, FloatArray]:

@@ -19,7 +19,7 @@ InDomain: TypeAlias = Callable[[FloatArray, FloatArray, FloatArray], BoolArray]
 """Mass, pt and energy [GeV] → where dileptons of these kinematics were measured."""
 
 _LOG = logging.getLogger(__name__)
-_CELLS = (50, 60, 160)  # in mass, √pt and rapidity, for 1e5 reconstructed pairs
+_CELLS = (50, 90, 160)  # in mass, √pt and rapidity, for 1e5 reconstructed pairs
 _FEWEST = 200.0  # reconstructed pairs below which no map is made
 
 
@@ -222,7 +222,11 @@ def efficiency_map(
         raise UserError(msg)
     if cells is None:
         factor = float(np.clip((size / 1e5) ** (1.0 / 7.0), 0.3, 1.3))
-        cells = (max(int(_CELLS[0] * factor), 8), max(int(_CELLS[1] * factor), 8), int(_CELLS[2] * factor))
+        cells = (
+            max(int(_CELLS[0] * factor), 8),
+            max(int(_CELLS[1] * factor * min(factor, 1.0)), 8),
+            int(_CELLS[2] * factor),
+        )
     pad = 0.02 * (high - low) + 1e-9
     low, high = low - pad, high + pad
     low[1] = max(low[1], 0.0)

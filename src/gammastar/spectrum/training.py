@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,10 @@ import numpy.typing as npt
 from gammastar.core.axes import effective_size, filled
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import BoolArray, FloatArray, Spectrum
+from gammastar.core.sampling import event_seeds, replica_weights, stream
 from gammastar.spectrum.domain import Domain
 from gammastar.spectrum.sampler import HistSampler
+from gammastar.spectrum.true_kinematics import TruePosterior
 
 log = logging.getLogger(__name__)
 NEAR = 0.03  # GeV: pairs whose kinematics tell those at a mass
@@ -27,6 +29,7 @@ class TrainingSet:
     Attributes
     ----------
     mass, pt, energy : NDArray, shape (n,) [GeV]
+        True ones; those of measured pairs are drawn from the posterior of the response.
     weight : NDArray, shape (n,)
         Subtraction weight over efficiency for pairs of the data, scaled simulation outside the domain.
     reference : NDArray, shape (n,)
@@ -34,6 +37,11 @@ class TrainingSet:
     event : NDArray of int64, shape (n,)
     measured : NDArray of bool, shape (n,)
         True for pairs of the data.
+    domain : Domain
+    replica : callable, optional
+        Of a number: the same pairs with Poisson weights by event, unfolded and drawn anew.
+    coarse : float
+        Median distance in mass of the simulated pairs behind a draw, over the resolution.
     """
 
     mass: FloatArray
@@ -44,6 +52,8 @@ class TrainingSet:
     event: Any
     measured: BoolArray
     domain: Domain
+    replica: Callable[[int], TrainingSet] | None = None
+    coarse: float = 0.0
 
     @property
     def points(self) -> FloatArray:
@@ -76,9 +86,11 @@ def training_set(
     domain: Domain,
     *,
     beam_energy: float,
-    outside: Sequence[float] | None = None,
+    edges: FloatArray,
+    seed: int,
+    outside: bool = False,
 ) -> TrainingSet:
-    """Return the pairs that a density learns from.
+    """Return the pairs that a density learns from, at true mass, pt and energy.
 
     Parameters
     ----------
@@ -88,32 +100,75 @@ def training_set(
         Of the subtraction: those that are learned from, and posterior ones, which are not negative.
     beam_energy : float [GeV]
         Pairs beyond it are dropped.
-    outside : sequence of float, optional
-        Edges of mass bins [GeV]: outside the domain stand simulated true pairs, scaled in each bin to the
-        measured yield as in `extrapolate`; they carry ``measured = False``. Nothing by default.
+    edges : NDArray
+        Of bins of mass [GeV].
+    seed : int
+        Decides the draws.
+    outside : bool
+        Outside the domain stand simulated true pairs, scaled in each bin of mass to the measured yield as in
+        `extrapolate`; they carry ``measured = False``.
+
+    Notes
+    -----
+    See `TruePosterior`: at a reconstructed 1.06 GeV most pairs are φ, whose kinematics are not those of a
+    virtual photon of 1.06 GeV.
     """
-    inverse = domain.weights(pairs.mass, pairs.pt, pairs.energy)
-    inverse = np.where(pairs.energy < beam_energy, inverse, 0.0)
-    corrected, reference = (weight * inverse for weight in weights)
-    outer, outer_weight = np.zeros(0, dtype=np.int64), np.zeros(0)
-    if outside is not None:
-        outer, outer_weight = _outside(pairs.mass, reference, matched, domain, (outside, beam_energy))
-    used = np.flatnonzero((corrected != 0) | (reference != 0))
-    log.info(
-        "training set: %d measured pairs (effective %.0f), %d extrapolated ones",
-        *(len(used), effective_size(corrected[used]), len(outer)),
-    )
-    true = matched.true
-    return TrainingSet(
-        mass=np.concatenate([pairs.mass[used], true[outer, 0]]),
-        pt=np.concatenate([pairs.pt[used], true[outer, 1]]),
-        energy=np.concatenate([pairs.energy[used], true[outer, 2]]),
-        weight=np.concatenate([corrected[used], outer_weight]),
-        reference=np.concatenate([reference[used], outer_weight]),
-        event=np.concatenate([pairs.event[used], -1 - matched.event[outer]]),
-        measured=np.arange(len(used) + len(outer)) < len(used),
-        domain=domain,
-    )
+    used = np.flatnonzero((weights[0] != 0) | (weights[1] != 0))
+    pairs, weights = pairs.select(used), (weights[0][used], weights[1][used])
+    points = np.stack([pairs.mass, pairs.pt, pairs.energy], axis=1)
+    posterior = TruePosterior.of(points, matched, edges)
+    outer = _Outside.of(matched, domain, edges, beam_energy) if outside else None
+    source = _Source(pairs, weights, posterior, domain, outer, beam_energy, seed)
+    return source.drawn(None)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Source:
+    """What training sets are drawn from: measured pairs with their posterior, simulated ones elsewhere."""
+
+    pairs: Pairs
+    weights: tuple[FloatArray, FloatArray]
+    posterior: TruePosterior
+    domain: Domain
+    outer: _Outside | None
+    beam_energy: float
+    seed: int
+
+    def _count(self, event: npt.NDArray[np.int64], member: int | None) -> FloatArray:
+        if member is None:
+            return np.ones(len(event))
+        seeds = event_seeds(event, dataset="training", run=self.seed)
+        return np.asarray(replica_weights(seeds, range(member, member + 1))[0])
+
+    def drawn(self, member: int | None) -> TrainingSet:
+        """Return the training set, or its bootstrap replica of a number."""
+        count = self._count(self.pairs.event, member)
+        signed, reference = (weight * count for weight in self.weights)
+        rng = stream(self.seed, "true kinematics", -1 if member is None else member)
+        points = self.posterior.draw(reference, rng)
+        inverse = self.domain.weights(*points.T)
+        inverse = np.where(points[:, 2] < self.beam_energy, inverse, 0.0)
+        signed, reference = signed * inverse, reference * inverse
+        outer, event, weight = np.zeros((0, 3)), np.zeros(0, dtype=np.int64), np.zeros(0)
+        if self.outer is not None:
+            outer, event = self.outer.points, -1 - self.outer.event
+            weight = self.outer.scaled(points[:, 0], reference) * self._count(event, member)
+        kept = np.flatnonzero((signed != 0) | (reference != 0))
+        log.info(
+            "training set: %d measured pairs (effective %.0f), %d extrapolated ones",
+            *(len(kept), effective_size(signed[kept]), len(outer)),
+        )
+        mass, pt, energy = np.concatenate([points[kept], outer]).T
+        return TrainingSet(
+            *(mass, pt, energy),
+            weight=np.concatenate([signed[kept], weight]),
+            reference=np.concatenate([reference[kept], weight]),
+            event=np.concatenate([self.pairs.event[kept], event]),
+            measured=np.arange(len(mass)) < len(kept),
+            domain=self.domain,
+            replica=self.drawn,
+            coarse=self.posterior.distance,
+        )
 
 
 def unbinned_training_set(
@@ -122,7 +177,8 @@ def unbinned_training_set(
     domain: Domain,
     *,
     beam_energy: float,
-    outside: Sequence[float] | None = None,
+    edges: FloatArray,
+    outside: bool = False,
 ) -> TrainingSet:
     """Return simulated true pairs with OmniFold weights as what a density learns from.
 
@@ -130,39 +186,53 @@ def unbinned_training_set(
     ----------
     weight : NDArray, shape (n,)
         Of OmniFold: the efficiency is contained in them.
-    domain, beam_energy, outside
+    domain, beam_energy, edges, outside
         As for `training_set`.
     """
     mass, pt, energy = matched.true.T
-    inverse = domain.weights(mass, pt, energy)
-    # the training set divides by the efficiency, which these weights already contain: put it in before
-    seen = np.divide(weight, inverse, out=np.zeros_like(inverse), where=inverse > 0)
-    n = len(matched)
-    pairs = Pairs(mass, pt, energy, np.zeros(n, np.int8), np.ones(n), matched.event)
-    return training_set(pairs, (seen, seen), matched, domain, beam_energy=beam_energy, outside=outside)
+    weight = np.where(domain.in_domain(mass, pt, energy) & (energy < beam_energy), weight, 0.0)
+    kept = np.flatnonzero(weight)
+    points, event = matched.true[kept], matched.event[kept]
+    weight, measured = weight[kept], np.ones(len(kept), dtype=np.bool_)
+    if outside:
+        outer = _Outside.of(matched, domain, edges, beam_energy)
+        weight = np.concatenate([weight, outer.scaled(points[:, 0], weight)])
+        points, event = np.concatenate([points, outer.points]), np.concatenate([event, -1 - outer.event])
+        measured = np.arange(len(points)) < len(kept)
+    mass, pt, energy = points.T
+    return TrainingSet(mass, pt, energy, weight, weight, event, measured, domain)
 
 
-def _outside(
-    mass: FloatArray,
-    weight: FloatArray,
-    matched: MatchedPairs,
-    domain: Domain,
-    limits: tuple[Sequence[float], float],
-) -> tuple[npt.NDArray[np.int64], FloatArray]:
-    """Return simulated true pairs outside the domain and their weights, scaled in each mass bin."""
-    edges, beam_energy = np.asarray(limits[0], dtype=np.float64), limits[1]
-    true, n_bins = matched.true, len(edges) - 1
-    inside = domain.in_domain(true[:, 0], true[:, 1], true[:, 2])
-    covered = (true[:, 0] >= edges[0]) & (true[:, 0] < edges[-1]) & (true[:, 2] < beam_energy)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Outside:
+    """Simulated true pairs outside the domain, and the simulated yield inside it in each bin of mass."""
 
-    def bins(values: FloatArray) -> npt.NDArray[np.int64]:
-        return np.clip(np.searchsorted(edges, values, "right") - 1, 0, n_bins - 1)
+    points: FloatArray
+    weight: FloatArray
+    event: npt.NDArray[np.int64]
+    inner: FloatArray
+    edges: FloatArray
 
-    prior = np.bincount(bins(true[inside, 0]), matched.weight[inside], n_bins)
-    measured = np.bincount(bins(mass), weight, n_bins)
-    scale = np.divide(np.clip(measured, 0.0, None), prior, out=np.zeros(n_bins), where=prior > 0)
-    outer = np.flatnonzero(covered & ~inside)
-    return outer, matched.weight[outer] * scale[bins(true[outer, 0])]
+    @classmethod
+    def of(cls, matched: MatchedPairs, domain: Domain, edges: FloatArray, beam_energy: float) -> _Outside:
+        true, edges = matched.true, np.asarray(edges, dtype=np.float64)
+        inside = domain.in_domain(*true.T)
+        covered = (true[:, 0] >= edges[0]) & (true[:, 0] < edges[-1]) & (true[:, 2] < beam_energy)
+        place = _bins(edges, true[inside, 0])
+        inner = np.bincount(place, matched.weight[inside], len(edges) - 1).astype(np.float64)
+        outer = np.flatnonzero(covered & ~inside)
+        return cls(true[outer], matched.weight[outer], matched.event[outer], inner, edges)
+
+    def scaled(self, mass: FloatArray, weight: FloatArray) -> FloatArray:
+        """Return the weights of the pairs outside for pairs inside of these masses and weights."""
+        n = len(self.inner)
+        measured = np.clip(np.bincount(_bins(self.edges, mass), weight, n), 0.0, None)
+        scale = np.divide(measured, self.inner, out=np.zeros(n), where=self.inner > 0)
+        return np.asarray(self.weight * scale[_bins(self.edges, self.points[:, 0])])
+
+
+def _bins(edges: FloatArray, mass: FloatArray) -> npt.NDArray[np.int64]:
+    return np.clip(np.searchsorted(edges, mass, "right") - 1, 0, len(edges) - 2)
 
 
 def histogram_sampler(training: TrainingSet, axes: tuple[Any, ...], beam_energy: float) -> HistSampler:

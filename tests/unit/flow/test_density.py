@@ -15,7 +15,7 @@ pytest.importorskip("zuko")
 from gammastar.core.errors import PhysicsError
 from gammastar.core.sampling import Sampler
 from gammastar.flow import density_test
-from gammastar.flow.density_tests import DensityOptions, DensityTest
+from gammastar.flow.density_tests import DensityOptions, DensityTest, density_slices
 from gammastar.pipeline.stages import flow as flow_stage
 
 pytestmark = pytest.mark.flow
@@ -243,3 +243,28 @@ def test_alarm_where_the_flow_is_off_by_more_than_matters(energy, p, band_p, tol
     flow_stage._judge(SimpleNamespace(cache=SimpleNamespace(alarm=alarms.append)), found)
     assert len(alarms) == told
     assert all("not the density of its measured pairs" in alarm for alarm in alarms)
+
+
+def test_a_slice_that_is_wrong_is_seen_where_the_mean_over_all_masses_is_right():
+    rng = np.random.default_rng(11)
+    data = pairs(8000, rng)
+
+    class Turned(Toy):
+        """Energies 15 % up above 0.65 GeV and as much down below."""
+
+        def sample(self, mass, rng):
+            pt, energy = super().sample(mass, rng)
+            return pt, energy * np.where(mass > 0.65, 1.15, 1.0 / 1.15)
+
+    found = density_slices(Turned(), data, weight=np.ones(8000), rng=rng, options=FEW)
+    assert [low for low, _, _ in found] == pytest.approx(np.arange(0.2, 1.1, 0.05))
+    spread = np.log(data[:, 2]).std()
+    for _, high, one in found:
+        shift, error = one.shift["energy"]
+        assert shift == pytest.approx(np.log(1.15) * (1 if high <= 0.66 else -1), abs=4 * error)
+        assert error == pytest.approx(spread * np.sqrt(2 / one.n_pairs), rel=0.35)  # it varies with the mass
+        assert abs(one.shift["pt"][0]) < 4 * one.shift["pt"][1]
+    few = data[data[:, 0] < 0.3]
+    asked = density_slices(Toy(), few, weight=np.ones(len(few)), rng=rng)
+    assert len(asked) == 2
+    assert 0.05 < asked[0][2].smallest["energy"] < 0.3  # of 440 pairs

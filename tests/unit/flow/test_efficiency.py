@@ -45,12 +45,12 @@ def test_closure_on_another_prior(closure):
     ratio = found(*values[seen].T) / expected[seen]
     assert abs(np.median(ratio) - 1.0) < 0.01
     well_known = found.relative_error(*values[seen].T) < 0.1
-    assert well_known.mean() > 0.9
+    assert well_known.mean() > 0.85
     assert ratio[well_known].std() < 0.12
     # what a training uses: sums of 1/ε over found pairs estimate the number of all
     domain = found.weights(*values.T) > 0
     weight = found.weights(*values[seen].T)
-    assert domain.mean() > 0.85
+    assert domain.mean() > 0.8
     assert weight.sum() / domain.sum() == pytest.approx(1.0, abs=0.03)
     # window by window against the exact correction of the same pairs
     rapidity = np.arccosh(values[:, 2] / np.hypot(values[:, 0], values[:, 1]))[seen]

@@ -245,7 +245,7 @@ def test_training_is_reproducible_and_leaves_torch_alone():
     ]
     assert torch.equal(state, torch.random.get_rng_state())
     assert torch.get_num_threads() == threads
-    first, again, other = (flow.to_tensors()["network.weight0"] for flow in flows)
+    first, again, other = (flow.to_tensors()["transform.transforms.0.hyper.0.weight"] for flow in flows)
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
     assert flows[0].report == flows[1].report
@@ -315,7 +315,7 @@ def test_damaged_files_are_refused(weighted_flow, tmp_path):
     tensors.write_bytes(content)
 
     changed = json.loads(text) | {"beam_energy": 401.0}
-    for damaged in (text[:-20], json.dumps(changed), "[]", "{}", text.replace("gammastar-flow-1", "other")):
+    for damaged in (text[:-20], json.dumps(changed), "[]", "{}", text.replace("gammastar-flow-2", "other")):
         card.write_text(damaged)
         with pytest.raises(InputFileError):
             load(stem)

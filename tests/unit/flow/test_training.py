@@ -1,4 +1,4 @@
-"""Checkpoints, divergence, thin windows, the paper's preset, ensembles, tables and events by number."""
+"""Checkpoints, divergence, thin windows, the paper's preset, ensembles and events by number."""
 
 from __future__ import annotations
 
@@ -31,7 +31,6 @@ from gammastar.flow import (
 from gammastar.flow.bijection import inside_limits
 from gammastar.flow.ensembles import load_ensemble, principal_components, save_ensemble
 from gammastar.flow.event_generator import decay_vertices, two_leptons
-from gammastar.flow.model import tabulate
 from gammastar.flow.network import device_of
 from gammastar.flow.training import Order, Part, learning_rate
 
@@ -285,7 +284,8 @@ def test_ensemble_is_a_mixture(ensemble, pairs, tmp_path):
 def test_members_do_not_depend_on_their_number(ensemble, pairs, tmp_path):
     two = fit_ensemble(pairs, beam_energy=BEAM, options=SMALL, members=2, seed=5, folder=tmp_path)
     np.testing.assert_array_equal(
-        two.members[1].to_tensors()["network.weight0"], ensemble.members[1].to_tensors()["network.weight0"]
+        two.members[1].to_tensors()["transform.transforms.0.hyper.0.weight"],
+        ensemble.members[1].to_tensors()["transform.transforms.0.hyper.0.weight"],
     )
     assert len(list(tmp_path.iterdir())) == 2
     with pytest.raises(PhysicsError, match="at least two"):
@@ -312,22 +312,6 @@ def test_principal_components():
     assert len(principal_components(np.ones((3, 4))).components) == 0
     with pytest.raises(PhysicsError, match="finite"):
         principal_components(np.full((3, 4), np.nan))
-
-
-def test_table_is_the_flow_at_one_mass(trained):
-    rng = np.random.default_rng(6)
-    table = tabulate(trained, 0.7, rng=rng, nodes=401, n_check=20_000)
-    assert table.error < 2e-3
-    normal = rng.standard_normal((5000, 2))
-    exact = np.stack(trained.transform(np.full(5000, 0.7), normal))
-    ours = np.stack(table.transform(np.full(5000, 0.7), normal))
-    assert np.quantile(np.abs(ours / exact - 1.0), 0.999) < 2e-3
-    pt, energy = table.draw(50_000, rng)
-    assert inside_limits(np.full(pt.size, 0.7), pt, energy, BEAM).all()
-    with pytest.raises(PhysicsError, match="nodes"):
-        tabulate(trained, 0.7, rng=rng, nodes=9)
-    with pytest.raises(PhysicsError, match="sample the flow"):
-        table.sample(np.array([0.71]), rng)
 
 
 @pytest.mark.parametrize("source", ["mass", "masses", "spectrum"])

@@ -19,7 +19,7 @@ from gammastar.core.records import FloatArray
 from gammastar.core.sampling import Sampler, stream
 from gammastar.physics.polarisation import COEFFICIENTS, SpinDensities, physical
 from gammastar.pipeline.cache import Arrays
-from gammastar.pipeline.context import Context, Tell, axes_of, needed
+from gammastar.pipeline.context import Context, Tell, axes_of, needed, simulation_of
 from gammastar.spectrum import Domain, TrainingSet, angles
 from gammastar.store.folder import sweep
 from gammastar.store.guarded import read_tensors, write_tensors
@@ -32,23 +32,24 @@ if TYPE_CHECKING:
 
 
 CHECKPOINTS, SPIN_FILE, PAIRS_FILE = "training", "spin_density.safetensors", "flow_pairs.json"
+COARSE = 0.5  # resolutions between measured pairs and the simulated ones that tell their true mass
 GIVEN = ("bins", "hidden", "layers", "epochs", "epoch_size", "batch", "learning_rate")
 
 
 def training(ctx: Context, state: Any) -> TrainingSet:
     """Return what kinematics are learned from, put together once.
 
-    Pairs of the data, or simulated true pairs with the weights of OmniFold; simulated ones outside the
-    measured domain, if ``spectrum.extrapolate``.
+    Pairs of the data at true kinematics, or simulated true pairs with the weights of OmniFold; simulated ones
+    outside the measured domain, if ``spectrum.extrapolate``.
     """
     if state.training is not None:
-        known: TrainingSet = state.training
-        return known
+        found: TrainingSet = state.training
+        return found
     pairs, truth = needed(state.pairs, "select"), needed(state.truth, "unfold")
     subtraction, unfolding = needed(state.subtraction, "subtract"), needed(state.unfolding, "unfold")
     exposed, section = needed(ctx.steering.spectrum, "spectrum"), needed(ctx.steering.unfold, "unfold")
-    edges = axes_of(section, ctx.steering.select)[0].edges if exposed.extrapolate else None
-    options = {"beam_energy": exposed.beam_energy, "outside": edges}
+    edges = np.asarray(axes_of(section, ctx.steering.select)[0].edges)
+    options = {"beam_energy": exposed.beam_energy, "edges": edges, "outside": exposed.extrapolate}
     domain = Domain(spectrum.efficiency_map(truth.parts), section.efficiency_floor)
     if "omnifold_weight" in unfolding:
         weight = unfolding["omnifold_weight"]
@@ -57,7 +58,13 @@ def training(ctx: Context, state: Any) -> TrainingSet:
         signed = "trained_weights" in subtraction and str(subtraction["trained_weights"][0]) == "signed"
         posterior = subtraction["posterior"]
         weights = (subtraction["weight"] if signed else posterior, posterior)
-        state.training = spectrum.training_set(pairs, weights, truth.sample, domain, **options)
+        known = simulation_of(section, truth).sample
+        state.training = spectrum.training_set(pairs, weights, known, domain, seed=ctx.seed, **options)
+        if state.training.coarse > COARSE:
+            ctx.cache.alarm(
+                f"kinematics at true mass: simulated pairs lie {state.training.coarse:.2g} resolutions from "
+                f"the measured ones they stand for; simulate more than {len(known)} pairs"
+            )
     return training(ctx, state)
 
 
@@ -122,6 +129,7 @@ def flow_stage(ctx: Context, state: Any) -> None:
                 "digest": np.array(digest(digests)),
                 "train_loss": np.array(report.train_loss),
                 "validation_loss": np.array(report.validation_loss),
+                "best_epoch": np.array(report.best_epoch),
                 "n_pairs": np.array(report.n_pairs),
                 "effective_size": np.array(report.effective_size),
             }
@@ -202,6 +210,7 @@ def train_flow(
             options=options,
             members=section.members,
             seed=seed,
+            bootstrap=getattr(pairs, "replica", None) or True,
             folder=checkpoints.resolve(),  # workers have a working folder of their own
             each=each,
         )
@@ -240,29 +249,39 @@ def _windows(
 def _density(ctx: Context, pairs: TrainingSet, trained: Sampler, members: FlowVariations | None) -> Arrays:
     """Test the flow against the pairs of the data, inside the measured domain."""
     from gammastar import flow
+    from gammastar.flow.density_tests import density_slices
 
     ctx.tell("flow", None, "energy distance of the flow and the measured pairs")
+    measured, names = pairs.measured, ("energy", "pt")
+    how: dict[str, Any] = {
+        "weight": pairs.reference[measured],
+        "event": np.asarray(pairs.event)[measured],
+        "inside": pairs.in_domain,
+        "replicas": None if members is None else replace(members, local=None).weights,
+    }
     try:
         test = flow.density_test(
-            trained,
-            pairs.points[pairs.measured],
-            weight=pairs.reference[pairs.measured],
-            event=np.asarray(pairs.event)[pairs.measured],
-            inside=pairs.in_domain,
-            replicas=None if members is None else replace(members, local=None).weights,
-            rng=stream(ctx.seed, "flow", "density"),
+            trained, pairs.points[measured], rng=stream(ctx.seed, "flow", "density"), **how
         )
     except PhysicsError as error:  # too few pairs for a test are no reason to stop
         ctx.cache.alarm(f"the density of the flow is not tested: {error}")
         return {}
+    slices = density_slices(trained, pairs.points[measured], rng=stream(ctx.seed, "flow", "slices"), **how)
     _judge(ctx, test)
-    names = ("energy", "pt")
     return {
         "density_p": np.array([test.p_value, test.band_p_value]),
         "density_size": np.array([test.n_pairs, test.effective_size]),
         "density_level": np.array([test.options.significance, test.options.power]),
         "density_smallest": np.array([test.smallest[name] for name in names]),
         "density_shift": np.array([(*test.shift[name], test.band[name]) for name in names]),
+        "slice_mass": np.array([(low, high) for low, high, _ in slices]).reshape(-1, 2),
+        "slice_p": np.array([(one.verdict, one.effective_size) for _, _, one in slices]).reshape(-1, 2),
+        "slice_shift": np.array(
+            [
+                [(*one.shift[name], one.band[name], one.smallest[name]) for name in names]
+                for _, _, one in slices
+            ]
+        ).reshape(-1, 2, 4),
     }
 
 
@@ -272,8 +291,8 @@ def _judge(ctx: Context, test: DensityTest) -> None:
         return
     within = "" if np.isnan(test.band_p_value) else ", beyond what its replicas differ by"
     ctx.cache.alarm(
-        f"the flow is not the density of its measured pairs (p = {test.verdict:.1g}{within}): in the mean "
-        f"energies of the pairs are {100 * test.shift['energy'][0]:+.2g} % from the flow's, q_T "
+        f"the flow is not the density of its measured pairs (p = {test.verdict:.1g}{within}): in the "
+        f"mean energies of the pairs are {100 * test.shift['energy'][0]:+.2g} % from the flow's, q_T "
         f"{100 * test.shift['pt'][0]:+.2g} %; train longer (flow.epochs)"
     )
 

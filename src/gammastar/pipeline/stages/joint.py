@@ -32,11 +32,10 @@ from gammastar.infer.joint.model import WIDEST, JointEffect, JointModel
 from gammastar.infer.joint.windows import Setting, Window, window_axes, window_model
 from gammastar.infer.joint.workspace import GridPoint, joint_patchset
 from gammastar.physics.qed import dark_photon_rate
-from gammastar.pipeline.context import Context, needed
+from gammastar.pipeline.context import Context, needed, simulation_of
 from gammastar.pipeline.stages.accept import cell_signals
 from gammastar.pipeline.stages.read import stored_pairs
 from gammastar.pipeline.stages.subtract import removed_pairs
-from gammastar.pipeline.stages.unfold import simulation_of
 from gammastar.store.manifest import digest
 from gammastar.store.records import write_table
 from gammastar.unfold import simulation, systematics

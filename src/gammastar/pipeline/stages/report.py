@@ -99,7 +99,7 @@ def _card(ctx: Context) -> Card | None:
 def _spectrum(ctx: Context, state: Any) -> list[Section]:
     from gammastar import mock, unfold  # a reinterpretation needs none of these
     from gammastar import spectrum as normalised
-    from gammastar.pipeline.stages.unfold import simulation_of
+    from gammastar.pipeline.context import simulation_of
 
     section, measured, unfolded = ctx.steering.unfold, state.spectrum, state.unfolded
     if section is None or measured is None:

@@ -18,7 +18,14 @@ from gammastar.core.records import FloatArray, PairHists, Response, Spectrum
 from gammastar.core.resolve import python_names, resolve
 from gammastar.core.sampling import stream
 from gammastar.pipeline.cache import Arrays
-from gammastar.pipeline.context import Context, axes_of, needed, pack_spectrum, unpack_spectrum
+from gammastar.pipeline.context import (
+    Context,
+    axes_of,
+    needed,
+    pack_spectrum,
+    simulation_of,
+    unpack_spectrum,
+)
 from gammastar.pipeline.stages.read import match_simulation
 from gammastar.store.manifest import digest
 from gammastar.store.pairs import Truth
@@ -215,11 +222,6 @@ def true_axes(ctx: Context) -> tuple[Any, ...]:
     section = ctx.steering.unfold
     smeared = section is not None and section.preset.startswith("smeared")
     return axes_of(None if smeared else section, ctx.steering.select)
-
-
-def simulation_of(section: config.Unfold, truth: Truth) -> Truth:
-    """Return the simulation as the preset sees it: the smeared one keeps the resolution in the mass."""
-    return truth.seen_as(simulation.unsmeared) if section.preset.startswith("smeared") else truth
 
 
 def asked_shifts(asked: Systematics, subtraction: Arrays) -> list[tuple[str, FloatArray]]:
