@@ -18,6 +18,7 @@ from gammastar.core.sampling import stream
 from gammastar.mock.card import Polarisation
 from gammastar.store.events import write_tree
 from gammastar.subtract.charm import subtract_component
+from gammastar.unfold import response_matrix
 
 __all__ = ["AXES", "ENERGY", "MASS", "PT", "SETTINGS", "Variant", "campaign", "with_prior"]
 
@@ -121,7 +122,9 @@ def campaign(card: Any, variant: Variant, seed: int) -> dict[str, Any]:
     options = {"n_iterations": variant.n_iterations}
     result = unfold.iterative(measured, found, debias=variant.debias, **options)
     before = unfold.response(matched, AXES, AXES, n_replicas=0)
-    plain = [unfold.iterative(measured, r, **options) for r in (unfold.without_replicas(found), before)]
+    plain = [
+        unfold.iterative(measured, r, **options) for r in (response_matrix.without_replicas(found), before)
+    ]
     by_tuning = plain[1].values - plain[0].values
     pot = float(data.meta["N_POT"])
     return {

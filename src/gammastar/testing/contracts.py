@@ -18,10 +18,10 @@ from gammastar.physics.geometry import Geometry
 from gammastar.predict import Channel, Labels, Model, VectorModel
 from gammastar.read import Schema, examine, load_schema
 from gammastar.subtract.estimate import own_subtraction
-from gammastar.unfold import without_replicas
 from gammastar.unfold.closure_tests import drawn_again
 from gammastar.unfold.folding import Unfolder
 from gammastar.unfold.methods import own_method
+from gammastar.unfold.response_matrix import without_replicas
 
 
 class ContractError(AssertionError):

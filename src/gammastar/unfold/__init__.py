@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gammastar.unfold.response_matrix import from_hist, response, spectrum_from_hist, without_replicas
+from gammastar.unfold.response_matrix import from_hist, response, spectrum_from_hist
 from gammastar.unfold.folding import refolding
 from gammastar.unfold.likelihood_fit import cell_intervals, likelihood
 from gammastar.unfold.iterative_bayes import iterative, stable_iterations
@@ -18,7 +18,6 @@ __all__ = [
     "response",
     "from_hist",
     "spectrum_from_hist",
-    "without_replicas",
     "likelihood",
     "cell_intervals",
     "iterative",

@@ -12,6 +12,7 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import Response
 from gammastar.core.sampling import event_seeds, replica_weights, stream
+from gammastar.unfold import response_matrix
 
 AXIS = (regular("mass", 12, 0.2, 1.4),)
 FEW = (regular("mass", 4, 0.2, 1.4),)
@@ -116,7 +117,7 @@ def test_debiased_result_is_nearer_to_the_truth():
 
 def test_nothing_is_subtracted_without_replicas(made):
     response, y = made
-    plain = unfold.without_replicas(response)
+    plain = response_matrix.without_replicas(response)
     both = [unfold.iterative(counted(y, AXIS), plain, debias=d) for d in (False, True)]
     np.testing.assert_array_equal(both[0].values, both[1].values)
     assert not unfold.iterative_bayes.simulation_bias(y, plain, plain.prior, 4).any()

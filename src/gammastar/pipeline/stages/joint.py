@@ -38,7 +38,7 @@ from gammastar.pipeline.stages.read import stored_pairs
 from gammastar.pipeline.stages.subtract import removed_pairs
 from gammastar.store.manifest import digest
 from gammastar.store.records import write_table
-from gammastar.unfold import simulation, systematics
+from gammastar.unfold import response_matrix, simulation, systematics
 
 NOTABLE = 0.2  # of the signal, without which the reach is another one
 SHOWN = 16  # parameters of a ranking
@@ -219,7 +219,7 @@ def _varied(ctx: Context, measured: _Measured, response: Response) -> dict[str, 
     if asked.radiation is not None:
         lepton = LEPTON_MASS[needed(ctx.steering.spectrum, "spectrum").lepton]
         radiation = simulation.more_radiation(asked.radiation, lepton, stream(ctx.seed, "radiation"))
-    plain = unfold.without_replicas(response)
+    plain = response_matrix.without_replicas(response)
     found: dict[str, list[Response]] = {}
     for one in systematics.response_variations(
         measured.truth.parts,

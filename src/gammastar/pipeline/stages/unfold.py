@@ -35,6 +35,7 @@ from gammastar.unfold import (
     line_shape,
     methods,
     omnifolding,
+    response_matrix,
     simulation,
     systematics,
 )
@@ -95,7 +96,7 @@ def _unfolded(ctx: Context, section: config.Unfold, method: Method | None, state
         known = known.seen_as(line_shaped(asked, known.parts))
     n_replicas = 0 if beyond else section.n_replicas
     response = unfold.response(known.parts, axes, wide, n_replicas=n_replicas, rng=rng)
-    plain = unfold.without_replicas(response)
+    plain = response_matrix.without_replicas(response)
     shifts = asked_shifts(ctx.steering.systematics, state.subtraction)
     measured, variations = systematics.data_variations(subtracted, shifts, plain)
     if method is None:
