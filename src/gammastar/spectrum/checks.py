@@ -16,6 +16,7 @@ from gammastar.core.records import FloatArray, PairHists, Spectrum
 
 Verdict: TypeAlias = Literal["ok", "alarm", "error"]
 CHANCE = 1e-3  # that fluctuations alone make any cell so negative
+PRESCALES = 20  # whole numbers that prescales of one experiment may take
 FEW = 30  # pairs, fewer tell nothing
 SLICES = np.linspace(0.62, 1.16, 109)  # GeV, fine bins about ω and φ
 SCALES = np.linspace(0.92, 1.08, 81)
@@ -163,8 +164,9 @@ def of_pairs(pairs: Pairs, lepton: str, beam_energy: float, *, weighted: bool) -
     yield Check("read: effective share of the pairs", effective_size(weight) / n, 0.1, np.inf, cure)
     yield Check("read: mean weight of a pair", float(weight.mean()), 0.01, 100.0, cure)
     if weighted and np.all(weight == np.round(weight)):
-        number = float((weight != 1).mean())
-        yield Check("read: share of whole numbers among the weights", number, 0.0, 0.0, cure)
+        values = np.unique(weight)  # a prescale takes few, one among them; a counter or a trigger word many
+        number = float(len(values)) if 1 in values else np.inf
+        yield Check("read: different whole numbers among the weights", number, 0.0, PRESCALES, cure)
 
 
 def of_simulation(matched: MatchedPairs, beam_energy: float) -> Iterator[Check]:
