@@ -20,8 +20,8 @@ from gammastar.unfold.response_matrix import EFFICIENCY_FLOOR
 
 NARROW = (221, 223, 333, 443, 100443, 553, 100553, 200553)  # η, ω, φ, ψ, ψ(2S), Υ, Υ(2S), Υ(3S)
 REACH = 0.25  # GeV, within which a line is a line
-WINDOW, LEAST_WINDOW = 1.5, 0.1  # half width of the bin of a line: its width, or of the bin around it
-STEPS_OF_A_LINE = 9
+WINDOW, FINE = 3.0, 24  # half a window in widths of the line, and fine bins in it
+NEAR, FEW = 0.1, 30  # relative distance from a line, and photons, from which the resolution there is taken
 MOST_FAKES = 0.95
 
 
@@ -132,66 +132,93 @@ def _model(
 
 
 def _lines(axes: Sequence[Any]) -> FloatArray:
-    """Return narrow lines in bins of mass; 1 in the highest is as much as the continuum of a whole bin."""
+    """Return narrow lines over the continuum in bins of mass; 1 is as much as that of a whole bin."""
     if axes[0].name != MASS:
         return np.zeros((0, 0))
     edges = np.asarray(axes[0].edges, dtype=np.float64)
-    found, typical = [], float(np.median(np.diff(edges)))
+    found, widths = [], np.diff(edges)
     for pole, gamma in ((mass(number), width(number)) for number in NARROW):
         if edges[0] < pole < edges[-1]:
             share = np.diff(np.arctan(2 * (edges - pole) / gamma))
             share[(edges[1:] < pole - REACH) | (edges[:-1] > pole + REACH)] = 0.0
-            density = share / np.diff(edges)
+            density = share / widths
             peak = int(np.argmax(density))
-            found.append(density / density[peak] * max(1.0, typical / (edges[peak + 1] - edges[peak])))
-    return np.array(found).reshape(len(found), len(edges) - 1)
+            found.append(density / density[peak] * max(1.0, float(np.median(widths)) / widths[peak]))
+    return np.array(found).reshape(len(found), len(widths))
 
 
-def _windows(edges: FloatArray) -> list[tuple[float, float, float]]:
-    """Return pole, width and half the window of every narrow line in bins of mass."""
-    found = []
-    for pole, gamma in ((mass(number), width(number)) for number in NARROW):
-        place = int(np.searchsorted(edges, pole)) - 1
-        if 0 <= place < len(edges) - 1:
-            found.append((pole, gamma, max(WINDOW * gamma, LEAST_WINDOW * (edges[place + 1] - edges[place]))))
-    return found
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A narrow line, and the window of true masses whose simulated photons stand for it [GeV]."""
+
+    pole: float
+    width: float
+    half: float
+
+    def grid(self, edges: FloatArray) -> FloatArray:
+        """Return edges of fine bins in the window, those of bins of mass among them."""
+        low, high = self.pole - self.half, self.pole + self.half
+        inner = edges[(edges > low) & (edges < high)]
+        return np.unique(np.round([*np.linspace(low, high, FINE + 1), *inner], 9))
 
 
-def with_lines(axes: Sequence[Any]) -> tuple[Any, ...]:
-    """Return axes whose first one, of mass, has bins of their own for narrow lines.
+def narrow_lines(axes: Sequence[Any], parts: Iterable[MatchedPairs]) -> list[Line]:
+    """Return the lines in a first axis of mass; each as narrow as the resolution makes a difference."""
+    if axes[0].name != MASS:
+        return []
+    poles = [number for number in NARROW if axes[0].edges[0] < mass(number) < axes[0].edges[-1]]
+    off: list[list[FloatArray]] = [[] for _ in poles]
+    for part in parts if poles else ():
+        true, reco = part.true[:, 0], part.reco[:, 0]
+        for number, found in zip(poles, off, strict=True):
+            near = (np.abs(true / mass(number) - 1) < NEAR) & np.isfinite(reco)
+            found.append(reco[near] - true[near])
+    lines = []
+    for number, found in zip(poles, off, strict=True):
+        values = np.concatenate(found) if found else np.zeros(0)
+        sigma = 0.5 * float(np.diff(np.quantile(values, (0.16, 0.84)))[0]) if len(values) > FEW else 0.0
+        wide = max(width(number), 0.5 * sigma)
+        lines.append(Line(mass(number), wide, max(WINDOW * width(number), sigma)))
+    return lines
+
+
+def with_lines(axes: Sequence[Any], lines: Sequence[Line]) -> tuple[Any, ...]:
+    """Return axes whose first one, of mass, has bins of their own for lines in bins wider than their windows.
 
     A response averages over its true cell as the simulation fills it; where a line stands in it, photons
     migrate from the line alone.
     """
     first, *others = axes
-    if first.name != MASS:
-        return tuple(axes)
     edges = np.asarray(first.edges, dtype=np.float64)
-    cuts = [(cut, half) for pole, _, half in _windows(edges) for cut in (pole - half, pole + half)]
-    inner = [
-        cut for cut, half in cuts if edges[0] < cut < edges[-1] and np.abs(edges - cut).min() > 0.3 * half
-    ]
-    return variable(MASS, np.sort([*edges, *inner]).tolist()), *others
+    inner = []
+    for line in lines:
+        place = int(np.searchsorted(edges, line.pole)) - 1
+        if edges[place + 1] - edges[place] > line.half:
+            cuts = (line.pole - line.half, line.pole + line.half)
+            apart = [np.abs(edges - cut).min() > 0.3 * line.half for cut in cuts]
+            inner += [cut for cut, far in zip(cuts, apart, strict=True) if far and edges[0] < cut < edges[-1]]
+    return (variable(first.name, np.sort([*edges, *inner]).tolist()), *others) if inner else tuple(axes)
 
 
-def line_shaped(axes: Sequence[Any], parts: Iterable[MatchedPairs]) -> Callable[[MatchedPairs], MatchedPairs]:
+def line_shaped(
+    lines: Sequence[Line], axes: Sequence[Any], parts: Iterable[MatchedPairs]
+) -> Callable[[MatchedPairs], MatchedPairs]:
     """Return what gives the simulated photons in the windows of narrow lines the masses of the lines.
 
-    Their number stays, and Breit and Wigner's form replaces whatever form the simulation has there.
+    Their number in each bin of mass stays; inside it Breit and Wigner's form replaces that of the simulation.
     """
-    windows = _windows(np.asarray(axes[0].edges, dtype=np.float64)) if axes[0].name == MASS else []
-    grids = [np.linspace(pole - half, pole + half, STEPS_OF_A_LINE + 1) for pole, _, half in windows]
-    simulated = np.zeros((len(windows), STEPS_OF_A_LINE))
-    for part in parts if windows else ():
-        for k, grid in enumerate(grids):
-            simulated[k] += np.histogram(part.true[:, 0], grid, weights=part.weight)[0]
+    edges = np.asarray(axes[0].edges, dtype=np.float64)
+    grids = [line.grid(edges) for line in lines]
+    simulated = [np.zeros(len(grid) - 1) for grid in grids]
+    for part in parts if lines else ():
+        for grid, content in zip(grids, simulated, strict=True):
+            content[:] += np.histogram(part.true[:, 0], grid, weights=part.weight)[0]
     factors = []
-    for (pole, gamma, _), grid, content in zip(windows, grids, simulated, strict=True):
-        share = np.where(content > 0, np.diff(np.arctan(2 * (grid - pole) / gamma)), 0.0)
-        total = share.sum()
-        factors.append(
-            np.divide(share * content.sum(), content * total, out=np.ones_like(share), where=content > 0)
-        )
+    for line, grid, content in zip(lines, grids, simulated, strict=True):
+        share = np.diff(np.arctan(2 * (grid - line.pole) / line.width)) * (content > 0)
+        _, cell = np.unique(np.searchsorted(edges, 0.5 * (grid[1:] + grid[:-1])), return_inverse=True)
+        scale = np.bincount(cell, content) / np.maximum(np.bincount(cell, share), 1e-300)
+        factors.append(np.divide(share * scale[cell], content, out=np.ones(len(share)), where=content > 0))
 
     def view(part: MatchedPairs) -> MatchedPairs:
         weight = part.weight.copy()

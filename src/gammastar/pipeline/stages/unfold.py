@@ -41,7 +41,7 @@ from gammastar.unfold import (
 )
 from gammastar.unfold.folding import Method, Options, folded_again
 from gammastar.unfold.iterative_bayes import values_alone
-from gammastar.unfold.likelihood_fit import LikelihoodUnfolder, line_shaped, with_lines
+from gammastar.unfold.likelihood_fit import LikelihoodUnfolder, line_shaped, narrow_lines, with_lines
 from gammastar.unfold.response_matrix import divide, gathered, guarded
 
 UNMEASURED = 0.01  # of the simulated photons of a cell, at most, where it counts as measured
@@ -91,9 +91,11 @@ def _unfolded(ctx: Context, section: config.Unfold, method: Method | None, state
     axes, rng = tuple(subtracted.hist.axes), stream(ctx.seed, "response")
     asked = true_axes(ctx)
     beyond = section.method == "likelihood"
-    wide = with_lines(guarded(asked, axes, known.parts)) if beyond else asked
+    wide = asked
     if beyond:
-        known = known.seen_as(line_shaped(asked, known.parts))
+        lines = narrow_lines(asked, known.parts)
+        wide = with_lines(guarded(asked, axes, known.parts), lines)
+        known = known.seen_as(line_shaped(lines, wide, known.parts))
     n_replicas = 0 if beyond else section.n_replicas
     response = unfold.response(known.parts, axes, wide, n_replicas=n_replicas, rng=rng)
     plain = response_matrix.without_replicas(response)
