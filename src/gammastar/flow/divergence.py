@@ -497,8 +497,16 @@ class _Windows:
                     if state != str(rng.bit_generator.state):
                         state = str(rng.bit_generator.state)
                         halves = _halves(points, weight, n_draws, max_points, rng)
-                        searched = [_Points(_coordinates(second[:, 1], second[:, 2])) for _, second in halves]
                         after, smallest = rng.bit_generator.state, min(len(a) for a, _ in halves)
+                        if (
+                            min(len(b) for _, b in halves) < _MIN_POINTS // 2
+                        ):  # few pairs carry all the weight
+                            smallest = 0
+                        searched = [
+                            _Points(_coordinates(second[:, 1], second[:, 2]))
+                            for _, second in halves
+                            if smallest
+                        ]
                     rng.bit_generator.state = after
                     if smallest >= _MIN_POINTS:
                         model[j, i] = _of_model(sampler, halves, searched, rng)

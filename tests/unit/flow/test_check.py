@@ -169,3 +169,22 @@ def test_replicas_are_compared_with_the_same_draws_as_alone():
     spread = np.std([one.model_mean for one in alone[1:]], axis=0, ddof=1)
     error = 1.96 * np.hypot(alone[0].model_draws.std(axis=1), spread)
     np.testing.assert_allclose(found.error, error, rtol=1e-12)
+
+
+def test_a_window_whose_weight_lies_on_a_pair_or_two_is_refused():
+    """All weight goes to one half or the other: nothing is left to compare with."""
+    rng = np.random.default_rng(3)
+    data = np.stack(
+        [rng.uniform(0.48, 0.52, 300), rng.exponential(0.5, 300), rng.uniform(5, 50, 300)], axis=1
+    )
+    weight = np.full(300, 1e-9)
+    weight[0] = 1.0
+
+    class Uniform:
+        mass_range = (0.2, 1.0)
+
+        def sample(self, mass, rng):
+            return rng.exponential(0.5, len(mass)), rng.uniform(5, 50, len(mass))
+
+    with pytest.raises(PhysicsError, match="window"):
+        kl_scan(Uniform(), data, masses=[0.5], weight=weight, half_width=0.05, n_draws=3, rng=rng)
