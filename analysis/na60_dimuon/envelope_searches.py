@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from envelope_run import Inputs, brem, inside, light_mesons, momenta, seen
 from kinematics_figures import phase_space_figure
+from mechanism import pairs_to_exclude, template
 
 from gammastar import accept, infer, report
 from gammastar.core.constants import M_MU, M_PI0
@@ -18,7 +19,6 @@ from gammastar.physics.millicharge import load_millicharge_detector
 from gammastar.predict.channels import (
     PionDalitz,
 )
-from gammastar.predict.mechanism import pairs_to_exclude, template
 from gammastar.predict.millicharge import chi_from_channel, chi_pairs, conditional
 from gammastar.report.figures.signal import reach_lines_figure
 

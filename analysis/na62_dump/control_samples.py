@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 from cuts import CONTROLS, STATES, Search, as_pairs
+from random_pairs import random_pairs
+from simulated_decays import track_collection
+from tracking import Tracks, measure
 
-from gammastar import accept, background, read, select
-from gammastar.accept.simulated_decays import track_collection
+from gammastar import background, read, select
 from gammastar.core.files import data_path
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import FloatArray
@@ -72,17 +74,17 @@ def prompt_sample(search: Search, path: Path, *, n: int | None = None, seed: int
             p = _momenta(numbers, slope[:, mine], rng)
             for sign in (-1, 1):
                 some = signs * leg == sign
-                tracks, found = accept.measure(
+                tracks, found = measure(
                     vertex[mine][some], p[:, some], sign, species, search.detector, search.card, rng
                 )
                 parts.append(tracks.select(found))
                 owners.append(mine[some][found])
     extra = np.flatnonzero(rng.uniform(size=n) < numbers["third_track"])
-    tracks, found = accept.measure(
+    tracks, found = measure(
         vertex[extra], _momenta(numbers, slope[:, extra], rng), 1, "pi", search.detector, search.card, rng
     )
     owner = np.concatenate([*owners, extra[found]])
-    tracks = accept.Tracks.concatenate([*parts, tracks.select(found)])
+    tracks = Tracks.concatenate([*parts, tracks.select(found)])
     event, index = np.unique(owner, return_inverse=True)  # events without any track are not triggered
     keep = len(event)
     lav = (kind[event] == 0) & (rng.uniform(size=keep) < numbers["lav_efficiency"])
@@ -180,12 +182,12 @@ def combinatorial_estimate(search: Search, *, n_max: int = 200_000, seed: int = 
     for species, chosen in (("e", electron), ("mu", ~electron)):
         for sign in (-1, 1):
             some = np.flatnonzero(chosen)[sign > 0 :: 2]
-            tracks, found = accept.measure(
+            tracks, found = measure(
                 vertex[some], p[:, some], sign, species, search.detector, search.card, rng
             )
             parts.append(tracks.select(found))
-    tracks = accept.Tracks.concatenate(parts)
-    drawn = background.random_pairs(
+    tracks = Tracks.concatenate(parts)
+    drawn = random_pairs(
         tracks.charge,
         window=single["window"],
         live_time=single["live_time"],

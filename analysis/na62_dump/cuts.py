@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tracking import Spectrometer, Tracks, extrapolate, inside, load_spectrometer, plane_of
 
-from gammastar import accept
-from gammastar.accept.tracking import extrapolate, inside, plane_of
 from gammastar.core.constants import M_E, M_MU, M_PI_CHARGED
 from gammastar.core.errors import PhysicsError
 from gammastar.core.files import data_path
@@ -29,10 +28,10 @@ def _isolation(numbers: dict[str, Any], side: str) -> tuple[float, float]:
     return card["first_plane"][side], card["calorimeter"][side]
 
 
-def tracks_of(pairs: Pairs, leg: int) -> accept.Tracks:
+def tracks_of(pairs: Pairs, leg: int) -> Tracks:
     """Return one leg of every pair."""
     column = {name.removesuffix(f"_{leg}"): value for name, value in pairs.columns.items()}
-    return accept.Tracks(
+    return Tracks(
         p=np.stack([column[name] for name in ("qx", "qy", "qz")], axis=1),
         point=np.stack([column[name] for name in ("x", "y", "z")], axis=1),
         charge=column["q"].astype(np.int8),
@@ -42,7 +41,7 @@ def tracks_of(pairs: Pairs, leg: int) -> accept.Tracks:
     )
 
 
-def as_pairs(first: accept.Tracks, second: accept.Tracks, weight: FloatArray) -> Pairs:
+def as_pairs(first: Tracks, second: Tracks, weight: FloatArray) -> Pairs:
     """Return simulated tracks as pairs with the columns that an ntuple would give."""
     columns: dict[str, FloatArray] = {}
     for leg, track in ((1, first), (2, second)):
@@ -68,7 +67,7 @@ class Search:
 
     numbers: dict[str, Any]
     detector: Detector
-    card: accept.Spectrometer
+    card: Spectrometer
     beam: BeamLine
     isolation: tuple[
         float, float
@@ -80,14 +79,14 @@ class Search:
         path = Path(__file__).with_name("search.toml") if path is None else path
         numbers = tomllib.loads(path.read_text())
         detector = load_detector(data_path(numbers["detector"]))
-        card = accept.load_spectrometer(data_path(numbers["spectrometer"]))
+        card = load_spectrometer(data_path(numbers["spectrometer"]))
         return cls(numbers, detector, card, BeamLine(**numbers["beam"]), _isolation(numbers, "nominal"))
 
     def isolated_by(self, side: str) -> Search:
         """Return the search with both distances at one side of their ranges: "low", "nominal" or "high"."""
         return replace(self, isolation=_isolation(self.numbers, side))
 
-    def identify(self, tracks: accept.Tracks) -> dict[str, BoolArray]:
+    def identify(self, tracks: Tracks) -> dict[str, BoolArray]:
         """Return which tracks are electrons, muons, pions."""
         pid, ratio = self.numbers["pid"], tracks.energy / tracks.momentum
         low, high = pid["electron"]

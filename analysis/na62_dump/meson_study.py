@@ -16,6 +16,7 @@ import plane
 import production
 from cuts import Search, as_pairs
 from published_edges import DIGITISED, edges
+from simulated_decays import signal_events
 
 from gammastar import accept
 from gammastar.core.records import FloatArray
@@ -65,7 +66,7 @@ def accepted(search: Search, group: str, state: str, mass: float, *, n: int = 60
     sample = source(group)(mass, n, rng)
     if sample is None:
         return None
-    made = accept.signal_events(sample, mass, state, search.detector, search.card, rng=rng)
+    made = signal_events(sample, mass, state, search.detector, search.card, rng=rng)
     pairs = as_pairs(made.positive, made.negative, made.weight)
     keep = search.selected(pairs, state)[0]
     dark = plane.model()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import production
 from cuts import Search, as_pairs
+from simulated_decays import signal_events, signal_scan
 
 from gammastar import accept
 from gammastar.core.files import data_path
@@ -162,9 +163,9 @@ def _tracked(
     sample = source(mass, n, rng) if mass > THRESHOLD[state] else None
     if sample is None:
         return nothing, nothing * np.nan, nothing * np.nan, nothing, nothing
-    events = accept.signal_events(sample, mass, state, search.detector, search.card, rng=rng)
+    events = signal_events(sample, mass, state, search.detector, search.card, rng=rng)
     passed, reconstructed = search.selected(as_pairs(events.positive, events.negative, events.weight), state)
-    scan = accept.signal_scan(events, passed, reconstructed, dark.ctau(mass, couplings))
+    scan = signal_scan(events, passed, reconstructed, dark.ctau(mass, couplings))
     scale = POT * couplings**2 * dark.branching(mass)[state] * extra_efficiency(search, mode, state)
     error = np.divide(scan.mc_error, scan.selected, out=np.zeros_like(nothing), where=scan.selected > 0)
     return scale * scan.selected, scan.efficiency, scan.resolution, error, scale * scan.in_domain

@@ -35,8 +35,13 @@ from gammastar.core.sources import Source, Sources  # noqa: E402
 from gammastar.infer.histfactory.peaks import peak_workspace  # noqa: E402
 from gammastar.infer.histfactory.workspaces import assemble, sample  # noqa: E402
 from gammastar.physics.resolution import MassResolution  # noqa: E402
-from gammastar.predict.in_situ import InSitu, Templates, search_in_situ, signal_per_coupling  # noqa: E402
-from gammastar.predict.peak_search import Background  # noqa: E402
+from gammastar.predict.in_situ import (  # noqa: E402
+    Background,
+    InSitu,
+    Templates,
+    search_in_situ,
+    signal_per_coupling,
+)
 
 CL = 0.9
 MOCK_PAIRS = 4e6  # below 0.1 GeV, of the MOCK search

@@ -6,6 +6,7 @@ import csv
 from dataclasses import replace
 from pathlib import Path
 
+import cosmology
 import figures
 import numpy as np
 import verdict
@@ -69,7 +70,7 @@ def everything(options, models: dict, visible: dict, tell) -> dict:
     cards = (
         semivisible.load_babar(),
         semivisible.load_na64(),
-        semivisible.load_cosmology(),
+        cosmology.load_cosmology(),
         semivisible.load_displaced(),
     )
     unverified = [text for card in cards for text in card.unverified]
@@ -155,9 +156,9 @@ def _more(name: str, plane, options):
         return figures.More(displaced=over)
     coarse = np.geomspace(plane.mass[0], plane.mass[-1], 8 if options.quick else 24)
     hadrons = RTable.read(data_path("measurements/r_ratio.csv"))
-    target = semivisible.relic_target(point.sector, coarse, r_table=hadrons)
+    target = cosmology.relic_target(point.sector, coarse, r_table=hadrons)
     relic = np.exp(np.interp(np.log(plane.mass), np.log(coarse), np.log(target)))
-    cmb = np.array([semivisible.cmb_limit(point.sector(float(m))) for m in plane.mass])
+    cmb = np.array([cosmology.cmb_limit(point.sector(float(m))) for m in plane.mass])
     return figures.More(relic=relic, cmb=cmb, displaced=over)
 
 

@@ -38,10 +38,11 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=ROOT / "results" / "darknews")
     options = parser.parse_args()
     reenter("all")
+    from darknews_events import decay_probability
+    from darknews_files import read_darknews
+
     from gammastar import infer, select
     from gammastar.physics.geometry import Cylinder
-    from gammastar.semivisible.darknews import decay_probability
-    from gammastar.store.darknews import read_darknews
 
     events = read_darknews(options.file, expected=options.expected)
     volume = Cylinder(radius=options.radius, z0=options.z[0], z1=options.z[1])

@@ -12,7 +12,7 @@ from gammastar.background import selected_vertices, vertex_tails
 from gammastar.core.files import data_path
 from gammastar.core.pairs import VertexPairs
 from gammastar.core.sampling import stream
-from gammastar.physics.telescope import load_telescope
+from gammastar.physics.detector import load_telescope
 from gammastar.predict.displaced import displaced_shares
 
 THROWN = "decays thrown one by one, seen or not plane by plane"

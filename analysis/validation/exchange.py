@@ -33,8 +33,7 @@ from gammastar.infer.histfactory.datacards import to_card  # noqa: E402
 from gammastar.physics.bremsstrahlung import preset  # noqa: E402
 from gammastar.physics.detector import Detector, load_detector  # noqa: E402
 from gammastar.physics.geometry import Cylinder  # noqa: E402
-from gammastar.physics.mesons import MesonTable  # noqa: E402
-from gammastar.physics.mesons.spectra import read_cells  # noqa: E402
+from gammastar.physics.mesons import MesonTable, read_cells  # noqa: E402
 from gammastar.physics.millicharge import Front, MillichargeDetector, Recoil, vector_branching  # noqa: E402
 from gammastar.predict.channels import EventCalcTables, ForeseeSpectra  # noqa: E402
 from gammastar.predict.millicharge import chi_from_resonances  # noqa: E402

@@ -10,7 +10,6 @@ from gammastar.core.constants import M_MU, M_PI0
 from gammastar.core.constants import mass as mass_of
 from gammastar.core.files import data_path
 from gammastar.core.pairs import MatchedPairs, Pairs
-from gammastar.mock.candidates import background_candidates, triggered, with_energy
 from gammastar.mock.card import load_card
 from gammastar.mock.cocktail import (
     beam_kinematics,
@@ -24,6 +23,7 @@ from gammastar.mock.cocktail import (
     truncated_normal,
 )
 from gammastar.mock.combinatorial import decay_muons, measured_r, muon_pairs, recorded_weight
+from gammastar.mock.ntuple import background_candidates, triggered, with_energy
 from gammastar.mock.spectrometer import accepted, efficiency, pair_kinematics
 from gammastar.physics.kinematics import daughter, lorentz
 from gammastar.spectrum import EfficiencyMap, efficiency_map

@@ -25,6 +25,7 @@ import likelihood
 import plane
 import production
 from cuts import Search, as_pairs
+from simulated_decays import signal_events, signal_scan
 from validation import na62_contour, na62_statistics
 
 LETTER = "NA62, arXiv:2312.12055"
@@ -86,7 +87,7 @@ def _background(n: int) -> Iterator[dict]:
     survivors = [background.PassFraction("vetoes", 0, 100)]
     for shape in ("gamma", "gaussian"):
         found = background.expectation(1.0, survivors, shape=shape, n=n, rng=stream(1, "background"))
-        found = background.matched_to_median(found, 9.4e-3)
+        found = found.scaled(9.4e-3 / found.median)
         source = LETTER + ", Eq. 3; raw counts are not published, the median is set"
         yield _row(f"P(0) in the ee signal region, {shape}", found.p_zero, 0.984, 1e-3, source)
         yield _row(f"lower 68 % edge, {shape}", found.interval[0], 2.2e-3, 0.20 * 2.2e-3, source)
@@ -126,12 +127,12 @@ def _regions(n: int) -> Iterator[dict]:
     for state, low, high in (("ee", 0.994, 0.999), ("mumu", 0.997, 1.0)):
         rng = stream(6, state)
         sample = production.bremsstrahlung(0.3, n, rng)
-        events = accept.signal_events(sample, 0.3, state, search.detector, search.card, rng=rng)
+        events = signal_events(sample, 0.3, state, search.detector, search.card, rng=rng)
         pairs = as_pairs(events.positive, events.negative, events.weight)
         passed, mass = search.selected(pairs, state)
         before = np.logical_and.reduce([cut(pairs) for cut in search.before_region(state)])
         ctau = dark.ctau(0.3, [4.7e-7])
-        scans = [accept.signal_scan(events, keep, mass, ctau) for keep in (passed, before)]
+        scans = [signal_scan(events, keep, mass, ctau) for keep in (passed, before)]
         value = scans[0].selected[0] / scans[1].selected[0]
         source = "smearing without radiation of electrons: 0.994 to 0.999 (mumu 0.997 to 1); letter 0.983"
         label = f"{state} signal region keeps, 0.3 GeV"

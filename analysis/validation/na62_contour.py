@@ -16,7 +16,7 @@ from scipy.integrate import quad
 from scipy.optimize import brentq
 from validation._rows import row as _row
 
-from gammastar import accept, infer
+from gammastar import infer
 from gammastar.core.constants import M_PI_CHARGED, M_PROTON
 from gammastar.core.sampling import stream
 from gammastar.infer.channel_limits import fft_cls
@@ -30,6 +30,7 @@ import plane
 import production
 from cuts import Search
 from published_edges import DIGITISED, OBSERVED, crossings, edges, vertices
+from simulated_decays import signal_events, signal_scan
 from validation import na62_statistics
 
 LETTER, DIMUON = "NA62, arXiv:2312.12055, Fig. 4 digitised", "NA62, arXiv:2303.08666, as cited points"
@@ -53,10 +54,10 @@ def _brem(search: Search, state: str, mass: float, n: int, pt_max: float = 1.0) 
     rng = stream(31, state, f"{mass:.5f}")
     kernel = replace(preset("na62"), pt_max=pt_max)
     sample = Bremsstrahlung(kernel, production.BEAM, 1.0).produce(mass, n=n, rng=rng)
-    made = accept.signal_events(sample, mass, state, search.detector, search.card, rng=rng)
+    made = signal_events(sample, mass, state, search.detector, search.card, rng=rng)
     pairs = meson_study.as_pairs(made.positive, made.negative, made.weight)
     dark, couplings = plane.model(), meson_study.COUPLINGS
-    scan = accept.signal_scan(made, *search.selected(pairs, state), dark.ctau(mass, couplings))
+    scan = signal_scan(made, *search.selected(pairs, state), dark.ctau(mass, couplings))
     return plane.POT * couplings**2 * dark.branching(mass)[state] * scan.selected
 
 

@@ -33,12 +33,15 @@ from gammastar.physics.qed import dark_photon_branching as photon_branching
 from gammastar.physics.resolution import MassResolution
 from gammastar.predict import VectorModel, chi_rate
 from gammastar.predict.in_situ import (
+    Background,
     Templates,
+    cls_limits,
+    expected_limits,
+    peak_search,
     search_in_situ,
     signal_over_background,
     signal_per_coupling,
 )
-from gammastar.predict.peak_search import Background, cls_limits, expected_limits, peak_search
 
 BEAM = 400.0
 TABLE = MesonTable.read(data_path("measurements/mesons_400gev.toml"))

@@ -14,8 +14,7 @@ import numpy as np
 
 from gammastar.core.files import data_path
 from gammastar.mock import generate_pairs, load_card, mode_rates, pythia
-from gammastar.mock.engines import PythiaEngine
-from gammastar.mock.pools import SHARE, Pool, make_pool
+from gammastar.mock.engines import SHARE, Pool, PythiaEngine, make_pool
 from gammastar.store.events import write_tree
 
 N_EVENTS, N_TOY = 10_000, 1_000_000

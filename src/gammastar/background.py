@@ -17,12 +17,8 @@ from gammastar.core.records import BoolArray, FloatArray
 __all__ = [
     "Expectation",
     "PassFraction",
-    "RandomPairs",
     "VertexTails",
-    "accidental_rate",
     "expectation",
-    "matched_to_median",
-    "random_pairs",
     "selected_vertices",
     "tails_found",
     "vertex_tails",
@@ -53,8 +49,9 @@ class PassFraction:
 
     def __post_init__(self) -> None:
         if not 0 <= self.passed <= self.total or self.total < 1:
-            msg = f"{self.name}: {self.passed} of {self.total} events survive; 0 <= passed <= total needed"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"{self.name}: {self.passed} of {self.total} events survive; 0 <= passed <= total needed"
+            )
 
     def draw(self, n: int, rng: np.random.Generator) -> FloatArray:
         """Return `n` draws from the posterior of the pass fraction."""
@@ -166,134 +163,15 @@ def expectation(
     np.True_
     """
     if not (np.isfinite(events) and events > 0 and relative_sigma >= 0 and n >= 1):
-        msg = f"expectation: events = {events!r}, relative_sigma = {relative_sigma!r}, n = {n!r} out of range"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"expectation: events = {events!r}, relative_sigma = {relative_sigma!r}, n = {n!r} out of range"
+        )
     if shape not in {"gamma", "gaussian", "lognormal"}:
-        msg = f"expectation: shape = {shape!r} must be 'gamma', 'gaussian' or 'lognormal'"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"expectation: shape = {shape!r} must be 'gamma', 'gaussian' or 'lognormal'")
     draws = _normalisation(events, relative_sigma, shape, n, rng)
     for fraction in fractions:
         draws = draws * fraction.draw(n, rng)
     return Expectation(draws)
-
-
-def matched_to_median(found: Expectation, median: float) -> Expectation:
-    """Return the expectation rescaled to a published median, where raw counts are not published.
-
-    Parameters
-    ----------
-    median : float
-        Published [events].
-    """
-    if not (np.isfinite(median) and median > 0):
-        msg = f"matched_to_median: median = {median!r} must be positive"
-        raise PhysicsError(msg)
-    return found.scaled(median / found.median)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RandomPairs:
-    """Pseudo-events of two single tracks.
-
-    Attributes
-    ----------
-    first, second : NDArray of int, shape (n,)
-        Indices of the positive and the negative track.
-    weight : NDArray, shape (n,)
-        Expected events per pseudo-event.
-    """
-
-    first: npt.NDArray[np.int64]
-    second: npt.NDArray[np.int64]
-    weight: FloatArray
-
-    def expected(self, passed: npt.NDArray[np.bool_]) -> tuple[float, float]:
-        """Return the expected events among those that pass, and the statistical error.
-
-        Tracks are used again in many pairs, so the error counts each track once: the two terms are the
-        variances over the positive and over the negative tracks.
-
-        Parameters
-        ----------
-        passed : NDArray of bool, shape (n,)
-            Which of the pairs.
-        """
-        weight = np.where(passed, self.weight, 0.0)
-        total = float(weight.sum())
-        square = 0.0
-        for index in (self.first, self.second):
-            if index.size:
-                square += float(np.sum(np.bincount(index, weight) ** 2))
-        return total, float(np.sqrt(square))
-
-
-def accidental_rate(
-    n_positive: float, n_negative: float, *, window: float, live_time: float, downscaling: float
-) -> float:
-    """Return the expected random pairs inside a coincidence window.
-
-    Parameters
-    ----------
-    n_positive, n_negative : float
-        Single tracks recorded by a trigger that keeps one event in `downscaling`.
-    window : float
-        Half-width of the coincidence: |t₁ − t₂| < window [s].
-    live_time : float
-        Time with beam [s].
-
-    Notes
-    -----
-    N = (D N₊)(D N₋) 2w/T for tracks that come at random in time.
-    """
-    for name, value in (("window", window), ("live_time", live_time)):
-        if not (np.isfinite(value) and value > 0):
-            msg = f"random pairs: {name} = {value!r} must be positive"
-            raise PhysicsError(msg)
-    if not downscaling >= 1:
-        msg = f"random pairs: downscaling = {downscaling!r} must be at least one"
-        raise PhysicsError(msg)
-    return float(downscaling**2 * n_positive * n_negative * 2 * window / live_time)
-
-
-def random_pairs(
-    charge: npt.NDArray[np.int8],
-    *,
-    window: float,
-    live_time: float,
-    downscaling: float,
-    n_max: int,
-    rng: np.random.Generator,
-) -> RandomPairs:
-    """Pair single tracks of opposite charge at random.
-
-    Parameters
-    ----------
-    charge : NDArray of int, shape (n,)
-        +1 or −1 of each single-track event.
-    window, live_time, downscaling
-        As in `accidental_rate`; the tracks themselves need not be close in time, the weight says how often
-        they would be.
-    n_max : int
-        Pairs to make at most; all of them if there are not more.
-
-    Notes
-    -----
-    Every pair stands for D² 2w/T events: the time window and the downscaling of NA62, arXiv:2312.12055,
-    section IV. If only `n_max` of the pairs are made, their weight grows accordingly.
-    """
-    positive, negative = np.flatnonzero(charge > 0), np.flatnonzero(charge < 0)
-    total = len(positive) * len(negative)
-    expected = accidental_rate(
-        len(positive), len(negative), window=window, live_time=live_time, downscaling=downscaling
-    )
-    if total == 0:
-        empty = np.zeros(0, dtype=np.int64)
-        return RandomPairs(empty, empty, np.zeros(0))
-    n = min(total, n_max)
-    code = np.arange(total) if n == total else rng.integers(total, size=n)
-    return RandomPairs(
-        positive[code // len(negative)], negative[code % len(negative)], np.full(n, expected / n)
-    )
 
 
 VERTEX_TAILS = "vertex tails of measured pairs"
@@ -363,11 +241,10 @@ class _Tail:
         at = np.searchsorted(q, starts, side="right")
         size = np.where(beyond[at] > 0, beyond[at] ** 2 / np.maximum(square[at], 1e-300), 0.0)
         if not (total > 0 and size[0] >= FEWEST):
-            msg = (
+            raise PhysicsError(
                 f"{what}: {size[0]:.1f} pairs (effective) lie beyond {starts[0]:g} standard deviations, "
                 f"fewer than {FEWEST:g}: take more pairs or a looser first cut"
             )
-            raise PhysicsError(msg)
         good = np.flatnonzero(size >= SUPPORTED)
         start = starts[good[-1] if len(good) else 0]
         first = int(np.searchsorted(q, start, side="right"))
@@ -448,8 +325,9 @@ def vertex_tails(
     limits = np.atleast_1d(np.asarray(cuts, dtype=np.float64))
     first, last = fiducial
     if not (limits[0] > 0 and (np.diff(limits) > 0).all() and 0 <= first < last and window[0] < window[1]):
-        msg = f"vertex_tails: cuts {limits}, fiducial {fiducial}, window {window} must be positive and rise"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"vertex_tails: cuts {limits}, fiducial {fiducial}, window {window} must be positive and rise"
+        )
     pairs = pairs if pairs.good.all() else pairs.select(pairs.good)
     charm = None if charm is None else charm.select(charm.good)
     inside = (pairs.mass >= window[0]) & (pairs.mass < window[1])
@@ -475,8 +353,9 @@ def _tails(
         before.append(_negative(charm.select(far & (-charm.pull > loosest))))
         total.append(-charm.weight[far])
     if not near.weight.sum() > 0:
-        msg = f"vertex_tails: no pair is left in {window[0]:g} to {window[1]:g} GeV after subtraction"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"vertex_tails: no pair is left in {window[0]:g} to {window[1]:g} GeV after subtraction"
+        )
     tail = VertexPairs.concatenate(before)
     photons = _Tail.of(-tail.pull, tail.weight, float(np.concatenate(total).sum()), cuts, VERTEX_TAILS)
     found = {VERTEX_TAILS: _expected(near, near.weight, photons, cuts, fiducial)}
@@ -533,8 +412,7 @@ def _simulated(
             continue
         value, sigma = _expected(near, near.weight, tail, cuts, fiducial)
         return value, np.hypot(sigma, relative * value)
-    msg = f"{CHARM}: fewer than {FEWEST:g} simulated pairs lie behind the target"
-    raise PhysicsError(msg)
+    raise PhysicsError(f"{CHARM}: fewer than {FEWEST:g} simulated pairs lie behind the target")
 
 
 def selected_vertices(

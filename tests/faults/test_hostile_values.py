@@ -1,16 +1,16 @@
 """Values that nobody means, at any key of a file that a user may write: refused at once and by name."""
 
 import os
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import first_entries
+from builders import ROOT, first_entries
 from injection import steerings
 
 from gammastar import config, flow, infer
-from gammastar.accept.tracking import load_spectrometer
 from gammastar.config.checks import examine_file
 from gammastar.core.documents import from_json, from_toml
 from gammastar.core.errors import GammastarError, InputFileError, SteeringError, UserError
@@ -23,10 +23,13 @@ from gammastar.read import load_schema
 from gammastar.read.files import kept_open
 from gammastar.report.published_limits import read_limit
 from gammastar.semivisible.babar import load_babar
-from gammastar.semivisible.darknews import load_schema as load_darknews
 from gammastar.store.filesets import read_fileset
 from gammastar.store.manifest import read_json, write_json
 from gammastar.store.records import read_spectrum
+
+sys.path.extend(str(ROOT / "analysis" / name) for name in ("na62_dump", "semivisible"))
+from darknews_events import load_schema as load_darknews
+from tracking import load_spectrometer
 
 DIGITS = "1" * 6000
 BINS = "{ bins = %s, low = %s, high = %s }"

@@ -12,7 +12,7 @@ from injection import hangs, kills, workers
 import gammastar
 from gammastar import facility
 from gammastar.core.errors import StoreError
-from gammastar.facility.companions import signature
+from gammastar.facility.processor import signature
 from gammastar.pipeline.run import run
 from gammastar.store.chunks import Source
 from gammastar.store.manifest import file_sha256, package_digest

@@ -127,6 +127,7 @@ def test_semivisible_as_written(tmp_path, monkeypatch, capsys):
         text = text.replace(many, few)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "page.py").write_text(text)
+    monkeypatch.syspath_prepend(str(ROOT / "analysis" / "semivisible"))
     names = runpy.run_path("page.py")
     p = names["p"]
     assert ((p.low <= p.value) & (p.value <= p.high)).all()

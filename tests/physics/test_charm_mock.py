@@ -10,7 +10,7 @@ from gammastar.core.constants import M_MU, branching
 from gammastar.core.errors import PhysicsError
 from gammastar.core.files import data_path
 from gammastar.mock import accepted, charm_rate, exposure, generate_charm, load_card, simulate_events
-from gammastar.mock.charm import semileptonic
+from gammastar.mock.combinatorial import semileptonic
 
 CARD = load_card(data_path("cards/na60_full.toml"))
 N = 100_000

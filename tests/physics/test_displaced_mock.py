@@ -9,7 +9,7 @@ import pytest
 from gammastar import mock, select
 from gammastar.core.constants import M_MU
 from gammastar.core.files import shipped
-from gammastar.physics.telescope import load_telescope, measured_vertices
+from gammastar.physics.detector import load_telescope, measured_vertices
 from gammastar.predict.displaced import displaced_shares
 
 MASS, WINDOW = 0.78, 0.06

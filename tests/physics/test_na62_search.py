@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from builders import ROOT
 
-from gammastar import accept, infer
+from gammastar import infer
 from gammastar.core.sampling import stream
 from gammastar.store.events import write_tree
 
@@ -22,6 +22,7 @@ import meson_study
 import plane
 import production
 import published_edges
+from simulated_decays import signal_events
 
 SEARCH = cuts.Search.read()
 
@@ -29,7 +30,7 @@ SEARCH = cuts.Search.read()
 def test_selection_of_the_ntuple_equals_the_selection_in_memory(tmp_path):
     rng = stream(1, "ntuple")
     sample = production.bremsstrahlung(0.25, 10_000, rng)
-    events = accept.signal_events(sample, 0.25, "mumu", SEARCH.detector, SEARCH.card, rng=rng)
+    events = signal_events(sample, 0.25, "mumu", SEARCH.detector, SEARCH.card, rng=rng)
     path = tmp_path / "signal.root"
     write_tree(path, {"events": events.branches()})
     found, cutflow = control_samples.selected_pairs(SEARCH, path, "mumu", blind=False)

@@ -16,6 +16,8 @@ from gammastar.physics.detector import load_detector
 sys.path.insert(0, str(ROOT / "analysis" / "na62_dump"))
 import cuts
 import production
+from simulated_decays import signal_events, signal_scan
+from tracking import load_spectrometer, measure
 
 SEARCH = cuts.Search.read()
 EDGES = {0.05: 5.48e-7, 0.1: 5.71e-7, 0.2: 4.65e-7, 0.3: 4.70e-7}  # lower edge of the published contour
@@ -25,7 +27,7 @@ SEEN = {0.05: 0.133, 0.1: 0.151, 0.2: 0.140, 0.3: 0.156}
 def _events(mass, state, n=40_000, card=SEARCH.card, detector=SEARCH.detector):
     rng = stream(1, "tracking", state, str(mass))
     sample = production.bremsstrahlung(mass, n, rng)
-    return accept.signal_events(sample, mass, state, detector, card, rng=rng)
+    return signal_events(sample, mass, state, detector, card, rng=rng)
 
 
 def _pairs(events):
@@ -53,7 +55,7 @@ def test_without_smearing_everything_comes_back():
 def test_selected_part_of_decays_agrees_with_an_independent_simulation(mass, model):
     events = _events(mass, "ee", 100_000)
     passed, reconstructed = SEARCH.selected(_pairs(events), "ee")
-    scan = accept.signal_scan(events, passed, reconstructed, model.ctau(mass, [EDGES[mass]]))
+    scan = signal_scan(events, passed, reconstructed, model.ctau(mass, [EDGES[mass]]))
     assert scan.efficiency[0] == pytest.approx(SEEN[mass], abs=0.006)
     assert 1e-3 < scan.resolution[0] < 4e-3
 
@@ -69,8 +71,8 @@ def test_scan_without_selection_equals_the_fast_yield(model):
     fast = accept.lifetime_scan(sample, 0.2, ctau, detector, states={"ee": 1.0}, rng=rng)
     full = replace(SEARCH.detector, planes=(*planes, *SEARCH.detector.planes[2:]))
     card = replace(SEARCH.card, beam_spot=0.0, depth=0.0)
-    events = accept.signal_events(sample, 0.2, "ee", full, card, rng=rng)
-    slow = accept.signal_scan(events, np.ones(len(events), dtype=bool), np.full(len(events), 0.2), ctau)
+    events = signal_events(sample, 0.2, "ee", full, card, rng=rng)
+    slow = signal_scan(events, np.ones(len(events), dtype=bool), np.full(len(events), 0.2), ctau)
     error = np.hypot(fast.mc_error, slow.mc_error)
     assert (np.abs(fast.accepted - slow.selected) < 4 * error).all()
 
@@ -86,7 +88,7 @@ def test_signal_region_contains_the_signal(state, low, high, model):
         & ~SEARCH.in_signal_region(z, cda, state)
     )
     ctau = model.ctau(0.3, [1e-6])
-    scans = [accept.signal_scan(events, keep, mass, ctau) for keep in (passed, before)]
+    scans = [signal_scan(events, keep, mass, ctau) for keep in (passed, before)]
     assert low <= scans[0].selected[0] / scans[1].selected[0] <= high
     either = SEARCH.in_signal_region(z, cda, state) | SEARCH.in_control_region(z, cda, state)
     assert either[before].mean() > 0.999
@@ -101,7 +103,7 @@ def test_identification_of_electrons_muons_pions():
     p[3] = p[2]
     found = {}
     for kind in ("e", "mu", "pi"):
-        tracks, inside = accept.measure(vertex, p, 1, kind, SEARCH.detector, SEARCH.card, rng)
+        tracks, inside = measure(vertex, p, 1, kind, SEARCH.detector, SEARCH.card, rng)
         labels = SEARCH.identify(tracks.select(inside))
         found[kind] = {name: float(mask.mean()) for name, mask in labels.items()}
     assert found["e"]["e"] > 0.95
@@ -128,10 +130,10 @@ def test_faults(tmp_path):
     for text in (card + '\nunknown = "x"\n', card.replace("depth = 0.165", "depth = -1.0")):
         bad.write_text(text if "unknown" not in text else 'unknown = "x"\n' + card)
         with pytest.raises(SteeringError):
-            accept.load_spectrometer(bad)
+            load_spectrometer(bad)
     bad.write_text(card.replace('depth = "3.2', 'deep = "3.2'))
     with pytest.raises(SteeringError, match="no source"):
-        accept.load_spectrometer(bad)
+        load_spectrometer(bad)
     with pytest.raises(PhysicsError, match="state"):
         _events(0.3, "pipi", 10)
     other = load_detector(data_path("detectors/appendix_b.toml"))

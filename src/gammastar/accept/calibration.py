@@ -97,13 +97,11 @@ def protons_needed(
     a = np.atleast_2d(np.asarray(signal, dtype=np.float64))
     nu = np.asarray(pairs, dtype=np.float64)
     if a.ndim != 2 or nu.shape[:1] != a.shape[1:]:
-        msg = f"protons_needed: signal {a.shape} and pairs {nu.shape} are not of the same cells"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"protons_needed: signal {a.shape} and pairs {nu.shape} are not of the same cells")
     if not (np.isfinite(precision) and precision > 0 and background >= 0):
-        msg = (
+        raise PhysicsError(
             f"protons_needed: precision = {precision!r} must be positive, background = {background!r} not < 0"
         )
-        raise PhysicsError(msg)
     seen, top = nu > 0, float(a.max(initial=0.0))
     a = a / top if top > 0 else a  # of tiny signals the squares would be zero
     inverse = np.divide(1.0, nu, out=np.zeros_like(nu), where=seen)

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import PhysicsError, require
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.physics.detector import Detector, Magnet, Plane
 from gammastar.physics.kinematics import daughter
@@ -27,8 +27,7 @@ def inverse_decay_length(momentum: npt.ArrayLike, mass: float, ctau: npt.ArrayLi
     for name, value in (("mass", np.float64(mass)), ("momentum", p), ("cτ", lifetime)):
         bad = ~(value > 0)  # nan too
         if bad.any():
-            msg = f"decay length: {name} = {np.extract(bad, value)[0]!r} must be positive"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"decay length: {name} = {np.extract(bad, value)[0]!r} must be positive")
     with np.errstate(over="ignore"):  # a subnormal cτ: decays at once
         return np.minimum(np.multiply.outer(1.0 / lifetime, mass / p), 1e150)
 
@@ -129,9 +128,7 @@ def forced_decay(
     `inverse` the two of them and the exponential laws, cut at the exit, share the decays evenly.
     """
     length = chord[:, 1] - chord[:, 0]
-    if not np.isfinite(length).all():
-        msg = "forced decays need chords that hit and that end: bound the volume"
-        raise PhysicsError(msg)
+    require(np.isfinite(length).all(), "forced decays need chords that hit and that end: bound the volume")
     n, rates = len(length), np.zeros((0, len(length))) if inverse is None else inverse * length
     u, choice = rng.uniform(size=n), rng.uniform(size=n) * (len(rates) + 2)
     decades = math.log1p(1.0 / _SHORTEST)

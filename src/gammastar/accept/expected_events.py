@@ -13,6 +13,7 @@ from gammastar.accept.lifetimes import LEPTONS, Accepted, Lines, Replicated, acc
 from gammastar.core.errors import PhysicsError, PortabilityError
 from gammastar.core.records import Exposure, FloatArray, Sample
 from gammastar.physics.detector import Detector, Stand, target_factor
+from gammastar.physics.millicharge import MillichargeDetector
 from gammastar.physics.polarisation import NO_SPIN, Spin
 
 
@@ -58,11 +59,6 @@ class Measured:
         ----------
         detector : Stand
             With the target of the search.
-
-        Raises
-        ------
-        PortabilityError
-            If the beam energies differ, or the targets do and no scaling is named.
         """
         if self.scaling is not None:
             return target_factor(
@@ -75,12 +71,11 @@ class Measured:
         ratio = target_factor(self.exposure, detector)  # refuses another beam
         a, target = self.exposure.target_a, detector.target
         if not np.isclose(a, target.a, rtol=1e-2, atol=0.0) or not np.isclose(ratio, 1.0, rtol=1e-2, atol=0):
-            msg = (
+            raise PortabilityError(
                 f"spectrum measured on A = {a:g} of {self.exposure.thickness:g} interaction lengths, "
                 f"detector {detector.name!r} has A = {target.a:g} of {target.thickness:g}: name a scaling, "
                 "'per_interaction' or 'power' with its exponents"
             )
-            raise PortabilityError(msg)
         return 1.0
 
 
@@ -127,8 +122,9 @@ def _weights(
     if detector.accept_on == "daughters":
         known &= set(LEPTONS)
     if not set(states) <= known or len(set(states)) != len(states) or not states:
-        msg = f"final states {list(states)}: detector {detector.name!r} and model share {sorted(known)}"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"final states {list(states)}: detector {detector.name!r} and model share {sorted(known)}"
+        )
     closed = {state for state, lepton in LEPTONS.items() if mass <= 2 * lepton}
     return {s: 0.0 if s in closed else float(branching[s]) * detector.efficiency[s] for s in states}
 
@@ -161,8 +157,7 @@ class Sight:
         bad = ~(np.isfinite(epsilon) & (epsilon > 0))
         if bad.any() or epsilon.ndim != 1 or epsilon.size == 0:
             value = epsilon[bad][0] if bad.any() else epsilon.shape
-            msg = f"yields: couplings must be a list of positive numbers, got {value!r}"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"yields: couplings must be a list of positive numbers, got {value!r}")
         ctau = np.broadcast_to(np.asarray(model.ctau(mass, epsilon), dtype=np.float64), epsilon.shape)
         states = _weights(final_states, model.branching(mass), mass, detector)
         factor = 1.0 if measured is None else measured.factor(detector)
@@ -273,3 +268,79 @@ def width_shift(signal: npt.ArrayLike, couplings: npt.ArrayLike, error: npt.Arra
     slope = np.gradient(np.log(np.where(seen, events, np.nan)), np.log(epsilon), axis=1)
     shift = np.asarray(error, dtype=np.float64)[:, None] * (0.5 * slope - 2.0)
     return np.where(np.isfinite(shift), shift, 0.0)
+
+
+_BLOCK = 2_000_000  # elements of one (charges, particles) matrix
+
+
+def millicharge_yields(
+    sample: Sample,
+    m_chi: float,
+    charges: npt.ArrayLike,
+    detector: MillichargeDetector,
+    *,
+    measured: Measured | None = None,
+) -> AcceptedYield:
+    """Return the expected events for every charge from one sample.
+
+    Parameters
+    ----------
+    sample : Sample
+        χ and χ̄ as particles of their own, per proton on target at Q = 1 (two per pair), or in pb for a
+        detector with a luminosity. A `Replicated` one gives the signal of its replicas too.
+    m_chi : float [GeV]
+    charges : array_like, shape (k,)
+        Q in units of e, positive and at most one.
+    measured : Measured, optional
+        Beam and target of the spectrum from which the sample was made; None for a theory channel.
+
+    Returns
+    -------
+    AcceptedYield
+        `couplings` are the charges.
+
+    Raises
+    ------
+    PhysicsError
+        If the sample is empty, a charge outside its range or a momentum not finite.
+    PortabilityError
+        As `Measured.factor`.
+
+    Notes
+    -----
+    s(Q) = N_POT η Q² Σ_i w_i P(E_i, Q) over the particles whose straight line crosses the front. At small Q
+    it goes as Q^`detector.exponent`. Energy loss and scattering between target and detector go as Q² too and
+    are neglected: that holds for the small charges at the edge of a reach, not for Q near one.
+    """
+    q = np.atleast_1d(np.asarray(charges, dtype=np.float64))
+    if q.ndim != 1 or q.size == 0 or not ((q > 0) & (q <= 1)).all():
+        raise PhysicsError(f"millicharge_yields: charges {q!r} must be a list of numbers above 0, at most 1")
+    p4 = sample.p4
+    p = np.stack([np.asarray(c, dtype=np.float64) for c in (p4.px, p4.py, p4.pz, p4.E)])
+    if p.shape[1] == 0 or not np.isfinite(p).all():
+        raise PhysicsError(
+            f"millicharge_yields: the sample of {m_chi:g} GeV is empty or holds values that are not finite"
+        )
+    origin = sample.origin + np.asarray(detector.target.position)
+    hit = detector.front.crossed(origin, p)
+    energy, weight, inside = p[3, hit], sample.weight[hit], sample.in_domain[hit]
+    replicas = sample.replicas[:, hit] if isinstance(sample, Replicated) else np.zeros((0, len(weight)))
+    sums, members = np.zeros((3, len(q))), np.zeros((len(replicas), len(q)))
+    step = max(1, _BLOCK // len(q))
+    for start in range(0, len(weight), step):
+        part = slice(start, start + step)
+        seen, w = detector.detection.probability(energy[part], m_chi, q), weight[part]
+        sums += np.stack([seen @ w, seen**2 @ w**2, seen @ (w * inside[part])])
+        members += (replicas[:, part] * w) @ seen.T
+    n = len(sample.weight)
+    variance = np.clip(sums[1] - sums[0] ** 2 / n, 0.0, None)
+    factor = 1.0 if measured is None else measured.factor(detector)
+    scale = factor * detector.exposure * detector.efficiency * q**2
+    return AcceptedYield(
+        couplings=q,
+        signal=scale * sums[0],
+        in_domain_signal=scale * sums[2],
+        mc_error=scale * np.sqrt(variance),
+        n_effective=np.divide(sums[0] ** 2, sums[1], out=np.zeros(len(q)), where=sums[1] > 0),
+        replicas=scale * members if isinstance(sample, Replicated) else None,
+    )

@@ -19,7 +19,7 @@ from gammastar.accept.decay import (
     seen,
 )
 from gammastar.core.constants import M_E, M_MU
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import PhysicsError, require
 from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.physics.detector import Detector
 from gammastar.physics.polarisation import NO_SPIN, Spin
@@ -56,8 +56,9 @@ class Replicated(Sample):
     def __post_init__(self) -> None:
         Sample.__post_init__(self)
         if self.replicas.ndim != 2 or self.replicas.shape[1] != len(self.weight):
-            msg = f"Replicated: replicas {self.replicas.shape} do not fit {len(self.weight)} particles"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"Replicated: replicas {self.replicas.shape} do not fit {len(self.weight)} particles"
+            )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,21 +99,14 @@ class LifetimeScan:
         ----------
         ctau : array_like, shape (k,) [m]
             Inside the range of the scan.
-
-        Raises
-        ------
-        PhysicsError
-            If a lifetime lies outside the scan, or the scan has fewer than two increasing lifetimes.
         """
         wanted = np.atleast_1d(np.asarray(ctau, dtype=np.float64))
         if len(self.ctau) < 2 or not (np.diff(self.ctau) > 0).all() or not np.isfinite(self.ctau).all():
-            msg = "LifetimeScan.at: the scan must hold two or more finite, increasing lifetimes"
-            raise PhysicsError(msg)
+            raise PhysicsError("LifetimeScan.at: the scan must hold two or more finite, increasing lifetimes")
         outside = ~((wanted >= self.ctau[0]) & (wanted <= self.ctau[-1]))
         if outside.any():
             low, high = self.ctau[0], self.ctau[-1]
-            msg = f"cτ = {wanted[outside][0]:g} m lies outside the scan, {low:g} to {high:g} m"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"cτ = {wanted[outside][0]:g} m lies outside the scan, {low:g} to {high:g} m")
         x, columns = np.log(self.ctau), {}
         for name in (field.name for field in fields(self) if field.name != "ctau"):
             known: FloatArray | None = getattr(self, name)
@@ -175,17 +169,13 @@ def momenta(sample: Sample, mass: float) -> FloatArray:
     """Return px, py, pz, E of a sample, shape (4, n), once it is known to be fit for use."""
     p4 = sample.p4
     p = np.stack([np.asarray(c, dtype=np.float64) for c in (p4.px, p4.py, p4.pz, p4.E)])
-    if p.shape[1] == 0:
-        msg = f"yields: the sample of {mass:g} GeV holds no particle; produce some first"
-        raise PhysicsError(msg)
+    require(p.shape[1] != 0, f"yields: the sample of {mass:g} GeV holds no particle; produce some first")
     for name, values in (("p4", p), ("weight", sample.weight), ("origin", sample.origin)):
         if not np.isfinite(values).all():
-            msg = f"yields: Sample.{name} holds values that are not finite"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"yields: Sample.{name} holds values that are not finite")
     off_shell = np.abs(p[3] ** 2 - (p[0] ** 2 + p[1] ** 2 + p[2] ** 2) - mass**2)
     if not (off_shell < 1e-3 * mass**2 + 1e-9 * p[3] ** 2).all():
-        msg = f"yields: the sample holds particles of another mass than {mass:g} GeV"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"yields: the sample holds particles of another mass than {mass:g} GeV")
     return p
 
 
@@ -307,10 +297,9 @@ def lifetime_scan(
     allowed = LEPTONS if detector.accept_on == "daughters" else states
     for state, value in states.items():
         if state not in allowed or not (np.isfinite(value) and value >= 0):
-            msg = (
+            raise PhysicsError(
                 f"final state {state!r} with weight {value!r}: weights are >= 0, known are {sorted(allowed)}"
             )
-            raise PhysicsError(msg)
     found = accepted(sample, mass, detector, states=states, rng=rng, spins=spins)
     return found.scan(lifetimes, sample.replicas[:, found.index] if isinstance(sample, Replicated) else None)
 
@@ -352,7 +341,5 @@ def acceptance_curve(
     states = {final_state: 1.0}
     scan = lifetime_scan(sample, mass, ctau, detector, states=states, rng=rng, spins=(spin,))
     norm = float(sample.weight.sum())
-    if not norm > 0:
-        msg = f"acceptance: the weights of the sample sum to {norm!r}"
-        raise PhysicsError(msg)
+    require(norm > 0, f"acceptance: the weights of the sample sum to {norm!r}")
     return scan.accepted / norm, scan.mc_error / norm

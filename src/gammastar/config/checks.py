@@ -427,7 +427,7 @@ def _displaced(look: Look, section: InSitu) -> Findings:
         )
 
     def card() -> Any:
-        from gammastar.physics.telescope import load_telescope
+        from gammastar.physics.detector import load_telescope
 
         return load_telescope(shipped(asked.telescope, look.base, "cards"))
 

@@ -41,3 +41,9 @@ class NegativeYieldError(UserError):
 
 class StoreError(GammastarError):
     """A result that cannot be written or that fails its digest."""
+
+
+def require(condition: object, message: str, error: type[Exception] = PhysicsError) -> None:
+    """Raise the error with its message if the condition does not hold."""
+    if not condition:
+        raise error(message)

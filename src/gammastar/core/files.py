@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.documents import shortened
-from gammastar.core.errors import InputFileError, StoreError, UserError
+from gammastar.core.errors import InputFileError, StoreError, UserError, require
 from gammastar.core.machine import full, told
 
 LOCK = ".gammastar.lock"  # in a folder of results that a run holds
@@ -176,3 +178,25 @@ def table_text(table: npt.NDArray[Any], form: str | list[str], delimiter: str = 
     line = delimiter.join([form] * table.shape[1] if isinstance(form, str) else form) + "\n"
     blocks = (table[i : i + ROWS] for i in range(0, len(table), ROWS))
     return "".join(line * len(block) % tuple(block.ravel().tolist()) for block in blocks)
+
+
+def read_columns(
+    path: Path, *known: Sequence[str], what: str = "the table", extra: bool = False
+) -> npt.NDArray[np.float64]:
+    """Return a CSV table, shape (rows, columns), whose heading is one of `known`; # starts a comment."""
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line and line[0] != "#"]
+    except OSError as error:
+        raise InputFileError(f"{path}: {what} cannot be read ({error.strerror}); give its path") from error
+    rows = csv.DictReader(lines)
+    there = rows.fieldnames or ()
+    names = next((n for n in known if (set(n) <= set(there) if extra else sorted(n) == sorted(there))), None)
+    if names is None:
+        expected = " or ".join(repr(",".join(n)) for n in known)
+        raise InputFileError(f"{path}: columns {rows.fieldnames} found, {expected} expected")
+    try:
+        table = np.array([[float(row[name]) for name in names] for row in rows])
+    except (TypeError, ValueError) as error:
+        raise InputFileError(f"{path}: an entry of the table is not a number ({error})") from error
+    require(table.size != 0, f"{path}: {what} is empty", InputFileError)
+    return table

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import require
 from gammastar.core.records import BoolArray, FloatArray, Shown
 
 __all__ = ["MatchedPairs", "Pairs", "VertexPairs"]
@@ -17,11 +17,6 @@ IntArray = npt.NDArray[np.int64]
 ChargeArray = npt.NDArray[np.int8]
 
 CHARGES = (-2, 0, 2)
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise PhysicsError(message)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -59,17 +54,17 @@ class Pairs(Shown):
 
     def __post_init__(self) -> None:
         shape = np.shape(self.mass)
-        _require(len(shape) == 1, f"Pairs.mass has shape {shape}, expected one dimension")
+        require(len(shape) == 1, f"Pairs.mass has shape {shape}, expected one dimension")
         for name in ("pt", "energy", "charge", "weight", "event"):
             found = np.shape(getattr(self, name))
-            _require(found == shape, f"Pairs.{name} has shape {found}, expected {shape} as Pairs.mass")
+            require(found == shape, f"Pairs.{name} has shape {found}, expected {shape} as Pairs.mass")
         for name, column in self.columns.items():
-            _require(
+            require(
                 np.shape(column) == shape,
                 f"Pairs.columns[{name!r}] has shape {np.shape(column)}, expected {shape} as Pairs.mass",
             )
         wrong = ~np.isin(self.charge, CHARGES)
-        _require(
+        require(
             not wrong.any(),
             f"Pairs.charge must be +2, 0 or -2 (sum of two charges), found {np.unique(self.charge[wrong])}",
         )
@@ -142,7 +137,7 @@ class Pairs(Shown):
             return Pairs.empty()
         names = list(parts[0].columns)
         for part in parts[1:]:
-            _require(
+            require(
                 set(part.columns) == set(names),
                 f"Pairs.concatenate: extra columns differ, {sorted(names)} and {sorted(part.columns)}",
             )
@@ -190,17 +185,17 @@ class MatchedPairs(Shown):
         n, m = len(self.weight), len(self.fake_weight)
         for name, rows in (("true", n), ("reco", n), ("fakes", m)):
             found = np.shape(getattr(self, name))
-            _require(found == (rows, 3), f"MatchedPairs.{name} has shape {found}, expected {(rows, 3)}")
-        _require(
+            require(found == (rows, 3), f"MatchedPairs.{name} has shape {found}, expected {(rows, 3)}")
+        require(
             np.shape(self.event) == (n,),
             f"MatchedPairs.event has shape {np.shape(self.event)}, expected {(n,)}",
         )
         for name, column in self.columns.items():
             found = np.shape(column)
-            _require(found == (n,), f"MatchedPairs.columns[{name!r}] has shape {found}, expected {(n,)}")
-        _require(bool(np.isfinite(self.true).all()), "MatchedPairs.true holds values that are not finite")
+            require(found == (n,), f"MatchedPairs.columns[{name!r}] has shape {found}, expected {(n,)}")
+        require(bool(np.isfinite(self.true).all()), "MatchedPairs.true holds values that are not finite")
         broken = np.isfinite(self.reco).any(axis=1) != np.isfinite(self.reco).all(axis=1)
-        _require(not broken.any(), f"MatchedPairs.reco: {int(broken.sum())} rows are only partly nan")
+        require(not broken.any(), f"MatchedPairs.reco: {int(broken.sum())} rows are only partly nan")
 
     def __len__(self) -> int:
         return len(self.weight)
@@ -286,8 +281,8 @@ class VertexPairs:
         shape = np.shape(self.mass)
         for name in ("pz", "z", "sigma", "weight", "like", "good"):
             found = np.shape(getattr(self, name))
-            _require(found == shape, f"VertexPairs.{name} has shape {found}, expected {shape}")
-        _require(
+            require(found == shape, f"VertexPairs.{name} has shape {found}, expected {shape}")
+        require(
             bool(np.isfinite(self.z).all() and np.isfinite(self.sigma).all() and (self.sigma > 0).all()),
             "VertexPairs: z must be finite and sigma positive",
         )

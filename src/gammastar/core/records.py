@@ -12,7 +12,7 @@ import numpy.typing as npt
 from hist import Hist
 from hist.storage import Weight
 
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import require
 
 __all__ = [
     "DarkState",
@@ -126,11 +126,6 @@ def _cut(text: str) -> str:
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise PhysicsError(message)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Exposure:
     """Beam, target and protons on target.
@@ -159,8 +154,8 @@ class Exposure:
     def __post_init__(self) -> None:
         for name in ("beam_energy", "target_a", "target_z", "thickness", "pot"):
             value = getattr(self, name)
-            _require(np.isfinite(value) and value > 0, f"Exposure.{name} = {value!r} must be positive")
-        _require(self.pot_sigma >= 0, f"Exposure.pot_sigma = {self.pot_sigma!r} must not be negative")
+            require(np.isfinite(value) and value > 0, f"Exposure.{name} = {value!r} must be positive")
+        require(self.pot_sigma >= 0, f"Exposure.pot_sigma = {self.pot_sigma!r} must not be negative")
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -182,7 +177,7 @@ class PairHists(Shown):
     mm: Hist[Any]
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.os.axes == self.pp.axes == self.mm.axes,
             "PairHists: the opposite-sign, ++ and -- histograms must share their axes",
         )
@@ -215,16 +210,16 @@ class Spectrum(Shown):
     def __post_init__(self) -> None:
         shape = tuple(len(axis) for axis in self.hist.axes)
         n = int(np.prod(shape))
-        _require(self.cov.shape == (n, n), f"Spectrum.cov has shape {self.cov.shape}, expected {(n, n)}")
-        _require(
+        require(self.cov.shape == (n, n), f"Spectrum.cov has shape {self.cov.shape}, expected {(n, n)}")
+        require(
             self.domain.shape == shape, f"Spectrum.domain has shape {self.domain.shape}, expected {shape}"
         )
         for source, shift in self.shifts.items():
-            _require(
+            require(
                 np.shape(shift) == (n,), f"Spectrum.shifts {source!r} has shape {np.shape(shift)}, not {(n,)}"
             )
         for name, values in (("cov", self.cov), ("hist", self.hist.values()), *self.shifts.items()):
-            _require(bool(np.isfinite(values).all()), f"Spectrum.{name} holds values that are not finite")
+            require(bool(np.isfinite(values).all()), f"Spectrum.{name} holds values that are not finite")
 
     @property
     def values(self) -> FloatArray:
@@ -246,7 +241,7 @@ class Spectrum(Shown):
         """
         axes, shape = tuple(self.hist.axes), self.domain.shape
         known = [axis.name for axis in axes]
-        _require(bool(names) and set(names) <= set(known), f"Spectrum.project: no axes {names} in {known}")
+        require(bool(names) and set(names) <= set(known), f"Spectrum.project: no axes {names} in {known}")
         kept = [k for k, name in enumerate(known) if name in names]
         others = tuple(k for k in range(len(axes)) if k not in kept)
         both = others + tuple(len(axes) + k for k in others)
@@ -296,18 +291,18 @@ class Response(Shown):
     def __post_init__(self) -> None:
         n_reco = int(np.prod([len(a) for a in self.reco]))
         n_true = int(np.prod([len(a) for a in self.true]))
-        _require(
+        require(
             self.migration.shape == (n_reco, n_true),
             f"Response.migration has shape {self.migration.shape}, "
             f"expected (n_reco, n_true) = {(n_reco, n_true)}",
         )
-        _require(
+        require(
             bool(np.allclose(self.migration.sum(axis=0), self.efficiency, atol=1e-9)),
             "Response: the columns of `migration` must sum to `efficiency`",
         )
-        _require(bool((self.efficiency <= 1 + 1e-9).all()), "Response.efficiency exceeds one")
+        require(bool((self.efficiency <= 1 + 1e-9).all()), "Response.efficiency exceeds one")
         found, wanted = self.prior_replicas.shape, (len(self.cov_replicas), n_true)
-        _require(found[0] == 0 or found == wanted, f"Response.prior_replicas has shape {found}, not {wanted}")
+        require(found[0] == 0 or found == wanted, f"Response.prior_replicas has shape {found}, not {wanted}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,9 +330,9 @@ class DarkState:
     branching: Mapping[str, float]
 
     def __post_init__(self) -> None:
-        _require(self.mass > 0, f"DarkState.mass = {self.mass!r} must be positive")
-        _require(self.coupling >= 0, f"DarkState.coupling = {self.coupling!r} must not be negative")
-        _require(self.ctau > 0, f"DarkState.ctau = {self.ctau!r} must be positive")
+        require(self.mass > 0, f"DarkState.mass = {self.mass!r} must be positive")
+        require(self.coupling >= 0, f"DarkState.coupling = {self.coupling!r} must not be negative")
+        require(self.ctau > 0, f"DarkState.ctau = {self.ctau!r} must be positive")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -422,14 +417,14 @@ class Sample(Shown):
 
     def __post_init__(self) -> None:
         n = len(self.weight)
-        _require(
+        require(
             self.parent is None or self.parent.shape == (n, 4),
             f"Sample.parent does not have the shape {(n, 4)}",
         )
-        _require(
+        require(
             self.origin.shape == (n, 3), f"Sample.origin has shape {self.origin.shape}, expected {(n, 3)}"
         )
-        _require(len(self.p4) == n and self.in_domain.shape == (n,), "Sample: arrays of different length")
+        require(len(self.p4) == n and self.in_domain.shape == (n,), "Sample: arrays of different length")
 
     def part(self, index: npt.NDArray[Any]) -> Sample:
         """Return some of the particles, by their places or by a mask.

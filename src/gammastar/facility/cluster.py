@@ -18,9 +18,8 @@ from typing import Any
 import distributed
 
 from gammastar.core.errors import SteeringError, StoreError
-from gammastar.facility.companions import Signature, chosen, compare, fingerprint, other_files, signature
 from gammastar.facility.crew import LOST, Crew, Function, Idle, Lost, Patience, Times, logger, timed
-from gammastar.facility.processor import warm
+from gammastar.facility.processor import Signature, chosen, compare, fingerprint, other_files, signature, warm
 from gammastar.store.manifest import write_text
 
 Client: Any = distributed.Client  # without types
@@ -227,16 +226,18 @@ class DaskCrew(Crew):
         found = dict(zip(there, answers, strict=True))
         for address, value in found.items():
             if isinstance(value, ImportError | AttributeError):
-                msg = f"worker {address} cannot import gammastar ({value}); install the same version there"
-                raise StoreError(msg)
+                raise StoreError(
+                    f"worker {address} cannot import gammastar ({value}); install the same version there"
+                )
         silent = [address for address, value in found.items() if value is None or isinstance(value, GONE)]
         if silent:
             self.say(f"worker {', '.join(silent[:5])} does not answer; restarted or left out")
             self.restart(silent)
         good = {address: value for address, value in found.items() if address not in silent}
         if not good:
-            msg = f"{self.address}: none of {len(there)} workers answers within {self.patience.start:.0f} s"
-            raise StoreError(msg)
+            raise StoreError(
+                f"{self.address}: none of {len(there)} workers answers within {self.patience.start:.0f} s"
+            )
         return good
 
     def ready(self) -> int:
@@ -248,11 +249,10 @@ class DaskCrew(Crew):
         for address, known in self._known().items():
             limit = known["memory_limit"]
             if limit and limit < NEED:
-                msg = (
+                raise SteeringError(
                     f"worker {address} may use {limit / 2**20:.0f} MiB of memory, needed are "
                     f"{NEED / 2**20:.0f} MiB; start it with --memory-limit, or start fewer on a machine"
                 )
-                raise SteeringError(msg)
         here = signature()
         for address, there in self.everywhere(signature).items():
             compare(there, here, address)
@@ -287,7 +287,8 @@ def _number(key: Any) -> int:
 def connected(address: str, workers: int | None, patience: Patience) -> Iterator[Any]:
     """Yield a client of a cluster with at least one worker."""
     with contextlib.ExitStack() as stack:
-        hint = threading.Timer(SOON, logger.warning, [_waiting(address, patience)])
+        text = f"--dask {address}: waiting up to {patience.start:.0f} s for the scheduler and a worker"
+        hint = threading.Timer(SOON, logger.warning, [text])
         hint.daemon = True
         hint.start()
         try:
@@ -295,15 +296,12 @@ def connected(address: str, workers: int | None, patience: Patience) -> Iterator
             client.wait_for_workers(1, timeout=patience.start)
         except (OSError, TimeoutError, ValueError) as error:
             within = f"within {patience.start:.0f} s"
-            msg = f"--dask {address}: no scheduler with a worker answers {within} ({error})"
-            raise SteeringError(msg) from error
+            raise SteeringError(
+                f"--dask {address}: no scheduler with a worker answers {within} ({error})"
+            ) from error
         finally:
             hint.cancel()
         yield client
-
-
-def _waiting(address: str, patience: Patience) -> str:
-    return f"--dask {address}: waiting up to {patience.start:.0f} s for the scheduler and a worker"
 
 
 def _client(address: str, workers: int | None, patience: Patience, stack: contextlib.ExitStack) -> Any:
@@ -334,11 +332,11 @@ def _address(path: Path) -> str:
         content = json.loads(path.read_text(encoding="utf-8"))
         return str(content["address"])
     except OSError as error:
-        msg = f"--dask {path}: the scheduler file cannot be read ({error.strerror})"
-        raise SteeringError(msg) from error
+        raise SteeringError(f"--dask {path}: the scheduler file cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        msg = f"--dask {path}: is no scheduler file ('dask scheduler --scheduler-file {path}' writes one)"
-        raise SteeringError(msg) from error
+        raise SteeringError(
+            f"--dask {path}: is no scheduler file ('dask scheduler --scheduler-file {path}' writes one)"
+        ) from error
 
 
 def _leave(client: Any) -> None:

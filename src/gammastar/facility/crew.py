@@ -240,8 +240,7 @@ class Through(ExecutorBase):  # type: ignore[misc]  # coffea has no types
         times = self.times or Times()
         found = [value for _, value in self.crew.gather(function, numbered, times, _name)]
         if numbered and not found:
-            msg = "nothing came back"
-            raise Lost(msg)
+            raise Lost("nothing came back")
         return accumulate(found, accumulator), 0
 
 

@@ -28,10 +28,9 @@ from gammastar.core.machine import full, told
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.resolve import guarded, install, installed
 from gammastar.facility.cluster import DaskCrew, connected
-from gammastar.facility.companions import same_here, signature
 from gammastar.facility.crew import Crew, Function, Idle, Patience, Through, Times, timed
 from gammastar.facility.harvest import Harvest, harvest
-from gammastar.facility.processor import matched_of, pairs_of, warm
+from gammastar.facility.processor import matched_of, pairs_of, same_here, signature, warm
 from gammastar.select import Cutflow, Step
 from gammastar.store.chunks import Job
 
@@ -100,8 +99,9 @@ class LocalCrew(Crew):
         limit = SLOWLY * self.patience.start
         if self._idle.seconds("pool", nobody, self.clock.now) >= limit:
             within = f"within {limit:.0f} s"
-            msg = f"none of {self.workers} worker processes began a task {within}; go on with --resume"
-            raise StoreError(msg)
+            raise StoreError(
+                f"none of {self.workers} worker processes began a task {within}; go on with --resume"
+            )
 
     def _judge(self, process: psutil.Process, running: Mapping[int, str], times: Times) -> None:
         pid, now = process.pid, self.clock.now
@@ -148,8 +148,9 @@ def _marks() -> tempfile.TemporaryDirectory[str]:
     try:
         return tempfile.TemporaryDirectory(prefix="gammastar-workers-")  # goes with this process
     except OSError as error:
-        msg = f"workers need a folder for temporary files: {told(error, Path(_temporary()))}"
-        raise StoreError(msg) from error
+        raise StoreError(
+            f"workers need a folder for temporary files: {told(error, Path(_temporary()))}"
+        ) from error
 
 
 def _temporary() -> str:
@@ -324,11 +325,6 @@ class Executor:
         ----------
         folder : path
             Of the results.
-
-        Raises
-        ------
-        StoreError
-            Naming worker, host and file.
         """
         if isinstance(self.crew, DaskCrew):
             self.crew.same_files(paths, folder)
@@ -354,13 +350,6 @@ class Executor:
             of its calls: take random numbers from ``core.sampling.stream`` under the name of the item.
         stage : str, optional
             Report finished tasks under this name.
-
-        Raises
-        ------
-        GammastarError
-            What `function` raised for the first item that fails.
-        StoreError
-            If workers were lost more often than `retries` allows, or nobody is there.
         """
         waiting = dict(enumerate(items))
         results: dict[int, Any] = {}
@@ -378,8 +367,9 @@ class Executor:
                 waiting = {index: item for index, item in waiting.items() if index not in found}
                 self.note(attempt, len(waiting), "tasks")
         if waiting:
-            msg = f"{self.name}: workers died {1 + self.retries} times; {len(waiting)} tasks are not finished"
-            raise StoreError(msg)
+            raise StoreError(
+                f"{self.name}: workers died {1 + self.retries} times; {len(waiting)} tasks are not finished"
+            )
         return [results[index] for index in sorted(results)]
 
     def told(self, stage: str, done: int, total: int, what: str) -> None:

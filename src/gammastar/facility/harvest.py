@@ -20,9 +20,8 @@ from coffea.processor.executor import WorkItem
 
 from gammastar.core import errors
 from gammastar.core.errors import BranchError, GammastarError, InputFileError, StoreError
-from gammastar.facility.costs import summary, write_costs
 from gammastar.facility.crew import LOST, Times
-from gammastar.facility.processor import FIRST, DileptonPairs
+from gammastar.facility.processor import FIRST, DileptonPairs, summary, write_costs
 from gammastar.store.chunks import Chunk, Job, Kept, Source, read_chunk, split
 from gammastar.store.filesets import write_fileset
 
@@ -78,12 +77,12 @@ class Harvest:
     def _read(self, chunk: Chunk) -> Kept:
         path, note = self.job.path(chunk), self.notes[chunk]
         if not path.is_file():
-            msg = f"{path}: a worker wrote it and it is not here; workers and the run must share this folder"
-            raise StoreError(msg)
+            raise StoreError(
+                f"{path}: a worker wrote it and it is not here; workers and the run must share this folder"
+            )
         found = read_chunk(path, self.job.chunk_key(chunk))
         if found.content != note["content"] or found.notes["entries"] != note["entries"]:
-            msg = f"{path}: is not what the worker wrote"
-            raise StoreError(msg)
+            raise StoreError(f"{path}: is not what the worker wrote")
         return found
 
 
@@ -112,8 +111,7 @@ def harvest(executor: Backend, job: Job) -> Harvest:
     entries = sum(int(note["entries"]) for note in done.values())
     expected = sum(chunk.stop - chunk.start for chunk in chunks if chunk in done)
     if entries != expected or len(done) + len(waiting) != len(chunks):
-        msg = f"{job.folder}: the chunks hold {entries} entries, expected {expected}"
-        raise StoreError(msg)
+        raise StoreError(f"{job.folder}: the chunks hold {entries} entries, expected {expected}")
     notes = {chunk: done[chunk] for chunk in chunks if chunk in done}
     write_costs(job.folder / f"costs_{job.kind}.csv", list(notes.values()))
     executor.costs[job.kind] = summary(list(notes.values()))
@@ -221,8 +219,7 @@ def _round(executor: Backend, job: Job, chunks: list[Chunk]) -> tuple[Found, Fou
     places = [(note["index"], note["start"], note["stop"]) for note in answer["done"]]
     if len(set(places)) != len(places):
         twice = sorted({place for place in places if places.count(place) > 1})
-        msg = f"chunks came back twice: {twice[:5]}"
-        raise StoreError(msg)
+        raise StoreError(f"chunks came back twice: {twice[:5]}")
     done = {by_place[place]: note for place, note in zip(places, answer["done"], strict=True)}
     failed = {by_place[note["index"], note["start"], note["stop"]]: note for note in answer["failed"]}
     return done, failed
@@ -257,8 +254,7 @@ def _error(note: Mapping[str, Any]) -> GammastarError:
 
 def _skip(executor: Backend, job: Job, chunk: Chunk, note: Mapping[str, Any] | None) -> None:
     if note is None:
-        msg = f"{chunk.label}: the workers on this chunk died {1 + executor.retries} times"
-        raise StoreError(msg)
+        raise StoreError(f"{chunk.label}: the workers on this chunk died {1 + executor.retries} times")
     if not executor.skip_bad:
         raise _error(note)
     entry = {"kind": job.kind, "file": chunk.path, "start": chunk.start, "stop": chunk.stop}

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import hashlib
 import itertools
 import logging
 import operator
 import os
+import resource
+import socket
+import statistics
+import sys
 import tempfile
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,17 +26,166 @@ import uproot
 
 from gammastar import read, select
 from gammastar.core import errors
+from gammastar.core.documents import ANY_SIZE, opened
 from gammastar.core.errors import BranchError, GammastarError, InputFileError, StoreError
 from gammastar.core.files import state_of
 from gammastar.core.machine import full, keep_heap, told
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray
 from gammastar.core.resolve import guarded
-from gammastar.facility.companions import Signature, same_here, signature
-from gammastar.facility.costs import stopwatch
 from gammastar.select import Cutflow, Cuts, Step
 from gammastar.store.chunks import Arrays, Chunk, Job, Source, read_chunk, write_chunk
+from gammastar.store.manifest import package_digest, versions
+from gammastar.store.records import write_table
 from gammastar.store.remote import Remote, identity, kind_of
+
+# versions that decide numbers
+DECIDE = ("awkward", "numba", "numpy", "scipy", "torch", "uproot", "vector", "zuko")
+MOST_FILES = 20  # of a job that every worker looks at before work
+EDGE = 4096  # bytes at both ends of a file
+Signature = tuple[tuple[str, str], ...]
+Print = tuple[tuple[str, str], ...]
+
+
+@functools.cache
+def signature() -> Signature:
+    """Return the digest of the package's code and the versions that decide numbers, of this process."""
+    found = versions()
+    python = ".".join(found["python"].split(".")[:2])
+    return (
+        ("code of gammastar", package_digest()),
+        ("python", python),
+        *((name, found[name]) for name in DECIDE),
+    )
+
+
+def compare(there: Iterable[tuple[str, str]], here: Signature, worker: str) -> None:
+    """Refuse a worker with other code or other libraries."""
+    known = dict(there)
+    other = [
+        f"{name} {_short(known.get(name, 'unknown'))} there, {_short(value)} here"
+        for name, value in here
+        if known.get(name) != value
+    ]
+    if other:
+        raise StoreError(
+            f"worker {worker} has another version: {'; '.join(other)}; install the same everywhere"
+        )
+
+
+def _short(version: str) -> str:
+    return version[:12] if len(version) == 64 else version
+
+
+def same_here(here: Signature) -> None:
+    """Refuse to work in this process for a run with other code or libraries."""
+    mine = signature()
+    if mine != here:
+        compare(mine, here, f"{socket.gethostname()}, process {os.getpid()},")
+
+
+def chosen(paths: Sequence[str]) -> list[str]:
+    """Return the local files that are compared: all, or some evenly spread."""
+    local = [path for path in paths if "://" not in path]
+    step = max(1, -(-len(local) // MOST_FILES))
+    return local[::step]
+
+
+def fingerprint(paths: list[str], token: str) -> Print:
+    """Return size and ends of files as this process sees them, and the content of a small one."""
+    return tuple((path, _seen(Path(path), whole=path == token)) for path in [token, *paths])
+
+
+def _seen(path: Path, *, whole: bool) -> str:
+    try:
+        with opened(path, ANY_SIZE) as file:
+            if whole:
+                return file.read(EDGE).decode(errors="replace")
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            content = file.read(EDGE)
+            file.seek(max(0, size - EDGE))
+            return f"{size} bytes, ends {hashlib.sha256(content + file.read(EDGE)).hexdigest()[:12]}"
+    except OSError as error:
+        return error.strerror or type(error).__name__
+
+
+def other_files(there: Mapping[str, Any], here: Print, folder: Path) -> None:
+    """Refuse workers that see other files, or not the folder of results."""
+    host = socket.gethostname()
+    for worker, seen in there.items():
+        for (path, theirs), (_, ours) in zip(seen, here, strict=True):
+            if theirs == ours:
+                continue
+            if path == here[0][0]:
+                msg = (
+                    f"worker {worker} does not see the folder of results {folder} of {host} ({theirs}); "
+                    "both must share it under the same path: choose one with --output"
+                )
+            else:
+                msg = (
+                    f"{path}: worker {worker} sees another file ({theirs}) than {host} ({ours}); "
+                    "mount the same data under the same path everywhere"
+                )
+            raise StoreError(msg)
+
+
+PLACE = ("file", "start", "stop", "entries", "pairs")
+COLUMNS = (*PLACE, "seconds", "cpu_seconds", "memory_mb", "worker", "taken")
+_RESET = Path("/proc/self/clear_refs")
+_STATUS = Path("/proc/self/status")
+
+
+def stopwatch() -> Callable[[], dict[str, Any]]:
+    """Begin to measure this process; return the function that says what was spent since then."""
+    with contextlib.suppress(OSError):
+        _RESET.write_text(
+            "5", encoding="utf-8"
+        )  # the mark of the largest resident memory falls to what is resident now
+    begin, cpu = time.monotonic(), time.process_time()
+
+    def spent() -> dict[str, Any]:
+        return {
+            "seconds": round(time.monotonic() - begin, 4),
+            "cpu_seconds": round(time.process_time() - cpu, 4),
+            "memory_mb": round(_highest() / 1e6, 1),
+            "worker": f"{socket.gethostname()}:{os.getpid()}",
+        }
+
+    return spent
+
+
+def _highest() -> float:
+    """Return the largest resident memory of this process [bytes]."""
+    with contextlib.suppress(OSError):
+        for line in _STATUS.read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return float(line.split()[1]) * 1024.0
+    unit = 1.0 if sys.platform == "darwin" else 1024.0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def write_costs(path: Path, notes: Sequence[Mapping[str, Any]]) -> None:
+    """Write what the chunks of a job cost as CSV, one line per chunk."""
+    rows = [{**note, "file": note["path"], "taken": int(note["taken"])} for note in notes]
+    write_table(path, {name: [row[name] for row in rows] for name in COLUMNS})
+
+
+def summary(notes: Sequence[Mapping[str, Any]]) -> str:
+    """Return number, median and longest time and largest memory of chunks in words."""
+    new = [note for note in notes if not note["taken"]]
+    if not new:
+        return f"{len(notes)} chunks, all of an earlier run"
+    longest = max(new, key=lambda note: note["seconds"])
+    seconds = [note["seconds"] for note in new]
+    taken = f", {len(notes) - len(new)} of an earlier run" if len(new) < len(notes) else ""
+    median = statistics.median(seconds)
+    return (
+        f"{len(notes)} chunks{taken}, {sum(seconds):.3g} s of work: median {median:.3g} s, "
+        f"longest {longest['seconds']:.3g} s ({longest['path']}[{longest['start']}:{longest['stop']}]), "
+        f"largest memory {max(note['memory_mb'] for note in new):.0f} MB"
+    )
+
 
 TRIAL_SCHEMA = {
     "tree": "events",
@@ -119,8 +275,7 @@ class DileptonPairs:
         try:
             return self._numbers[path]
         except KeyError:
-            msg = f"{path}: is not a file of this job"
-            raise InputFileError(msg) from None
+            raise InputFileError(f"{path}: is not a file of this job") from None
 
     def first(self, index: int) -> int:
         """Return the number of a file's first event where the schema names no event branch.
@@ -186,8 +341,9 @@ def _kept(job: Job, chunk: Chunk) -> dict[str, Any]:
     before = state_of(Path(source.path))
     arrays, notes = _truth(job, chunk) if job.kind == "truth" else _pairs(job, chunk)
     if state_of(Path(source.path)) != before:
-        msg = f"{chunk.label}: somebody touched or replaced the file while it was read; run again"
-        raise InputFileError(msg)
+        raise InputFileError(
+            f"{chunk.label}: somebody touched or replaced the file while it was read; run again"
+        )
     content = write_chunk(path, key, arrays, notes)
     return {"file": path.name, "content": content, "taken": False, **notes}
 
@@ -198,8 +354,7 @@ def check_digest(path: str, sha256: str) -> None:
     found = _remote(path, kind) if "://" in path else _local(path, kind, state_of(Path(path)))
     if found != sha256:
         what = "SHA-256" if kind == "sha256" else "UUID"
-        msg = f"{path}: {what} is {found}, expected {sha256}; the file was changed or damaged"
-        raise InputFileError(msg)
+        raise InputFileError(f"{path}: {what} is {found}, expected {sha256}; the file was changed or damaged")
 
 
 @functools.lru_cache(maxsize=4096)

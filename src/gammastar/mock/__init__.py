@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from gammastar.mock.blocks import BLOCK, simulate_blocks, simulate_events
 from gammastar.mock.card import Card, load_card
-from gammastar.mock.charm import charm_rate, generate_charm
 from gammastar.mock.cocktail import (
     binned_mass_spectrum,
     generate_pairs,
@@ -15,7 +14,7 @@ from gammastar.mock.cocktail import (
     mass_spectrum,
     mode_rates,
 )
-from gammastar.mock.combinatorial import measured_r
+from gammastar.mock.combinatorial import charm_rate, generate_charm, measured_r
 from gammastar.mock.engines import PythiaEngine, ToyEngine, pythia_engine
 from gammastar.mock.exposure import normalisation
 from gammastar.mock.ntuple import SimulatedEvents, write_blocks

@@ -15,11 +15,10 @@ import awkward as ak
 import numpy as np
 
 from gammastar.core.documents import from_json, opened
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import require
 from gammastar.core.files import atomic
 from gammastar.core.sampling import stream
 from gammastar.mock import pythia
-from gammastar.mock.candidates import COMBINATORIAL, Candidates
 from gammastar.mock.card import Card, PythiaCard
 from gammastar.mock.combinatorial import PAIRINGS, MuonPairs, Pairing
 from gammastar.mock.engines import ENGINES, N_HARD, TOY, Engine, EngineName, normalised, pythia_engine
@@ -36,6 +35,8 @@ from gammastar.mock.exposure import (
     prepared,
 )
 from gammastar.mock.ntuple import (
+    COMBINATORIAL,
+    Candidates,
     SimulatedEvents,
     event_branches,
     joined,
@@ -169,6 +170,7 @@ class _Maker:
         self, index: int, sample: Sample, rng: np.random.Generator, engine: Engine
     ) -> SimulatedEvents:
         asked, source, (candidates, meta) = self._request, self._card, sample
+        card = asked.card  # as it was given
         branches = event_branches(source, candidates, RUN[asked.kind], rng)
         branches["Muon"] = muon_branches(source, candidates, rng, truth=asked.kind != "data")
         names: tuple[str | int, ...] = ("simulate", asked.kind, "detector")
@@ -178,7 +180,18 @@ class _Maker:
         if asked.kind != "data":
             branches |= truth_branches(source, candidates)
         record = {
-            **_constants(asked),
+            "card": card.name,
+            "card_digest": card.digest,
+            "prior": asked.prior,
+            "kind": asked.kind,
+            "seed": asked.seed,
+            "version": metadata.version("gammastar"),
+            "numpy": np.__version__,
+            "beam_energy": card.beam.energy,
+            "L": card.target.thickness,
+            "A": card.target.a,
+            "Z": card.target.z,
+            "sigma_inel": card.target.sigma_inel,
             "n_events": len(candidates),
             "engine": engine.name,
             **engine.meta(),
@@ -215,25 +228,6 @@ class _Maker:
             block=index,
             n_hard=-(-N_HARD * n // BLOCK),
         )
-
-
-def _constants(asked: Request) -> dict[str, Any]:
-    """Return what the record says of the request."""
-    card = asked.card
-    return {
-        "card": card.name,
-        "card_digest": card.digest,
-        "prior": asked.prior,
-        "kind": asked.kind,
-        "seed": asked.seed,
-        "version": metadata.version("gammastar"),
-        "numpy": np.__version__,
-        "beam_energy": card.beam.energy,
-        "L": card.target.thickness,
-        "A": card.target.a,
-        "Z": card.target.z,
-        "sigma_inel": card.target.sigma_inel,
-    }
 
 
 def events_wanted(card: Card, n: int, asked: Request) -> int:
@@ -378,6 +372,4 @@ def simulate_blocks(card: Card, n: int, **options: Unpack[Options]) -> Iterator[
 
 
 def _check(condition: bool, message: str) -> None:
-    if not condition:
-        msg = f"simulate_events: {message}"
-        raise PhysicsError(msg)
+    require(condition, f"simulate_events: {message}")

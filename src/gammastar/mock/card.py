@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from gammastar.core.constants import BRANCHING, EDITION, branching
 from gammastar.core.documents import from_toml, sources_of
-from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
+from gammastar.core.errors import InputFileError, PhysicsError, SteeringError, require
 
 # keys that a card need not have, with what stands for their absence
 OPTIONAL = {
@@ -72,8 +72,7 @@ class Charm(Part):
     @model_validator(mode="after")
     def _some_hadron(self) -> Charm:
         if not sum(h.share * h.branching for h in self.hadrons.values()) > 0:
-            msg = "charm.hadrons: none decays to leptons (share × branching = 0)"
-            raise ValueError(msg)
+            raise ValueError("charm.hadrons: none decays to leptons (share × branching = 0)")
         return self
 
 
@@ -87,9 +86,7 @@ class Continuum(Part):
 
     @model_validator(mode="after")
     def _ordered(self) -> Continuum:
-        if not self.low < self.high:
-            msg = f"low = {self.low!r} must lie below high = {self.high!r}"
-            raise ValueError(msg)
+        require(self.low < self.high, f"low = {self.low!r} must lie below high = {self.high!r}", ValueError)
         return self
 
 
@@ -104,8 +101,9 @@ class Polarisation(Part):
     @model_validator(mode="after")
     def _positive(self) -> Polarisation:
         if self.lowest < -1e-9:
-            msg = f"the angular distribution becomes negative ({self.lowest:.3g}) for these coefficients"
-            raise ValueError(msg)
+            raise ValueError(
+                f"the angular distribution becomes negative ({self.lowest:.3g}) for these coefficients"
+            )
         return self
 
     @property
@@ -280,19 +278,15 @@ class Mode(Part):
     @model_validator(mode="after")
     def _complete(self) -> Mode:
         if self.kind == "rho" and self.temperature is None:
-            msg = "kind 'rho' needs the key 'temperature'"
-            raise ValueError(msg)
+            raise ValueError("kind 'rho' needs the key 'temperature'")
         if (self.kind == "continuum") != (self.continuum is not None):
-            msg = "kind 'continuum' and the section 'continuum' belong together"
-            raise ValueError(msg)
+            raise ValueError("kind 'continuum' and the section 'continuum' belong together")
         if self.polarisation is not None and self.kind.endswith("dalitz"):
-            msg = (
+            raise ValueError(
                 "polarisation: the photon of a Dalitz decay is transverse about its flight; leave the key out"
             )
-            raise ValueError(msg)
         if self.normalisation == "form_factor" and self.branching_photon is None:
-            msg = "normalisation 'form_factor' needs the key 'branching_photon'"
-            raise ValueError(msg)
+            raise ValueError("normalisation 'form_factor' needs the key 'branching_photon'")
         return self
 
 
@@ -380,11 +374,10 @@ class Card(Part):
     def _mesons_exist(self) -> Card:
         for key, mode in self.modes.items():
             if mode.meson not in self.mesons:
-                msg = f"modes.{key}.meson = {mode.meson!r} is not among the mesons {sorted(self.mesons)}"
-                raise ValueError(msg)
-        if not any(mode.enabled for mode in self.modes.values()):
-            msg = "modes: none is enabled"
-            raise ValueError(msg)
+                raise ValueError(
+                    f"modes.{key}.meson = {mode.meson!r} is not among the mesons {sorted(self.mesons)}"
+                )
+        require(any(mode.enabled for mode in self.modes.values()), "modes: none is enabled", ValueError)
         return self
 
     @property
@@ -423,24 +416,17 @@ class Card(Part):
         ----------
         name : str
             ``"nominal"`` (this card) or a key of `priors`.
-
-        Raises
-        ------
-        SteeringError
-            If the card knows no such prior.
         """
         if name == "nominal":
             return self
         if name not in self.priors:
-            msg = f"prior {name!r} is not in the card; it has {['nominal', *sorted(self.priors)]}"
-            raise SteeringError(msg)
+            raise SteeringError(
+                f"prior {name!r} is not in the card; it has {['nominal', *sorted(self.priors)]}"
+            )
         prior = self.priors[name]
         mesons = {
             key: meson.model_copy(
-                update={
-                    "p0": meson.p0 * prior.p0,
-                    "y_width": meson.y_width * prior.y_width,
-                }
+                update={"p0": meson.p0 * prior.p0, "y_width": meson.y_width * prior.y_width}
             )
             for key, meson in self.mesons.items()
         }
@@ -463,14 +449,15 @@ def _untag(node: Any, key: str, sources: Mapping[str, str], found: dict[str, Pro
     if isinstance(node, dict):
         if "value" in node:
             if set(node) != {"value", "tag", "source"}:
-                msg = f"{path}: {key} has the keys {sorted(node)}; a number has exactly value, tag, source"
-                raise SteeringError(msg)
+                raise SteeringError(
+                    f"{path}: {key} has the keys {sorted(node)}; a number has exactly value, tag, source"
+                )
             if not isinstance(node["tag"], str) or node["tag"] not in TAGS:
-                msg = f"{path}: {key}.tag = {node['tag']!r} is not one of {list(TAGS)}"
-                raise SteeringError(msg)
+                raise SteeringError(f"{path}: {key}.tag = {node['tag']!r} is not one of {list(TAGS)}")
             if not isinstance(node["source"], str) or node["source"] not in sources:
-                msg = f"{path}: {key}.source = {node['source']!r} is not in [sources]: {sorted(sources)}"
-                raise SteeringError(msg)
+                raise SteeringError(
+                    f"{path}: {key}.source = {node['source']!r} is not in [sources]: {sorted(sources)}"
+                )
             found[key] = Provenance(node["tag"], sources[node["source"]])
             return node["value"]
         return {
@@ -480,8 +467,9 @@ def _untag(node: Any, key: str, sources: Mapping[str, str], found: dict[str, Pro
     if isinstance(node, str) and key.rpartition(".")[2] in FRACTIONS:
         return _looked_up(node, key, found, path)
     if isinstance(node, int | float) and not isinstance(node, bool) and key.rpartition(".")[2] not in LABELS:
-        msg = f"{path}: {key} = {node!r} has no source; write {{ value = …, tag = …, source = … }}"
-        raise SteeringError(msg)
+        raise SteeringError(
+            f"{path}: {key} = {node!r} has no source; write {{ value = …, tag = …, source = … }}"
+        )
     return node
 
 
@@ -490,8 +478,7 @@ def _looked_up(decay: str, key: str, found: dict[str, Provenance], path: Path) -
     try:
         value = branching(decay)
     except PhysicsError as error:
-        msg = f"{path}: {key}: {error}"
-        raise SteeringError(msg) from error
+        raise SteeringError(f"{path}: {key}: {error}") from error
     found[key] = Provenance("published", f"{EDITION}, {BRANCHING[decay].source}: {decay}")
     return value
 
@@ -524,8 +511,7 @@ def load_card(path: str | Path, *, leave_out: Sequence[str] = ()) -> Card:
     unknown = sorted(set(leave_out) - set(card.modes))
     if unknown or (leave_out and set(card.modes) <= set(leave_out)):
         what = f"no mode {', '.join(unknown)}" if unknown else "no mode would be left"
-        msg = f"card {path}: {what}; the modes are {', '.join(card.modes)}"
-        raise SteeringError(msg)
+        raise SteeringError(f"card {path}: {what}; the modes are {', '.join(card.modes)}")
     less = {key: card.modes[key].model_copy(update={"enabled": False}) for key in leave_out}
     return card.model_copy(update={"modes": card.modes | less}) if less else card
 
@@ -535,19 +521,18 @@ def _read_card(path: Path) -> Card:
         raw = from_toml(path)
         sources = sources_of(raw)
     except OSError as error:
-        msg = f"card {path}: cannot be read ({error.strerror}); give the path of a card (TOML)"
-        raise InputFileError(msg) from error
+        raise InputFileError(
+            f"card {path}: cannot be read ({error.strerror}); give the path of a card (TOML)"
+        ) from error
     except ValueError as error:
-        msg = f"card {path}: not valid TOML: {error}"
-        raise InputFileError(msg) from error
+        raise InputFileError(f"card {path}: not valid TOML: {error}") from error
     raw.pop("sources", None)
     found: dict[str, Provenance] = {}
     values = _untag(raw, "", sources, found, path)
     try:
         return Card(**values, provenance=found)
     except (ValidationError, TypeError) as error:
-        msg = f"card {path}: {_describe(error)}"
-        raise SteeringError(msg) from error
+        raise SteeringError(f"card {path}: {_describe(error)}") from error
 
 
 def _describe(error: ValidationError | TypeError) -> str:

@@ -16,7 +16,7 @@ from scipy.special import ndtr, ndtri
 
 from gammastar.core import constants
 from gammastar.core.constants import LEPTON_MASS, M_MU, M_PI0, M_PI_CHARGED, M_PROTON
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import PhysicsError, require
 from gammastar.core.records import FloatArray
 from gammastar.mock.card import Card, Mode, Polarisation
 from gammastar.physics import hadrons
@@ -106,8 +106,9 @@ def mass_density(mode: Mode, pdg: int, mass: npt.ArrayLike, lepton: float = M_MU
         For a mode of kind "narrow", which has no density.
     """
     if mode.kind == "narrow":
-        msg = f"mass_density: the mode of {mode.meson!r} is a line without width; it has no density"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"mass_density: the mode of {mode.meson!r} is a line without width; it has no density"
+        )
     m = np.asarray(mass, dtype=np.float64)
     low, high = mass_range(mode, pdg, lepton)
     inside = (m > low) & (m < high)
@@ -227,9 +228,7 @@ class Dimuons:
 
 def beam_kinematics(energy: float) -> tuple[float, float]:
     """Return √s of proton-nucleon collisions [GeV] and the rapidity of their centre of mass."""
-    if not energy > M_PROTON:
-        msg = f"beam energy {energy!r} GeV must exceed the proton mass {M_PROTON} GeV"
-        raise PhysicsError(msg)
+    require(energy > M_PROTON, f"beam energy {energy!r} GeV must exceed the proton mass {M_PROTON} GeV")
     momentum_ = np.sqrt(energy**2 - M_PROTON**2)
     sqrt_s = float(np.sqrt(2.0 * M_PROTON * (energy + M_PROTON)))
     return sqrt_s, float(np.arctanh(momentum_ / (energy + M_PROTON)))
@@ -389,9 +388,7 @@ def generate_pairs(
     decays follow Kroll and Wada with form factors and leave the meson isotropically; their muons follow
     1 + cos²θ + (4m²/q²)(1 − cos²θ); muons of vector mesons are isotropic.
     """
-    if n <= 0:
-        msg = f"generate_pairs: n = {n!r} must be positive"
-        raise PhysicsError(msg)
+    require(n > 0, f"generate_pairs: n = {n!r} must be positive")
     rates = mode_rates(card)
     keys, values = list(rates), np.array(list(rates.values()))
     weight = float(values.sum()) * card.target.interactions / n

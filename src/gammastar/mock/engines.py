@@ -2,26 +2,250 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import hashlib
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from multiprocessing import current_process, get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, get_args
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 from iminuit import Minuit
 
-from gammastar.core.errors import PhysicsError
+from gammastar.core.documents import opened
+from gammastar.core.errors import GammastarError, PhysicsError, StoreError, require
+from gammastar.core.files import atomic
 from gammastar.core.records import FloatArray
 from gammastar.mock import pythia
 from gammastar.mock.card import Card, Mode, PythiaCard
-from gammastar.mock.charm import CharmPairs, charm_rate, decay_charm, generate_charm
 from gammastar.mock.cocktail import beam_kinematics, momentum, rapidity_limit, toy_mesons
-from gammastar.mock.combinatorial import NEUTRAL_PION, DecayMuons, decay_muons, in_flight, photon_electrons
-from gammastar.mock.pools import Pool, Progress, make_pool
-from gammastar.mock.pythia import Process
+from gammastar.mock.combinatorial import (
+    NEUTRAL_PION,
+    CharmPairs,
+    DecayMuons,
+    charm_rate,
+    decay_charm,
+    decay_muons,
+    generate_charm,
+    in_flight,
+    photon_electrons,
+)
+from gammastar.mock.pythia import Process, System
 from gammastar.mock.spectrometer import accepted
+
+Arrays: TypeAlias = Mapping[str, npt.NDArray[Any]]
+Progress: TypeAlias = Callable[[int, int], None]
+Share: TypeAlias = tuple[dict[str, npt.NDArray[Any]], float]
+
+SHARE = {"pp": 10_000, "pPb": 4_000, "hard": 5_000}  # events of one share: a second or some
+COPIES = sys.platform == "linux"  # whether processes are copied safely
+BLOCK_SHARES = 1_000_000  # numbers of shares of a block
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pool:
+    """Hadrons of generated events."""
+
+    arrays: Arrays  # As `pythia.generate` returns them
+    process: Process
+    system: System
+    n_events: int  # Events that Pythia finished
+    rate: float  # Events per second, shares that were at hand not counted; nan if all were
+
+    @property
+    def sigma(self) -> float:
+        """Generated cross section [mb]."""
+        return float(self.arrays["sigma"])
+
+    def multiplicity(self, pdg: int) -> float:
+        """Return mesons of a species per event (weighted)."""
+        weight = self.arrays["event_weight"].sum()
+        return float(self.arrays[f"{pdg}_weight"].sum(dtype=np.float64) / weight)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A share: settings, process, events, seed, number, and the file that keeps it."""
+
+    lines: tuple[str, ...]
+    process: Process
+    n: int
+    seed: int
+    index: int
+    file: Path | None
+
+
+def _made(job: _Job, ready: Any = None) -> Share:
+    """Generate a share; return it with the seconds it took."""
+    start = time.perf_counter()
+    result = pythia.generate(job.lines, job.process, job.n, job.seed, job.index, ready=ready)
+    seconds = time.perf_counter() - start
+    if job.file is not None:
+        with atomic(job.file) as temporary, temporary.open("wb") as output:
+            np.savez(output, **result)  # type: ignore[arg-type]
+    return result, seconds
+
+
+def _kept(job: _Job) -> Share | None:
+    """Return a share that is at hand, or None; one that cannot be read is made again."""
+    if job.file is None or not job.file.is_file():
+        return None
+    with (
+        contextlib.suppress(OSError, ValueError, EOFError, BadZipFile),
+        opened(job.file) as stream,
+        np.load(stream, allow_pickle=False) as kept,
+    ):
+        return dict(kept), 0.0
+    return None
+
+
+def _shares(jobs: Sequence[_Job], workers: int) -> Iterator[Share]:
+    """Yield the shares in their order, those at hand read, the others made."""
+    kept = {index: share for index, job in enumerate(jobs) if (share := _kept(job)) is not None}
+    missing = [job for index, job in enumerate(jobs) if index not in kept]
+    made: Iterator[Share]
+    if COPIES and not current_process().daemon:  # which may have no children
+        made = _copies(missing, workers)
+    elif workers == 1 or len(missing) < 2:
+        made = map(_made, missing)
+    else:
+        made = _spawned(missing, workers)
+    for index in range(len(jobs)):
+        yield kept.pop(index) if index in kept else next(made)
+
+
+def _spawned(jobs: Sequence[_Job], workers: int) -> Iterator[Share]:
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn")) as executor:
+        yield from executor.map(_made, jobs)
+
+
+def _copies(jobs: Sequence[_Job], workers: int) -> Iterator[Share]:
+    """Yield shares, each made by a copy of this process, in which Pythia is ready and has made nothing yet.
+
+    Notes
+    -----
+    Initialisation takes as long as 13 000 events. Pythia cannot be used for another share afterwards: it
+    keeps, for one, the parameters of multiple interactions in a diffractive system where the next one has
+    nearly the same mass, and events would depend on those before. A copy costs some milliseconds.
+    """
+    context = get_context("fork")
+    ready = pythia.initialised(jobs[0].lines)
+    running: list[tuple[Any, Connection]] = []
+    try:
+        for index, job in enumerate(jobs):
+            for new in jobs[index + len(running) : index + workers]:
+                ours, theirs = context.Pipe(duplex=False)
+                process = context.Process(target=_send, args=(theirs, new, ready), daemon=True)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", DeprecationWarning)  # of threads: a copy only generates
+                    process.start()
+                theirs.close()
+                running.append((process, ours))
+            process, ours = running[0]
+            yield _received(ours, job)
+            process.join()
+            del running[0]
+    finally:
+        for process, ours in running:
+            process.terminate()
+            process.join()
+            ours.close()
+
+
+def _send(pipe: Connection, job: _Job, ready: Any) -> None:
+    """Make a share and send it, or the error that came instead."""
+    try:
+        pipe.send(_made(job, ready))
+    except Exception as error:  # noqa: BLE001 - raised where the share is wanted
+        pipe.send(error)
+
+
+def _received(pipe: Connection, job: _Job) -> Share:
+    with pipe:
+        try:
+            found: Share | Exception = pipe.recv()
+        except EOFError as error:
+            raise GammastarError(
+                f"pythia: the process of share {job.index} was ended from outside; is there enough memory?"
+            ) from error
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def _jobs(
+    lines: tuple[str, ...], process: Process, n: int, seed: int, size: int, cache: Path | None, first: int
+) -> Iterator[_Job]:
+    words = (pythia.version(), pythia.START, str(seed), str(size), *lines)
+    key = hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
+    for index in range(first, first - (-n // size)):
+        file = None if cache is None else cache / f"{process}_{key}_{index:05d}.npz"
+        yield _Job(lines, process, size, seed, index, file)
+
+
+def _joined(shares: list[dict[str, npt.NDArray[Any]]]) -> dict[str, npt.NDArray[Any]]:
+    """Return one set of arrays; event numbers run on, the cross section is the mean."""
+    offset = 0
+    for share in shares:
+        if "hadron_event" in share:
+            share["hadron_event"] = share["hadron_event"] + offset
+        offset += len(share["event_weight"])
+    joined = {
+        key: np.concatenate([share[key] for share in shares], axis=-1) for key in shares[0] if key != "sigma"
+    }
+    return joined | {"sigma": np.mean([share["sigma"] for share in shares])}
+
+
+def make_pool(
+    card: Card,
+    n: int,
+    *,
+    process: Process = "soft",
+    seed: int = 0,
+    workers: int = 1,
+    cache: str | Path | None = None,
+    progress: Progress | None = None,
+    block: int = 0,
+) -> Pool:
+    """Generate at least `n` events with Pythia and keep their hadrons."""
+    if n <= 0 or workers <= 0:
+        raise PhysicsError(f"make_pool: n = {n!r} and workers = {workers!r} must be positive")
+    options = card.pythia or PythiaCard()
+    system = options.system
+    lines = pythia.settings(card.beam.energy, system=system, process=process, extra=options.settings)
+    size = SHARE[system] if process in pythia.SOFT else SHARE["hard"]
+    folder = None if cache is None else Path(cache)
+    try:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        jobs = list(_jobs(lines, process, n, seed, size, folder, block * BLOCK_SHARES))
+        shares, busy, made = [], 0.0, 0
+        for share, seconds in _shares(jobs, workers):
+            shares.append(share)
+            busy += seconds
+            made += size if seconds > 0 else 0
+            if progress is not None:
+                progress(min(len(shares) * size, n), n)
+    except OSError as error:
+        raise StoreError(
+            f"pythia: {folder} cannot hold the generated shares ({error.strerror}); give another folder"
+        ) from error
+    joined = _joined(shares)
+    rate = made / busy * min(workers, len(jobs)) if busy > 0 else float("nan")
+    LOG.info("pythia %s %s: %d events, %.3g per second", process, system, len(joined["event_weight"]), rate)
+    return Pool(joined, process, system, len(joined["event_weight"]), rate)
+
 
 EngineName: TypeAlias = Literal["toy", "pythia"]
 ENGINES: tuple[str, ...] = get_args(EngineName)
@@ -251,8 +475,9 @@ class PythiaEngine:
         table[list(branching)] = list(branching.values())
         weight = np.cumsum(arrays["charm_weight"] * np.prod(table[np.abs(arrays["charm_pdg"])], axis=0))
         if not weight[-1] > 0:
-            msg = "charm: the card has none of the charmed hadrons that Pythia makes (411, 421, 431, 4122)"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                "charm: the card has none of the charmed hadrons that Pythia makes (411, 421, 431, 4122)"
+            )
         index = np.searchsorted(weight, rng.random(n) * weight[-1])
         p = arrays["charm_p"][:, :, index]
         turn = rng.uniform(-np.pi, np.pi, n)
@@ -354,8 +579,7 @@ def power_law(pt: npt.ArrayLike, p0: float, n: float) -> FloatArray:
 def fit_pt(pt: FloatArray, weight: FloatArray | None = None) -> PtFit:
     """Fit a power law to transverse momenta by binned maximum likelihood."""
     if len(pt) < 100:
-        msg = f"fit_pt: {len(pt)} mesons are too few; at least 100 are needed"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"fit_pt: {len(pt)} mesons are too few; at least 100 are needed")
     total, edges = np.histogram(pt, BINS, (0.0, float(pt.max()) * (1 + 1e-6)), weights=weight)
     square, _ = np.histogram(pt, edges, weights=None if weight is None else weight**2)
     scale = total.sum() / square.sum()  # effective events per unit of weight
@@ -371,8 +595,6 @@ def fit_pt(pt: FloatArray, weight: FloatArray | None = None) -> PtFit:
     minuit.limits["p0"], minuit.limits["n"] = (0.05, 50.0), (1.5, 200.0)
     minuit.migrad()
     minuit.hesse()
-    if not minuit.valid:
-        msg = "fit_pt: the power law does not fit these transverse momenta"
-        raise PhysicsError(msg)
+    require(minuit.valid, "fit_pt: the power law does not fit these transverse momenta")
     values, errors = minuit.values, minuit.errors
     return PtFit(values["p0"], values["n"], errors["p0"], errors["n"])

@@ -8,17 +8,8 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from gammastar.core.errors import PhysicsError
-from gammastar.mock.candidates import (
-    Candidates,
-    background_candidates,
-    charm_candidates,
-    false_pairs,
-    signal_candidates,
-    triggered,
-)
+from gammastar.core.errors import PhysicsError, require
 from gammastar.mock.card import Card
-from gammastar.mock.charm import charm_rate
 from gammastar.mock.cocktail import generate_pairs, mode_rates
 from gammastar.mock.combinatorial import (
     N_BLOCKS,
@@ -26,11 +17,20 @@ from gammastar.mock.combinatorial import (
     MuonPairs,
     Pairing,
     charge_sums,
+    charm_rate,
     like_sign_ratio,
     muon_pairs,
     recorded_weight,
 )
 from gammastar.mock.engines import TOY, Engine
+from gammastar.mock.ntuple import (
+    Candidates,
+    background_candidates,
+    charm_candidates,
+    false_pairs,
+    signal_candidates,
+    triggered,
+)
 from gammastar.mock.spectrometer import recorded_share
 
 PILOT = 200_000  # dimuons and interactions that fix the normalisation
@@ -106,15 +106,17 @@ def normalisation(
     candidates = candidates.take(np.flatnonzero(triggered(card, candidates, rng)))
     signal = _without_third(card, candidates)
     if signal <= 0:
-        msg = f"card {card.name!r}: none of {n} dimuons is recorded; widen [detector] or raise [efficiency]"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"card {card.name!r}: none of {n} dimuons is recorded; widen [detector] or raise [efficiency]"
+        )
     third = float(muons.weight.sum()) / muons.n_events * card.background.third_muon_factor
     linear = false_pairs(candidates) * third
     sums = charge_sums(pairs, recorded_weight(card, pairs)) * card.target.interactions
     fraction = card.background.fraction
     if fraction > 0 and not sums[0].sum() > 0:
-        msg = f"card {card.name!r}: no pair of decay muons in {muons.n_events} interactions is recorded"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"card {card.name!r}: no pair of decay muons in {muons.n_events} interactions is recorded"
+        )
     scale = _scale(float(sums[0].sum()), float(linear[0]), fraction / (1.0 - fraction) * signal)
     everything = scale**2 * sums + scale * linear[:, np.newaxis] / N_BLOCKS if scale > 0 else sums
     r_factor, pool = like_sign_ratio(everything), like_sign_ratio(sums)
@@ -164,8 +166,7 @@ def expected_dimuons(card: Card, n: int, plan: Plan, rng: np.random.Generator) -
     pilot = signal_candidates(card, generate_pairs(card, PILOT // 4, rng), rng)
     share = float(triggered(card, pilot, rng, prescaled=plan.kind == "data").mean())
     if not share > 0:
-        msg = f"card {card.name!r}: none of {PILOT // 4} dimuons is recorded; widen [detector]"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"card {card.name!r}: none of {PILOT // 4} dimuons is recorded; widen [detector]")
     if plan.kind == "mc":
         return n / (share + (1.0 - share) / plan.miss_prescale)
     rate = _dimuons_per_pot(card)
@@ -187,10 +188,9 @@ def prepared(
         opposite = float(recorded_weight(card, pairs)[pairs.charge == 0].sum())
         rate = opposite * card.target.interactions * norm.decay_scale**2
         if not rate > 0:
-            msg = (
+            raise PhysicsError(
                 f"card {card.name!r}: background.fraction = {card.background.fraction!r} gives no background"
             )
-            raise PhysicsError(msg)
     elif plan.kind == "charm":
         rate = _recorded_charm_rate(card, rng, engine, PILOT)
     else:
@@ -214,8 +214,7 @@ def assembled(
     if plan.kind == "charm":
         return _charm_sample(card, n, plan, rng, engine, progress)
     if plan.norm is None:
-        msg = f"{plan.kind}: the plan has no normalisation; take one from `prepared`"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"{plan.kind}: the plan has no normalisation; take one from `prepared`")
     if pairs is None:
         pairs = _muon_pairs(card, n, rng, plan.pairing, engine)
     data = plan.kind == "data"
@@ -236,7 +235,14 @@ def assembled(
     return candidates, {
         "N_POT": pot,
         "n_generated": generated,
-        **_background_meta(card, plan.norm, plan.pairing),
+        "pairing": plan.pairing,
+        "background_fraction": card.background.fraction,
+        "decay_length": plan.norm.decay_scale * card.background.decay_length,
+        "third_muon_probability": plan.norm.third_muon,
+        "r_factor": plan.norm.r_factor,
+        "r_factor_sigma": plan.norm.r_factor_sigma,
+        "r_pool": plan.norm.r_pool,
+        "r_pool_sigma": plan.norm.r_pool_sigma,
     }
 
 
@@ -246,19 +252,6 @@ def _chunks(n: int, progress: Progress | None) -> Iterator[int]:
         yield min(CHUNK, n - start)
         if progress is not None:
             progress(min(start + CHUNK, n), n)
-
-
-def _background_meta(card: Card, norm: Normalisation, pairing: Pairing) -> dict[str, Any]:
-    return {
-        "pairing": pairing,
-        "background_fraction": card.background.fraction,
-        "decay_length": norm.decay_scale * card.background.decay_length,
-        "third_muon_probability": norm.third_muon,
-        "r_factor": norm.r_factor,
-        "r_factor_sigma": norm.r_factor_sigma,
-        "r_pool": norm.r_pool,
-        "r_pool_sigma": norm.r_pool_sigma,
-    }
 
 
 def _shuffled(parts: list[Candidates], rng: np.random.Generator) -> Candidates:
@@ -280,9 +273,7 @@ def _recorded_charm_rate(card: Card, rng: np.random.Generator, engine: Engine, n
     """Return recorded lepton pairs of open charm per proton on target, from `n` generated ones."""
     candidates = charm_candidates(card, engine.charm(card, n, rng), rng)
     rate = float(candidates.weight[triggered(card, candidates, rng)].sum())
-    if not rate > 0:
-        msg = f"card {card.name!r}: none of {n} pairs of open charm is recorded; widen [detector]"
-        raise PhysicsError(msg)
+    require(rate > 0, f"card {card.name!r}: none of {n} pairs of open charm is recorded; widen [detector]")
     return rate
 
 
@@ -312,9 +303,7 @@ def _charm_sample(
     """Return recorded pairs of open charm alone, `n_pairs` expected: a template of known normalisation."""
     pot = n_pairs / plan.rate
     parts, n = _recorded_charm(card, pot, rng, engine, progress=progress)
-    if not parts:
-        msg = f"charm: no pair was drawn for n = {n_pairs!r}; ask for more"
-        raise PhysicsError(msg)
+    require(parts, f"charm: no pair was drawn for n = {n_pairs!r}; ask for more")
     candidates = _shuffled(parts, rng)
     candidates.weight[:] = 1.0
     return candidates, {"N_POT": pot, "n_generated": n}

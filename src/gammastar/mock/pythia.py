@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.constants import M_PROTON
-from gammastar.core.errors import GammastarError, PhysicsError, UserError
+from gammastar.core.errors import GammastarError, PhysicsError, UserError, require
 from gammastar.core.records import BoolArray
 from gammastar.core.sampling import stream
 
@@ -74,8 +74,9 @@ def _module() -> Any:
     try:
         return importlib.import_module("pythia8mc")
     except ImportError as error:
-        msg = "engine 'pythia' needs pythia8mc: pip install 'gammastar[simulate]', or take engine 'toy'"
-        raise UserError(msg) from error
+        raise UserError(
+            "engine 'pythia' needs pythia8mc: pip install 'gammastar[simulate]', or take engine 'toy'"
+        ) from error
 
 
 def version() -> str:
@@ -90,8 +91,7 @@ def settings(
     """Return the settings of Pythia, without the seed."""
     for name, value, known in (("system", system, SYSTEMS), ("process", process, PROCESSES)):
         if value not in known:
-            msg = f"pythia: {name} = {value!r} is not one of {list(known)}"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"pythia: {name} = {value!r} is not one of {list(known)}")
     nuclear = system == "pPb" and process in SOFT
     target = "Beams:idB = 1000822080" if nuclear else "Beams:idB = 2212"
     particular = HEAVY_ION if nuclear else (UNCHECKED,)
@@ -108,11 +108,9 @@ def _initialised(lines: tuple[str, ...]) -> Any:
     pythia = _module().Pythia("", False)
     for line in (*lines, START):
         if not pythia.readString(line):
-            msg = f"pythia: the setting {line!r} is not known to this version"
-            raise UserError(msg)
+            raise UserError(f"pythia: the setting {line!r} is not known to this version")
     if not pythia.init():
-        msg = f"pythia: initialisation failed with {list(lines)}"
-        raise GammastarError(msg)
+        raise GammastarError(f"pythia: initialisation failed with {list(lines)}")
     return pythia
 
 
@@ -228,9 +226,7 @@ def generate(
     lines: tuple[str, ...], process: Process, n: int, seed: int, index: int = 0, *, ready: Any = None
 ) -> Arrays:
     """Generate one share of events and keep what the mock needs."""
-    if n <= 0:
-        msg = f"pythia: n = {n!r} events must be positive"
-        raise PhysicsError(msg)
+    require(n > 0, f"pythia: n = {n!r} events must be positive")
     pythia = _initialised(lines) if ready is None else ready
     pythia.rndm.init(int(stream(seed, "pythia", *lines, index).integers(1, HARDEST_SEED)))
     parts: list[Arrays] = []

@@ -14,9 +14,8 @@ from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.mock.blocks import simulate_events
-from gammastar.mock.candidates import with_energy
 from gammastar.mock.card import Card
-from gammastar.mock.ntuple import SimulatedEvents
+from gammastar.mock.ntuple import SimulatedEvents, with_energy
 from gammastar.mock.spectrometer import pair_kinematics
 
 
@@ -80,7 +79,12 @@ def fit_yields(
     fixed = dict(fixed or {})
     names = [name for name in templates if name not in fixed]
     shapes = {name: np.asarray(template, dtype=np.float64) for name, template in templates.items()}
-    _check_templates(observed, shapes)
+    for name, shape in shapes.items():
+        if shape.shape != observed.shape or not shape.sum() > 0:
+            raise PhysicsError(
+                f"fit_yields: template {name!r} has shape {shape.shape} and sum {shape.sum():g}; "
+                f"the spectrum has shape {observed.shape}"
+            )
     spread = {k: np.asarray(v, dtype=np.float64) for k, v in (variance or {}).items()}
     known = dict(constraints or {})
 
@@ -112,8 +116,9 @@ def fit_yields(
     minuit.migrad()
     minuit.hesse()
     if not minuit.valid:
-        msg = f"fit_yields: the templates {names} do not describe the spectrum (no valid minimum)"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"fit_yields: the templates {names} do not describe the spectrum (no valid minimum)"
+        )
     return YieldFit(
         factor=fixed | {name: float(minuit.values[name]) for name in names},
         error={name: float(minuit.errors[name]) for name in names},
@@ -121,16 +126,6 @@ def fit_yields(
         chi2=float(minuit.fval),
         ndof=len(observed) - len(names) + len(known),
     )
-
-
-def _check_templates(observed: FloatArray, shapes: Mapping[str, FloatArray]) -> None:
-    for name, shape in shapes.items():
-        if shape.shape != observed.shape or not shape.sum() > 0:
-            msg = (
-                f"fit_yields: template {name!r} has shape {shape.shape} and sum {shape.sum():g}; "
-                f"the spectrum has shape {observed.shape}"
-            )
-            raise PhysicsError(msg)
 
 
 def _opposite(events: SimulatedEvents, lepton: float) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]]:
@@ -225,8 +220,9 @@ def tune_card(
     """
     edges, counts = np.asarray(edges, dtype=np.float64), np.asarray(counts, dtype=np.float64)
     if len(edges) != len(counts) + 1 or not pot > 0:
-        msg = f"tune_card: {len(edges)} edges for {len(counts)} bins, pot = {pot!r}; one more edge, pot > 0"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"tune_card: {len(edges)} edges for {len(counts)} bins, pot = {pot!r}; one more edge, pot > 0"
+        )
     templates, variance = mass_templates(card, edges, pot, n=n, seed=seed)
     fit = fit_yields(counts, templates, variance=variance, constraints=constraints)
     modes = {}

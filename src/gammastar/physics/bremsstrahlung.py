@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.constants import ALPHA, M_PROTON
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import PhysicsError, require
 from gammastar.core.records import FloatArray
 from gammastar.physics.hadrons import FORM_FACTORS, FormFactor
 
@@ -64,13 +64,13 @@ class Bremsstrahlung:
     def __post_init__(self) -> None:
         low, high = self.z_range
         if not 0 < low < high < 1 or not self.pt_max > 0:
-            msg = (
+            raise PhysicsError(
                 f"bremsstrahlung {self.name!r}: window z = {self.z_range}, pT < {self.pt_max} is not physical"
             )
-            raise PhysicsError(msg)
         if self.off_shell is not None and not self.off_shell > 0:
-            msg = f"bremsstrahlung {self.name!r}: off_shell = {self.off_shell!r} GeV must be positive"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"bremsstrahlung {self.name!r}: off_shell = {self.off_shell!r} GeV must be positive"
+            )
 
     def describe(self) -> str:
         """Return the conventions in one line, to be printed beside the numbers."""
@@ -106,22 +106,20 @@ class Bremsstrahlung:
         worst = float(values.max(initial=0.0))
         closed = kinematic_limit(energy)
         if worst >= closed:
-            msg = (
+            raise PhysicsError(
                 f"bremsstrahlung {self.name!r}: {worst:g} GeV cannot be made by a beam of {energy:g} GeV on "
                 f"protons at rest: p p → p p A' is open below √s − 2 m_p = {closed:.3g} GeV"
             )
-            raise PhysicsError(msg)
         limit = self.largest_mass(energy)
         if worst > limit:
             low, high = self.z_range
             holds = f"up to {limit:.3g} GeV" if limit > 0 else "for no mass"
-            msg = (
+            raise PhysicsError(
                 f"bremsstrahlung {self.name!r}: {worst:g} GeV from a beam of {energy:g} GeV is beyond the "
                 f"approximation, which holds {holds} here: at an end of {low:g} < z < {high:g} the target "
                 f"takes more than {_TRANSFER:g} GeV. Leave such masses out, give a harder beam, or "
                 "narrow z_range with dataclasses.replace"
             )
-            raise PhysicsError(msg)
         return values
 
     def differential(
@@ -157,9 +155,7 @@ class Bremsstrahlung:
         self, mass: float, beam_energy: float, n: int, rng: np.random.Generator
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Draw dark photons with weights."""
-        if n < 1:
-            msg = f"bremsstrahlung: {n} particles asked for; give one or more"
-            raise PhysicsError(msg)
+        require(n >= 1, f"bremsstrahlung: {n} particles asked for; give one or more")
         z, pt2, jacobian = self._map(rng.uniform(size=n), rng.uniform(size=n), self.check(mass, beam_energy))
         weight = self.differential(z, pt2, mass, beam_energy) * jacobian / n
         energy = np.sqrt((z * beam_energy) ** 2 + pt2 + mass**2)
@@ -215,16 +211,16 @@ def kinematic_limit(beam_energy: float) -> float:
 
 def _energy(beam_energy: float) -> float:
     if not (np.isfinite(beam_energy) and beam_energy > M_PROTON):
-        msg = f"bremsstrahlung: beam energy {beam_energy!r} GeV must be finite and above the proton's mass"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"bremsstrahlung: beam energy {beam_energy!r} GeV must be finite and above the proton's mass"
+        )
     return float(beam_energy)
 
 
 def _masses(mass: npt.ArrayLike) -> FloatArray:
     values = np.asarray(mass, dtype=np.float64)
     if not (np.isfinite(values) & (values > 0)).all():
-        msg = f"bremsstrahlung: mass {values.min():g} GeV must be positive and finite"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"bremsstrahlung: mass {values.min():g} GeV must be positive and finite")
     return values
 
 
@@ -257,8 +253,7 @@ TITLES = {
 def preset(name: str) -> Bremsstrahlung:
     """Return a named preset: "qra_v2", "qra_v1", "na62", "fairship" or "fww_vmd"."""
     if name not in PRESETS:
-        msg = f"bremsstrahlung preset {name!r} is not known; there are {', '.join(PRESETS)}"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"bremsstrahlung preset {name!r} is not known; there are {', '.join(PRESETS)}")
     return PRESETS[name]
 
 
@@ -270,8 +265,9 @@ def band(central: Bremsstrahlung, factor: float = 2.0) -> tuple[Bremsstrahlung, 
     A factor of two about Λ = 1.5 GeV; the range is an assumption, not a measurement.
     """
     if central.off_shell is None:
-        msg = f"bremsstrahlung {central.name!r} has no off-shell form factor: it has no band of Λ"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"bremsstrahlung {central.name!r} has no off-shell form factor: it has no band of Λ"
+        )
     low, high = central.off_shell / factor, central.off_shell * factor
     return (
         replace(central, name=f"{central.name}, Λ = {low:g} GeV", off_shell=low),

@@ -4,50 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
+import numpy as np
 from pydantic import ConfigDict, TypeAdapter
 
-from gammastar.core.documents import filled_in, from_toml, name_of, sources_of, validated
-from gammastar.core.errors import InputFileError, PhysicsError, PortabilityError, SteeringError
+from gammastar.core.documents import filled_in, from_toml, name_of, sourced_card, sources_of, validated
+from gammastar.core.errors import InputFileError, PhysicsError, PortabilityError, SteeringError, require
 from gammastar.core.files import Pathlike
-from gammastar.core.records import Exposure
+from gammastar.core.pairs import Pairs, VertexPairs
+from gammastar.core.records import Exposure, FloatArray
 from gammastar.physics.geometry import Volume
-
-__all__ = [
-    "COLLISION",
-    "STRICT",
-    "Cuts",
-    "Detector",
-    "Magnet",
-    "Plane",
-    "Stand",
-    "Target",
-    "check",
-    "check_exposure",
-    "exposure_text",
-    "load_detector",
-    "target_factor",
-]
 
 DUMP = 1.0  # interaction lengths: nothing is seen out of a target as thick as this
 FLAGS = frozenset({"volume.spherical"})  # keys that are true or false
 Scaling: TypeAlias = Literal["per_interaction", "power"]
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=True)
-
-
-def check(condition: bool, message: str) -> None:
-    """Refuse a number that no detector has.
-
-    Parameters
-    ----------
-    message : str
-        What is wrong.
-    """
-    if not condition:
-        raise PhysicsError(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +46,9 @@ class Target:
 
     def __post_init__(self) -> None:
         for name in ("a", "z", "thickness"):
-            check(getattr(self, name) > 0, f"target.{name} = {getattr(self, name)!r} must be positive")
+            require(getattr(self, name) > 0, f"target.{name} = {getattr(self, name)!r} must be positive")
         place = self.position
-        check(all(map(math.isfinite, place)), f"target.position = {place!r} m must be finite")
+        require(all(map(math.isfinite, place)), f"target.position = {place!r} m must be finite")
 
     @property
     def interaction_probability(self) -> float:
@@ -95,21 +69,16 @@ def check_exposure(pot: float | None, luminosity: float | None, target: Target) 
         Protons on target.
     luminosity : float, optional
         [1/pb]
-
-    Raises
-    ------
-    PhysicsError
-        Also for protons without a target.
     """
     given = {name: value for name, value in (("pot", pot), ("luminosity", luminosity)) if value is not None}
-    check(
+    require(
         len(given) == 1,
         "give either pot, the protons on target, or luminosity [1/pb], the integrated one of a collider; "
         f"found {' and '.join(given) or 'none of them'}",
     )
     for name, value in given.items():
-        check(math.isfinite(value) and value > 0, f"{name} = {value!r} must be positive")
-    check(pot is None or target is not COLLISION, "target: protons on target need the target they hit")
+        require(math.isfinite(value) and value > 0, f"{name} = {value!r} must be positive")
+    require(pot is None or target is not COLLISION, "target: protons on target need the target they hit")
 
 
 def exposure_text(pot: float | None, luminosity: float | None) -> str:
@@ -178,11 +147,11 @@ class Plane:
     def __post_init__(self) -> None:
         for name in ("z", "x", "y"):
             value = getattr(self, name)
-            check(math.isfinite(value), f"plane {self.name!r}: {name} = {value!r} must be finite")
+            require(math.isfinite(value), f"plane {self.name!r}: {name} = {value!r} must be finite")
         for name in ("half_x", "half_y", "octagon", "r_max"):
             value = getattr(self, name)
-            check(value > 0, f"plane {self.name!r}: {name} = {value!r} must be positive")
-        check(
+            require(value > 0, f"plane {self.name!r}: {name} = {value!r} must be positive")
+        require(
             0 <= self.r_min < self.r_max,
             f"plane {self.name!r}: 0 <= r_min < r_max needed, got {self.r_min!r}, {self.r_max!r}",
         )
@@ -206,7 +175,7 @@ class Magnet:
     def __post_init__(self) -> None:
         for name in ("z", "kick"):
             value = getattr(self, name)
-            check(math.isfinite(value), f"magnet.{name} = {value!r} must be finite")
+            require(math.isfinite(value), f"magnet.{name} = {value!r} must be finite")
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,9 +198,9 @@ class Cuts:
     def __post_init__(self) -> None:
         for name in ("min_momentum", "min_energy_sum"):
             value = getattr(self, name)
-            check(0 <= value < math.inf, f"cuts.{name} = {value!r} GeV must be finite, not negative")
+            require(0 <= value < math.inf, f"cuts.{name} = {value!r} GeV must be finite, not negative")
         low, high = self.min_energy_sum, self.max_energy_sum
-        check(low < high, f"cuts: nothing lies between energy sums of {low!r} and {high!r} GeV")
+        require(low < high, f"cuts: nothing lies between energy sums of {low!r} and {high!r} GeV")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,26 +250,28 @@ class Detector:
 
     def __post_init__(self) -> None:
         energy = self.beam_energy
-        check(math.isfinite(energy) and energy > 0, f"beam_energy = {energy!r} must be positive")
+        require(math.isfinite(energy) and energy > 0, f"beam_energy = {energy!r} must be positive")
         check_exposure(self.pot, self.luminosity, self.target)
         for name in ("pot_sigma", "background", "background_sigma"):
             value = getattr(self, name)
-            check(value is None or 0 <= value < math.inf, f"{name} = {value!r} must be finite, not negative")
+            require(
+                value is None or 0 <= value < math.inf, f"{name} = {value!r} must be finite, not negative"
+            )
         softest = max(self.cuts.min_energy_sum, self.cuts.min_momentum)
-        check(
+        require(
             softest < self.beam_energy,
             f"cuts: leptons above {softest:g} GeV are asked of a beam of {self.beam_energy:g} GeV",
         )
         for state, value in self.efficiency.items():
-            check(state == state.lower(), f"efficiency.{state}: final states are in small letters")
-            check(0 <= value <= 1, f"efficiency.{state} = {value!r} must lie between 0 and 1")
-        check(len(self.efficiency) > 0, "efficiency: at least one final state is needed")
+            require(state == state.lower(), f"efficiency.{state}: final states are in small letters")
+            require(0 <= value <= 1, f"efficiency.{state} = {value!r} must lie between 0 and 1")
+        require(len(self.efficiency) > 0, "efficiency: at least one final state is needed")
         daughters = self.accept_on == "daughters"
-        check(
+        require(
             not daughters or self.volume.is_bounded,
             "volume: decays are drawn in it, so it must be finite when accept_on = 'daughters'",
         )
-        check(
+        require(
             daughters or not (self.planes or self.magnet or self.cuts != Cuts()),
             "planes, magnet and cuts act on leptons: accept_on = 'daughters' is needed",
         )
@@ -320,14 +291,14 @@ class Detector:
         """Refuse a volume around or before the target, and planes that no lepton reaches."""
         place, (first, last) = self.target.position, self.volume.z_range
         where = f"the target at ({', '.join(f'{value:g}' for value in place)}) m"
-        check(last > place[2], f"volume: ends at z = {last:g} m, before {where}; see also target.position")
-        check(
+        require(last > place[2], f"volume: ends at z = {last:g} m, before {where}; see also target.position")
+        require(
             self.target.thickness < DUMP or self.pot is None or not self.volume.holds(place),
             f"volume: holds {where}, a dump of {self.target.thickness:g} interaction lengths, in which "
             "nothing is seen; begin behind it or beside it (keys of volume), or correct target.position",
         )
         for plane in self.planes:
-            check(
+            require(
                 plane.z > first,
                 f"plane {plane.name!r}: z = {plane.z:g} m lies before the decay volume, which begins at "
                 f"{first:g} m: no lepton reaches it",
@@ -359,12 +330,6 @@ def _booleans(data: Any, key: str = "") -> Iterator[str]:
         yield key
 
 
-def _unsourced(data: Mapping[str, Any]) -> list[str]:
-    sources = sources_of(data)
-    keys = _numbers({name: value for name, value in data.items() if name != "sources"})
-    return [key for key in keys if not any(f"{key}.".startswith(f"{source}.") for source in sources)]
-
-
 _ADAPTER: TypeAdapter[Detector] = TypeAdapter(Detector)
 
 
@@ -375,30 +340,24 @@ def load_detector(path: Pathlike) -> Detector:
     ----------
     path : path
         TOML file; its keys are the attributes of `Detector`.
-
-    Raises
-    ------
-    InputFileError
-        If the file is missing or is not TOML.
-    SteeringError
-        If a key is unknown, missing or wrong, or a number has no source; the message names file and key.
     """
     path = Path(path)
     try:
         data = from_toml(path)
         name_of(data)
-        missing = _unsourced(data)
+        sources = sources_of(data)
+        keys = _numbers({name: value for name, value in data.items() if name != "sources"})
+        missing = [key for key in keys if not any(f"{key}.".startswith(f"{source}.") for source in sources)]
     except (OSError, ValueError) as error:
-        msg = f"{path}: the detector file cannot be read ({error})"
-        raise InputFileError(msg) from error
+        raise InputFileError(f"{path}: the detector file cannot be read ({error})") from error
     filled_in(data, f"{path}: ")
     if missing:
-        msg = f"{path}: no source for {missing}; name each key, or the table it is in, under [sources]"
-        raise SteeringError(msg)
+        raise SteeringError(
+            f"{path}: no source for {missing}; name each key, or the table it is in, under [sources]"
+        )
     true = next((key for key in _booleans(data) if key not in FLAGS), None)
     if true is not None:
-        msg = f"{path}: {true} is true or false, which is no number"
-        raise SteeringError(msg)
+        raise SteeringError(f"{path}: {true} is true or false, which is no number")
     return validated(_ADAPTER, data, path)
 
 
@@ -422,13 +381,6 @@ def target_factor(
     alpha, alpha_inelastic : float, optional
         Needed by "power", refused otherwise.
 
-    Raises
-    ------
-    PortabilityError
-        If the beam energies differ: no scaling carries a spectrum to another beam.
-    PhysicsError
-        If exponents are missing or given in vain.
-
     Notes
     -----
     factor = (1 − e^−t)/(1 − e^−L) × (A_detector/A_measured)^(α − α_inel), with the thicknesses t of the
@@ -437,19 +389,173 @@ def target_factor(
     (they add soft mesons, so the rate is an underestimate), and production sits at the target's position.
     """
     if not math.isclose(exposure.beam_energy, detector.beam_energy, rel_tol=1e-3):
-        msg = (
+        raise PortabilityError(
             f"spectrum measured at {exposure.beam_energy:g} GeV, detector {detector.name!r} stands at "
             f"{detector.beam_energy:g} GeV: use a spectrum of that beam, or a theory channel"
         )
-        raise PortabilityError(msg)
     ratio = detector.target.interaction_probability / -math.expm1(-exposure.thickness)
     if scaling == "per_interaction":
-        check(
+        require(
             alpha is None and alpha_inelastic is None,
             "target_factor: 'per_interaction' takes no exponents; choose scaling = 'power'",
         )
         return ratio
     if alpha is None or alpha_inelastic is None:
-        msg = "target_factor: scaling = 'power' needs alpha and alpha_inelastic"
-        raise PhysicsError(msg)
+        raise PhysicsError("target_factor: scaling = 'power' needs alpha and alpha_inelastic")
     return ratio * float((detector.target.a / exposure.target_a) ** (alpha - alpha_inelastic))
+
+
+COLUMNS = ("vertex_z", "vertex_distance", "vertex_impact", "angle", "cos_theta")
+"""Of the pairs that the displaced search needs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VertexTelescope:
+    """Planes behind a target that measure a pair's vertex; lengths along the beam from the interaction."""
+
+    name: str
+    planes: tuple[float, ...]  # Places of the planes [m], increasing
+    min_hits: int  # Planes behind the decay that must see each lepton
+    hit_efficiency: float  # Of a plane
+    # Largest distance from an interaction to the end of the target [m]; the search begins behind it
+    target_end: float
+    fiducial: tuple[float, float]  # Decays between these places are searched for [m]
+    # Standard deviation of the transverse place of a track at the interaction, at high momentum [m]
+    resolution: float
+    scattering: float  # The part of it that falls with the momentum, σ = a ⊕ b/p [m GeV]
+    # Standard deviations of the slopes of a track [rad], and of its momentum, relative
+    slope: float
+    momentum: float
+    sources: dict[str, str]
+
+    def __post_init__(self) -> None:
+        first, last = self.fiducial
+        _require(
+            len(self.planes) > 0 and all(np.diff((0.0, *self.planes)) > 0),
+            f"planes = {list(self.planes)} must be positive and increase",
+        )
+        _require(
+            1 <= self.min_hits <= len(self.planes),
+            f"min_hits = {self.min_hits} must lie between 1 and {len(self.planes)}, the number of planes",
+        )
+        _require(0 < self.hit_efficiency <= 1, f"hit_efficiency = {self.hit_efficiency:g} must lie in (0, 1]")
+        _require(
+            self.resolution > 0 and min(self.scattering, self.slope, self.momentum) >= 0,
+            f"resolution = {self.resolution:g} m must be positive; scattering = {self.scattering:g} m GeV, "
+            f"slope = {self.slope:g} rad and momentum = {self.momentum:g} must not be negative",
+        )
+        _require(
+            0 <= self.target_end <= first,
+            f"fiducial = {list(self.fiducial)} m begins inside the target, which ends at target_end = "
+            f"{self.target_end:g} m: secondary interactions are no background that the pairs' tails tell of",
+        )
+        end = self.planes[-self.min_hits]
+        _require(
+            first < last <= end,
+            f"fiducial = {list(self.fiducial)} m must increase and end before {end:g} m, behind which fewer "
+            f"than min_hits = {self.min_hits} planes are left",
+        )
+
+    def efficiency_steps(self) -> tuple[FloatArray, FloatArray]:
+        """Return the efficiency for pairs over that of pairs from the interaction, constant between planes.
+
+        Notes
+        -----
+        Both leptons need `min_hits` of the planes behind the decay, each seen with `hit_efficiency`. That a
+        lepton misses a plane at its edge or in its hole is not in here.
+        """
+        planes = np.array(self.planes)
+        left = np.arange(len(planes), self.min_hits - 1, -1)
+        from scipy.stats import binom
+
+        track = binom.sf(self.min_hits - 1, left, self.hit_efficiency)
+        return np.r_[0.0, planes[: len(left)]], np.asarray((track / track[0]) ** 2)
+
+
+def _require(condition: bool, text: str) -> None:
+    require(condition, f"vertex telescope: {text}")
+
+
+def load_telescope(path: Path) -> VertexTelescope:
+    """Read the card of a vertex telescope: TOML with its attributes, each with a source."""
+    return sourced_card(VertexTelescope, path, "vertex telescope")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Errors:
+    """Standard deviations of pairs [m]: of the vertex along the beam, of distance and impact there."""
+
+    z: FloatArray
+    distance: FloatArray
+    impact: FloatArray
+
+
+def _errors(telescope: VertexTelescope, pairs: Pairs, z: FloatArray, lepton_mass: float) -> _Errors:
+    """Return what the telescope resolves of pairs that decay at z.
+
+    Notes
+    -----
+    Two tracks whose slopes differ by α meet at z = −Δ·α̂/α, with Δ their distance at z = 0: σ_z² =
+    (σ₁² + σ₂²)/α² with σ_i² = a² + (b/p_i)². The distance at the vertex adds z σ_slope of both tracks, the
+    impact z α p₁p₂/(p₁ + p₂)² of both relative momenta, so that cuts on the pulls of both keep the same share
+    of pairs wherever these decay; of the impact 4 % more at 4 cm: momenta widen one projection only. The
+    momenta follow from E₁ − E₂ = |P| √(1 − 4m²/M²) cos θ.
+    """
+    angle = np.maximum(pairs.columns["angle"], 1e-12)
+    momentum = np.sqrt(np.maximum(pairs.energy**2 - pairs.mass**2, 0.0))
+    velocity = np.sqrt(np.maximum(1.0 - (2.0 * lepton_mass / pairs.mass) ** 2, 0.0))
+    half = 0.5 * momentum * velocity * pairs.columns["cos_theta"]
+    legs = [
+        np.sqrt(np.maximum(e**2 - lepton_mass**2, 1e-12))
+        for e in (0.5 * pairs.energy + half, 0.5 * pairs.energy - half)
+    ]
+    square = [telescope.resolution**2 + (telescope.scattering / p) ** 2 for p in legs]
+    total = legs[0] + legs[1]
+    mean = (legs[0] ** 2 * square[0] + legs[1] ** 2 * square[1]) / total**2
+    lever = z * angle * legs[0] * legs[1] / total**2
+    return _Errors(
+        z=np.sqrt(square[0] + square[1]) / angle,
+        distance=np.sqrt(square[0] + square[1] + 2.0 * (telescope.slope * z) ** 2),
+        impact=np.sqrt(mean + 2.0 * (telescope.momentum * lever) ** 2),
+    )
+
+
+def measured_vertices(
+    pairs: Pairs,
+    weight: FloatArray,
+    telescope: VertexTelescope,
+    *,
+    lepton_mass: float,
+    unit: float,
+    most: tuple[float, float] = (np.inf, np.inf),
+) -> VertexPairs:
+    """Return selected pairs as the displaced search takes them."""
+    _require(unit > 0, f"unit = {unit:g} must be positive, metres per unit of the vertex columns")
+    missing = [name for name in COLUMNS if name not in pairs.columns]
+    _require(
+        not missing,
+        f"the pairs have no column {', '.join(missing)}; they have {', '.join(pairs.columns) or 'none'}. "
+        "[select] vertex makes them from two lepton columns",
+    )
+    z, distance, impact = (unit * pairs.columns[name] for name in COLUMNS[:3])
+    use = np.isfinite(z) & np.isfinite(distance) & (weight != 0)
+    z = np.where(use, z, 0.0)
+    error = _errors(telescope, pairs, z, lepton_mass)
+    use &= (distance <= most[0] * error.distance) & (impact <= most[1] * error.impact) & (pairs.weight == 1)
+    pz = np.sqrt(np.maximum(pairs.energy**2 - pairs.mass**2 - pairs.pt**2, 0.0))
+    return VertexPairs(pairs.mass, pz, z, error.z, weight, ~pairs.os, use)
+
+
+def simulated_vertices(
+    rows: FloatArray, telescope: VertexTelescope, share: float, **options: Any
+) -> VertexPairs | None:
+    """Return simulated pairs that are in the data and no virtual photons, e.g. of open charm."""
+    mass, pt, energy, *columns, weight, _ = rows
+    if not len(weight):
+        return None
+    one = np.ones(len(weight))
+    named = dict(zip(COLUMNS, columns, strict=True))
+    pairs = Pairs(mass, pt, energy, np.zeros(len(one), np.int8), one, np.arange(len(one)), named)
+    found = measured_vertices(pairs, weight, telescope, **options)
+    rest = replace(found, weight=(1.0 - share) * found.weight, good=np.zeros(len(one), bool))
+    return VertexPairs.concatenate([replace(found, weight=share * found.weight), rest])

@@ -16,33 +16,11 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 import numpy as np
 from pydantic import ConfigDict, Field
 
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import PhysicsError, require
 from gammastar.core.records import FloatArray
-
-__all__ = [
-    "Box",
-    "Cone",
-    "Cylinder",
-    "Frustum",
-    "Geometry",
-    "Interval",
-    "Volume",
-    "ball",
-    "cut",
-    "forward_cone",
-    "half_space",
-    "infinite_cylinder",
-    "meet",
-    "slab",
-]
 
 _FROZEN = ConfigDict(extra="forbid", allow_inf_nan=True)
 Interval: TypeAlias = tuple[FloatArray, FloatArray]
-
-
-def _check(condition: bool, message: str) -> None:
-    if not condition:
-        raise PhysicsError(message)
 
 
 class Geometry(ABC):
@@ -122,20 +100,17 @@ class Geometry(ABC):
         NDArray, shape (n, 2) [m]
             Path lengths from `origin` to entry and exit; entry is 0 for an origin inside, exit is inf
             where the volume is open; nan in both columns for a miss.
-
-        Raises
-        ------
-        PhysicsError
-            If shapes differ, a direction has no length, or a line crosses a hollow volume in two pieces.
         """
         origin, direction = np.asarray(origin, dtype=np.float64), np.asarray(direction, dtype=np.float64)
         if origin.ndim != 2 or origin.shape[1] != 3 or origin.shape != direction.shape:
-            msg = f"chord: origin {origin.shape} and direction {direction.shape} must both have shape (n, 3)"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"chord: origin {origin.shape} and direction {direction.shape} must both have shape (n, 3)"
+            )
         norm = np.linalg.norm(direction, axis=1, keepdims=True)
         if not (np.isfinite(origin).all() and np.isfinite(norm).all() and (norm > 0).all()):
-            msg = "chord: origins must be finite and directions must have a finite, non-zero length"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                "chord: origins must be finite and directions must have a finite, non-zero length"
+            )
         low, high = self._interval(origin, direction / norm)
         low = np.maximum(low, 0.0)
         return np.where((low < high)[:, None], np.stack([low, high], axis=1), np.nan)
@@ -170,15 +145,15 @@ class Cone(Geometry):
     __pydantic_config__: ClassVar[ConfigDict] = _FROZEN
 
     def __post_init__(self) -> None:
-        _check(
+        require(
             0 <= self.theta_min < self.theta_max < math.pi / 2,
             f"Cone: 0 <= theta_min < theta_max < pi/2 needed, got {self.theta_min!r}, {self.theta_max!r}",
         )
-        _check(
+        require(
             self.z_min < self.z_max and math.isfinite(self.z_min) and math.isfinite(self.apex),
             f"Cone: finite z_min below z_max needed, got {self.z_min!r}, {self.z_max!r}",
         )
-        _check(not self.spherical or self.z_min >= 0, f"Cone: distance z_min = {self.z_min!r} is negative")
+        require(not self.spherical or self.z_min >= 0, f"Cone: distance z_min = {self.z_min!r} is negative")
 
     @property
     def is_bounded(self) -> bool:
@@ -244,10 +219,10 @@ class Frustum(Geometry):
 
     def __post_init__(self) -> None:
         finite = all(math.isfinite(value) for value in (self.z0, self.z1, self.x, self.y))
-        _check(finite and self.z0 < self.z1, f"Frustum: z0 = {self.z0!r} must lie before z1 = {self.z1!r}")
+        require(finite and self.z0 < self.z1, f"Frustum: z0 = {self.z0!r} must lie before z1 = {self.z1!r}")
         for name in ("half_x0", "half_y0", "half_x1", "half_y1"):
             value = getattr(self, name)
-            _check(math.isfinite(value) and value > 0, f"Frustum.{name} = {value!r} must be positive")
+            require(math.isfinite(value) and value > 0, f"Frustum.{name} = {value!r} must be positive")
 
     @property
     def z_range(self) -> tuple[float, float]:
@@ -305,13 +280,13 @@ class Box(Geometry):
 
     def __post_init__(self) -> None:
         finite = all(math.isfinite(value) for value in (self.z0, self.z1, self.x, self.y))
-        _check(finite and self.z0 < self.z1, f"Box: z0 = {self.z0!r} must lie before z1 = {self.z1!r}")
+        require(finite and self.z0 < self.z1, f"Box: z0 = {self.z0!r} must lie before z1 = {self.z1!r}")
         for name in ("half_x", "half_y"):
             value = getattr(self, name)
-            _check(math.isfinite(value) and value > 0, f"Box.{name} = {value!r} m must be positive")
+            require(math.isfinite(value) and value > 0, f"Box.{name} = {value!r} m must be positive")
         for name in ("angle_x", "angle_y"):
             value = getattr(self, name)
-            _check(abs(value) < math.pi / 2, f"Box.{name} = {value!r} rad must lie between -π/2 and π/2")
+            require(abs(value) < math.pi / 2, f"Box.{name} = {value!r} rad must lie between -π/2 and π/2")
 
     def _frame(self) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return unit vectors along the horizontal edge, the other edge and the axis."""
@@ -369,9 +344,9 @@ class Cylinder(Geometry):
     __pydantic_config__: ClassVar[ConfigDict] = _FROZEN
 
     def __post_init__(self) -> None:
-        _check(self.radius > 0, f"Cylinder.radius = {self.radius!r} must be positive")
+        require(self.radius > 0, f"Cylinder.radius = {self.radius!r} must be positive")
         finite = all(math.isfinite(value) for value in (self.z0, self.z1, self.x, self.y))
-        _check(finite and self.z0 < self.z1, f"Cylinder: z0 = {self.z0!r} must lie before z1 = {self.z1!r}")
+        require(finite and self.z0 < self.z1, f"Cylinder: z0 = {self.z0!r} must lie before z1 = {self.z1!r}")
 
     @property
     def z_range(self) -> tuple[float, float]:
@@ -396,15 +371,7 @@ Volume: TypeAlias = Annotated[Cone | Frustum | Box | Cylinder, Field(discriminat
 
 
 def half_space(distance: FloatArray, speed: FloatArray) -> Interval:
-    """Where distance + t speed >= 0.
-
-    Parameters
-    ----------
-    distance : NDArray, shape (n,) [m]
-        From the boundary at the start.
-    speed : NDArray, shape (n,)
-        Change of the distance per metre of flight.
-    """
+    """Where distance + t speed >= 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         crossing = -distance / speed
     low = np.where(speed > 0, crossing, np.where((speed == 0) & (distance < 0), np.inf, -np.inf))
@@ -412,28 +379,13 @@ def half_space(distance: FloatArray, speed: FloatArray) -> Interval:
 
 
 def meet(pieces: Iterable[Interval]) -> Interval:
-    """Intersection.
-
-    Parameters
-    ----------
-    pieces : iterable of (low, high)
-        Intervals along the ray [m].
-    """
+    """Intersection."""
     lows, highs = zip(*pieces, strict=True)
     return np.max(lows, axis=0), np.min(highs, axis=0)
 
 
 def infinite_cylinder(offset: FloatArray, unit: FloatArray, radius: float) -> Interval:
-    """Inside a cylinder along z; `offset` (n, 2) is measured from its axis.
-
-    Parameters
-    ----------
-    offset : NDArray, shape (n, 2) [m]
-        From its axis.
-    unit : NDArray, shape (n, 3)
-        Their directions, of length one.
-    radius : float [m]
-    """
+    """Inside a cylinder along z; `offset` (n, 2) is measured from its axis [m]."""
     a = np.sum(unit[:, :2] ** 2, axis=1)
     c = np.sum(offset**2, axis=1) - radius**2
     discriminant, low, high = _roots(a, np.sum(offset * unit[:, :2], axis=1), c)
@@ -459,13 +411,6 @@ def slab(position: FloatArray, speed: FloatArray, low: float, high: float) -> li
     """Where a coordinate that changes with `speed` lies between two values, as pieces to meet.
 
     `high` may be infinite.
-
-    Parameters
-    ----------
-    position : NDArray, shape (n,) [m]
-    speed : NDArray, shape (n,)
-        Change of the coordinate per metre of flight.
-    low, high : float [m]
     """
     pieces = [half_space(position - low, speed)]
     if math.isfinite(high):
@@ -474,16 +419,7 @@ def slab(position: FloatArray, speed: FloatArray, low: float, high: float) -> li
 
 
 def ball(origin: FloatArray, unit: FloatArray, radius: float) -> Interval:
-    """Inside a ball centred at zero.
-
-    Parameters
-    ----------
-    origin : NDArray, shape (n, 3)
-        Where the rays start [m].
-    unit : NDArray, shape (n, 3)
-        Their directions, of length one.
-    radius : float [m]
-    """
+    """Inside a ball centred at zero."""
     b = np.sum(origin * unit, axis=1)
     discriminant, low, high = _roots(np.ones_like(b), b, np.sum(origin**2, axis=1) - radius**2)
     miss = discriminant <= 0
@@ -491,17 +427,7 @@ def ball(origin: FloatArray, unit: FloatArray, radius: float) -> Interval:
 
 
 def forward_cone(origin: FloatArray, unit: FloatArray, theta: float) -> Interval:
-    """Inside the solid forward cone with its apex at zero and half-opening `theta` < π/2.
-
-    Parameters
-    ----------
-    origin : NDArray, shape (n, 3)
-        Where the rays start [m].
-    unit : NDArray, shape (n, 3)
-        Their directions, of length one.
-    theta : float [rad]
-        Half-opening.
-    """
+    """Inside the solid forward cone with its apex at zero and half-opening `theta` < π/2."""
     k = math.tan(theta) ** 2
     x, u = origin, unit
     # f(t) = x² + y² − k z² = a t² + 2 b t + c is negative inside the double cone.
@@ -525,27 +451,14 @@ def forward_cone(origin: FloatArray, unit: FloatArray, theta: float) -> Interval
 
 
 def cut(low: FloatArray, high: FloatArray, cut_low: FloatArray, cut_high: FloatArray) -> Interval:
-    """Remove one interval from another; two remaining pieces are refused.
-
-    Parameters
-    ----------
-    low : NDArray, shape (n,)
-        Begin of the interval.
-    high : NDArray, shape (n,)
-        Its end.
-    cut_low : NDArray, shape (n,)
-        Begin of what is removed.
-    cut_high : NDArray, shape (n,)
-        Its end.
-    """
+    """Remove one interval from another; two remaining pieces are refused."""
     hits = (cut_low < cut_high) & (cut_low < high) & (cut_high > low) & (low < high)
     before, after = hits & (cut_low > low), hits & (cut_high < high)
     if (before & after).any():
-        msg = (
+        raise PhysicsError(
             f"Cone: {int((before & after).sum())} line(s) cross the hole and re-enter the shell; "
             "divide the volume along z, or move z_min away from the production points"
         )
-        raise PhysicsError(msg)
     gone = hits & ~before & ~after
     new_high = np.where(before, cut_low, high)
     return np.where(gone, np.inf, np.where(after, cut_high, low)), np.where(gone, -np.inf, new_high)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ import numpy.typing as npt
 from scipy.integrate import quad
 
 from gammastar.core.constants import M_MU, M_PI0, M_PI_CHARGED, mass, width
-from gammastar.core.errors import InputFileError, PhysicsError
+from gammastar.core.errors import InputFileError, PhysicsError, require
+from gammastar.core.files import read_columns
 from gammastar.core.records import FloatArray
 from gammastar.physics.qed import lepton_factor, pseudoscalar_dalitz, vector_dalitz
 
@@ -33,11 +33,10 @@ ComplexArray: TypeAlias = npt.NDArray[np.complex128]
 def _pole2(q2: npt.ArrayLike, inverse_lambda2: float) -> FloatArray:
     scaled = np.asarray(q2, dtype=np.float64) * inverse_lambda2
     if bool(np.any(scaled >= 1.0)):
-        msg = (
+        raise PhysicsError(
             f"pole form factor: q² = {float(np.max(scaled)) / inverse_lambda2:.6g} GeV² reaches the pole at "
             f"{1.0 / inverse_lambda2:.6g} GeV²; the form holds below it only"
         )
-        raise PhysicsError(msg)
     return np.asarray((1.0 - scaled) ** -2, dtype=np.float64)
 
 
@@ -133,11 +132,11 @@ class TabulatedFormFactor:
 
     def __post_init__(self) -> None:
         if self.mass.ndim != 1 or not self.mass.shape == self.f1.shape == self.f2.shape:
-            msg = f"form factor {self.name!r}: mass, F1 and F2 must be equally long columns"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"form factor {self.name!r}: mass, F1 and F2 must be equally long columns")
         if len(self.mass) < 2 or (np.diff(self.mass) <= 0).any():
-            msg = f"form factor {self.name!r}: masses must increase strictly, two or more of them"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"form factor {self.name!r}: masses must increase strictly, two or more of them"
+            )
 
     @classmethod
     def read(cls, path: Path) -> TabulatedFormFactor:
@@ -154,19 +153,12 @@ class TabulatedFormFactor:
                 if line and not line.startswith("#")
             ]
         except OSError as error:
-            msg = f"{path}: the table of form factors cannot be read ({error.strerror})"
-            raise InputFileError(msg) from error
+            raise InputFileError(
+                f"{path}: the table of form factors cannot be read ({error.strerror})"
+            ) from error
         if lines and lines[0].count("(") == 2:
             return cls._complex_columns(path, lines)
-        rows = csv.DictReader(lines)
-        if rows.fieldnames is None or list(rows.fieldnames) != wanted:
-            msg = f"{path}: columns {rows.fieldnames} found, {','.join(wanted)!r} expected"
-            raise InputFileError(msg)
-        try:
-            table = np.array([[float(row[name]) for name in wanted] for row in rows])
-        except (TypeError, ValueError) as error:
-            msg = f"{path}: an entry of the table is not a number ({error})"
-            raise InputFileError(msg) from error
+        table = read_columns(path, wanted)
         return cls(path.stem, table[:, 0], table[:, 1] + 1j * table[:, 2], table[:, 3] + 1j * table[:, 4])
 
     @classmethod
@@ -174,22 +166,23 @@ class TabulatedFormFactor:
         try:
             table = np.array([[complex(word.replace("+-", "-")) for word in line.split()] for line in lines])
         except ValueError as error:
-            msg = f"{path}: three columns, mass and complex F1 and F2, expected ({error})"
-            raise InputFileError(msg) from error
+            raise InputFileError(
+                f"{path}: three columns, mass and complex F1 and F2, expected ({error})"
+            ) from error
         if table.ndim != 2 or table.shape[1] != 3:
-            msg = f"{path}: three columns, mass and complex F1 and F2, expected; found shape {table.shape}"
-            raise InputFileError(msg)
+            raise InputFileError(
+                f"{path}: three columns, mass and complex F1 and F2, expected; found shape {table.shape}"
+            )
         return cls(path.stem, table[:, 0].real, table[:, 1], table[:, 2])
 
     def __call__(self, mass: npt.ArrayLike) -> tuple[ComplexArray, ComplexArray]:
         """Return (F1, F2); a mass outside the table is an error."""
         values = np.asarray(mass, dtype=np.float64)
         if ((values < self.mass[0]) | (values > self.mass[-1])).any():
-            msg = (
+            raise PhysicsError(
                 f"form factor {self.name!r} is tabulated from {self.mass[0]:g} to {self.mass[-1]:g} GeV; "
                 f"asked for {values.min():g} to {values.max():g} GeV"
             )
-            raise PhysicsError(msg)
         found = [
             np.interp(values, self.mass, part)
             for part in (self.f1.real, self.f1.imag, self.f2.real, self.f2.imag)
@@ -216,10 +209,7 @@ FORM_FACTORS: dict[str, FormFactor] = {
     ),
     # With one mass for the rho and the omega of each level, as P. deNiverville et al., arXiv:1609.01770.
     "vmd-degenerate": PoleFormFactor(
-        "vmd-degenerate",
-        _COUPLINGS,
-        (0.77, 1.25, 1.45, 0.77, 1.25, 1.45),
-        (0.15, 0.3, 0.5, 0.0085, 0.3, 0.5),
+        "vmd-degenerate", _COUPLINGS, (0.77, 1.25, 1.45, 0.77, 1.25, 1.45), (0.15, 0.3, 0.5, 0.0085, 0.3, 0.5)
     ),
     "dipole": DipolePenalty("dipole"),
 }
@@ -228,8 +218,7 @@ FORM_FACTORS: dict[str, FormFactor] = {
 def form_factor(name: str) -> FormFactor:
     """Return a built-in form factor: "pointlike", "vmd", "vmd-degenerate" or "dipole"."""
     if name not in FORM_FACTORS:
-        msg = f"form factor {name!r} is not known; there are {', '.join(sorted(FORM_FACTORS))}"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"form factor {name!r} is not known; there are {', '.join(sorted(FORM_FACTORS))}")
     return FORM_FACTORS[name]
 
 
@@ -301,9 +290,7 @@ def rho_mass_density(m: npt.ArrayLike, temperature: float, *, m_lepton: float = 
     Two-pion phase space, P-wave width, photon propagator and lepton threshold times (mT)^{3/2} e^{−m/T}, the
     form of the NA60 and ALICE low-mass dimuon analyses (e.g. NA60, Phys. Lett. B 677 (2009) 260).
     """
-    if not temperature > 0:
-        msg = f"rho_mass_density: temperature = {temperature!r} GeV must be positive"
-        raise PhysicsError(msg)
+    require(temperature > 0, f"rho_mass_density: temperature = {temperature!r} GeV must be positive")
     m = np.asarray(m, dtype=np.float64)
     inside = m <= RHO_MASS_MAX
     shape = _rho_shape(m, temperature, m_lepton) / _rho_norm(temperature, m_lepton)

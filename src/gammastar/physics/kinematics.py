@@ -21,11 +21,10 @@ def momentum_in_rest_frame(parent_mass: npt.ArrayLike, m1: npt.ArrayLike, m2: np
     if bool(np.any(parent < total * (1.0 - 1e-9))):
         gap = np.broadcast_to(parent - total, np.broadcast_shapes(parent.shape, total.shape)).ravel()
         worst = int(np.argmin(gap))
-        msg = (
+        raise PhysicsError(
             f"two-body decay {worst}: the parent is lighter than its daughters by {-gap[worst]:.6g} GeV; "
             "draw masses inside the phase space"
         )
-        raise PhysicsError(msg)
     square = (parent**2 - total**2) * (parent**2 - (a - b) ** 2)
     return np.asarray(np.sqrt(np.clip(square, 0.0, None)) / (2.0 * parent), dtype=np.float64)
 
@@ -137,8 +136,7 @@ class Vertices:
 def _points(name: str, array: npt.ArrayLike) -> FloatArray:
     values = np.asarray(array, dtype=np.float64)
     if values.ndim != 2 or values.shape[1] != 3:
-        msg = f"vertex: {name} has shape {values.shape}, expected (n, 3)"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"vertex: {name} has shape {values.shape}, expected (n, 3)")
     return values
 
 

@@ -35,11 +35,10 @@ def pair_factor(mass: npt.ArrayLike, m_chi: float, m_lepton: float) -> FloatArra
     """
     m = np.asarray(mass, dtype=np.float64)
     if not bool(np.all(m > 2 * m_lepton)):
-        msg = (
+        raise PhysicsError(
             f"pair_factor: mass {float(np.min(m)):.6g} GeV is not above the threshold {2 * m_lepton:.6g} GeV "
             "of the measured leptons; add a theory channel for lighter virtual photons"
         )
-        raise PhysicsError(msg)
     return lepton_factor(m**2, m_chi) / lepton_factor(m**2, m_lepton)
 
 
@@ -53,8 +52,7 @@ def bin_factors(edges: npt.ArrayLike, m_chi: npt.ArrayLike, m_lepton: float) -> 
     """
     edges = np.asarray(edges, dtype=np.float64)
     if edges.ndim != 1 or len(edges) < 2 or not (np.diff(edges) > 0).all():
-        msg = f"bin_factors: edges of shape {edges.shape} must increase"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"bin_factors: edges of shape {edges.shape} must increase")
     chi = np.atleast_1d(np.asarray(m_chi, dtype=np.float64))[:, None, None]
     low, high = np.maximum(edges[:-1], 2 * m_lepton), edges[1:]
     width = np.clip(high - low, 0.0, None)
@@ -91,8 +89,7 @@ def from_dark_photons(
     """
     chi = np.atleast_1d(np.asarray(m_chi, dtype=np.float64))
     if not (chi > 0).all() or not mass_max > 0:
-        msg = f"from_dark_photons: masses {chi.min():g} and {mass_max:g} GeV must be positive"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"from_dark_photons: masses {chi.min():g} and {mass_max:g} GeV must be positive")
     x, weights = np.polynomial.legendre.leggauss(8)
     u = ((np.arange(panels)[:, None] + 0.5 * (x + 1)) / panels).ravel()
     w = np.tile(0.5 * weights / panels, panels)
@@ -150,8 +147,7 @@ _CM2_PER_MB = 1e-27
 def _positive(**values: float) -> None:
     for name, value in values.items():
         if not 0 < value < LARGEST:
-            msg = f"{name} = {value!r} must be positive and below {LARGEST:g}"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"{name} = {value!r} must be positive and below {LARGEST:g}")
 
 
 def largest_recoil(energy: npt.ArrayLike, m_chi: float) -> FloatArray:
@@ -164,8 +160,9 @@ def largest_recoil(energy: npt.ArrayLike, m_chi: float) -> FloatArray:
     e = np.asarray(energy, dtype=np.float64)
     if not (np.isfinite(m_chi) and m_chi >= 0 and np.isfinite(e).all() and (e >= m_chi * (1 - 1e-9)).all()):
         low = float(e.min()) if e.size else np.nan
-        msg = f"recoils: energies from {low:g} GeV of a particle of {m_chi:g} GeV: none may be below its mass"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"recoils: energies from {low:g} GeV of a particle of {m_chi:g} GeV: none may be below its mass"
+        )
     p2 = np.clip(e**2 - m_chi**2, 0.0, None)
     return np.asarray(2 * M_E * p2 / (m_chi**2 + 2 * e * M_E + M_E**2), dtype=np.float64)
 
@@ -196,8 +193,7 @@ def recoil_cross_section(
 def _window(t_min: float, t_max: float | None) -> None:
     _positive(t_min=t_min)
     if t_max is not None and not (np.isfinite(t_max) and t_max > t_min):
-        msg = f"t_max = {t_max!r} GeV must be finite and above t_min = {t_min!r} GeV"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"t_max = {t_max!r} GeV must be finite and above t_min = {t_min!r} GeV")
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,8 +321,9 @@ class MillichargeDetector:
         _positive(beam_energy=self.beam_energy, efficiency=self.efficiency)
         check_exposure(self.pot, self.luminosity, self.target)
         if self.front.z <= self.target.position[2]:
-            msg = f"front.z = {self.front.z:g} m must lie behind the target at {self.target.position[2]:g} m"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"front.z = {self.front.z:g} m must lie behind the target at {self.target.position[2]:g} m"
+            )
 
     @property
     def exposure(self) -> float:
@@ -355,11 +352,9 @@ def load_millicharge_detector(path: Pathlike) -> MillichargeDetector:
         name_of(data)
         sources = sources_of(data)
     except (OSError, ValueError) as error:
-        msg = f"{path}: the detector file cannot be read ({error})"
-        raise InputFileError(msg) from error
+        raise InputFileError(f"{path}: the detector file cannot be read ({error})") from error
     words = {"name", "source", "sources", "illustrative"}
     missing = sorted(set(data) - words - set(sources))
     if missing:
-        msg = f"{path}: no source for {missing}; name each key or table under [sources]"
-        raise SteeringError(msg)
+        raise SteeringError(f"{path}: no source for {missing}; name each key or table under [sources]")
     return validated(_ADAPTER, data, path)

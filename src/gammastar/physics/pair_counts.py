@@ -192,12 +192,6 @@ class Fitted:
     goodness: tuple[float, float, float]
 
 
-def _start(n_axes: int) -> tuple[FloatArray, FloatArray]:
-    """Return the centres of the priors of the hyperparameters, and their standard deviations."""
-    kinds = [0, 1, *[2] * (n_axes - 1), 3]
-    return np.log([CENTRE[k] for k in kinds]), np.array([SPREAD[k] for k in kinds])
-
-
 def hyperparameters(counts: Counts, prior: Prior) -> FloatArray:
     """Return the amplitudes and the length of largest marginal likelihood, with priors of their own.
 
@@ -206,7 +200,8 @@ def hyperparameters(counts: Counts, prior: Prior) -> FloatArray:
     About a first fit the counts are linear in the field and normal with the covariance of their expectation
     (penalised quasi-likelihood; Breslow and Clayton, J. Am. Stat. Assoc. 88 (1993) 9).
     """
-    centre, spread = _start(len(prior.shape))
+    kinds = [0, 1, *[2] * (len(prior.shape) - 1), 3]
+    centre, spread = np.log([CENTRE[k] for k in kinds]), np.array([SPREAD[k] for k in kinds])
     hyper, lines, point = centre, prior.line_basis, None
     for _ in range(ROUNDS):
         model = _Field(prior, prior.basis(hyper), lines)

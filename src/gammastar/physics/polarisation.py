@@ -51,11 +51,10 @@ class SpinState:
 
     def __post_init__(self) -> None:
         if not 0 <= self.longitudinal <= 1 or self.frame not in FRAMES:
-            msg = (
+            raise PhysicsError(
                 f"spin state: longitudinal = {self.longitudinal!r} must lie between 0 and 1, and frame = "
                 f"{self.frame!r} be one of {', '.join(FRAMES)}"
             )
-            raise PhysicsError(msg)
 
     def weight(
         self, photon: FloatArray, mass: float, fermion: FloatArray, m_fermion: float, beam_energy: float
@@ -126,8 +125,7 @@ def lambda_theta(longitudinal: npt.ArrayLike, mass: npt.ArrayLike, m_fermion: fl
     """
     f, m = np.asarray(longitudinal, dtype=np.float64), np.asarray(mass, dtype=np.float64)
     if not ((f >= 0) & (f <= 1)).all():
-        msg = f"longitudinal fraction {f.min():g} to {f.max():g} must lie between 0 and 1"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"longitudinal fraction {f.min():g} to {f.max():g} must lie between 0 and 1")
     _check_threshold(m, m_fermion)
     r = np.square(2 * m_fermion / m)
     return np.asarray((1 - r) * (1 - 3 * f) / ((1 + r) + f * (1 - r)), dtype=np.float64)
@@ -143,11 +141,10 @@ def longitudinal_fraction(lambda_: npt.ArrayLike, mass: npt.ArrayLike, m_fermion
     r = np.square(2 * m_fermion / m)
     f = (1 - r - value * (1 + r)) / ((1 - r) * (3 + value))
     if not ((f >= -1e-9) & (f <= 1 + 1e-9)).all():
-        msg = (
+        raise PhysicsError(
             f"λ = {value.min():g} to {value.max():g} cannot come from a vector of this mass: "
             f"allowed are {float(np.max(r - 1)):g} to {float(np.min((1 - r) / (1 + r))):g}"
         )
-        raise PhysicsError(msg)
     return np.asarray(np.clip(f, 0.0, 1.0), dtype=np.float64)
 
 
@@ -160,8 +157,7 @@ def cosine(lambda_: npt.ArrayLike, uniform: npt.ArrayLike) -> FloatArray:
     """
     lam, u = np.broadcast_arrays(np.asarray(lambda_, dtype=np.float64), np.asarray(uniform, dtype=np.float64))
     if not (np.abs(lam) <= 1 + 1e-12).all():
-        msg = f"λ = {lam.min():g} to {lam.max():g} must lie between -1 and 1"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"λ = {lam.min():g} to {lam.max():g} must lie between -1 and 1")
     target = (2 * u - 1) * (1 + lam / 3)
     size = np.maximum(np.abs(lam), 1e-9)
     scale = 2 / np.sqrt(size)
@@ -173,8 +169,7 @@ def cosine(lambda_: npt.ArrayLike, uniform: npt.ArrayLike) -> FloatArray:
 
 def _check_threshold(mass: FloatArray, m_fermion: float) -> None:
     if not (mass > 2 * m_fermion).all():
-        msg = f"mass {mass.min():g} GeV is not above the threshold {2 * m_fermion:g} GeV"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"mass {mass.min():g} GeV is not above the threshold {2 * m_fermion:g} GeV")
 
 
 def azimuth(vector: FloatArray, fermion: FloatArray) -> FloatArray:
@@ -266,13 +261,11 @@ class SpinDensities:
         for name, shape in shapes.items():
             found = np.asarray(getattr(self, name))
             if found.shape != shape or not np.isfinite(found).all() or not n:
-                msg = (
+                raise PhysicsError(
                     f"SpinDensities.{name}: {found.shape} must be {shape} finite numbers, one or more regions"
                 )
-                raise PhysicsError(msg)
         if not (np.diff(self.edges) > 0).all():
-            msg = f"SpinDensities.edges = {np.asarray(self.edges).tolist()} must increase"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"SpinDensities.edges = {np.asarray(self.edges).tolist()} must increase")
 
     @classmethod
     def of(cls, arrays: Mapping[str, Any]) -> SpinDensities:

@@ -5,7 +5,6 @@ GeV and metres; what belongs to a dark photon is per ε².
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,24 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.constants import ALPHA, CTAU_PER_GEV, M_E, M_MU, M_PI_CHARGED
-from gammastar.core.errors import InputFileError, PhysicsError
+from gammastar.core.errors import PhysicsError
+from gammastar.core.files import read_columns
 from gammastar.core.records import FloatArray
-
-__all__ = [
-    "FINAL_STATES",
-    "RTable",
-    "dark_photon_branching",
-    "dark_photon_ctau",
-    "dark_photon_rate",
-    "dark_photon_widths",
-    "kappa",
-    "kept_momentum",
-    "lepton_factor",
-    "lepton_width",
-    "pseudoscalar_dalitz",
-    "radiated",
-    "vector_dalitz",
-]
 
 FormFactor2: TypeAlias = Callable[[FloatArray], FloatArray]
 
@@ -119,11 +103,7 @@ def pseudoscalar_dalitz(
 
 
 def vector_dalitz(
-    q2: npt.ArrayLike,
-    parent_mass: float,
-    daughter_mass: float,
-    m_lepton: float,
-    form_factor2: FormFactor2,
+    q2: npt.ArrayLike, parent_mass: float, daughter_mass: float, m_lepton: float, form_factor2: FormFactor2
 ) -> FloatArray:
     """Return dΓ(V → P l⁺l⁻)/dq² divided by Γ(V → P γ) [GeV⁻²].
 
@@ -166,22 +146,16 @@ def dark_photon_rate(dn_dm: npt.ArrayLike, mass: npt.ArrayLike, m_lepton: float)
     m_lepton : float
         [GeV]
 
-    Raises
-    ------
-    PhysicsError
-        If a mass lies at or below the two-lepton threshold: lepton pairs say nothing there.
-
     Notes
     -----
     Allison and Blinov (2025), Eq. 6, with dN/dm² = (dN/dm)/2m: N_A'/ε² = (m/2)(dN/dm)/κ(m).
     """
     mass = np.asarray(mass, dtype=np.float64)
     if not bool(np.all(mass > 2.0 * m_lepton)):
-        msg = (
+        raise PhysicsError(
             f"dark_photon_rate: mass {float(np.min(mass)):.6g} GeV is not above the threshold "
             f"{2.0 * m_lepton:.6g} GeV; remove these masses from the scan"
         )
-        raise PhysicsError(msg)
     return 0.5 * mass * np.asarray(dn_dm, dtype=np.float64) / kappa(mass, m_lepton)
 
 
@@ -264,8 +238,7 @@ def _masses(mass: ArrayLike) -> FloatArray:
     values = np.asarray(mass, dtype=np.float64)
     bad = ~(np.isfinite(values) & (values > 0))
     if bad.any():
-        msg = f"dark photon mass {values[bad].flat[0]!r} GeV must be positive and finite"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"dark photon mass {values[bad].flat[0]!r} GeV must be positive and finite")
     return values
 
 
@@ -293,56 +266,32 @@ class RTable:
 
     def __post_init__(self) -> None:
         if self.mass.ndim != 1 or self.mass.shape != self.ratio.shape or self.mass.size == 0:
-            msg = f"RTable: mass {self.mass.shape} and ratio {self.ratio.shape} must be equally long columns"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"RTable: mass {self.mass.shape} and ratio {self.ratio.shape} must be equally long columns"
+            )
         if not (np.isfinite(self.mass).all() and np.isfinite(self.ratio).all()):
-            msg = "RTable: mass or ratio holds values that are not finite"
-            raise PhysicsError(msg)
+            raise PhysicsError("RTable: mass or ratio holds values that are not finite")
         if (np.diff(self.mass) <= 0).any() or self.mass[0] < _HADRON_THRESHOLD:
-            msg = f"RTable: masses must increase strictly from above 2 m_pi = {_HADRON_THRESHOLD:.5f} GeV"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"RTable: masses must increase strictly from above 2 m_pi = {_HADRON_THRESHOLD:.5f} GeV"
+            )
         if (self.ratio < 0).any():
-            msg = f"RTable: ratio {self.ratio.min()!r} is negative"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"RTable: ratio {self.ratio.min()!r} is negative")
         if self.error is None:
             return
         if self.error.shape != self.mass.shape or not (np.isfinite(self.error) & (self.error >= 0)).all():
-            msg = f"RTable: error {self.error.shape} must be a column like mass {self.mass.shape}, 0 or more"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"RTable: error {self.error.shape} must be a column like mass {self.mass.shape}, 0 or more"
+            )
 
     @classmethod
     def read(cls, path: Path) -> RTable:
         """Read a table with columns ``mass_GeV,R`` or ``mass_GeV,R,error``; # starts a comment.
 
         Points of equal mass, as digitised steep flanks have them, are averaged.
-
-        Raises
-        ------
-        InputFileError
-            If the file is missing, has other columns or holds something that is not a number.
         """
-        try:
-            lines = [
-                line
-                for line in path.read_text(encoding="utf-8").splitlines()
-                if line and not line.startswith("#")
-            ]
-        except OSError as error:
-            msg = f"{path}: the table of R cannot be read ({error.strerror}); give the path of r_ratio.csv"
-            raise InputFileError(msg) from error
-        rows = csv.DictReader(lines)
-        columns = ("mass_GeV", "R", "error")[: len(rows.fieldnames or ())]
-        if len(columns) < 2 or set(rows.fieldnames or ()) != set(columns):
-            msg = f"{path}: columns {rows.fieldnames} found, 'mass_GeV,R' or 'mass_GeV,R,error' expected"
-            raise InputFileError(msg)
-        try:
-            table = np.array([[float(row[name]) for name in columns] for row in rows])
-        except (TypeError, ValueError) as error:
-            msg = f"{path}: an entry of the table is not a number ({error})"
-            raise InputFileError(msg) from error
-        if table.size == 0:
-            msg = f"{path}: the table of R is empty"
-            raise InputFileError(msg)
+        columns = ("mass_GeV", "R", "error")
+        table = read_columns(path, columns, columns[:2], what="the table of R (r_ratio.csv)")
         mass, group = np.unique(table[:, 0], return_inverse=True)
         means = [np.bincount(group, weights=column) / np.bincount(group) for column in table.T[1:]]
         return cls(mass, *means)
@@ -365,16 +314,12 @@ class RTable:
         Parameters
         ----------
         mass : array_like, any shape [GeV]
-
-        Raises
-        ------
-        PhysicsError
-            Above the last mass of the table.
         """
         values = _masses(mass)
         if (values > self.mass[-1]).any():
-            msg = f"R is tabulated up to {self.mass[-1]} GeV; asked for {values.max()} GeV: extend the table"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"R is tabulated up to {self.mass[-1]} GeV; asked for {values.max()} GeV: extend the table"
+            )
         # The threshold joins as a point of its own, unless the table already begins there.
         keep = self.mass > _HADRON_THRESHOLD
         mass_points = np.concatenate([[_HADRON_THRESHOLD], self.mass[keep]])
@@ -411,11 +356,6 @@ def dark_photon_widths(mass: ArrayLike, r_table: RTable) -> dict[str, FloatArray
     Parameters
     ----------
     mass : array_like, any shape [GeV]
-
-    Raises
-    ------
-    PhysicsError
-        If a mass is not positive or lies above the table of R.
     """
     muons = lepton_width(mass, M_MU)
     return {"ee": lepton_width(mass, M_E), "mumu": muons, "hadrons": r_table.at(mass) * muons}
@@ -441,16 +381,10 @@ def dark_photon_ctau(mass: ArrayLike, coupling: ArrayLike, r_table: RTable) -> F
     ----------
     mass, coupling : array_like, broadcast against each other
         Mass [GeV] and kinetic mixing ε.
-
-    Raises
-    ------
-    PhysicsError
-        If a mass or a coupling lies outside its domain.
     """
     epsilon = np.asarray(coupling, dtype=np.float64)
     if not (np.isfinite(epsilon) & (epsilon >= 0)).all():
-        msg = f"kinetic mixing {epsilon!r} must be finite and not negative"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"kinetic mixing {epsilon!r} must be finite and not negative")
     total = np.sum(list(dark_photon_widths(mass, r_table).values()), axis=0) * epsilon**2
     with np.errstate(divide="ignore"):
         return np.asarray(CTAU_PER_GEV / total, dtype=np.float64)

@@ -39,8 +39,9 @@ class MassResolution:
 
     def __post_init__(self) -> None:
         if not (np.diff(self.mass) > 0).all() or not (np.isfinite(self.width) & (self.width > 0)).all():
-            msg = f"mass resolution: widths {self.width} must be positive, masses {self.mass} must increase"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"mass resolution: widths {self.width} must be positive, masses {self.mass} must increase"
+            )
 
     @classmethod
     def gaussian(cls, mass: npt.ArrayLike, width: npt.ArrayLike) -> MassResolution:
@@ -107,11 +108,10 @@ def measured_resolution(true: FloatArray, reco: FloatArray, weight: FloatArray) 
     """
     seen = np.isfinite(reco) & (weight > 0)
     if int(seen.sum()) < LEAST:
-        msg = (
+        raise PhysicsError(
             f"mass resolution: {int(seen.sum())} simulated pairs are reconstructed, at least {LEAST} are "
             "needed; simulate more, or give in_situ.resolution as numbers"
         )
-        raise PhysicsError(msg)
     m, moved, w = true[seen], (reco - true)[seen], weight[seen]
     groups = min(GROUPS, max(int(len(m) / LEAST / 2), 1))
     cuts = np.quantile(m, np.linspace(0.0, 1.0, groups + 1))

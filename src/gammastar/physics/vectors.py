@@ -19,18 +19,6 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.physics.hadrons import RHO, rho_width
 
-__all__ = [
-    "CHARGES",
-    "E_CHARGE",
-    "SPLIT_MAX",
-    "Charges",
-    "MesonName",
-    "Process",
-    "kinetic_mixing_loop",
-    "meson_parts",
-    "meson_ratio",
-]
-
 Process = Literal[
     "pion_dalitz",
     "eta_dalitz",
@@ -147,8 +135,7 @@ class Charges:
             "bremsstrahlung": 2 * x[0] + x[1],
         }
         if process not in amplitudes:
-            msg = f"process {process!r} is not known; there are {', '.join(amplitudes)}"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"process {process!r} is not known; there are {', '.join(amplitudes)}")
         ratio = (amplitudes[process] / E_CHARGE) ** 2
         return np.full(m.shape, ratio)
 
@@ -180,8 +167,7 @@ class Charges:
         """
         m = np.asarray(mass_, dtype=np.float64)
         if not (m > 0).all():
-            msg = f"{self.name}: mass {m.min():g} GeV must be positive"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"{self.name}: mass {m.min():g} GeV must be positive")
         widths = {}
         heavy = {"ee": M_E, "mumu": M_MU, "tautau": M_TAU}
         for state, charge in self.lepton_charges(m).items():
@@ -277,16 +263,6 @@ def _three_pions(m: float) -> float:
     return float(0.5 * (high - low) * inner @ _SPLIT_WEIGHTS / m**3)
 
 
-def _two_bodies(m: FloatArray, light: float) -> FloatArray:
-    """Return the P-wave width to a pair of equal masses, up to a constant."""
-    return np.asarray(np.clip(m**2 / 4 - light**2, 0.0, None) ** 1.5 / m**2, dtype=np.float64)
-
-
-def _photon(m: FloatArray, light: float) -> FloatArray:
-    """Return the width to a pseudoscalar and a photon, up to a constant."""
-    return np.asarray((np.clip(m**2 - light**2, 0.0, None) / m) ** 3, dtype=np.float64)
-
-
 @cache
 def _three_pion_table() -> tuple[FloatArray, FloatArray]:
     masses = np.linspace(3 * M_PI_CHARGED, 1.3, 240)
@@ -297,13 +273,11 @@ def _channel(name: str, m: FloatArray) -> FloatArray:
     if name == "three_pions":
         return np.asarray(np.interp(m, *_three_pion_table(), left=0.0), dtype=np.float64)
     if name in ("pion_photon", "eta_photon"):
-        return _photon(m, M_PI0 if name == "pion_photon" else mass(_ETA_CODE))
-    light = {
-        "two_pions": M_PI_CHARGED,
-        "charged_kaons": mass(_K_CHARGED),
-        "neutral_kaons": mass(_K_NEUTRAL),
-    }
-    return _two_bodies(m, light[name])
+        meson = M_PI0 if name == "pion_photon" else mass(_ETA_CODE)
+        return np.asarray((np.clip(m**2 - meson**2, 0.0, None) / m) ** 3, dtype=np.float64)
+    light = {"two_pions": M_PI_CHARGED, "charged_kaons": mass(_K_CHARGED), "neutral_kaons": mass(_K_NEUTRAL)}
+    square = np.clip(m**2 / 4 - light[name] ** 2, 0.0, None)  # P wave
+    return np.asarray(square**1.5 / m**2, dtype=np.float64)
 
 
 def meson_ratio(name: MesonName, m: npt.ArrayLike) -> FloatArray:
@@ -350,11 +324,6 @@ def meson_parts(m: npt.ArrayLike, measured: npt.ArrayLike) -> dict[MesonName, Fl
     measured : array_like, shape of `m`
         R over a massless muon pair.
 
-    Raises
-    ------
-    PhysicsError
-        At masses outside this range.
-
     Notes
     -----
     ω and φ are `meson_ratio`; the rest, pion pairs above all and four pions through ωπ⁰, is isovector, zero
@@ -363,11 +332,10 @@ def meson_parts(m: npt.ArrayLike, measured: npt.ArrayLike) -> dict[MesonName, Fl
     x = np.asarray(m, dtype=np.float64)
     bad = ~((x > 2 * M_PI_CHARGED) & (x <= SPLIT_MAX))
     if bad.any():
-        msg = (
+        raise PhysicsError(
             f"R is split into ρ, ω and φ between {2 * M_PI_CHARGED:.4f} and {SPLIT_MAX} GeV; "
             f"{x[bad].flat[0]:g} GeV asked: choose lower masses, or a model with its own hadronic widths"
         )
-        raise PhysicsError(msg)
     omega, phi = meson_ratio("omega", x), meson_ratio("phi", x)
     rest = np.clip(np.asarray(measured, dtype=np.float64) - omega - phi, 0.0, None)
     return {"rho": np.asarray(rest, dtype=np.float64), "omega": omega, "phi": phi}

@@ -43,17 +43,6 @@ FORWARD = frozenset({"bremsstrahlung"})
 def held(mass_range: tuple[float, float]) -> frozenset[str]:
     """Return the processes that a spectrum of lepton pairs holds.
 
-    Parameters
-    ----------
-    mass_range : tuple of float
-        First and last measured mass [GeV]; the first is never below twice the lepton's mass.
-
-    Returns
-    -------
-    frozenset of str
-        Every process that makes virtual photons of these masses, as it is named inside the measured domain.
-        Outside it, where the spectrum continues with the simulation's hadrons, all but `FORWARD`.
-
     Examples
     --------
     >>> sorted(held((0.05, 1.0)) - held((0.2125, 1.0)))
@@ -85,14 +74,12 @@ class Channel(ABC):
     @property
     def group(self) -> str:
         """Name of the kind; a class attribute will do."""
-        msg = f"{type(self).__name__} needs group, the name of its kind"
-        raise AttributeError(msg)
+        raise AttributeError(f"{type(self).__name__} needs group, the name of its kind")
 
     @property
     def processes(self) -> frozenset[str]:
         """What the channel contains; a class attribute will do."""
-        msg = f"{type(self).__name__} needs processes, a frozenset of names"
-        raise AttributeError(msg)
+        raise AttributeError(f"{type(self).__name__} needs processes, a frozenset of names")
 
     @abstractmethod
     def rate(self, mass: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
@@ -193,7 +180,8 @@ def check_exclusive(channels: Sequence[Channel]) -> None:
     cover disjoint masses may share a process, as η Dalitz decays below and above the dimuon threshold.
     """
     for first, second in combinations(channels, 2):
-        if _disjoint(first, second):
+        a, b = (getattr(channel, "mass_range", (0.0, np.inf)) for channel in (first, second))
+        if a[1] <= b[0] or b[1] <= a[0]:
             continue
         shared = first.processes & second.processes
         if first.group == second.group or shared:
@@ -205,25 +193,12 @@ def check_exclusive(channels: Sequence[Channel]) -> None:
 
 
 def unit_of(channels: Sequence[Channel]) -> Unit:
-    """Return what the rates of channels count in: "proton", or "pb" for a detector with a luminosity.
-
-    Raises
-    ------
-    PhysicsError
-        If some count in the one and some in the other: their sum would mean nothing.
-    """
+    """Return what the rates of channels count in: "proton", or "pb" for a detector with a luminosity."""
     units = {channel.group: getattr(channel, "unit", "proton") for channel in channels}
     if len(set(units.values())) > 1:
         text = ", ".join(f"{group!r} in {unit}" for group, unit in units.items())
-        msg = (
+        raise PhysicsError(
             f"rates count per proton or as cross sections, not both: {text}; give predict.sigma_inelastic to "
             "have all of them per interacting proton"
         )
-        raise PhysicsError(msg)
     return "pb" if "pb" in units.values() else "proton"
-
-
-def _disjoint(first: Channel, second: Channel) -> bool:
-    a: tuple[float, float] = getattr(first, "mass_range", (0.0, np.inf))
-    b: tuple[float, float] = getattr(second, "mass_range", (0.0, np.inf))
-    return a[1] <= b[0] or b[1] <= a[0]

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from gammastar.core.errors import PhysicsError
 from gammastar.core.pairs import VertexPairs
 from gammastar.core.records import FloatArray
-from gammastar.physics.telescope import VertexTelescope
+from gammastar.physics.detector import VertexTelescope
 
 MOST = 2_000  # measured pairs that stand for the kinematics of one mass
 FEWEST = 20
@@ -47,11 +47,10 @@ def displaced_shares(
     near = near.select(near.good & (near.z < 0))
     kept = near.weight.sum()
     if len(near) < FEWEST or not min(kept, total) > 0:
-        msg = (
+        raise PhysicsError(
             f"displaced_shares: {len(near)} pairs within {half_window:g} GeV of {mass:g} GeV with a vertex "
             f"before the interaction, {kept:.4g} after subtraction; at least {FEWEST} are needed"
         )
-        raise PhysicsError(msg)
     order = np.argsort(near.pz, kind="stable")
     near = near.select(order[:: max(1, -(-len(near) // MOST))])
     path = near.pz[:, None] / mass * np.asarray(ctau, dtype=np.float64)

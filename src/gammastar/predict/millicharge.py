@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core import constants
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import PhysicsError, require
 from gammastar.core.records import BoolArray, FloatArray, Momenta, Sample
 from gammastar.core.sampling import Sampler
 from gammastar.core.signal import Rate
@@ -78,8 +78,9 @@ def chi_rate(
     factors = bin_factors(edges, m_chi, m_lepton)
     values, covariance = np.asarray(pairs, dtype=np.float64), np.asarray(cov, dtype=np.float64)
     if values.shape != factors.shape[1:] or covariance.shape != 2 * values.shape:
-        msg = f"chi_rate: pairs {values.shape} and cov {covariance.shape} do not fit {factors.shape[1]} bins"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"chi_rate: pairs {values.shape} and cov {covariance.shape} do not fit {factors.shape[1]} bins"
+        )
     return factors @ values, factors @ covariance @ factors.T
 
 
@@ -99,8 +100,9 @@ def conditional(
     content = bin_factors(edges, m_chi, m_lepton)[0] * values
     positive, total = np.clip(content, 0.0, None), float(content.sum())
     if not total > 0:
-        msg = f"conditional: no virtual photon above 2 m_chi = {2 * m_chi:g} GeV in the measured spectrum"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"conditional: no virtual photon above 2 m_chi = {2 * m_chi:g} GeV in the measured spectrum"
+        )
     index = rng.choice(len(values), size=n, p=positive / positive.sum())
     start = np.clip(np.maximum(edges[:-1], 2 * max(m_chi, m_lepton)), None, edges[1:])[index]
     mass = start + (edges[1:][index] - start) * rng.uniform(1e-9, 1.0, n)
@@ -131,8 +133,9 @@ def by_rejection(
     factor = np.where(above, pair_factor(np.where(above, mass, 3 * m_lepton), m_chi, m_lepton), 0.0)
     keep = rng.uniform(size=n) * cap < factor
     if not keep.any():
-        msg = f"by_rejection: none of {n} pairs lies above 2 m_chi = {2 * m_chi:g} GeV; draw more"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"by_rejection: none of {n} pairs lies above 2 m_chi = {2 * m_chi:g} GeV; draw more"
+        )
     weight = np.maximum(factor[keep] / cap, 1.0)
     return _photons(mass[keep], pt[keep], energy[keep], weight * (total / weight.sum()), in_domain)
 
@@ -173,17 +176,14 @@ class PairCloud:
         """
         keep = self.mass > 2 * max(m_chi, m_lepton) * (1 + 1e-12)
         if not keep.any():
-            msg = f"no measured pair above 2 m_chi = {2 * m_chi:g} GeV"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"no measured pair above 2 m_chi = {2 * m_chi:g} GeV")
         factor = pair_factor(self.mass[keep], m_chi, m_lepton)
         return PairCloud(self.mass[keep], self.pt[keep], self.energy[keep], self.weight[keep] * factor)
 
     def __call__(self, n: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return (mass, pt, energy) of `n` pairs."""
         p = np.clip(self.weight, 0.0, None)
-        if not p.sum() > 0:
-            msg = "no pair of positive weight to draw from"
-            raise PhysicsError(msg)
+        require(p.sum() > 0, "no pair of positive weight to draw from")
         index = rng.choice(len(p), size=n, p=p / p.sum())
         return self.mass[index], self.pt[index], self.energy[index]
 
@@ -300,9 +300,7 @@ def chi_from_channel(
         total = float(
             from_dark_photons(lambda m: channel.rate(m)[0], [m_chi], high, mass_min=mass_range[0])[0]
         )
-    if not total > 0:
-        msg = f"channel {channel.group!r} makes no virtual photon between {low:g} and {high:g} GeV"
-        raise PhysicsError(msg)
+    require(total > 0, f"channel {channel.group!r} makes no virtual photon between {low:g} and {high:g} GeV")
     grid = low * (high / low) ** np.linspace(0.0, 1.0, 601) ** 2
     middle = np.sqrt(grid[1:] * grid[:-1])
     density = kappa(middle, m_chi) * channel.rate(middle)[0] * np.diff(np.log(grid))
@@ -357,8 +355,9 @@ def chi_from_resonances(
         parts.append((np.full(n, mass), np.hypot(p[0], p[1]), p[3], weight))
     mass_, pt, energy, weight = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     if not weight.sum() > 0:
-        msg = f"channel {channel.group!r}: 2 m_chi = {2 * m_chi:g} GeV lies above all its resonances"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"channel {channel.group!r}: 2 m_chi = {2 * m_chi:g} GeV lies above all its resonances"
+        )
     keep = weight > 0
     nothing = np.zeros(int(keep.sum()), dtype=np.bool_)
     return VirtualPhotons(mass_[keep], pt[keep], energy[keep], weight[keep], nothing)
@@ -420,11 +419,10 @@ def theory_pairs(
     ]
     check_exclusive([part.channel for part in parts])
     if any(isinstance(part.channel, JPsi) for part in parts) and "jpsi" in held((first, last)):
-        msg = (
+        raise PhysicsError(
             "predict.millicharge.channels: 'jpsi' is among the measured pairs, "
             f"{first:.4g} to {last:.4g} GeV: remove it"
         )
-        raise PhysicsError(msg)
     return parts
 
 

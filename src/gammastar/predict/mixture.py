@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import PhysicsError, require
 from gammastar.core.records import FloatArray, Momenta, Sample
 from gammastar.physics.bremsstrahlung import TITLES
 from gammastar.physics.mesons import Decay
@@ -105,9 +105,7 @@ class Mixture(Channel):
     processes: ClassVar[frozenset[str]] = frozenset({"mixture"})
 
     def __post_init__(self) -> None:
-        if not self.channels:
-            msg = "Mixture: no production channel; name at least one"
-            raise PhysicsError(msg)
+        require(self.channels, "Mixture: no production channel; name at least one")
         if self.exclusive:
             check_exclusive(self.channels)
 
@@ -163,18 +161,15 @@ class Mixture(Channel):
         n : int
             How many particles.
         """
-        return np.repeat(np.arange(len(self.channels)), self._counts(mass, n))
-
-    def _counts(self, mass: float, n: int) -> npt.NDArray[np.int64]:
-        """Return how many of `n` particles each channel makes, by its share of the rate."""
-        return self._shared(mass, n)[0]
+        return np.repeat(np.arange(len(self.channels)), self._shared(mass, n)[0])
 
     def _shared(self, mass: float, n: int) -> tuple[npt.NDArray[np.int64], FloatArray]:
         rates = self.by_channel([mass])[0][:, 0]
         total = float(rates.sum())
         if not total > 0 or n < np.count_nonzero(rates):
-            msg = f"{n} particles of {mass:g} GeV asked of {len(rates)} channels with the rate {total:g}"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"{n} particles of {mass:g} GeV asked of {len(rates)} channels with the rate {total:g}"
+            )
         open_ = rates > 0
         dealt = self.even * open_ / open_.sum() + (1.0 - self.even) * rates / total
         counts = np.where(open_, np.maximum(np.rint(n * dealt), 1), 0).astype(np.int64)
@@ -189,11 +184,6 @@ class Mixture(Channel):
         mass : float [GeV]
         n : int
             How many particles.
-
-        Raises
-        ------
-        PhysicsError
-            If the weights of a channel do not sum to its rate.
         """
         rows = zip(self.channels, *self._shared(mass, n), strict=True)
         return joined([_made(c, mass, int(count), float(rate), rng) for c, count, rate in rows if count])
@@ -226,8 +216,9 @@ class Mixture(Channel):
         if not sizes:
             return None
         if len(sizes) > 1:
-            msg = f"Mixture: channels with {sorted(sizes)} replicas; give all of them the same number"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"Mixture: channels with {sorted(sizes)} replicas; give all of them the same number"
+            )
         result = np.ones((sizes.pop(), len(own)))
         for chosen, rows in found:
             if rows is not None:
@@ -278,13 +269,11 @@ def _rate(channel: Channel, mass: FloatArray) -> tuple[FloatArray, FloatArray]:
     n = len(mass)
     if rate.shape != (n,) or cov.shape != (n, n):
         shapes = f"{rate.shape}, {cov.shape} for {n} masses"
-        msg = f"channel {channel.group!r}: rate and covariance of shapes {shapes}"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"channel {channel.group!r}: rate and covariance of shapes {shapes}")
     bad = ~(np.isfinite(rate) & (rate >= 0))
     if bad.any() or not np.isfinite(cov).all():
         where = f"{rate[bad][0]:g} at {mass[bad][0]:g} GeV" if bad.any() else "with a covariance that is none"
-        msg = f"channel {channel.group!r}: rate {where} must be finite and not negative"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"channel {channel.group!r}: rate {where} must be finite and not negative")
     return rate, cov
 
 
@@ -292,11 +281,10 @@ def _made(channel: Channel, mass: float, n: int, rate: float, rng: np.random.Gen
     sample = channel.produce(mass, n=n, rng=rng)
     total = float(np.sum(sample.weight))
     if not abs(total - rate) <= 1e-6 * rate:
-        msg = (
+        raise PhysicsError(
             f"channel {channel.group!r}: weights at {mass:g} GeV sum to {total:g}, but its rate is {rate:g}; "
             "produce must return weights that sum to the rate"
         )
-        raise PhysicsError(msg)
     return sample
 
 
@@ -308,9 +296,7 @@ def _range(channel: Channel) -> tuple[float, float]:
 def process_of(decay: Decay) -> Process:
     """Return the process that a decay of a meson belongs to."""
     key = (decay.kind, decay.parent, decay.daughter)
-    if key not in _PROCESSES:
-        msg = f"{decay.kind} of {decay.parent!r}: its ratio for another vector is not known"
-        raise PhysicsError(msg)
+    require(key in _PROCESSES, f"{decay.kind} of {decay.parent!r}: its ratio for another vector is not known")
     return _PROCESSES[key]
 
 
@@ -325,8 +311,9 @@ def single_decays(channels: Sequence[Channel]) -> list[tuple[Process, Channel]]:
                 table = replace(channel.table, decays=(decay,))
                 found.append((process_of(decay), replace(channel, table=table)))
         else:
-            msg = f"channel {channel.group!r}: another vector than the dark photon needs its process"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"channel {channel.group!r}: another vector than the dark photon needs its process"
+            )
     return found
 
 
@@ -338,8 +325,7 @@ def shares_of(channels: Sequence[Channel], mass: npt.ArrayLike) -> dict[Process,
         rates[process] = rates.get(process, np.zeros(len(m))) + channel.rate(m)[0]
     total = np.sum(list(rates.values()), axis=0)
     if not (total > 0).all():
-        msg = f"shares of processes: no channel is open at {m[total <= 0][0]:g} GeV"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"shares of processes: no channel is open at {m[total <= 0][0]:g} GeV")
     return {process: rate / total for process, rate in rates.items()}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.constants import ALPHA, CTAU_PER_GEV, M_MU, M_PI_CHARGED
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import PhysicsError, require
 from gammastar.core.records import DarkState, FloatArray
 from gammastar.physics.qed import (
     RTable,
@@ -72,8 +72,7 @@ class Labels:
                 msg = f"Labels: {name} = {text!r} must be plain text without any of $ \\ {{ }} ^ % # & ~"
                 raise PhysicsError(msg)
         if self.limits not in get_args(Limits):
-            msg = f"Labels: limits = {self.limits!r} is none of {', '.join(get_args(Limits))}"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"Labels: limits = {self.limits!r} is none of {', '.join(get_args(Limits))}")
 
     @property
     def mass_axis(self) -> str:
@@ -143,17 +142,11 @@ class Model(ABC):
         Parameters
         ----------
         mass : array_like, shape (n,) [GeV]
-
-        Raises
-        ------
-        PhysicsError
-            If the model does not say it.
         """
-        msg = (
+        raise PhysicsError(
             f"{type(self).__name__}: define rate_ratio(self, mass), particles per squared coupling over dark "
             f"photons per ε², here {np.size(mass)} of them; np.ones_like(mass) for kinetic mixing"
         )
-        raise PhysicsError(msg)
 
     @abstractmethod
     def ctau(self, mass: float, coupling: npt.ArrayLike) -> FloatArray:
@@ -191,11 +184,6 @@ class Model(ABC):
         Parameters
         ----------
         mass : float [GeV]
-
-        Raises
-        ------
-        PhysicsError
-            If the mass or the coupling lies outside the domain of the model.
         """
         ctau = float(np.asarray(self.ctau(mass, coupling)))
         return DarkState(float(mass), float(coupling), ctau, self.charge, dict(self.branching(mass)))
@@ -282,15 +270,9 @@ class VectorModel(Model):
         ----------
         name : str
             "b_minus_l", "protophobic" or "lmu_ltau".
-
-        Raises
-        ------
-        PhysicsError
-            If there is none of that name.
         """
         if name not in CHARGES:
-            msg = f"vector model {name!r} is not known; there are {', '.join(CHARGES)}"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"vector model {name!r} is not known; there are {', '.join(CHARGES)}")
         return cls(CHARGES[name], r_table)
 
     @property
@@ -344,9 +326,7 @@ class VectorModel(Model):
     def ctau(self, mass: float, coupling: npt.ArrayLike) -> FloatArray:
         """Return cτ [m]; inf at zero coupling."""
         g = np.asarray(coupling, dtype=np.float64)
-        if not (np.isfinite(g) & (g >= 0)).all():
-            msg = f"coupling {g!r} must be finite and not negative"
-            raise PhysicsError(msg)
+        require((np.isfinite(g) & (g >= 0)).all(), f"coupling {g!r} must be finite and not negative")
         with np.errstate(divide="ignore"):
             return np.asarray(CTAU_PER_GEV / (sum(self.widths(mass).values()) * g**2), dtype=np.float64)
 
@@ -378,13 +358,12 @@ def rate_ratio(charges: Charges, mass: npt.ArrayLike, shares: Mapping[Process, n
     m = np.atleast_1d(np.asarray(mass, dtype=np.float64))
     if charges.loop_mixing:
         return charges.production_ratio("bremsstrahlung", m)
-    if not shares:
-        msg = f"{charges.name}: {charges.condition}"
-        raise PhysicsError(msg)
+    require(shares, f"{charges.name}: {charges.condition}")
     columns = {name: np.broadcast_to(np.asarray(value, float), m.shape) for name, value in shares.items()}
     total = np.sum(list(columns.values()), axis=0)
     if not np.allclose(total, 1.0, atol=1e-6):
-        msg = f"{charges.name}: shares of the processes sum to {total.min():g} … {total.max():g}, not to one"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"{charges.name}: shares of the processes sum to {total.min():g} … {total.max():g}, not to one"
+        )
     parts = [share * charges.production_ratio(name, m) for name, share in columns.items()]
     return np.asarray(np.sum(parts, axis=0), dtype=np.float64)

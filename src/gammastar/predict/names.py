@@ -50,12 +50,12 @@ def _of_user(kind: Any, key: str, name: str, where: Path | UserCode) -> Any:
         try:
             named = named()
         except TypeError as error:
-            msg = f"{key}: cannot be made without arguments ({error})"
-            raise SteeringError(msg) from error
+            raise SteeringError(f"{key}: cannot be made without arguments ({error})") from error
     if not isinstance(named, kind):
         what = kind.__name__
-        msg = f"{key}: {type(named).__name__} is no {what.lower()}; derive it from predict.{what}"
-        raise SteeringError(msg)
+        raise SteeringError(
+            f"{key}: {type(named).__name__} is no {what.lower()}; derive it from predict.{what}"
+        )
     return named
 
 
@@ -82,20 +82,21 @@ def make_model(name: str, where: Pathlike | UserCode) -> Model:
         return VectorModel.named(name, r_table())
     if ":" not in name:
         known = ", ".join(("dark_photon", *CHARGES))
-        msg = f"predict.model = {name!r}: neither one of {known} nor of the form 'file.py:attribute'"
-        raise SteeringError(msg)
+        raise SteeringError(
+            f"predict.model = {name!r}: neither one of {known} nor of the form 'file.py:attribute'"
+        )
     model: Model = _of_user(Model, f"predict.model = {name!r}", name, where)
     if type(model).rate_ratio is Model.rate_ratio:
-        msg = (
+        raise SteeringError(
             f"predict.model = {name!r}: {type(model).__name__} does not say how many of its particles are "
             "made: define rate_ratio(self, mass), particles per squared coupling over dark photons per ε² "
             "(np.ones_like(mass) for kinetic mixing)"
         )
-        raise SteeringError(msg)
     labels: object = model.labels
     if not isinstance(labels, Labels):
-        msg = f"predict.model = {name!r}: labels = {labels!r} must be a gammastar.predict.Labels"
-        raise SteeringError(msg)
+        raise SteeringError(
+            f"predict.model = {name!r}: labels = {labels!r} must be a gammastar.predict.Labels"
+        )
     return model
 
 
@@ -162,14 +163,14 @@ def theory_channel(
         return brought
     if ":" not in name:
         known = ", ".join(("bremsstrahlung", *MESONS, "foresee:FOLDER", "eventcalc:FOLDER/NAME"))
-        msg = f"predict.channels: {name!r} is neither one of {known} nor of the form 'file.py:attribute'"
-        raise SteeringError(msg)
+        raise SteeringError(
+            f"predict.channels: {name!r} is neither one of {known} nor of the form 'file.py:attribute'"
+        )
     channel: Channel = _of_user(Channel, f"predict.channels: {name!r}", name, options.where)
     named = isinstance(getattr(channel, "group", None), str), getattr(channel, "processes", None)
     if not (named[0] and isinstance(named[1], frozenset) and named[1]):
-        msg = (
+        raise SteeringError(
             f"predict.channels: {name!r} needs group, a name, and processes, a frozenset of names: they keep "
             "channels from counting a process twice"
         )
-        raise SteeringError(msg)
     return channel

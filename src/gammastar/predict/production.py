@@ -70,8 +70,7 @@ def check_exposures(found: Mapping[str, Counted], unit: Unit) -> None:
                 if unit == "pb"
                 else "take channels from spectra of FORESEE without predict.sigma_inelastic"
             )
-            msg = f"detector {name!r} has {has}, the rate counts {counts}: {cure}"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"detector {name!r} has {has}, the rate counts {counts}: {cure}")
 
 
 @dataclass(frozen=True)
@@ -186,14 +185,12 @@ def _own_rate(model: Model) -> Callable[[FloatArray], FloatArray]:
         values = np.asarray(model.rate_ratio(mass), dtype=np.float64)
         name = type(model).__name__
         if values.shape != mass.shape:
-            msg = f"{name}.rate_ratio: shape {values.shape} for masses of shape {mass.shape}"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"{name}.rate_ratio: shape {values.shape} for masses of shape {mass.shape}")
         bad = ~(np.isfinite(values) & (values >= 0))
         if bad.any():
-            msg = (
+            raise PhysicsError(
                 f"{name}.rate_ratio: {values[bad][0]:g} at {mass[bad][0]:g} GeV must be finite, not negative"
             )
-            raise PhysicsError(msg)
         return values
 
     return ratio
@@ -227,11 +224,10 @@ def measured_production(
     threshold = 2 * photon.m_lepton
     if needs_shares(model):
         if others:
-            msg = (
+            raise PhysicsError(
                 f"predict.channels and outside, beside a spectrum: {model.charges.name!r} needs its own "
                 "ratio in each of them"
             )
-            raise PhysicsError(msg)
         charges = model.charges
         scaled = Scaled(photon, lambda mass: rate_ratio(charges, mass, shares(mass)))
         return Production(scaled, (photon,), exposure, photon.mass_range, threshold)

@@ -8,7 +8,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import PhysicsError, require
 from gammastar.core.records import FloatArray
 
 State: TypeAlias = str
@@ -65,11 +65,10 @@ def displaced(
     m = np.atleast_1d(np.asarray(mass, dtype=np.float64))
     limits = np.asarray(edges, dtype=np.float64)
     if limits.shape != (len(m), 2) or not ((limits[:, 0] > 0) & (limits[:, 1] > limits[:, 0])).all():
-        msg = f"displaced: edges of shape {limits.shape} must be increasing positive pairs, one per mass"
-        raise PhysicsError(msg)
-    if not length_ratio > 1:
-        msg = f"displaced: length_ratio = {length_ratio!r} must exceed one"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"displaced: edges of shape {limits.shape} must be increasing positive pairs, one per mass"
+        )
+    require(length_ratio > 1, f"displaced: length_ratio = {length_ratio!r} must exceed one")
     one = np.ones(len(m))
     tau_old = np.array([float(old.ctau(float(x), 1.0)) for x in m])  # τ at unit coupling; τ ∝ 1/g²
     tau_new = np.array([float(new.ctau(float(x), 1.0)) for x in m])
@@ -107,16 +106,16 @@ def displaced(
 def _curve(mass: npt.ArrayLike, limit: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
     m, coupling = (np.atleast_1d(np.asarray(x, dtype=np.float64)) for x in (mass, limit))
     if m.shape != coupling.shape or not (np.isfinite(coupling) & (coupling > 0)).all():
-        msg = f"recast: limits of shape {coupling.shape} must be positive, one per mass ({m.shape})"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"recast: limits of shape {coupling.shape} must be positive, one per mass ({m.shape})"
+        )
     return m, coupling
 
 
 def _branching(mass: FloatArray, model: _Decaying, state: State) -> FloatArray:
     values = [model.branching(float(m)) for m in mass]
     if state not in values[0]:
-        msg = f"recast: final state {state!r} is none of {sorted(values[0])}"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"recast: final state {state!r} is none of {sorted(values[0])}")
     return np.array([value[state] for value in values])
 
 

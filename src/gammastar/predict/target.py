@@ -25,8 +25,9 @@ def in_depth(sample: Sample, thickness: float, length: float, rng: np.random.Gen
     The depth of the first interaction is exponential, cut at the end of the target; see `OMITTED`.
     """
     if not (thickness > 0 and np.isfinite(length) and length > 0):
-        msg = f"in_depth: thickness {thickness!r} and interaction length {length!r} m must be positive"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"in_depth: thickness {thickness!r} and interaction length {length!r} m must be positive"
+        )
     inside = -np.expm1(-thickness)
     depth = -length * np.log1p(-inside * rng.uniform(size=len(sample.weight)))
     origin = sample.origin.copy()
@@ -45,8 +46,9 @@ def on_nucleus(
 ) -> tuple[Sample, float]:
     """Return the sample per interaction on another nucleus, and its relative uncertainty."""
     if not (a_measured > 0 and a_wanted > 0 and alpha_sigma >= 0):
-        msg = f"on_nucleus: A = {a_measured!r}, {a_wanted!r} and sigma = {alpha_sigma!r} must be positive"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"on_nucleus: A = {a_measured!r}, {a_wanted!r} and sigma = {alpha_sigma!r} must be positive"
+        )
     ratio = np.log(a_wanted / a_measured)
     exponent = np.asarray(alpha(np.asarray(sample.p4.pt, dtype=np.float64)), dtype=np.float64)
     weight = sample.weight * np.exp(ratio * (exponent - alpha_inelastic))

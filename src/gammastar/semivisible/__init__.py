@@ -1,21 +1,10 @@
-"""Semi-visible dark photons: models, widths, cascades; BaBar, NA64, Belle II, cosmology; DarkNews files."""
+"""Semi-visible dark photons: models, widths, cascades; BaBar, NA64, Belle II."""
 
 from __future__ import annotations
 
 from gammastar.semivisible.babar import BaBar, load_babar, prompt_missing
-from gammastar.semivisible.benchmarks import (
-    Benchmark,
-    Published,
-    benchmark_names,
-    load_benchmark,
-    published,
-)
-from gammastar.semivisible.cosmology import Cosmology, cmb_limit, load_cosmology, omega, relic_target
-from gammastar.semivisible.displaced import (
-    DisplacedSearch,
-    displaced_plane,
-    load_displaced,
-)
+from gammastar.semivisible.benchmarks import Benchmark, Published, benchmark_names, load_benchmark, published
+from gammastar.semivisible.displaced import DisplacedSearch, displaced_plane, load_displaced
 from gammastar.semivisible.missing_momentum import allowed, excess, excluded_plane, intervals
 from gammastar.semivisible.na64 import NA64, load_na64
 from gammastar.semivisible.plane import Options, Plane, scan
@@ -41,9 +30,4 @@ __all__ = [  # noqa: RUF022 - in the order in which one uses them
     "load_displaced",
     "DisplacedSearch",
     "displaced_plane",
-    "load_cosmology",
-    "Cosmology",
-    "relic_target",
-    "omega",
-    "cmb_limit",
 ]

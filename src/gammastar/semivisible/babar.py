@@ -258,8 +258,7 @@ def prompt_missing(
         If fewer than two events or one copy are asked for.
     """
     if n < 2 or copies < 1:
-        msg = f"prompt probabilities: n = {n}, copies = {copies}; at least 2 and 1 are needed"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"prompt probabilities: n = {n}, copies = {copies}; at least 2 and 1 are needed")
     values, errors = _prompt(table, [card, *_variants(card)], n, copies, rng)
     value = float(values[0])
     low, high = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import tomllib
 from collections.abc import Callable, Mapping
@@ -15,7 +14,7 @@ import numpy.typing as npt
 
 from gammastar.core.documents import filled_in, from_toml, name_of, sources_of
 from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
-from gammastar.core.files import Pathlike, data_path
+from gammastar.core.files import Pathlike, data_path, read_columns
 from gammastar.core.records import FloatArray
 from gammastar.semivisible import models
 from gammastar.semivisible.decays import NeutrinoMixing, lifetimes
@@ -44,29 +43,9 @@ Record = TypeVar("Record")
 
 def _columns(path: Path, names: tuple[str, ...]) -> FloatArray:
     """Return the columns of a CSV file with comments, shape (n, len(names))."""
-    try:
-        lines = [
-            line
-            for line in path.read_text(encoding="utf-8").splitlines()
-            if line and not line.startswith("#")
-        ]
-    except OSError as error:
-        msg = (
-            f"{path}: cannot be read ({error.strerror}); give a CSV file with the columns {', '.join(names)}"
-        )
-        raise InputFileError(msg) from error
-    rows = csv.DictReader(lines)
-    if not set(names) <= set(rows.fieldnames or ()):
-        msg = f"{path}: columns {rows.fieldnames} found, {', '.join(names)} expected"
-        raise InputFileError(msg)
-    try:
-        table = np.array([[float(row[name]) for name in names] for row in rows])
-    except (TypeError, ValueError) as error:
-        msg = f"{path}: an entry is not a number ({error})"
-        raise InputFileError(msg) from error
-    if not len(table) or not (np.isfinite(table) & (table > 0)).all():
-        msg = f"{path}: needs at least one row, all values positive and finite"
-        raise InputFileError(msg)
+    table = read_columns(path, names, extra=True)
+    if not (np.isfinite(table) & (table > 0)).all():
+        raise InputFileError(f"{path}: all values must be positive and finite")
     return table
 
 
@@ -142,8 +121,7 @@ def published(name: str, directory: Pathlike | None = None) -> Published:
         If the name is unknown.
     """
     if name not in SHIPPED:
-        msg = f"published limit {name!r}: choose one of {', '.join(SHIPPED)}"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"published limit {name!r}: choose one of {', '.join(SHIPPED)}")
     shipped, file, straight = SHIPPED[name]
     directory = None if directory is None else Path(directory)
     if directory is not None and (directory / file).is_file():
@@ -202,8 +180,7 @@ class Benchmark:
         """
         mass = self.mediator if mediator is None else mediator
         if mass is None:
-            msg = f"benchmark {self.name}: give the mass of the dark photon"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"benchmark {self.name}: give the mass of the dark photon")
         options: dict[str, Any] = {**self.parameters, **changes, "name": self.name}
         options |= {key: np.asarray(options[key]) * mass for key in self.scaled}
         build = getattr(models, self.kind)
@@ -253,8 +230,7 @@ def load_benchmark(name: Pathlike) -> Benchmark:
         return _own(Path(name))
     registry = _registry()
     if name not in registry or registry[str(name)]["kind"] not in MODELS:
-        msg = f"benchmark {name!r}: choose one of {', '.join(registry)}, or a file MODEL.toml"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"benchmark {name!r}: choose one of {', '.join(registry)}, or a file MODEL.toml")
     row = registry[str(name)]
     return Benchmark(
         str(name), row["kind"], row["status"], row["source"], row["parameters"], row.get("mediator")
@@ -289,8 +265,7 @@ def _own(path: Path) -> Benchmark:
         content = from_toml(path)
         name = name_of(content) or path.stem
     except (OSError, ValueError) as error:
-        msg = f"{path}: cannot be read as TOML ({error})"
-        raise InputFileError(msg) from error
+        raise InputFileError(f"{path}: cannot be read as TOML ({error})") from error
     try:
         filled_in(content)
         _known("", content)
@@ -299,41 +274,39 @@ def _own(path: Path) -> Benchmark:
         lifetimes(sector, neutrino=found.neutrino)
     except (PhysicsError, SteeringError, TypeError, ValueError, KeyError) as error:
         said = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
-        msg = f"{path}: {said}"
-        raise SteeringError(msg) from error
+        raise SteeringError(f"{path}: {said}") from error
     return found
 
 
 def _known(table: str, content: Any) -> None:
     """Refuse keys that a table does not have."""
     if not isinstance(content, Mapping):
-        msg = f"{table} must be a table"
-        raise SteeringError(msg)
+        raise SteeringError(f"{table} must be a table")
     wrong = sorted(set(content) - KEYS[table])
     if wrong:
         where = f"[{table}] " if table else ""
-        msg = f"{where}{', '.join(wrong)}: unknown; known are {', '.join(sorted(KEYS[table]))}"
-        raise SteeringError(msg)
+        raise SteeringError(f"{where}{', '.join(wrong)}: unknown; known are {', '.join(sorted(KEYS[table]))}")
 
 
 def _parsed(name: str, content: Mapping[str, Any]) -> Benchmark:
     """Return the record of the tables of a file."""
     tables = [table for table in ("matrix", "states", "benchmark") if table in content]
     if len(tables) != 1:
-        msg = f"give one of [matrix], [states] and [benchmark]; found {', '.join(tables) or 'none'}"
-        raise SteeringError(msg)
+        raise SteeringError(
+            f"give one of [matrix], [states] and [benchmark]; found {', '.join(tables) or 'none'}"
+        )
     table = content[tables[0]]
     _known(tables[0], table)
     unit = content.get("unit", "GeV")
     if unit not in ("GeV", "mediator"):
-        msg = f'unit = {unit!r}: "GeV", or "mediator" for masses that scale with the dark photon'
-        raise SteeringError(msg)
+        raise SteeringError(
+            f'unit = {unit!r}: "GeV", or "mediator" for masses that scale with the dark photon'
+        )
     kind, masses, parameters = _built(tables[0], table, content)
     for mixing in content.get("neutrino", ()):
         _known("neutrino", mixing)
     if not isinstance(content.get("plane", {}), Mapping):
-        msg = "[plane] must be a table"
-        raise SteeringError(msg)
+        raise SteeringError("[plane] must be a table")
     return Benchmark(
         name=name,
         kind=kind,
@@ -353,14 +326,12 @@ def _built(
     """Return the builder, the parameter that holds its masses, and its parameters."""
     if which == "benchmark":
         if table["kind"] not in MODELS:
-            msg = f"[benchmark] kind = {table['kind']!r}: choose one of {', '.join(MODELS)}"
-            raise SteeringError(msg)
+            raise SteeringError(f"[benchmark] kind = {table['kind']!r}: choose one of {', '.join(MODELS)}")
         return table["kind"], "", dict(table["parameters"]) | {"alpha_d": content["alpha_d"]}
     nature = table.get("field", "majorana")
     if which == "matrix":
         if nature not in BUILDERS:
-            msg = f"[matrix] field = {nature!r}: choose one of {', '.join(BUILDERS)}"
-            raise SteeringError(msg)
+            raise SteeringError(f"[matrix] field = {nature!r}: choose one of {', '.join(BUILDERS)}")
         parameters: dict[str, Any] = {"mass_matrix": [[complex(x) for x in row] for row in table["mass"]]}
         parameters |= {"charges": table["charges"], "alpha_d": content["alpha_d"]}
         return BUILDERS[nature], "mass_matrix", parameters
@@ -377,8 +348,9 @@ def _mixing(entry: Mapping[str, Any]) -> NeutrinoMixing:
     """Return a mixing with neutrinos; files count states from one."""
     nature = entry.get("nature", "majorana")
     if nature not in ("majorana", "dirac") or not isinstance(entry["state"], int) or entry["state"] < 1:
-        msg = f"[[neutrino]] {dict(entry)}: state is a number from one, nature 'majorana' or 'dirac'"
-        raise SteeringError(msg)
+        raise SteeringError(
+            f"[[neutrino]] {dict(entry)}: state is a number from one, nature 'majorana' or 'dirac'"
+        )
     return NeutrinoMixing(entry["state"] - 1, float(entry["squared"]), nature)
 
 
@@ -420,15 +392,12 @@ def sourced(file: Path, record: Callable[..., Record]) -> Record:
         card = from_toml(file)
         sources = sources_of(card)
     except (OSError, ValueError) as error:
-        msg = f"{file}: cannot be read as TOML ({error})"
-        raise InputFileError(msg) from error
+        raise InputFileError(f"{file}: cannot be read as TOML ({error})") from error
     card.pop("sources", None)
     without = sorted(set(card) - set(sources) - {"band"})  # a band holds its own source
     if without:
-        msg = f"{file}: no source is given for {', '.join(without)}"
-        raise SteeringError(msg)
+        raise SteeringError(f"{file}: no source is given for {', '.join(without)}")
     try:
         return record(**card, sources=sources)
     except (TypeError, KeyError, ValueError) as error:
-        msg = f"{file}: {error}"
-        raise SteeringError(msg) from error
+        raise SteeringError(f"{file}: {error}") from error

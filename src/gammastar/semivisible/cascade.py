@@ -90,10 +90,12 @@ def decay(
     """
     p4 = _checked(photons, table.mediator, "dark photons")
     out = _empty(len(p4), table.slots)
+    pair_fraction = np.cumsum(table.pair_fraction)
+    pair_fraction[-1] = 2.0  # above every uniform number
     generate(
         p4,
         (float(np.hypot(1.0, boost)), float(boost)),
-        (table.mediator, table.pairs, _closed(np.cumsum(table.pair_fraction)), table.pair_angle),
+        (table.mediator, table.pairs, pair_fraction, table.pair_angle),
         *_compiled(table),
         polarised,
         rng,
@@ -105,8 +107,9 @@ def decay(
 def decay_states(table: DecayTable, state: int, momenta: FloatArray, rng: np.random.Generator) -> Cascade:
     """Decay dark states of one kind through their cascades, wherever they come from."""
     if not 0 <= state < len(table.masses) or table.depth[state] == 0:
-        msg = f"state {state} of {len(table.masses)}: it does not exist, is stable or decays unseen"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"state {state} of {len(table.masses)}: it does not exist, is stable or decays unseen"
+        )
     p4 = _checked(momenta, float(table.masses[state]), f"state {state}")
     out = _empty(len(p4), int(table.depth[state]))
     generate_states(p4, state, *_compiled(table), rng, out)
@@ -116,12 +119,10 @@ def decay_states(table: DecayTable, state: int, momenta: FloatArray, rng: np.ran
 def _checked(momenta: FloatArray, mass: float, what: str) -> FloatArray:
     p4 = np.ascontiguousarray(momenta, dtype=np.float64)
     if p4.ndim != 2 or p4.shape[1] != 4:
-        msg = f"{what} of shape {p4.shape}: (n, 4) with px, py, pz, E expected"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"{what} of shape {p4.shape}: (n, 4) with px, py, pz, E expected")
     square = p4[:, 0] ** 2 + p4[:, 1] ** 2 + p4[:, 2] ** 2 + mass**2
     if not (np.abs(p4[:, 3] ** 2 - square) <= 2e-6 * square).all():
-        msg = f"{what} off their mass of {mass:g} GeV: decay tables belong to one mass"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"{what} off their mass of {mass:g} GeV: decay tables belong to one mass")
     return p4
 
 
@@ -152,12 +153,6 @@ def _guide(cdf: FloatArray) -> IntArray:
     steps = np.arange(GUIDE) / GUIDE
     found = [np.searchsorted(row, steps, side="right") for row in cdf]
     return np.array(found, dtype=np.int64).reshape(len(cdf), GUIDE).clip(1, None)
-
-
-def _closed(cumulative: FloatArray) -> FloatArray:
-    """Return a cumulative distribution whose last entry exceeds every uniform number."""
-    cumulative[-1] = 2.0
-    return cumulative
 
 
 def _before(fraction: FloatArray, owner: IntArray) -> FloatArray:

@@ -19,11 +19,7 @@ from gammastar.semivisible.cascade import Cascade, decay
 from gammastar.semivisible.decays import decay_table
 from gammastar.semivisible.models import mediator_widths
 from gammastar.semivisible.plane import Model, Options, dark_branching
-from gammastar.semivisible.production import (
-    monophoton_cross_section,
-    s_channel_cross_section,
-    sample_photons,
-)
+from gammastar.semivisible.production import monophoton_cross_section, s_channel_cross_section, sample_photons
 
 CHUNK = 4_000
 

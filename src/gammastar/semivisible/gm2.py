@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.constants import ALPHA, M_MU
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import PhysicsError, require
 from gammastar.core.files import data_path
 from gammastar.core.records import FloatArray
 
@@ -63,9 +63,7 @@ def delta_a(mass: npt.ArrayLike, epsilon: npt.ArrayLike) -> FloatArray:
     α ε² m_μ²/(3π M²) for a heavy dark photon.
     """
     m = np.asarray(mass, dtype=np.float64)
-    if not (np.isfinite(m) & (m >= 0)).all():
-        msg = f"dark photon mass {m!r} GeV must be finite and not negative"
-        raise PhysicsError(msg)
+    require((np.isfinite(m) & (m >= 0)).all(), f"dark photon mass {m!r} GeV must be finite and not negative")
     return np.asarray(ALPHA * np.square(epsilon) / (2.0 * np.pi) * _integral(m))
 
 
@@ -87,8 +85,7 @@ def reference_names() -> tuple[str, ...]:
 def reference(name: str = DEFAULT) -> Reference:
     """Return a shipped comparison of measurement and prediction."""
     if name not in _file():
-        msg = f"muon g-2 reference {name!r}: choose one of {', '.join(_file())}"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"muon g-2 reference {name!r}: choose one of {', '.join(_file())}")
     row = _file()[name]
     return Reference(
         name, row["label"], row["source"], row["difference"] * 1e-11, row["sigma"] * 1e-11, row["verified"]

@@ -45,8 +45,7 @@ class Missing:
             not (self.low <= self.value * (1 + 1e-9)).all()
             or not (self.value <= self.high * (1 + 1e-9)).all()
         ):
-            msg = "the band of a missing-momentum probability must hold its central value"
-            raise PhysicsError(msg)
+            raise PhysicsError("the band of a missing-momentum probability must hold its central value")
 
 
 def from_sums(sums: FloatArray, n: int) -> tuple[FloatArray, FloatArray]:
@@ -184,8 +183,7 @@ def allowed(band: FloatArray, epsilon: FloatArray, *excesses: FloatArray) -> Flo
     array([0.5])
     """
     if len(epsilon) < 2:
-        msg = f"allowed part of a band: {len(epsilon)} coupling given, at least two are needed"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"allowed part of a band: {len(epsilon)} coupling given, at least two are needed")
     x = np.log(epsilon)
     with np.errstate(divide="ignore"):
         low, high = np.clip(np.log(band), x[0], x[-1])

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import PhysicsError, require
 from gammastar.core.records import FloatArray
 
 Field: TypeAlias = Literal["majorana", "dirac", "scalar"]
@@ -26,18 +26,12 @@ NO_COUPLING = 1e-24  # of the largest G: a vertex that is zero but for rounding
 ROUNDING = 1e-9  # of the largest coupling: what a vertex may miss hermiticity by
 
 
-def _check(condition: bool, message: str) -> None:
-    if not condition:
-        raise PhysicsError(message)
-
-
 def _numbers(name: str, what: str, values: npt.ArrayLike, kind: type[Any]) -> npt.NDArray[Any]:
     """Return numbers as an array of their own, or say what is no number."""
     try:
         return np.array(values, dtype=kind)
     except (TypeError, ValueError) as error:
-        msg = f"{name}: {what} must be numbers in rows of equal length ({error})"
-        raise PhysicsError(msg) from error
+        raise PhysicsError(f"{name}: {what} must be numbers in rows of equal length ({error})") from error
 
 
 def _pair(index: tuple[Any, ...]) -> str:
@@ -48,10 +42,10 @@ def _hermitian(name: str, kind: str, matrix: ComplexArray, tolerance: float) -> 
     """Refuse a vertex that is not finite, or whose mirror image is not its complex conjugate."""
     bad = np.argwhere(~np.isfinite(matrix))
     for place in bad[:1]:
-        _check(False, f"{name}: {kind} coupling of states {_pair(tuple(place))} is not finite")
+        require(False, f"{name}: {kind} coupling of states {_pair(tuple(place))} is not finite")
     off = np.abs(matrix - matrix.conj().T)
     i, j = np.unravel_index(int(off.argmax()), off.shape)
-    _check(
+    require(
         bool(off[i, j] <= tolerance),
         f"{name}: {kind} couplings are not hermitian: {matrix[i, j]:g} of states {_pair((i, j))}, but "
         f"{matrix[j, i]:g} of states {_pair((j, i))}, which must be its complex conjugate",
@@ -61,7 +55,7 @@ def _hermitian(name: str, kind: str, matrix: ComplexArray, tolerance: float) -> 
 def _absent(name: str, why: str, couplings: ComplexArray, scale: float) -> None:
     for place in np.argwhere(np.abs(couplings) > ROUNDING * scale)[:1]:
         states = _pair(tuple(place))
-        _check(False, f"{name}: {why}, but {couplings[tuple(place)]:g} was given for states {states}")
+        require(False, f"{name}: {why}, but {couplings[tuple(place)]:g} was given for states {states}")
 
 
 def takagi(matrix: npt.ArrayLike) -> tuple[FloatArray, ComplexArray]:
@@ -73,9 +67,9 @@ def takagi(matrix: npt.ArrayLike) -> tuple[FloatArray, ComplexArray]:
     whose eigenvalues come as ± m; degenerate masses stay orthogonal. Massless states complete the basis.
     """
     m = np.asarray(matrix, dtype=np.complex128)
-    _check(m.ndim == 2 and m.shape[0] == m.shape[1], f"mass matrix of shape {m.shape} must be square")
-    _check(bool(np.isfinite(m).all()), "mass matrix holds values that are not finite")
-    _check(np.allclose(m, m.T, rtol=1e-12, atol=0.0), "mass matrix of Majorana fields must be symmetric")
+    require(m.ndim == 2 and m.shape[0] == m.shape[1], f"mass matrix of shape {m.shape} must be square")
+    require(bool(np.isfinite(m).all()), "mass matrix holds values that are not finite")
+    require(np.allclose(m, m.T, rtol=1e-12, atol=0.0), "mass matrix of Majorana fields must be symmetric")
     n = len(m)
     values, vectors = np.linalg.eigh(np.block([[m.real, -m.imag], [-m.imag, -m.real]]))
     masses = values[n:]
@@ -121,18 +115,18 @@ class DarkSector:
 
     def __post_init__(self) -> None:
         field = str(self.field).lower()
-        _check(field in FIELDS, f"{self.name}: field = {self.field!r} is none of {', '.join(FIELDS)}")
+        require(field in FIELDS, f"{self.name}: field = {self.field!r} is none of {', '.join(FIELDS)}")
         for name in ("mediator", "alpha_d", "squared_charges"):
             value = getattr(self, name)
-            _check(
+            require(
                 isinstance(value, int | float | np.number) and bool(np.isfinite(value) and value > 0),
                 f"{self.name}: {name} = {value!r} must be a positive, finite number",
             )
         masses = _numbers(self.name, "masses", self.masses, np.float64)
         n = masses.size
-        _check(masses.ndim == 1 and n > 0, f"{self.name}: masses of shape {masses.shape} must be a list")
+        require(masses.ndim == 1 and n > 0, f"{self.name}: masses of shape {masses.shape} must be a list")
         for i in np.flatnonzero(~(np.isfinite(masses) & (masses >= 0)))[:1]:
-            _check(False, f"{self.name}: mass {masses[i]:g} GeV of state {i + 1} must be a number >= 0")
+            require(False, f"{self.name}: mass {masses[i]:g} GeV of state {i + 1} must be a number >= 0")
         matrices = {
             name: _numbers(self.name, f"{name} couplings", getattr(self, name), np.complex128)
             for name in ("vector", "axial")
@@ -140,7 +134,7 @@ class DarkSector:
         scale = max(float(np.abs(m).max(initial=0.0)) for m in matrices.values())
         for name, m in matrices.items():
             square = m.shape == (n, n)
-            _check(square, f"{self.name}: {name} couplings have shape {m.shape}, expected {(n, n)}")
+            require(square, f"{self.name}: {name} couplings have shape {m.shape}, expected {(n, n)}")
             _hermitian(self.name, name, m, ROUNDING * scale)
         if field == "majorana":
             own = np.diag(np.diag(matrices["vector"]))
@@ -176,12 +170,7 @@ class DarkSector:
 
 
 def from_majorana(
-    name: str,
-    mass_matrix: npt.ArrayLike,
-    charges: npt.ArrayLike,
-    *,
-    mediator: float,
-    alpha_d: float,
+    name: str, mass_matrix: npt.ArrayLike, charges: npt.ArrayLike, *, mediator: float, alpha_d: float
 ) -> DarkSector:
     """Return the sector of left-handed Weyl fields with a Majorana mass matrix.
 
@@ -192,7 +181,7 @@ def from_majorana(
     """
     masses, u = takagi(mass_matrix)
     q = np.asarray(charges, dtype=np.float64)
-    _check(q.shape == masses.shape, f"{name}: {q.size} charges for {masses.size} fields")
+    require(q.shape == masses.shape, f"{name}: {q.size} charges for {masses.size} fields")
     c = np.conj(u.T) @ (q[:, None] * u)
     return DarkSector(
         name=name,
@@ -207,12 +196,7 @@ def from_majorana(
 
 
 def from_dirac(
-    name: str,
-    mass_matrix: npt.ArrayLike,
-    charges: npt.ArrayLike,
-    *,
-    mediator: float,
-    alpha_d: float,
+    name: str, mass_matrix: npt.ArrayLike, charges: npt.ArrayLike, *, mediator: float, alpha_d: float
 ) -> DarkSector:
     """Return the sector of Dirac fields, L = −ψ̄_L M ψ_R + h.c., both chiralities with the same charges.
 
@@ -224,12 +208,12 @@ def from_dirac(
     """
     matrix = _numbers(name, "mass matrix", mass_matrix, np.complex128)
     square = matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1]
-    _check(square, f"{name}: mass matrix of shape {matrix.shape} must be square")
-    _check(bool(np.isfinite(matrix).all()), f"{name}: mass matrix holds values that are not finite")
+    require(square, f"{name}: mass matrix of shape {matrix.shape} must be square")
+    require(bool(np.isfinite(matrix).all()), f"{name}: mass matrix holds values that are not finite")
     left, masses, right = np.linalg.svd(matrix)
     order = np.argsort(masses)
     q = np.asarray(charges, dtype=np.float64)
-    _check(q.shape == masses.shape, f"{name}: {q.size} charges for {masses.size} fields")
+    require(q.shape == masses.shape, f"{name}: {q.size} charges for {masses.size} fields")
     u_l, u_r = left[:, order], np.conj(right.T)[:, order]
     v_l, v_r = (np.conj(u.T) @ (q[:, None] * u) for u in (u_l, u_r))
     return DarkSector(
@@ -259,8 +243,8 @@ def from_couplings(
     seen: set[frozenset[int]] = set()
     for (i, j), *values in couplings:
         inside = {i, j} <= set(range(1, size + 1))
-        _check(inside, f"{name}: coupling of states {i}, {j}: they count from 1 to {size}")
-        _check({i, j} not in seen, f"{name}: the coupling of states {i}, {j} is given twice")
+        require(inside, f"{name}: coupling of states {i}, {j}: they count from 1 to {size}")
+        require({i, j} not in seen, f"{name}: the coupling of states {i}, {j} is given twice")
         seen.add(frozenset((i, j)))
         v, a = (complex(value) for value in values)
         v = 1j * v if field == "majorana" and i != j and not v.imag else v
@@ -372,18 +356,13 @@ def inverse_seesaw(
 
 
 def symmetric_seesaw(
-    light: float,
-    middle: float,
-    heavy: float,
-    *,
-    mediator: float,
-    alpha_d: float,
-    positive: bool = False,
+    light: float, middle: float, heavy: float, *, mediator: float, alpha_d: float, positive: bool = False
 ) -> DarkSector:
     """Return the inverse seesaw with Λ_L = Λ_R that has three given masses m₁ < m₂ < m₃ [GeV]."""
     if not 0.0 < light < middle < heavy:
-        msg = f"inverse seesaw: masses {light!r}, {middle!r}, {heavy!r} GeV must be positive and increase"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"inverse seesaw: masses {light!r}, {middle!r}, {heavy!r} GeV must be positive and increase"
+        )
     signed = light if positive else -light
     mu = signed + heavy - middle  # trace of the C-even block, and its determinant for Λ
     coupling = float(np.sqrt(0.5 * (mu * middle - signed * heavy)))
@@ -419,7 +398,6 @@ def i2dm(
 
 def _two(mediator: float, ratio: float, splitting: float) -> tuple[float, float]:
     if not (ratio > 0 and splitting > 0):
-        msg = f"masses: ratio {ratio!r} and splitting {splitting!r} must be positive"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"masses: ratio {ratio!r} and splitting {splitting!r} must be positive")
     light = ratio * mediator
     return light, light * (1.0 + splitting)

@@ -101,10 +101,9 @@ def cascades(
 ) -> tuple[FloatArray, Cascade]:
     """Return the energies of dark photons [GeV], shape (n,), and their decays."""
     if not np.isclose(table.mediator, target.mass, rtol=1e-9):
-        msg = (
+        raise PhysicsError(
             f"decays of {table.mediator:g} GeV, production of {target.mass:g} GeV: they must belong together"
         )
-        raise PhysicsError(msg)
     photons = target.sample(n, rng)
     return photons[:, 3], decay(table, photons, rng, polarised=polarised)
 
@@ -140,14 +139,10 @@ def missing(
             p = np.clip(missing_energy_sum(energy, (visible, leaks, flight), *limits, coupling), 0.0, 1.0)
             return _with_error(coupling, p, np.sqrt(p * (1.0 - p) / len(energy)))
         sums = missing_energy(
-            energy,
-            (source, visible, leaks, flight, rng.random(source.shape)),
-            *limits,
-            coupling,
+            energy, (source, visible, leaks, flight, rng.random(source.shape)), *limits, coupling
         )
     else:
-        msg = f"NA64 mode {mode!r}: 'strict' or 'inclusive'"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"NA64 mode {mode!r}: 'strict' or 'inclusive'")
     return _with_error(coupling, *from_sums(sums, len(cascade)))
 
 

@@ -16,13 +16,7 @@ from gammastar.core.records import FloatArray
 from gammastar.core.sampling import stream
 from gammastar.physics.qed import RTable, lepton_width
 from gammastar.semivisible import babar, na64
-from gammastar.semivisible.decays import (
-    Mixings,
-    dark_widths,
-    decay_table,
-    lifetimes,
-    visible_widths,
-)
+from gammastar.semivisible.decays import Mixings, dark_widths, decay_table, lifetimes, visible_widths
 from gammastar.semivisible.missing_momentum import Missing
 from gammastar.semivisible.models import DarkSector, mediator_widths
 

@@ -56,8 +56,7 @@ class Correction:
     def __post_init__(self) -> None:
         shape = (len(self.mass), len(self.energy))
         if self.k.shape != shape or (np.diff(self.mass) <= 0).any() or (np.diff(self.energy) <= 0).any():
-            msg = f"K of shape {self.k.shape} needs increasing masses and energies, {shape}"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"K of shape {self.k.shape} needs increasing masses and energies, {shape}")
 
     def at(self, mass: float, energy: npt.ArrayLike) -> FloatArray:
         """Return K at one mass and any energies."""
@@ -237,8 +236,9 @@ def thick_target(
     """
     lowest = max(threshold, mass)
     if lowest >= beam:
-        msg = f"dark photon of {mass:g} GeV above {threshold:g} GeV from a beam of {beam:g} GeV: not possible"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"dark photon of {mass:g} GeV above {threshold:g} GeV from a beam of {beam:g} GeV: not possible"
+        )
     # Slices that shrink towards the beam energy, where most of the path lies.
     edges = beam - (beam - lowest) * np.linspace(0.0, 1.0, ELECTRONS + 1) ** 2
     path = np.diff(track_length(edges, beam))
@@ -355,8 +355,9 @@ def exact_cross_section(
 def _shape(mass: npt.ArrayLike, s: float) -> FloatArray:
     m2 = np.square(np.asarray(mass, dtype=np.float64))
     if not (m2 < s).all():
-        msg = f"dark photon of {float(np.sqrt(m2.max())):g} GeV cannot be made at {np.sqrt(s):g} GeV"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"dark photon of {float(np.sqrt(m2.max())):g} GeV cannot be made at {np.sqrt(s):g} GeV"
+        )
     return np.asarray(4.0 * m2 * s / (s - m2) ** 2)
 
 

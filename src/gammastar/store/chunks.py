@@ -154,20 +154,18 @@ def read_chunk(path: Path, key: str | None = None) -> Kept:
             table = pq.read_table(path, use_threads=False, memory_map=False, page_checksum_verification=True)
         text = table.schema.metadata[b"gammastar"].decode()
         if digest(text) != table.schema.metadata[b"sha256"].decode():
-            msg = "its notes do not match their digest"
-            raise ValueError(msg)
+            raise ValueError("its notes do not match their digest")
         head = from_json(text)
         arrays = {name: _array(table, name, kind) for name, kind in head["arrays"].items()}
         found = str(head["key"]), str(head["content"]), head["notes"]
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        msg = f"{path}: the kept chunk cannot be read ({type(error).__name__}: {str(error)[:200]})"
-        raise StoreError(msg) from error
+        raise StoreError(
+            f"{path}: the kept chunk cannot be read ({type(error).__name__}: {str(error)[:200]})"
+        ) from error
     if key is not None and found[0] != key:
-        msg = f"{path}: the chunk was made for another selection, code or input"
-        raise StoreError(msg)
+        raise StoreError(f"{path}: the chunk was made for another selection, code or input")
     if digest(arrays) != found[1]:
-        msg = f"{path}: the content does not match its digest; the file is damaged"
-        raise StoreError(msg)
+        raise StoreError(f"{path}: the content does not match its digest; the file is damaged")
     return Kept(arrays, found[1], found[2])
 
 

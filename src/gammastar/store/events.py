@@ -58,11 +58,9 @@ class EventTable:
             shapes[f"daughters[{i}]"], found[f"daughters[{i}]"] = (4, n), np.shape(p4)
         for name, shape in shapes.items():
             if found[name] != shape:
-                msg = f"EventTable.{name} has shape {found[name]}, expected {shape}"
-                raise UserError(msg)
+                raise UserError(f"EventTable.{name} has shape {found[name]}, expected {shape}")
         if not all(np.isfinite(a).all() for a in (self.p4, self.mass, self.weight, self.origin)):
-            msg = "EventTable: momenta, masses, weights and vertices must be finite"
-            raise UserError(msg)
+            raise UserError("EventTable: momenta, masses, weights and vertices must be finite")
 
     def __len__(self) -> int:
         return len(self.number)
@@ -105,8 +103,7 @@ def write_events(
     """Write events in the format of the suffix; the file appears when it is complete, or not at all."""
     suffix = next((s for s in sorted(SUFFIXES, key=len, reverse=True) if path.name.endswith(s)), None)
     if suffix is None:
-        msg = f"{path}: the suffix is none of {', '.join(SUFFIXES)}"
-        raise UserError(msg)
+        raise UserError(f"{path}: the suffix is none of {', '.join(SUFFIXES)}")
     parts = [events] if isinstance(events, EventTable) else events
     if suffix == ".root":
         with tree_writer(path) as file:
@@ -129,12 +126,14 @@ def write_events(
             w = events.weight
             total = (float(w.sum()), float((w**2).sum()), float(w.max(initial=0.0)))
         if total is None:
-            msg = f"{path}: the header of a Les Houches file needs the total of the weights of all parts"
-            raise UserError(msg)
+            raise UserError(
+                f"{path}: the header of a Les Houches file needs the total of the weights of all parts"
+            )
         generators.write_lhe(path, parts, beam_energy, total)
     except ImportError as error:
-        msg = f"{path}: {suffix} needs the package {error.name}: pip install {error.name}"
-        raise UserError(msg) from error
+        raise UserError(
+            f"{path}: {suffix} needs the package {error.name}: pip install {error.name}"
+        ) from error
 
 
 def _write_csv(path: Path, parts: Iterable[EventTable]) -> None:
@@ -204,8 +203,7 @@ def tree_writer(
     """Open a ROOT file for writing; it appears under its name when the block ends without an error."""
     for what, value, known in (("compression", compression, CODECS), ("layout", layout, LAYOUTS)):
         if value not in known:
-            msg = f"{path}: {what} = {value!r} is not one of {sorted(known)}"
-            raise UserError(msg)
+            raise UserError(f"{path}: {what} = {value!r} is not one of {sorted(known)}")
     codec = CODECS[compression]
     with (
         atomic(path) as temporary,
@@ -239,8 +237,9 @@ def unweighted(sample: Sample, n: int, rng: np.random.Generator) -> Sample:
     weight = np.asarray(sample.weight, dtype=np.float64)
     total = float(weight.sum())
     if n < 1 or (weight < 0).any() or not (np.isfinite(total) and total > 0):
-        msg = f"unweighted: {n} particles from weights that sum to {total!r}; they must not be negative"
-        raise UserError(msg)
+        raise UserError(
+            f"unweighted: {n} particles from weights that sum to {total!r}; they must not be negative"
+        )
     steps = (np.arange(n) + rng.uniform()) / n
     index = np.searchsorted(np.cumsum(weight) / total, steps, side="right")
     index = rng.permutation(np.minimum(index, len(weight) - 1))

@@ -82,26 +82,22 @@ def read_fileset(path: Path, dataset: str = "") -> Dataset:
         msg = f"{path}: holds {len(content)} datasets: {_few(content)}; name one, as in {first[:80]!r}"
         raise InputFileError(msg[:1000])
     if not content or (dataset and dataset not in content):
-        msg = f"{path}: has no dataset {dataset!r}; it has {_few(content) or 'none'}"
-        raise InputFileError(msg)
+        raise InputFileError(f"{path}: has no dataset {dataset!r}; it has {_few(content) or 'none'}")
     name = dataset or next(iter(content))
     where = f"{path}: dataset {name!r}"[:300]
     entry = content[name] if isinstance(content[name], dict) else {"files": content[name]}
     _known(where, entry, DATASET_KEYS)
     if entry.get("format") not in (None, "root"):
-        msg = f"{where}: format {entry['format']!r} is not read; only 'root' is"
-        raise InputFileError(msg)
+        raise InputFileError(f"{where}: format {entry['format']!r} is not read; only 'root' is")
     metadata = entry.get("metadata") or {}
     if not isinstance(metadata, dict):
-        msg = f"{where}: metadata {_short(metadata)} is no mapping"
-        raise InputFileError(msg)
+        raise InputFileError(f"{where}: metadata {_short(metadata)} is no mapping")
     scales = [key for key in metadata if SCALES.search(str(key))]
     if scales:
-        msg = (
+        raise InputFileError(
             f"{where}: metadata {_few(scales)} would scale the events, and nothing here applies it; put "
             "weights into a branch that the schema names, and take the key out of the fileset"
         )
-        raise InputFileError(msg)
     return Dataset(name, _files(where, entry, metadata), metadata)
 
 
@@ -115,12 +111,10 @@ def _files(where: str, entry: Mapping[str, Any], metadata: Mapping[str, Any]) ->
     elif isinstance(files, dict):
         pairs = list(files.items())
     else:
-        msg = f"{where} has no 'files' (a mapping of path to tree, or a list of paths)"
-        raise InputFileError(msg)
+        raise InputFileError(f"{where} has no 'files' (a mapping of path to tree, or a list of paths)")
     twice = [file for file, n in Counter(file for file, _ in pairs).items() if n > 1]
     if twice or not pairs:
-        msg = f"{where} {'names twice: ' + _few(twice) if twice else 'names no file'}"
-        raise InputFileError(msg)
+        raise InputFileError(f"{where} {'names twice: ' + _few(twice) if twice else 'names no file'}")
     return tuple(_listed(where, path, value, str(sums.get(path) or "")) for path, value in pairs)
 
 
@@ -130,17 +124,13 @@ def _listed(where: str, path: str, value: Any, sha256: str) -> Listed:
     _known(at, said, FILE_KEYS)
     tree, entries, uuid = said.get("object_path"), said.get("num_entries"), said.get("uuid")
     if said.get("format") not in (None, "root"):
-        msg = f"{at}: format {said['format']!r} is not read; only 'root' is"
-        raise InputFileError(msg)
+        raise InputFileError(f"{at}: format {said['format']!r} is not read; only 'root' is")
     if not isinstance(tree, str | None):
-        msg = f"{at}: object_path {_short(tree)} is no name of a tree"
-        raise InputFileError(msg)
+        raise InputFileError(f"{at}: object_path {_short(tree)} is no name of a tree")
     if entries is not None and (not _count(entries)):
-        msg = f"{at}: num_entries {_short(entries)} is no number of entries"
-        raise InputFileError(msg)
+        raise InputFileError(f"{at}: num_entries {_short(entries)} is no number of entries")
     if not isinstance(uuid, str | None):
-        msg = f"{at}: uuid {_short(uuid)} is no UUID"
-        raise InputFileError(msg)
+        raise InputFileError(f"{at}: uuid {_short(uuid)} is no UUID")
     if said.get("steps") is not None:
         entries = _covered(at, said["steps"], entries)
     return Listed(path, where, tree or "", entries, uuid or "", sha256)
@@ -152,35 +142,36 @@ def _covered(at: str, steps: Any, entries: int | None) -> int:
         isinstance(s, list) and len(s) == 2 and all(map(_count, s)) for s in steps
     )
     if not good:
-        msg = f"{at}: steps {_short(steps)} are no list of [first, last]"
-        raise InputFileError(msg)
+        raise InputFileError(f"{at}: steps {_short(steps)} are no list of [first, last]")
     ordered = sorted(steps)
     last = ordered[-1][1] if ordered else 0
     gaps = [low[1] for low, high in pairwise(ordered) if low[1] != high[0]]
     if (ordered and ordered[0][0] != 0) or gaps or (entries is not None and last != entries):
         n = "" if entries is None else f" of {entries}"
-        msg = (
+        raise InputFileError(
             f"{at}: the steps choose {sum(high - low for low, high in ordered)} entries{n}, not the whole "
             f"file ({_short(steps)}); part of a file is not read: give steps of all entries, or none"
         )
-        raise InputFileError(msg)
     return int(last)
 
 
 def compare(path: Path | Remote, listed: Listed, tree: str, known: str) -> None:
     """Compare a file with what a fileset says of it."""
     if listed.sha256 and kind_of(listed.sha256) == kind_of(known) and listed.sha256.lower() != known:
-        msg = f"{path}: is {known}, {listed.where} has {listed.sha256[:200]}; the file was changed or damaged"
-        raise InputFileError(msg)
+        raise InputFileError(
+            f"{path}: is {known}, {listed.where} has {listed.sha256[:200]}; the file was changed or damaged"
+        )
     if not listed.uuid and listed.entries is None:
         return
     uuid, entries = stamp(path, (listed.tree or tree) if listed.entries is not None else "")
     if listed.uuid and uuid.lower() != listed.uuid.lower():
-        msg = f"{path}: has UUID {uuid}, {listed.where} has {listed.uuid[:80]}; it is another file"
-        raise InputFileError(msg)
+        raise InputFileError(
+            f"{path}: has UUID {uuid}, {listed.where} has {listed.uuid[:80]}; it is another file"
+        )
     if entries is not None and entries != listed.entries:
-        msg = f"{path}: has {entries} entries, {listed.where} has {listed.entries}; it is another file"
-        raise InputFileError(msg)
+        raise InputFileError(
+            f"{path}: has {entries} entries, {listed.where} has {listed.entries}; it is another file"
+        )
 
 
 def _count(value: Any) -> bool:
@@ -210,15 +201,12 @@ def _content(path: Path) -> dict[str, Any]:
         with opened(path) as plain, gzip.open(plain) if path.name.endswith(".gz") else plain as stream:
             text = stream.read(MAX_BYTES + 1)
         if len(text) > MAX_BYTES:
-            msg = f"{path}: larger than {MAX_BYTES >> 20} MB; a fileset is not"
-            raise InputFileError(msg)
+            raise InputFileError(f"{path}: larger than {MAX_BYTES >> 20} MB; a fileset is not")
         content = from_json(text)
     except (OSError, EOFError, ValueError) as error:
-        msg = f"{path}: is not a fileset ({str(error)[:200]})"
-        raise InputFileError(msg) from error
+        raise InputFileError(f"{path}: is not a fileset ({str(error)[:200]})") from error
     if not isinstance(content, dict):
-        msg = f"{path}: is not a fileset; expected a mapping of dataset to files"
-        raise InputFileError(msg)
+        raise InputFileError(f"{path}: is not a fileset; expected a mapping of dataset to files")
     return content
 
 
@@ -238,11 +226,9 @@ def find_file(name: str, base: Path) -> list[Path | Remote]:
     try:
         found = _matches(name, folders)
     except (OSError, ValueError, NotImplementedError) as error:
-        msg = f"{shown!r}: is no name of a file ({str(error)[:100]})"
-        raise InputFileError(msg) from error
+        raise InputFileError(f"{shown!r}: is no name of a file ({str(error)[:100]})") from error
     if not found:
-        msg = f"{shown}: no such file in {', '.join(str(folder) for folder in folders)}"
-        raise InputFileError(msg)
+        raise InputFileError(f"{shown}: no such file in {', '.join(str(folder) for folder in folders)}")
     return [*found]
 
 
@@ -260,8 +246,9 @@ def _matches(name: str, folders: Sequence[Path]) -> list[Path]:
         if files:
             return files
         if found:
-            msg = f"{name}: {found[0]} is a folder; name its files, for instance {name.rstrip('/')}/*.root"
-            raise InputFileError(msg)
+            raise InputFileError(
+                f"{name}: {found[0]} is a folder; name its files, for instance {name.rstrip('/')}/*.root"
+            )
     return []
 
 
@@ -314,8 +301,7 @@ def given_files(names: Iterable[str], base: Path, *, tree: str = "", missing: bo
                 found.setdefault(_same(place), place)
                 continue
             if not isinstance(place, Path):
-                msg = f"{place}: a fileset must be a local file"
-                raise InputFileError(msg)
+                raise InputFileError(f"{place}: a fileset must be a local file")
             dataset = read_fileset(place, chosen)
             datasets[f"{place.name}:{dataset.name}"] = dataset.metadata
             for one, listed in _inside(dataset, base, tree, missing=missing):
@@ -338,18 +324,16 @@ def _inside(
 ) -> Iterable[tuple[Path | Remote, Listed]]:
     for listed in dataset.files:
         if tree and listed.tree and listed.tree.partition(";")[0] != tree.partition(";")[0]:
-            msg = (
+            raise InputFileError(
                 f"{listed.where}: {listed.path!r} is to be read from tree {listed.tree!r}, the schema reads "
                 f"{tree!r}"
             )
-            raise InputFileError(msg)
         places = _places(listed.path, base, missing=missing)
         if len(places) > 1 and (listed.uuid or listed.entries is not None or listed.sha256):
-            msg = (
+            raise InputFileError(
                 f"{listed.where}: {listed.path!r} stands for {len(places)} files, but has entries, UUID or "
                 "digest of one"
             )
-            raise InputFileError(msg)
         for place in places:
             yield place, listed
 
@@ -361,8 +345,9 @@ def _agreed(one: Listed | None, other: Listed) -> Listed:
     for key in ("entries", "uuid", "sha256"):
         first, second = getattr(one, key), getattr(other, key)
         if first and second and first != second:
-            msg = f"{other.where}: {other.path!r} has {key} {second!r}, {one.where} has {first!r}"
-            raise InputFileError(msg)
+            raise InputFileError(
+                f"{other.where}: {other.path!r} has {key} {second!r}, {one.where} has {first!r}"
+            )
         if second and not first:
             one = replace(one, **{key: second})
     return one
@@ -408,6 +393,7 @@ def alike(paths: Sequence[Path | Remote], found: Sequence[str]) -> None:
         if sha == UNREADABLE:
             continue
         if sha in first:
-            msg = f"{first[sha]} and {path} have the same content ({sha}): it would count twice; name one"
-            raise InputFileError(msg)
+            raise InputFileError(
+                f"{first[sha]} and {path} have the same content ({sha}): it would count twice; name one"
+            )
         first[sha] = path

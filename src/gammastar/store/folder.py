@@ -75,8 +75,9 @@ def working(folder: Path) -> Iterator[None]:
         _without_links(folder)
         handle = _locked(path)
     except OSError as error:
-        msg = f"{folder}: cannot be made or written ({error.strerror}); choose another folder with --output"
-        raise StoreError(msg) from error
+        raise StoreError(
+            f"{folder}: cannot be made or written ({error.strerror}); choose another folder with --output"
+        ) from error
     try:
         yield
     except Exception as error:
@@ -132,17 +133,15 @@ def _locked(path: Path) -> int:
             raise
         os.close(handle)
         if locked is not False and host and host != socket.gethostname():
-            msg = (
+            raise UserError(
                 f"{path.parent}: process {process} of {host[:80]} works there, or was stopped there; "
                 f"wait for it, choose another folder with --output, or remove {path}"
             )
-            raise UserError(msg)
         if (locked is False and _alive(process)) or time.monotonic() > deadline:
-            msg = (
+            raise UserError(
                 f"{path.parent}: process {process or 'unknown'} works in this folder ({path}); "
                 "wait for it, or choose another folder with --output"
             )
-            raise UserError(msg)
         time.sleep(0.05)
 
 
@@ -204,8 +203,9 @@ def claim(folder: Path) -> dict[str, Any]:
             f" and {len(strangers) - 3} more" if len(strangers) > 3 else ""
         )
         what = "its manifest.json cannot be read" if MANIFEST in strangers else "it is not one of results"
-        msg = f"{folder}: the folder is not empty ({some}) and {what}; choose another folder with --output"
-        raise UserError(msg)
+        raise UserError(
+            f"{folder}: the folder is not empty ({some}) and {what}; choose another folder with --output"
+        )
     return found
 
 
@@ -263,7 +263,9 @@ def set_aside(folder: Path, old: Mapping[str, Any], *, keep: Callable[[str], boo
     finished = bool(old.get("finished"))
     if finished:
         prune(folder)
-    known = {name: sha for name, sha in _digests(old).items() if name in names}
+    digests = {name: sha for name, sha in old.get("inputs", {}).items() if is_published(name)}
+    digests |= old.get("files", {})
+    known = {name: sha for name, sha in digests.items() if name in names}
     write_text(folder / target / MANIFEST, json.dumps({"finished": finished, "files": known}) + "\n")
     for name in names:
         _move(folder, name, f"{target}{name}")
@@ -340,11 +342,6 @@ def _numbered(folder: Path) -> list[int]:
     return sorted(int(name) for name in found if re.fullmatch(r"[1-9]\d{0,8}", name))
 
 
-def _digests(old: Mapping[str, Any]) -> dict[str, str]:
-    inputs = {name: sha for name, sha in old.get("inputs", {}).items() if is_published(name)}
-    return inputs | dict(old.get("files", {}))
-
-
 def _own(folder: Path, place: str, name: str, sha256: Any) -> bool:
     """Return whether a file is one of ours, as it was written: by its digest, and by name or mark."""
     if FREE.fullmatch(name):
@@ -387,8 +384,9 @@ def _move(folder: Path, name: str, target: str) -> None:
                 n, free = n + 1, free.with_name(f"{PurePosixPath(target).name}.{n}")
             os.rename(path.name, free.name, src_dir_fd=here, dst_dir_fd=there)
     except OSError as error:
-        msg = f"{path}: cannot be moved to {free.parent} ({error.strerror}); give another --output"
-        raise StoreError(msg) from error
+        raise StoreError(
+            f"{path}: cannot be moved to {free.parent} ({error.strerror}); give another --output"
+        ) from error
 
 
 def _remove(folder: Path, names: Iterable[str]) -> None:
@@ -398,8 +396,9 @@ def _remove(folder: Path, names: Iterable[str]) -> None:
             with contextlib.suppress(FileNotFoundError), held(path.parent, folder) as here:
                 os.unlink(path.name, dir_fd=here)
         except OSError as error:
-            msg = f"{path}: cannot be removed ({error.strerror}); choose another folder with --output"
-            raise StoreError(msg) from error
+            raise StoreError(
+                f"{path}: cannot be removed ({error.strerror}); choose another folder with --output"
+            ) from error
 
 
 def _drop(folder: Path, names: Iterable[str]) -> None:

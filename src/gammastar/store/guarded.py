@@ -28,8 +28,9 @@ def read_result(folder: Path, name: str) -> Any:
     content = read_json(path, MAX_JSON)
     finite(content, str(path))
     if not isinstance(content, dict) or not content:
-        msg = f"{path}: holds {'nothing' if content == {} else type(content).__name__}, no result of a run"
-        raise StoreError(msg)
+        raise StoreError(
+            f"{path}: holds {'nothing' if content == {} else type(content).__name__}, no result of a run"
+        )
     return content
 
 
@@ -46,29 +47,28 @@ def of_this_version(path: Path) -> Iterator[None]:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, PhysicsError) as error:
         why = f"{type(error).__name__}: {str(error)[:200]}"
-        msg = f"{path}: is not what a run of this version writes ({why})"
-        raise StoreError(msg) from error
+        raise StoreError(f"{path}: is not what a run of this version writes ({why})") from error
 
 
 def check_results(folder: Path, names: Iterable[str], *, finished: bool = False) -> dict[str, Any]:
     """Return the manifest of a run after comparing files of its folder with it."""
     known = read_manifest(folder)
     if finished and not known["finished"]:
-        msg = f"{folder}: this run is not finished; run it again, with --resume"
-        raise StoreError(msg)
+        raise StoreError(f"{folder}: this run is not finished; run it again, with --resume")
     for name in names:
         path, expected = folder / name, known["files"].get(name)
         if expected is None:
-            msg = f"{path}: the manifest of {folder} does not know this file; it is of another run"
-            raise StoreError(msg)
+            raise StoreError(
+                f"{path}: the manifest of {folder} does not know this file; it is of another run"
+            )
         try:
             found = file_sha256(path)
         except OSError as error:
-            msg = f"{path}: cannot be read ({error.strerror})"
-            raise StoreError(msg) from error
+            raise StoreError(f"{path}: cannot be read ({error.strerror})") from error
         if found != expected:
-            msg = f"{path}: SHA-256 is {found}, the manifest has {expected}; the file was changed or damaged"
-            raise StoreError(msg)
+            raise StoreError(
+                f"{path}: SHA-256 is {found}, the manifest has {expected}; the file was changed or damaged"
+            )
     return known
 
 
@@ -77,16 +77,16 @@ def read_tensors(path: Path, dimensions: Mapping[str, int]) -> dict[str, npt.NDA
     try:
         found = {name: np.asarray(array, dtype=np.float64) for name, array in load(bytes_of(path)).items()}
     except (OSError, ValueError, TypeError, SafetensorError) as error:
-        msg = f"{path}: cannot be read ({error}); run again"
-        raise InputFileError(msg) from error
+        raise InputFileError(f"{path}: cannot be read ({error}); run again") from error
     for name, n in dimensions.items():
         array = found.get(name)
         if array is None or array.ndim != n or not array.size or not np.isfinite(array).all():
             what = (
                 "is missing" if array is None else f"has shape {array.shape}, or values that are not finite"
             )
-            msg = f"{path}: {name} {what}; expected finite numbers in {n} dimensions; run again"
-            raise InputFileError(msg)
+            raise InputFileError(
+                f"{path}: {name} {what}; expected finite numbers in {n} dimensions; run again"
+            )
     return found
 
 
@@ -101,8 +101,7 @@ def finite(content: Any, where: str) -> None:
     while waiting:
         name, item = waiting.pop()
         if isinstance(item, float) and not math.isfinite(item):
-            msg = f"{name}: {item} is not a finite number"
-            raise StoreError(msg)
+            raise StoreError(f"{name}: {item} is not a finite number")
         if isinstance(item, dict):
             waiting.extend((f"{name}.{key}", value) for key, value in item.items())
         elif isinstance(item, list):

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
 from gammastar.core.documents import ANY_SIZE, MAX_FILE, bytes_of, from_json, opened
-from gammastar.core.errors import StoreError
+from gammastar.core.errors import StoreError, require
 from gammastar.core.files import atomic
 
 MANIFEST, FORMAT = "manifest.json", "gammastar-results-1"
@@ -51,8 +51,7 @@ def write_json(path: Path, content: Any, *, indent: int | None = 1) -> None:
         text = None if indent else _quickly(content)
         text = text or json.dumps(content, indent=indent, allow_nan=False, default=_plain)
     except ValueError as error:
-        msg = f"{path}: holds a value that is not finite ({error})"
-        raise StoreError(msg) from error
+        raise StoreError(f"{path}: holds a value that is not finite ({error})") from error
     write_text(path, text + "\n")
 
 
@@ -70,8 +69,7 @@ def read_json(path: Path, most: int = MAX_FILE) -> Any:
     try:
         return from_json(bytes_of(path, most))
     except (OSError, ValueError) as error:
-        msg = f"{path}: cannot be read as JSON ({str(error)[:200]})"
-        raise StoreError(msg) from error
+        raise StoreError(f"{path}: cannot be read as JSON ({str(error)[:200]})") from error
 
 
 def is_published(name: str) -> bool:
@@ -80,16 +78,12 @@ def is_published(name: str) -> bool:
 
 
 def _result(name: str) -> str:
-    if not is_published(name):
-        msg = "is no file of results"
-        raise ValueError(msg)
+    require(is_published(name), "is no file of results", ValueError)
     return name
 
 
 def _stage(name: str) -> str:
-    if not re.fullmatch(r"[a-z0-9_]+", name):
-        msg = "is no name of a stage"
-        raise ValueError(msg)
+    require(re.fullmatch(r"[a-z0-9_]+", name), "is no name of a stage", ValueError)
     return name
 
 
@@ -156,16 +150,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         found = _Manifest.model_validate(content)
         wanted = _manifest_digest({key: value for key, value in content.items() if key != "digest"})
     except RecursionError as error:
-        msg = f"{path}: is nested too deep for a manifest; run again"
-        raise StoreError(msg) from error
+        raise StoreError(f"{path}: is nested too deep for a manifest; run again") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "all of it"
-        msg = f"{path}: {where[:200]}: {first['msg'][:200]}; not a manifest of this version, run again"
-        raise StoreError(msg) from error
+        raise StoreError(
+            f"{path}: {where[:200]}: {first['msg'][:200]}; not a manifest of this version, run again"
+        ) from error
     if found.digest != wanted:
-        msg = f"{path}: does not match the digest of itself; it was edited or damaged, run again"
-        raise StoreError(msg)
+        raise StoreError(f"{path}: does not match the digest of itself; it was edited or damaged, run again")
     return found.model_dump()
 
 
@@ -190,8 +183,7 @@ def manifest_like(folder: Path) -> dict[str, Any] | None:
 def _bounded(path: Path) -> dict[str, Any]:
     content = read_json(path, MAX_MANIFEST)
     if not isinstance(content, dict):
-        msg = f"{path}: is not a manifest but a {type(content).__name__}; run again"
-        raise StoreError(msg)
+        raise StoreError(f"{path}: is not a manifest but a {type(content).__name__}; run again")
     return content
 
 
@@ -206,8 +198,7 @@ def _plain(value: Any) -> Any:
         return value.item()
     if isinstance(value, Path):
         return str(value)
-    msg = f"cannot write a {type(value).__name__} as JSON"
-    raise TypeError(msg)
+    raise TypeError(f"cannot write a {type(value).__name__} as JSON")
 
 
 def file_sha256(path: Path) -> str:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from gammastar.core.axes import rescaled
 from gammastar.core.documents import from_json
-from gammastar.core.errors import StoreError
+from gammastar.core.errors import StoreError, require
 from gammastar.core.files import atomic
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import BoolArray, FloatArray
@@ -51,16 +51,16 @@ class PairChunk:
         for name in ("seed", "signed", "posterior"):
             array = getattr(self, name)
             if array is not None and np.shape(array) != (len(self.pairs),):
-                msg = f"PairChunk.{name} has shape {np.shape(array)}, expected {(len(self.pairs),)}"
-                raise StoreError(msg)
+                raise StoreError(
+                    f"PairChunk.{name} has shape {np.shape(array)}, expected {(len(self.pairs),)}"
+                )
 
 
 def _parquet() -> tuple[Any, Any]:
     try:
         return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     except ImportError as error:
-        msg = "Parquet files need the package pyarrow: python3 -m pip install pyarrow"
-        raise StoreError(msg) from error
+        raise StoreError("Parquet files need the package pyarrow: python3 -m pip install pyarrow") from error
 
 
 def write_pairs(folder: Path, chunks: Iterable[PairChunk | Pairs], *, dataset: str = "") -> tuple[Path, ...]:
@@ -75,8 +75,7 @@ def write_pairs(folder: Path, chunks: Iterable[PairChunk | Pairs], *, dataset: s
         columns: dict[str, Any] = {name: getattr(part.pairs, name) for name in FIXED}
         for name, column in part.pairs.columns.items():
             if name in (*FIXED, SIGNED, SEED, POSTERIOR):
-                msg = f"{folder}: a pair column is named {name!r}, a name of the format"
-                raise StoreError(msg)
+                raise StoreError(f"{folder}: a pair column is named {name!r}, a name of the format")
             columns[name] = column
         extras = {SEED: part.seed, SIGNED: part.signed, POSTERIOR: part.posterior}
         columns |= {name: extra for name, extra in extras.items() if extra is not None}
@@ -94,9 +93,7 @@ def read_pairs(source: Path | Sequence[Path]) -> Iterator[PairChunk]:
     """Yield the chunks that `write_pairs` wrote, one file after the other."""
     _, parquet = _parquet()
     paths = sorted(source.glob("part-*.parquet")) if isinstance(source, Path) else list(source)
-    if not paths:
-        msg = f"{source}: holds no part-*.parquet"
-        raise StoreError(msg)
+    require(paths, f"{source}: holds no part-*.parquet", StoreError)
     for path in paths:
         try:
             table = parquet.read_table(path)
@@ -112,8 +109,9 @@ def read_pairs(source: Path | Sequence[Path]) -> Iterator[PairChunk]:
             TypeError,
             ValueError,
         ) as error:  # pyarrow's derive from the first and last
-            msg = f"{path}: is not a file of pairs, or damaged ({' '.join(str(error).split())[:200]})"
-            raise StoreError(msg) from error
+            raise StoreError(
+                f"{path}: is not a file of pairs, or damaged ({' '.join(str(error).split())[:200]})"
+            ) from error
         yield PairChunk(pairs, columns.get(SEED), columns.get(SIGNED), columns.get(POSTERIOR))
 
 
@@ -156,8 +154,7 @@ class StoredPairs:
             return None
         stored = cls(folder, int(arrays["stored_pairs"]), float(arrays["stored_share"]), dataset)
         if stored.digests() != arrays["stored_parts"].tolist():
-            msg = f"{folder}: the kept pairs are missing or changed; run without --resume"
-            raise StoreError(msg)
+            raise StoreError(f"{folder}: the kept pairs are missing or changed; run without --resume")
         return stored
 
 
@@ -293,9 +290,7 @@ class StoredTruth:
             parts.append(_matched(part.select(self.rows.chosen(part))))
         chosen = MatchedPairs.concatenate(parts)
         return replace(
-            chosen,
-            weight=rescaled(chosen.weight, sums[0]),
-            fake_weight=rescaled(chosen.fake_weight, sums[1]),
+            chosen, weight=rescaled(chosen.weight, sums[0]), fake_weight=rescaled(chosen.fake_weight, sums[1])
         )
 
 

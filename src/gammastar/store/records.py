@@ -13,7 +13,7 @@ from hist import Hist
 
 from gammastar.core.axes import MASS, filled, variable
 from gammastar.core.documents import cell, text_of
-from gammastar.core.errors import InputFileError, PhysicsError, StoreError
+from gammastar.core.errors import InputFileError, PhysicsError, StoreError, require
 from gammastar.core.files import atomic
 from gammastar.core.records import Exposure, FloatArray, PairHists, Spectrum
 from gammastar.spectrum import mass_histogram
@@ -27,12 +27,10 @@ def read_histogram(path: Path, name: str | None = None) -> tuple[FloatArray, Flo
     try:
         edges, counts = _root(path, name) if path.suffix == ".root" else _csv(path)
     except OSError as error:
-        msg = f"{path}: cannot be read as a spectrum ({error.strerror or error})"
-        raise InputFileError(msg) from error
+        raise InputFileError(f"{path}: cannot be read as a spectrum ({error.strerror or error})") from error
     good = len(counts) > 0 and bool(np.all(np.isfinite(counts)) & np.all(np.diff(edges) > 0))
     if not good:
-        msg = f"{path}: needs rising bin edges and finite entries; it has {len(counts)} bins"
-        raise InputFileError(msg)
+        raise InputFileError(f"{path}: needs rising bin edges and finite entries; it has {len(counts)} bins")
     return edges, counts
 
 
@@ -40,20 +38,19 @@ def _csv(path: Path) -> tuple[FloatArray, FloatArray]:
     rows = [row for row in text_of(path).splitlines() if row and not row.startswith("#")]
     header = [cell.strip() for cell in rows[0].split(",")] if rows else []
     if not set(COLUMNS) <= set(header):
-        msg = f"{path}: the header {header} lacks one of the columns {list(COLUMNS)}"
-        raise InputFileError(msg)
+        raise InputFileError(f"{path}: the header {header} lacks one of the columns {list(COLUMNS)}")
     try:
         table = np.array([[float(cell) for cell in row.split(",")] for row in rows[1:]]).reshape(
             -1, len(header)
         )
     except ValueError as error:
-        msg = f"{path}: not a table of numbers ({error})"
-        raise InputFileError(msg) from error
+        raise InputFileError(f"{path}: not a table of numbers ({error})") from error
     low, high, entries = (table[:, header.index(key)] for key in COLUMNS)
     if not np.allclose(low[1:], high[:-1], rtol=1e-9):
         first = int(np.argmax(~np.isclose(low[1:], high[:-1], rtol=1e-9)))
-        msg = f"{path}: the bin that ends at {high[first]:g} is followed by one from {low[first + 1]:g}"
-        raise InputFileError(msg)
+        raise InputFileError(
+            f"{path}: the bin that ends at {high[first]:g} is followed by one from {low[first + 1]:g}"
+        )
     return np.append(low, high[-1:]), entries
 
 
@@ -65,8 +62,9 @@ def _root(path: Path, name: str | None) -> tuple[FloatArray, FloatArray]:
         there = sorted(key for key, kind in kinds.items() if kind.startswith("TH1"))
         wanted = name or (there[0] if len(there) == 1 else "")
         if wanted not in there:
-            msg = f"{path}: histogram {wanted!r} is not there; it has {there}; write FILE.root:NAME"
-            raise InputFileError(msg)
+            raise InputFileError(
+                f"{path}: histogram {wanted!r} is not there; it has {there}; write FILE.root:NAME"
+            )
         counts, edges = file[wanted].to_numpy()
     return np.asarray(edges, dtype=np.float64), np.asarray(counts, dtype=np.float64)
 
@@ -123,8 +121,7 @@ def read_spectrum(path: Path) -> Spectrum:
             },
         )
     except (LookupError, TypeError, ValueError, ArithmeticError, PhysicsError) as error:
-        msg = f"{path}: is not a spectrum ({error})"
-        raise StoreError(msg) from error
+        raise StoreError(f"{path}: is not a spectrum ({error})") from error
 
 
 def write_histograms(path: Path, histograms: Mapping[str, Hist[Any]]) -> None:
@@ -139,9 +136,7 @@ def write_histograms(path: Path, histograms: Mapping[str, Hist[Any]]) -> None:
 def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     """Write columns of equal length as CSV; names that look like formulae get an apostrophe."""
     lengths = {name: len(values) for name, values in columns.items()}
-    if len(set(lengths.values())) > 1:
-        msg = f"{path}: columns of different length {lengths}"
-        raise StoreError(msg)
+    require(len(set(lengths.values())) <= 1, f"{path}: columns of different length {lengths}", StoreError)
     with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(map(cell, columns))

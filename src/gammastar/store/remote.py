@@ -42,8 +42,9 @@ class Remote:
     def __post_init__(self) -> None:
         scheme = urlsplit(self.url).scheme
         if scheme not in SCHEMES:
-            msg = f"{self.url}: files of {scheme!r} are not read; use one of {', '.join(SCHEMES)}"
-            raise InputFileError(msg)
+            raise InputFileError(
+                f"{self.url}: files of {scheme!r} are not read; use one of {', '.join(SCHEMES)}"
+            )
 
     @property
     def name(self) -> str:
@@ -60,14 +61,14 @@ def input_sha256(path: Path | Remote) -> str:
         try:
             return file_sha256(path)
         except OSError as error:
-            msg = f"{path}: cannot be read ({error.strerror})"
-            raise InputFileError(msg) from error
+            raise InputFileError(f"{path}: cannot be read ({error.strerror})") from error
     try:
         with reading(path.url):
             return again(path.url, lambda: _remote_sha256(path.url))
     except ImportError as error:
-        msg = f"{path.url}: cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
-        raise InputFileError(msg) from error
+        raise InputFileError(
+            f"{path.url}: cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+        ) from error
 
 
 def _remote_sha256(url: str) -> str:
@@ -109,8 +110,9 @@ class Sealed:
             if not self._stirred(numbers):
                 return result
         names = ", ".join(str(path) for path in list(which)[:3])
-        msg = f"{names}: somebody touches or replaces the file while it is read; wait, then run again"
-        raise InputFileError(msg)
+        raise InputFileError(
+            f"{names}: somebody touches or replaces the file while it is read; wait, then run again"
+        )
 
     def _stirred(self, numbers: Sequence[int]) -> bool:
         """Return whether a file was touched since the last look; refuse one whose content is another."""
@@ -121,11 +123,10 @@ class Sealed:
         found = self._digests([self.paths[i] for i in changed])
         for i, sha in zip(changed, found, strict=True):
             if sha != self.shas[i]:
-                msg = (
+                raise InputFileError(
                     f"{self.paths[i]}: changed while the run works with it: SHA-256 is {sha}, "
                     f"was {self.shas[i]}; run again with a file that stays"
                 )
-                raise InputFileError(msg)
             self._states[i] = now[i]
         return True
 
@@ -168,8 +169,9 @@ def check_listed(paths: Sequence[Path | Remote], found: Sequence[str]) -> None:
             if expected and kind_of(sha) == "uuid":
                 expected = expected if input_sha256(path) != expected else ""
             if expected and expected != sha:
-                msg = f"{path}: SHA-256 is {sha}, expected {expected}; the file was changed or damaged"
-                raise InputFileError(msg)
+                raise InputFileError(
+                    f"{path}: SHA-256 is {sha}, expected {expected}; the file was changed or damaged"
+                )
 
 
 def unprotected(paths: Sequence[Path | Remote], said: Collection[Path | Remote], tree: str) -> str:
@@ -217,13 +219,11 @@ def _expected(path: Path) -> str:
 def _listed(path: Path, _changed: int, size: int, *, strict: bool) -> dict[Path, str]:
     """Return the SHA-256 by path that a list gives; one of other files may hold what it likes."""
     if size > MAX_LIST:
-        msg = f"{path}: larger than {MAX_LIST >> 20} MB; a list of digests is not"
-        raise InputFileError(msg)
+        raise InputFileError(f"{path}: larger than {MAX_LIST >> 20} MB; a list of digests is not")
     try:
         text = bytes_of(path, MAX_LIST).decode("utf-8-sig", "surrogateescape")
     except OSError as error:
-        msg = f"{path}: cannot be read ({error.strerror})"
-        raise InputFileError(msg) from error
+        raise InputFileError(f"{path}: cannot be read ({error.strerror})") from error
     result: dict[Path, str] = {}
     for number, line in enumerate(text.split("\n"), start=1):
         where = f"{path}, line {number}"
@@ -237,8 +237,7 @@ def _listed(path: Path, _changed: int, size: int, *, strict: bool) -> dict[Path,
             continue
         file, sha = _place(path.parent, entry[0]), entry[1]
         if result.setdefault(file, sha) != sha and strict:
-            msg = f"{where}: {entry[0]!r} has another SHA-256 than before; which one holds?"
-            raise InputFileError(msg)
+            raise InputFileError(f"{where}: {entry[0]!r} has another SHA-256 than before; which one holds?")
     return result
 
 
@@ -255,8 +254,9 @@ def _entry(line: str, where: str) -> tuple[str, str] | None:
     found = BSD.match(line) or GNU.match(line)
     if found is None:
         shown = line if len(line) <= 120 else f"{line[:120]}…"
-        msg = f"{where}: {shown!r} is no '<SHA-256>  <file>' nor 'SHA256 (<file>) = <SHA-256>'"
-        raise InputFileError(msg)
+        raise InputFileError(
+            f"{where}: {shown!r} is no '<SHA-256>  <file>' nor 'SHA256 (<file>) = <SHA-256>'"
+        )
     file = found["file"]
     if found["escaped"]:
         file = ESCAPED.sub(lambda part: {"n": "\n", "r": "\r"}.get(part[1], part[1]), file)

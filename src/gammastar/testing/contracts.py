@@ -57,16 +57,10 @@ class Contract:
         return self.need(same, problem)
 
     def settle(self) -> None:
-        """Raise if a problem was noted.
-
-        Raises
-        ------
-        ContractError
-        """
+        """Raise if a problem was noted."""
         if self._problems:
             lines = "".join(f"\n  - {problem}" for problem in self._problems)
-            msg = f"{self._title} breaks its contract:{lines}"
-            raise ContractError(msg)
+            raise ContractError(f"{self._title} breaks its contract:{lines}")
 
 
 def check_schema(
@@ -100,8 +94,7 @@ def check_schema(
     try:
         ready = schema if isinstance(schema, Schema) else load_schema(schema)
     except UserError as error:
-        msg = f"schema {name} breaks its contract:\n  - {error}"
-        raise ContractError(msg) from error
+        raise ContractError(f"schema {name} breaks its contract:\n  - {error}") from error
     contract = Contract("schema", str(name))
     found = () if file is None else examine(file, ready, truth=truth, entries=entries)
     for finding in found:
@@ -232,7 +225,9 @@ def check_geometry(
         contract.settle()
         return
     start = np.tile(np.asarray(origin if detector is None else detector.target.position, float), (n, 1))
-    unit = _directions(n)
+    rng = stream(1, "contract")
+    theta, phi = 10 ** rng.uniform(-4, 0.1, n), rng.uniform(-np.pi, np.pi, n)
+    unit = np.stack([np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)], axis=1)
     chord = np.asarray(shape.chord(start, unit), dtype=np.float64)
     if contract.need(chord.shape == (n, 2), f"chord: shape {chord.shape} for {n} lines, must be ({n}, 2)"):
         _single(contract, shape, chord)
@@ -245,12 +240,6 @@ def check_geometry(
             _along(contract, shape, start[hit], unit[hit], chord[hit])
             _planes(contract, detector, start[hit] + chord[hit, :1] * unit[hit])
     contract.settle()
-
-
-def _directions(n: int) -> FloatArray:
-    rng = stream(1, "contract")
-    theta, phi = 10 ** rng.uniform(-4, 0.1, n), rng.uniform(-np.pi, np.pi, n)
-    return np.stack([np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)], axis=1)
 
 
 def _single(contract: Contract, shape: Geometry, chord: FloatArray) -> None:

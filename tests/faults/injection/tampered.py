@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar import flow, infer
-from gammastar.accept.tracking import load_spectrometer
 from gammastar.core.files import data_path
 from gammastar.core.sampling import stream
 from gammastar.mock import load_card
@@ -39,6 +38,9 @@ from injection.hostile import VALUES
 from injection.kills import ROOT, contents
 from injection.models import trained
 from injection.steerings import Raw, toml
+
+sys.path.append(str(ROOT / "analysis" / "na62_dump"))
+from tracking import load_spectrometer
 
 Array = npt.NDArray[Any]
 JSON = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from gammastar.core.errors import GammastarError
 from gammastar.core.pairs import Pairs
 from gammastar.core.sampling import stream
 from gammastar.pipeline.cache import load_arrays
-from gammastar.semivisible.darknews import DarkEvents
-from gammastar.store.darknews import read_darknews
 from gammastar.store.manifest import digest, read_json, write_json
 from gammastar.store.pairs import read_pairs, write_pairs
+
+sys.path.append(str(Path(__file__).resolve().parents[3] / "analysis" / "semivisible"))
+from darknews_events import DarkEvents
+from darknews_files import read_darknews
 
 EVENTS = 40
 MOMENTA = ("parent", "daughter", "particle", "antiparticle")

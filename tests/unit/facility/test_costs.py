@@ -9,7 +9,7 @@ import pytest
 from dask.utils import key_split
 
 from gammastar.facility.cluster import DaskCrew
-from gammastar.facility.costs import stopwatch, summary
+from gammastar.facility.processor import stopwatch, summary
 
 
 def test_time_and_processor_time():

@@ -13,8 +13,7 @@ from gammastar.core.sources import Source, Sources
 from gammastar.infer import combine, workspace
 from gammastar.infer.histfactory.peaks import peak_patchset, peak_workspace
 from gammastar.physics.resolution import MassResolution
-from gammastar.predict.in_situ import InSitu, Templates, search_in_situ
-from gammastar.predict.peak_search import Background
+from gammastar.predict.in_situ import Background, InSitu, Templates, search_in_situ
 
 MASSES = np.array([0.55, 0.7, 0.75])
 PER_COUPLING = np.array([3e6, 2e6, 2e6])

@@ -14,8 +14,14 @@ from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.sampling import stream
 from gammastar.physics.detector import Detector
 from gammastar.physics.geometry import Cylinder
-from gammastar.physics.mesons import MesonTable
-from gammastar.physics.mesons.spectra import Cells, MesonSpectrum, read_cells, read_meson_spectra, write_cells
+from gammastar.physics.mesons import (
+    Cells,
+    MesonSpectrum,
+    MesonTable,
+    read_cells,
+    read_meson_spectra,
+    write_cells,
+)
 from gammastar.physics.millicharge import Front, MillichargeDetector, Recoil, vector_branching
 from gammastar.predict.millicharge import chi_from_resonances
 from gammastar.predict.names import r_table

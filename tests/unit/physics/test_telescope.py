@@ -12,7 +12,7 @@ from gammastar.core.constants import M_MU
 from gammastar.core.errors import GammastarError, InputFileError, PhysicsError, SteeringError
 from gammastar.core.files import shipped
 from gammastar.core.pairs import Pairs
-from gammastar.physics.telescope import (
+from gammastar.physics.detector import (
     COLUMNS,
     VertexTelescope,
     load_telescope,

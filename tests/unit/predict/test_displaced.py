@@ -7,7 +7,7 @@ import pytest
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.pairs import VertexPairs
-from gammastar.physics.telescope import VertexTelescope
+from gammastar.physics.detector import VertexTelescope
 from gammastar.predict.displaced import best_cut, displaced_shares
 
 TELESCOPE = VertexTelescope(

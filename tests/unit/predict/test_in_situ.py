@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
-from builders import particles
+from builders import ROOT, particles
 from scipy.optimize import minimize
 from scipy.stats import norm
 
@@ -15,15 +17,20 @@ from gammastar.core.sources import Source, Sources
 from gammastar.physics.qed import kappa
 from gammastar.physics.resolution import MassResolution
 from gammastar.predict.in_situ import (
+    Background,
     InSitu,
     Templates,
+    cls_limits,
+    expected_limits,
+    peak_search,
     search_in_situ,
     signal_over_background,
     signal_per_coupling,
 )
-from gammastar.predict.mechanism import pairs_to_exclude, template
-from gammastar.predict.peak_search import Background, cls_limits, expected_limits, peak_search
 from gammastar.predict.target import OMITTED, in_depth, on_nucleus
+
+sys.path.append(str(ROOT / "analysis" / "na60_dimuon"))
+from mechanism import pairs_to_exclude, template
 
 
 def test_signal_over_background_is_the_textbook_ratio() -> None:

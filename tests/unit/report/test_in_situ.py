@@ -12,8 +12,7 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.sources import Source, Sources
 from gammastar.physics.resolution import MassResolution
 from gammastar.predict import make_model
-from gammastar.predict.in_situ import Templates, search_in_situ
-from gammastar.predict.peak_search import Background
+from gammastar.predict.in_situ import Background, Templates, search_in_situ
 from gammastar.report.dark import View
 from gammastar.report.drawing import png_bytes
 from gammastar.report.figures.limits import coupling_figure, frame

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from builders import ROOT
 
 from gammastar import infer, select, semivisible
 from gammastar.core.errors import BranchError, InputFileError, PhysicsError
 from gammastar.core.sampling import stream
 from gammastar.physics.geometry import Cylinder
 from gammastar.semivisible.cascade import decay
-from gammastar.semivisible.darknews import DarkEvents, decay_probability, load_schema
 from gammastar.semivisible.decays import NeutrinoMixing, decay_table
-from gammastar.store.darknews import read_darknews
+
+sys.path.append(str(ROOT / "analysis" / "semivisible"))
+from darknews_events import DarkEvents, decay_probability, load_schema
+from darknews_files import read_darknews
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")

@@ -19,7 +19,7 @@ from gammastar.core.pairs import VertexPairs
 from gammastar.core.records import FloatArray, Reach
 from gammastar.infer.counting import counting_limit, expected_limits_of
 from gammastar.infer.reach_tables import BANDS, intervals_of, plain
-from gammastar.physics.telescope import (
+from gammastar.physics.detector import (
     VertexTelescope,
     load_telescope,
     measured_vertices,

@@ -22,10 +22,9 @@ from gammastar.physics.resolution import MassResolution, measured_resolution
 from gammastar.pipeline.context import Context, axes_of, needed
 from gammastar.pipeline.stages.displaced import displaced_search
 from gammastar.pipeline.stages.read import match_simulation, stored_pairs
-from gammastar.predict.in_situ import InSitu, Templates, search_in_situ, signal_per_coupling
+from gammastar.predict.in_situ import Background, InSitu, Templates, search_in_situ, signal_per_coupling
 from gammastar.predict.models import DarkPhoton
 from gammastar.predict.names import r_table
-from gammastar.predict.peak_search import Background
 from gammastar.predict.production import sources_of
 from gammastar.spectrum.mass_shape import MassShape
 from gammastar.store.manifest import digest, write_json

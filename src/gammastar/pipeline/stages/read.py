@@ -18,7 +18,7 @@ from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import PairHists
 from gammastar.core.resolve import UserCode
-from gammastar.physics.telescope import COLUMNS
+from gammastar.physics.detector import COLUMNS
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context, axes_of
 from gammastar.pipeline.stages.flow import columns_for_angles

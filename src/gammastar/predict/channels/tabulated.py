@@ -18,11 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.documents import text_of
-from gammastar.core.errors import InputFileError, PhysicsError
+from gammastar.core.errors import InputFileError, PhysicsError, require
 from gammastar.core.files import Pathlike
 from gammastar.core.records import FloatArray, Momenta, Sample
-from gammastar.physics.mesons import Unit
-from gammastar.physics.mesons.spectra import PB_PER_MB, Cells, read_cells
+from gammastar.physics.mesons import PB_PER_MB, Cells, Unit, read_cells
 from gammastar.predict.channel import MASSES, Channel
 
 SPECTRUM = re.compile(r"([0-9.]+)TeV_(.+?)(?:_([^_]+))?_m_([0-9.eE+-]+)\.npy")
@@ -66,8 +65,9 @@ def _sample(p: FloatArray, weight: FloatArray) -> Sample:
 def _between(masses: FloatArray, mass: float, what: str) -> tuple[int, float]:
     """Return the place of the mass below, and how far the next one is, in [0, 1]; refuse others."""
     if not masses[0] <= mass <= masses[-1]:
-        msg = f"{what}: mass {mass:g} GeV lies outside the tables, {masses[0]:g} to {masses[-1]:g} GeV"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"{what}: mass {mass:g} GeV lies outside the tables, {masses[0]:g} to {masses[-1]:g} GeV"
+        )
     i = int(np.clip(np.searchsorted(masses, mass, side="right") - 1, 0, len(masses) - 2))
     return i, float((mass - masses[i]) / (masses[i + 1] - masses[i]))
 
@@ -108,12 +108,6 @@ class ForeseeSpectra(Channel):
         sigma_inelastic : float, optional
             Inelastic cross section [mb]: the rate counts per interacting proton. Without it the rate is in
             pb, for a detector with a luminosity.
-
-        Raises
-        ------
-        InputFileError
-            If there are none at two masses or more, a file is damaged or has other cells, or a mode lacks
-            a mass between its first and its last: FORESEE would count nothing there, without a word.
         """
         folder = Path(folder)
         files: dict[tuple[str, float], list[Path]] = {}
@@ -123,8 +117,9 @@ class ForeseeSpectra(Channel):
                 files.setdefault((match[2], float(match[4])), []).append(path)
         masses = np.array(sorted({mass for _, mass in files}))
         if len(masses) < 2:
-            msg = f"{folder}: spectra <energy>TeV_<mode>_<generator>_m_<mass>.npy of two masses are needed"
-            raise InputFileError(msg)
+            raise InputFileError(
+                f"{folder}: spectra <energy>TeV_<mode>_<generator>_m_<mass>.npy of two masses are needed"
+            )
         modes = sorted({mode for mode, _ in files})
         _whole(folder, masses, {mode: {m for other, m in files if other == mode} for mode in modes})
         grid: Cells | None = None
@@ -141,8 +136,7 @@ class ForeseeSpectra(Channel):
             sums = [part.sum(axis=1) for part in parts]
             edges.append([sum(s.min() for s in sums), sum(s.max() for s in sums)])
         if grid is None:
-            msg = f"{folder}: holds no spectra"
-            raise InputFileError(msg)
+            raise InputFileError(f"{folder}: holds no spectra")
         scale = 1.0 if sigma_inelastic is None else 1.0 / (sigma_inelastic * PB_PER_MB)
         return cls(
             masses=masses,
@@ -202,11 +196,10 @@ def _whole(folder: Path, masses: FloatArray, found: Mapping[str, set[float]]) ->
         inside = masses[(masses > min(own)) & (masses < max(own))]
         missing = [mass for mass in inside.tolist() if mass not in own]
         if missing:
-            msg = (
+            raise InputFileError(
                 f"{folder}: mode {mode!r} has no spectrum at {missing[0]:g} GeV, between masses where it has "
                 "one; make it, or remove the other modes' files of that mass"
             )
-            raise InputFileError(msg)
 
 
 def _same(grid: Cells, cells: Cells, path: Path) -> None:
@@ -214,8 +207,9 @@ def _same(grid: Cells, cells: Cells, path: Path) -> None:
         [grid.log_angle, grid.log_momentum], [cells.log_angle, cells.log_momentum], atol=1e-6
     )
     if not same:
-        msg = f"{path}: has other cells than the first file of its folder; make all of them on one grid"
-        raise InputFileError(msg)
+        raise InputFileError(
+            f"{path}: has other cells than the first file of its folder; make all of them on one grid"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,11 +252,6 @@ class EventCalcTables(Channel):
             Folder and NAME, e.g. ``Distributions/Dark-photons/DP-central``. If NAME ends in ``central`` and
             yields ``lower`` and ``upper`` lie beside it, they are the band of the theory.
 
-        Raises
-        ------
-        InputFileError
-            If a file is missing or damaged, or a node of the grid is missing.
-
         Notes
         -----
         EventCalc-SHiP, arXiv:2305.13383 and ``funcs/initLLP.py``: columns mass, angle, energy and density;
@@ -283,8 +272,9 @@ class EventCalcTables(Channel):
         (limit_masses, limit_angles), largest = _nodes(folder / f"Emax-{name}.txt", limits)
         axes = (masses, angles, energies)
         if min(map(len, axes)) < 2:
-            msg = f"{folder / f'DoubleDistr-{name}.txt'}: two masses, angles and energies at least are needed"
-            raise InputFileError(msg)
+            raise InputFileError(
+                f"{folder / f'DoubleDistr-{name}.txt'}: two masses, angles and energies at least are needed"
+            )
         return cls(
             *axes,
             density,
@@ -359,9 +349,7 @@ class EventCalcTables(Channel):
         a, e = np.diff(self.angles), np.diff(self.energies)
         mean = 0.25 * (density[:-1, :-1] + density[1:, :-1] + density[:-1, 1:] + density[1:, 1:])
         content = (mean * a[:, None] * e).ravel()
-        if not content.sum() > 0:
-            msg = f"{self.source}: the density at {mass:g} GeV is zero everywhere"
-            raise PhysicsError(msg)
+        require(content.sum() > 0, f"{self.source}: the density at {mass:g} GeV is zero everywhere")
         i, j = np.unravel_index(rng.choice(content.size, size=n, p=content / content.sum()), mean.shape)
         u, v = rng.uniform(size=(2, n))
         low, high = ((1 - u) * density[i, k] + u * density[i + 1, k] for k in (j, j + 1))
@@ -369,8 +357,9 @@ class EventCalcTables(Channel):
         allowed = (energy <= (1 - u) * largest[i] + u * largest[i + 1]) & (energy > mass)
         weight = np.where(allowed, ((1 - v) * low + v * high) / mean[i, j], 0.0)
         if not weight.sum() > 0:
-            msg = f"{self.source}: none of {n} particles of {mass:g} GeV lies below the largest energy"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"{self.source}: none of {n} particles of {mass:g} GeV lies below the largest energy"
+            )
         momentum = np.sqrt(np.clip(energy**2 - mass**2, 0.0, None))
         phi = rng.uniform(-np.pi, np.pi, n)
         pt = momentum * np.sin(theta)
@@ -383,12 +372,12 @@ def _columns(path: Path, count: int) -> FloatArray:
     try:
         columns = np.loadtxt(text_of(path, LARGEST).splitlines(), dtype=np.float64, ndmin=2).T
     except (OSError, ValueError) as error:
-        msg = f"{path}: is no table of {count} columns of numbers ({error})"
-        raise InputFileError(msg) from error
+        raise InputFileError(f"{path}: is no table of {count} columns of numbers ({error})") from error
     if len(columns) != count or not np.isfinite(columns).all() or (columns < 0).any():
         found = f"a table of shape {columns.shape[::-1]}"
-        msg = f"{path}: expected {count} columns of numbers, finite and not negative; found {found}"
-        raise InputFileError(msg)
+        raise InputFileError(
+            f"{path}: expected {count} columns of numbers, finite and not negative; found {found}"
+        )
     if count == 2:
         columns = columns[:, np.argsort(columns[0], kind="stable")]
     return columns
@@ -406,6 +395,7 @@ def _nodes(path: Path, columns: FloatArray) -> tuple[list[FloatArray], FloatArra
     values[tuple(places)] = columns[-1]
     if np.isnan(values).any():
         where = [axis[k] for axis, k in zip(axes, np.argwhere(np.isnan(values))[0], strict=True)]
-        msg = f"{path}: no value at {', '.join(f'{x:g}' for x in where)}; every node of the grid is needed"
-        raise InputFileError(msg)
+        raise InputFileError(
+            f"{path}: no value at {', '.join(f'{x:g}' for x in where)}; every node of the grid is needed"
+        )
     return axes, values

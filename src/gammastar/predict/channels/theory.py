@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core import constants
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import PhysicsError, require
 from gammastar.core.records import BoolArray, FloatArray, Momenta, Sample
 from gammastar.core.sampling import stream
 from gammastar.physics import bremsstrahlung
@@ -128,8 +128,9 @@ class MesonChannel(Channel):
         """Decays of the table that belong to this channel."""
         found = tuple(d for d in self.table.decays if (d.kind, d.parent) in self.members)
         if not found:
-            msg = f"channel {self.group!r}: the table of mesons holds none of {sorted(self.members)}"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"channel {self.group!r}: the table of mesons holds none of {sorted(self.members)}"
+            )
         return found
 
     @property
@@ -169,9 +170,7 @@ class MesonChannel(Channel):
         """Return `n` dark photons, shared among the decays by their rates."""
         rows = self.by_decay([mass])[:, 0]
         total = float(rows.sum())
-        if not total > 0:
-            msg = f"channel {self.group!r}: no decay is open at {mass:g} GeV"
-            raise PhysicsError(msg)
+        require(total > 0, f"channel {self.group!r}: no decay is open at {mass:g} GeV")
         counts = rng.multinomial(n, rows / total)
         parts = [
             self._kinematics(decay, mass, int(count), rng)
@@ -327,16 +326,12 @@ class Outside(Channel):
         mass : float [GeV]
         n : int
             How many particles.
-
-        Raises
-        ------
-        PhysicsError
-            If all of them lie inside.
         """
         sample = self.channel.produce(mass, n=n, rng=rng)
         weight = np.where(self._inside(mass, sample), 0.0, sample.weight)
         total = float(self.rate([mass])[0][0])
         if not weight.sum() > 0:
-            msg = f"channel {self.group!r}: none of {n} particles of {mass:g} GeV is outside the domain"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"channel {self.group!r}: none of {n} particles of {mass:g} GeV is outside the domain"
+            )
         return replace(sample, weight=weight * (total / weight.sum()), in_domain=np.zeros(n, dtype=np.bool_))

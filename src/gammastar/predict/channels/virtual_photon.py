@@ -15,7 +15,90 @@ from gammastar.core.records import BoolArray, FloatArray, Momenta, Sample
 from gammastar.core.sampling import Sampler, Transport, at_mass
 from gammastar.physics.qed import dark_photon_rate, kappa
 from gammastar.predict.channel import Channel, Importance, held
-from gammastar.predict.proposals import adapted
+
+WIDTHS = (1.0, 2.0, 3.5)  # of the pilot, in standard deviations: the last one sees the rarest energies
+ROUNDS = 2
+PILOT, FEWEST = 0.1, 1500  # share of the particles that each round takes, and how many at least
+PLAIN = 0.1  # share of the particles that stay as they are, and of those of the pilot
+WIDER = 1.5  # than the fitted covariance: tails of a proposal must not be too thin
+FARTHEST = 7.0  # standard deviations; 5e-12 of the draws lie beyond, where single precision ends
+LEAST = 8.0  # effective number of particles from which a shape is fitted
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Proposal:
+    """A mixture of normal densities in two dimensions."""
+
+    share: FloatArray  # Sum to one, shape (c,)
+    mean: FloatArray  # shape (c, 2)
+    cov: FloatArray  # shape (c, 2, 2)
+
+    def draw(self, n: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+        """Return n points (n, 2) and their weights (n,): standard normal density over that of the mixture."""
+        count = rng.multinomial(n, self.share)
+        component = np.repeat(np.arange(len(count)), count)
+        root = np.linalg.cholesky(self.cov)
+        normal = rng.standard_normal((n, 2))
+        point = self.mean[component] + np.sum(root[component] * normal[:, None, :], axis=2)
+        weight = np.exp(-0.5 * np.sum(point**2, axis=1) - np.log(2 * np.pi) - self.log_density(point))
+        inside = (np.abs(point) < FARTHEST).all(axis=1)
+        return np.clip(point, -FARTHEST, FARTHEST), np.where(inside, weight, 0.0)
+
+    def log_density(self, point: FloatArray) -> FloatArray:
+        """Return the logarithm of the density at points (n, 2), shape (n,)."""
+        whitening = np.linalg.inv(np.linalg.cholesky(self.cov))  # lower triangular
+        x, y = (point[:, k] - self.mean[:, k, None] for k in (0, 1))
+        distance = np.square(whitening[:, 0, 0, None] * x)
+        distance += np.square(whitening[:, 1, 0, None] * x + whitening[:, 1, 1, None] * y)
+        norm = np.log(self.share) - np.log(2 * np.pi) - 0.5 * np.log(np.linalg.det(self.cov))
+        logs = norm[:, None] - 0.5 * distance
+        largest = logs.max(axis=0)
+        return np.asarray(np.log(np.exp(logs - largest).sum(axis=0)) + largest)
+
+
+def broad() -> Proposal:
+    """Return the proposal of the pilot, which knows nothing."""
+    n = len(WIDTHS)
+    cov = np.eye(2) * np.square(WIDTHS)[:, None, None]
+    return Proposal(np.full(n, 1 / n), np.zeros((n, 2)), cov)
+
+
+def adapted(
+    contribution: Callable[[FloatArray, FloatArray], FloatArray], n: int, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Return normal numbers (n, 2) where they contribute, and their weights.
+
+    Notes
+    -----
+    A mixture of one normal density per sum, with mean and covariance of its contributions, found in two
+    rounds (cross-entropy method; O. Cappé et al., Stat. Comput. 18 (2008) 447), and of the broad one of the
+    first round. All points carry the density of the whole mixture (balance heuristic).
+    """
+    proposal = broad()
+    for _ in range(ROUNDS):
+        point, weight = proposal.draw(max(int(PILOT * n), min(FEWEST, n)), rng)
+        proposal = _fitted(point, contribution(point, weight) * weight)
+    return proposal.draw(n, rng)
+
+
+def _fitted(point: FloatArray, rows: FloatArray) -> Proposal:
+    """Return one normal density per row of contributions (k, n), beside the broad ones."""
+    start = broad()
+    means, covs = [], []
+    for row in rows:
+        total, square = row.sum(), (row**2).sum()
+        if not total**2 >= LEAST * square > 0:
+            continue
+        mean = row @ point / total
+        offset = point - mean
+        covs.append(WIDER * np.einsum("n,ni,nj->ij", row / total, offset, offset) + 0.02 * np.eye(2))
+        means.append(mean)
+    if not means:
+        return start
+    k = len(means)
+    share = np.concatenate([[PLAIN], np.full(len(WIDTHS) - 1, PLAIN / 2), np.full(k, (1 - 2 * PLAIN) / k)])
+    return Proposal(share, np.concatenate([start.mean, means]), np.concatenate([start.cov, covs]))
+
 
 ABOVE = 5e-4  # GeV above the threshold of the leptons, where Eq. 6 divides by zero
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
@@ -94,8 +177,9 @@ def rate(
     mass = np.asarray(mass_centres, dtype=np.float64)
     density, covariance = np.asarray(dn_dm, dtype=np.float64), np.asarray(cov, dtype=np.float64)
     if mass.ndim != 1 or density.shape != mass.shape or covariance.shape != 2 * mass.shape:
-        msg = f"rate: masses {mass.shape}, dn_dm {density.shape}, cov {covariance.shape} do not fit together"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"rate: masses {mass.shape}, dn_dm {density.shape}, cov {covariance.shape} do not fit together"
+        )
     factor = _factors(mass, m_lepton) if edges is None else _bin_factors(edges, mass, m_lepton)
     return factor * density, covariance * np.outer(factor, factor)
 
@@ -107,8 +191,7 @@ def _factors(mass: FloatArray, m_lepton: float) -> FloatArray:
 def _bin_factors(edges: npt.ArrayLike, centres: FloatArray, m_lepton: float) -> FloatArray:
     bounds = np.asarray(edges, dtype=np.float64)
     if bounds.shape != (len(centres) + 1,) or not ((bounds[:-1] < centres) & (centres < bounds[1:])).all():
-        msg = f"rate: edges {bounds.shape} are not those of bins around {centres.shape} masses"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"rate: edges {bounds.shape} are not those of bins around {centres.shape} masses")
     half, middle = 0.5 * np.diff(bounds), 0.5 * (bounds[1:] + bounds[:-1])
     m = middle[:, None] + half[:, None] * _NODES
     pairs = np.where(m > 2 * m_lepton, 2 * kappa(np.maximum(m, 2 * m_lepton), m_lepton) / m, 0.0)
@@ -141,11 +224,10 @@ def interpolate_rate(
     centres = np.asarray(mass_centres, dtype=np.float64)
     outside = ~((wanted >= centres[0]) & (wanted <= centres[-1]))
     if outside.any():
-        msg = (
+        raise PhysicsError(
             f"mass {wanted[outside][0]:g} GeV lies outside the measured centres "
             f"{centres[0]:g} to {centres[-1]:g} GeV: scan masses inside"
         )
-        raise PhysicsError(msg)
     if len(centres) == 1:
         weights = np.ones((len(wanted), 1))
     else:
@@ -194,12 +276,14 @@ def produce(
 
 def _check(mass: float, total: float, sampler: Sampler, n: int) -> None:
     if not (np.isfinite(total) and total >= 0):
-        msg = f"rate {total!r} at {mass:g} GeV must not be negative: merge mass bins before predicting"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"rate {total!r} at {mass:g} GeV must not be negative: merge mass bins before predicting"
+        )
     low, high = sampler.mass_range
     if n < 1 or not low <= mass <= high:
-        msg = f"{n} particles of mass {mass:g} GeV asked of a sampler for {low:g} to {high:g} GeV"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"{n} particles of mass {mass:g} GeV asked of a sampler for {low:g} to {high:g} GeV"
+        )
 
 
 def _sample(
@@ -213,8 +297,7 @@ def _sample(
     (pt, energy), n = drawn, len(weight)
     pz2 = energy**2 - mass**2 - pt**2
     if (pz2 < -1e-9 * energy**2).any() or not np.isfinite(pz2).all():
-        msg = f"the sampler returned energies below the transverse mass at {mass:g} GeV"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"the sampler returned energies below the transverse mass at {mass:g} GeV")
     phi = rng.uniform(-np.pi, np.pi, n)
     p4 = Momenta(pt * np.cos(phi), pt * np.sin(phi), np.sqrt(np.clip(pz2, 0.0, None)), energy)
     inside = np.asarray(in_domain(np.full(n, mass), pt, energy), dtype=np.bool_)

@@ -15,7 +15,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from gammastar.core.axes import ENERGY, LABELS, MASS, PT
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import PhysicsError, require
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.report.style import (
     BAND68,
@@ -84,8 +84,7 @@ def flow_vs_data(
 def _lengths(masses: Sequence[float], samples: Mapping[str, Sequence[Kinematics]]) -> None:
     for name, entries in samples.items():
         if len(entries) != len(masses):
-            msg = f"report: {name!r} has {len(entries)} samples for {len(masses)} masses"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"report: {name!r} has {len(entries)} samples for {len(masses)} masses")
 
 
 def _window_text(mass: float, window: float | None) -> str:
@@ -154,8 +153,9 @@ def _spread(sample: Kinematics, weights: FloatArray, column: int, edges: FloatAr
 def _total(sample: Kinematics) -> float:
     total = float(np.sum(sample[2]))
     if not len(sample[0]) or total <= 0:
-        msg = f"report: a mass window holds {len(sample[0])} pairs of total weight {total:.3g}; widen it"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"report: a mass window holds {len(sample[0])} pairs of total weight {total:.3g}; widen it"
+        )
     return total
 
 
@@ -307,9 +307,7 @@ def training_figure(
 ) -> Figure:
     """Draw the losses of a training against the epoch, with the band of an ensemble's trainings."""
     n = len(train_loss)
-    if n == 0:
-        msg = "training_figure: there is no epoch; was the flow trained?"
-        raise PhysicsError(msg)
+    require(n != 0, "training_figure: there is no epoch; was the flow trained?")
     train = checked("train_loss", train_loss, (n,))
     held_out = checked("validation_loss", validation_loss, (n,))
     figure, axes = new_figure(size=(7.2, 4.8))

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Polygon
 
 from gammastar.core.axes import COUPLING, LABELS, MASS
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import PhysicsError, require
 from gammastar.core.records import FloatArray, Reach
 from gammastar.report.figures.reach import existing, region
 from gammastar.report.style import (
@@ -43,9 +43,7 @@ def impact_figure(
 ) -> Figure:
     r"""Draw the impacts of nuisances on the logarithm of the coupling as bars and their pulls as points."""
     n = len(names)
-    if not n:
-        msg = "impact_figure: there is no nuisance to be drawn"
-        raise PhysicsError(msg)
+    require(n, "impact_figure: there is no nuisance to be drawn")
     pull, constraint = checked("pull", pull, (n,)), checked("constraint", constraint, (n,))
     impact = checked("impact", impact, (n, 2))
     figure, axes = new_figure(1, 1, size=(7.6, 1.9 + 0.46 * n))
@@ -100,8 +98,7 @@ def limit_figure(
     n = len(mass)
     bands = checked("expected", expected, (n, 5))
     if mock and observed is not None:
-        msg = "limit_figure: mock data have no observed limit"
-        raise PhysicsError(msg)
+        raise PhysicsError("limit_figure: mock data have no observed limit")
     figure, axes = new_figure(1, 1, size=(7.4, 5.4))
     ax = axes[0, 0]
     ax.fill_between(mass, bands[:, 0], bands[:, 4], color=BAND95, linewidth=0, label=r"expected $\pm2\sigma$")
@@ -145,8 +142,7 @@ def coupling_figure(
     n = len(mass)
     bands = checked("expected", expected, (n, 5))
     if mock and observed is not None:
-        msg = "coupling_figure: mock data have no observed limit"
-        raise PhysicsError(msg)
+        raise PhysicsError("coupling_figure: mock data have no observed limit")
     figure, axes = new_figure(1, 1, size=(7.6, 6.2))
     ax = axes[0, 0]
     ax.set(yscale="log", xlim=(float(mass[0]), float(mass[-1])), ylim=frame(bands))

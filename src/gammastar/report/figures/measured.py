@@ -14,7 +14,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from gammastar.core.axes import LABELS, MASS, filled
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import require
 from gammastar.core.records import BoolArray, FloatArray, PairHists, Response, Spectrum
 from gammastar.report.style import (
     COLOURS,
@@ -45,9 +45,7 @@ def mass_migration(response: Response, migration: FloatArray | None = None) -> F
 def _mass_cells(axes: tuple[Any, ...]) -> tuple[npt.NDArray[np.int64], int]:
     """Return the mass bin of each cell in C order, and the number of mass bins."""
     names = [axis.name for axis in axes]
-    if MASS not in names:
-        msg = f"report: the response has the axes {names}, one named {MASS!r} is needed"
-        raise PhysicsError(msg)
+    require(MASS in names, f"report: the response has the axes {names}, one named {MASS!r} is needed")
     shape = tuple(len(axis) for axis in axes)
     cells = np.indices(shape)[names.index(MASS)].ravel()
     return np.asarray(cells, dtype=np.int64), shape[names.index(MASS)]
@@ -120,22 +118,17 @@ def correlation_matrix(cov: FloatArray, edges: FloatArray | None = None, *, mock
     ax.set_facecolor("0.85")
     mesh = ax.pcolormesh(ticks, ticks, correlation, cmap="RdBu_r", vmin=-1.0, vmax=1.0, rasterized=True)
     figure.colorbar(mesh, ax=ax, pad=0.02).set_label("correlation coefficient")
-    _square(ax, ticks, "cell" if edges is None else LABELS[MASS])
+    label, ends = "cell" if edges is None else LABELS[MASS], ticks[[0, -1]]
+    ax.set(xlabel=label, ylabel=label, aspect="equal", xlim=ends, ylim=ends)
+    ax.set_yticks([tick for tick in ax.get_xticks() if ends[0] <= tick <= ends[1]])
     mark_mock(ax, mock)
     return figure
-
-
-def _square(ax: Axes, ticks: FloatArray, label: str) -> None:
-    ax.set(xlabel=label, ylabel=label, aspect="equal", xlim=ticks[[0, -1]], ylim=ticks[[0, -1]])
-    ax.set_yticks([tick for tick in ax.get_xticks() if ticks[0] <= tick <= ticks[-1]])
 
 
 def mass_projection(spectrum: Spectrum) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Sum a spectrum over all axes but the mass, with its full covariance."""
     names = [axis.name for axis in spectrum.hist.axes]
-    if MASS not in names:
-        msg = f"report: the spectrum has the axes {names}, one named {MASS!r} is needed"
-        raise PhysicsError(msg)
+    require(MASS in names, f"report: the spectrum has the axes {names}, one named {MASS!r} is needed")
     found = spectrum.project(MASS)
     return np.asarray(found.hist.axes[0].edges, dtype=np.float64), found.values, found.cov
 

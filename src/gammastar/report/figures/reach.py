@@ -76,8 +76,9 @@ class Contour:
         n = len(self.reach.mass)
         for name, array, shape in (("bands", self.bands, (n, 5, 2)), ("fraction", self.fraction, (n, 2))):
             if array is not None and array.shape != shape:
-                msg = f"Contour.{name} of {self.label!r} has shape {array.shape}, expected {shape}"
-                raise PhysicsError(msg)
+                raise PhysicsError(
+                    f"Contour.{name} of {self.label!r} has shape {array.shape}, expected {shape}"
+                )
 
     @property
     def empty(self) -> bool:
@@ -97,7 +98,8 @@ def islands(reach: Reach) -> list[npt.NDArray[np.int64]]:
         here = np.flatnonzero((reach.mass == mass) & np.isfinite(reach.edges).all(axis=1))
         continued: list[list[int]] = []
         for index in here:
-            overlaps = [_overlap(reach.edges[chain[-1]], reach.edges[index]) for chain in growing]
+            both = [(reach.edges[chain[-1]], reach.edges[index]) for chain in growing]
+            overlaps = [float(np.log10(min(a[1], b[1]) / max(a[0], b[0]))) for a, b in both]  # decades
             best = int(np.argmax(overlaps)) if overlaps else -1
             if best >= 0 and overlaps[best] > 0:
                 continued.append([*growing.pop(best), int(index)])
@@ -106,11 +108,6 @@ def islands(reach: Reach) -> list[npt.NDArray[np.int64]]:
         closed += growing
         growing = continued
     return [np.array(chain, dtype=np.int64) for chain in closed + growing]
-
-
-def _overlap(a: FloatArray, b: FloatArray) -> float:
-    """Return the overlap of two coupling intervals in decades (negative: the gap)."""
-    return float(np.log10(min(a[1], b[1]) / max(a[0], b[0])))
 
 
 def outline(
@@ -222,8 +219,9 @@ class Yields:
 
     def __post_init__(self) -> None:
         if self.signal.shape != (len(self.mass), len(self.coupling)):
-            msg = f"Yields: signal {self.signal.shape}, expected {(len(self.mass), len(self.coupling))}"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"Yields: signal {self.signal.shape}, expected {(len(self.mass), len(self.coupling))}"
+            )
 
 
 def isolines(ax: Axes, yields: Yields) -> Line2D | None:
@@ -431,8 +429,9 @@ def reach_figure(
     """
     observed = [contour.label for contour in contours if contour.kind == "observed"]
     if mock and observed:
-        msg = f"reach_figure: the contours {observed} are observed, but mock data exclude nothing"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"reach_figure: the contours {observed} are observed, but mock data exclude nothing"
+        )
     plane = Plane() if plane is None else plane
     panel = any(contour.fraction is not None and not contour.empty for contour in contours)
     heights = (3.4, 1.0) if panel else None
@@ -574,10 +573,5 @@ def _draw(ax: Axes, contour: Contour, colour: str) -> list[Any]:
     if contour.kind == "expected":
         return [Line2D([], [], color=colour, linewidth=1.8, label=contour.label), *domain]
     face = colour + "38" if filled else "none"
-    patch: dict[str, Any] = {
-        "facecolor": face,
-        "edgecolor": colour,
-        "linewidth": 1.6,
-        "hatch": hatch,
-    }
+    patch: dict[str, Any] = {"facecolor": face, "edgecolor": colour, "linewidth": 1.6, "hatch": hatch}
     return [Patch(label=contour.label, **patch), *domain]

@@ -155,11 +155,11 @@ class RateTable:
         for column in ("rate", "low", "high"):
             values = getattr(self, column)
             if values is not None and values.shape != self.mass.shape:
-                msg = f"RateTable {self.name!r}: {column} has shape {values.shape}, mass {self.mass.shape}"
-                raise PhysicsError(msg)
+                raise PhysicsError(
+                    f"RateTable {self.name!r}: {column} has shape {values.shape}, mass {self.mass.shape}"
+                )
         if len(self.mass) < 2 or (np.diff(self.mass) <= 0).any():
-            msg = f"RateTable {self.name!r}: give at least two masses that increase"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"RateTable {self.name!r}: give at least two masses that increase")
 
     def at(self, mass: FloatArray) -> FloatArray:
         """Return the rate at other masses, straight in its logarithm, nan outside the table.
@@ -266,8 +266,7 @@ class DomainMap:
         for name in ("signal", "measured", "error"):
             array = getattr(self, name)
             if array is not None and array.shape != shape:
-                msg = f"DomainMap.{name} has shape {array.shape}, expected {shape}"
-                raise PhysicsError(msg)
+                raise PhysicsError(f"DomainMap.{name} has shape {array.shape}, expected {shape}")
 
     @property
     def fraction(self) -> FloatArray:

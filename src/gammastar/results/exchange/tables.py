@@ -18,7 +18,7 @@ from gammastar.core.errors import PhysicsError, UserError
 from gammastar.core.files import table_text, write_whole
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import stream
-from gammastar.physics.mesons.spectra import PB_PER_MB, Cells, write_cells
+from gammastar.physics.mesons import PB_PER_MB, Cells, write_cells
 from gammastar.predict.channel import Channel
 
 SIGMA_INELASTIC = 32.3  # mb, pp at 400 GeV (COMPETE fit of total less elastic); it cancels

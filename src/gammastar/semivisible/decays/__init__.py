@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from gammastar.semivisible.decays.dark import dark_widths
-from gammastar.semivisible.decays.spectra import Transition, angular, spectrum, squared_amplitude, width
+from gammastar.semivisible.decays.spectra import (
+    Transition,
+    angular,
+    dark_widths,
+    spectrum,
+    squared_amplitude,
+    width,
+)
 from gammastar.semivisible.decays.table import (
     DecayTable,
     Mixings,

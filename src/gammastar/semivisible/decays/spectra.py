@@ -1,13 +1,14 @@
 """Spectra, widths and amplitudes of one transition ψ_j → ψ_i f f̄ through an off-shell dark photon.
 
-Every width is per ε² and per α_D: both factor out as long as the dark photon is off its shell.
+Every width is per ε² and per α_D: both factor out while the dark photon is off its shell. Decays to three
+dark states, or to a dark photon on its shell, need no mixing: where they are open they win by α_D/(α ε²).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -16,7 +17,8 @@ import numpy.typing as npt
 from gammastar.core.constants import ALPHA, LEPTON_MASS, M_MU, M_PI_CHARGED
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.physics.qed import RTable
+from gammastar.physics.qed import RTable, lepton_width
+from gammastar.semivisible.models import DarkSector, mediator_widths, partial_width
 
 POINTS = 1024
 NODES = 240
@@ -61,14 +63,14 @@ class Transition:
 
     def __post_init__(self) -> None:
         if not 0 <= self.light < self.heavy:
-            msg = f"transition: the daughter ({self.light!r} GeV) must be lighter than {self.heavy!r} GeV"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"transition: the daughter ({self.light!r} GeV) must be lighter than {self.heavy!r} GeV"
+            )
         if self.heavy - self.light >= self.mediator:
-            msg = (
+            raise PhysicsError(
                 f"transition {self.heavy:g} -> {self.light:g} GeV: a dark photon of {self.mediator:g} GeV is "
                 "on its shell; the three-body formula holds below that"
             )
-            raise PhysicsError(msg)
 
     @property
     def particle(self) -> float:
@@ -93,8 +95,7 @@ def _pair_factor(transition: Transition, s: FloatArray, r_table: RTable | None) 
     ratio = np.sqrt(np.clip(1.0 - 4.0 * x, 0.0, None)) * (1.0 + 2.0 * x)
     if transition.pair == "hadrons":
         if r_table is None:
-            msg = "transition into hadrons: give the table of R"
-            raise PhysicsError(msg)
+            raise PhysicsError("transition into hadrons: give the table of R")
         ratio = ratio * r_table.at(np.sqrt(s))  # the table is relative to the width into muons
     return np.asarray(ALPHA * s / 3.0 * ratio)
 
@@ -249,3 +250,113 @@ def squared_amplitude(transition: Transition, s: npt.ArrayLike, cosine: npt.Arra
     strength = 16.0 * (4.0 * np.pi) ** 2 * ALPHA
     propagator = (np.asarray(s, dtype=np.float64) - transition.mediator**2) ** 2
     return np.asarray(strength * (a - b * np.square(cosine)) / propagator)
+
+
+Grid: TypeAlias = tuple[FloatArray, FloatArray, FloatArray]
+
+DARK = len(PAIRS)  # kind of a channel whose pair is dark
+LEAST = 1e-8  # of the largest s: where the tables of massless pairs begin
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Channel:
+    """One decay of a dark state."""
+
+    daughter: int  # −1 for a neutrino
+    light: float  # Its mass [GeV]
+    masses: tuple[float, float]  # Of the pair [GeV]
+    partners: tuple[int, int]  # States of a dark pair, −1 of a visible one
+    kind: int  # 0 electrons, 1 muons, 2 hadrons, 3 dark states
+    width: float  # [GeV], per ε² and α_D unless the decay is prompt
+    grid: Callable[[], Grid]  # Returns ln s of the pair, its cumulative distribution and the angle's a and b
+    prompt: bool = False  # The rate holds no ε
+
+
+def prompt_channels(
+    sector: DarkSector, j: int, r_table: RTable | None = None, neutrino: float = 0.0
+) -> list[Channel]:
+    """Return the decays of a state into three dark states or with a dark photon on its shell.
+
+    Notes
+    -----
+    dΓ/ds = (1/π) [√s Γ_kl(√s)/((s − M²)² + M²Γ²)] (α_D/2m_j³) λ^½ H(s), the pair factor of leptons replaced
+    by the width of a dark photon of mass √s. Left out: interference of equal states, and the longitudinal
+    part of the propagator, which belongs to the fields that give the dark photon its mass. The pair is
+    isotropic.
+    A dark photon on its shell that has no dark decay is narrow, and decays visibly at once.
+    """
+    g, d = sector.strengths()
+    heavy = float(sector.masses[j])
+    total = float(mediator_widths(sector)[1].sum())
+    found: list[Channel] = []
+    daughters = [(i, float(sector.masses[i]), float(g[i, j]), float(d[i, j])) for i in range(j)]
+    for i, light, strength, difference in [*daughters, (-1, 0.0, neutrino, 0.0)]:
+        if strength <= 1e-20 or light >= heavy:
+            continue
+        vertex = Vertex(heavy, light, strength, difference, sector.field == "scalar")
+        pairs = mediator_widths(replace(sector, mediator=heavy - light))[0]
+        found += [_dark(sector, vertex, (i, *pair), total) for pair in pairs.tolist()]
+        if heavy - light > sector.mediator and not total > 0:
+            found += _on_shell(sector, vertex, i, r_table)
+    return [channel for channel in found if channel.width > 0]
+
+
+def dark_widths(sector: DarkSector) -> FloatArray:
+    """Return the widths of all states by `prompt_channels` [GeV], shape (n,)."""
+    rows = [prompt_channels(sector, j) for j in range(len(sector.masses))]
+    return np.array([sum(channel.width for channel in row) for row in rows])
+
+
+def _dark(sector: DarkSector, vertex: Vertex, states: tuple[int, int, int], total: float) -> Channel:
+    """Return ψ_j → ψ_i ψ_k ψ_l; `total` is the width of the dark photon on its shell [GeV]."""
+    i, one, two = states
+    masses = float(sector.masses[one]), float(sector.masses[two])
+    high = (vertex.heavy - vertex.light) ** 2
+    low = max(sum(masses) ** 2, LEAST * high)
+    m2, width = sector.mediator**2, sector.mediator * total
+
+    def density(s: FloatArray) -> FloatArray:
+        root = np.sqrt(s)
+        pair = root * partial_width(sector, one, two, root)
+        return pair * sector.alpha_d * dark_factor(vertex, s) / (np.pi * ((s - m2) ** 2 + width**2))
+
+    x = crowded(np.log(low), np.log(high))
+    if low < m2 < high and width > 0:  # half of the points follow the resonance
+        first, last = (float(np.arctan((end - m2) / width)) for end in (low, high))
+        peak = np.log(m2 + width * np.tan(np.linspace(first, last, POINTS // 2 + 2)[1:-1]))
+        x = np.sort(np.concatenate([crowded(np.log(low), np.log(high), POINTS - len(peak)), peak]))
+    cdf = cumulated(x, density)
+    angle = np.broadcast_to([1.0, 0.0], (POINTS, 2))
+    value = float(cdf[-1])
+
+    def grid() -> Grid:
+        return x, cdf / value, angle
+
+    return Channel(i, vertex.light, masses, (one, two), DARK, value, grid, prompt=True)
+
+
+def _on_shell(sector: DarkSector, vertex: Vertex, i: int, r_table: RTable | None) -> list[Channel]:
+    """Return ψ_j → ψ_i A', A' → a visible pair."""
+    m = sector.mediator
+    widths = [float(lepton_width(m, mass)) for mass in LEPTON_MASS.values()]
+    widths.append(0.0 if r_table is None else widths[1] * float(r_table.at(m)))
+    rate = sector.alpha_d * float(dark_factor(vertex, np.array([m**2]))[0])
+    found = []
+    for name, value in zip(PAIRS, widths, strict=True):
+        if value > 0:
+            # The mediator plays no part in the angle; a heavy one keeps the transition off its shell.
+            t = Transition(
+                vertex.heavy, vertex.light, 10.0 * vertex.heavy, vertex.g, vertex.d, name, vertex.scalar
+            )
+            share = rate * value / sum(widths)
+            visible = (t.particle, t.particle), (-1, -1), PAIRS.index(t.pair)
+            grid = partial(_line, t, m**2)
+            found.append(Channel(i, vertex.light, *visible, share, grid, prompt=True))
+    return found
+
+
+def _line(t: Transition, s: float) -> Grid:
+    """Return the grid of a pair of one mass."""
+    share = np.linspace(0.0, 1.0, POINTS)
+    a, b = (np.full(POINTS, float(x)) for x in angular(t, s))
+    return np.log(s) + 1e-12 * (share - 0.5), share, np.stack([a, b], axis=-1)

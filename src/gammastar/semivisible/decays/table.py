@@ -18,14 +18,16 @@ from gammastar.core.constants import CTAU_PER_GEV
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.physics.qed import RTable
-from gammastar.semivisible.decays.dark import Channel, Grid, prompt_channels
 from gammastar.semivisible.decays.spectra import (
     PAIRS,
     POINTS,
+    Channel,
+    Grid,
     Transition,
     angular,
     crowded,
     cumulated,
+    prompt_channels,
     spectrum,
     width,
 )
@@ -56,8 +58,9 @@ class NeutrinoMixing:
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.squared) and self.squared >= 0) or self.state < 0:
-            msg = f"mixing of state {self.state} with neutrinos: |V|² = {self.squared!r} must be >= 0"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"mixing of state {self.state} with neutrinos: |V|² = {self.squared!r} must be >= 0"
+            )
 
     @property
     def strength(self) -> float:
@@ -191,10 +194,9 @@ def decay_table(
     virtual = sector if at is None else replace(sector, mediator=at)
     pairs, widths = mediator_widths(virtual)
     if not len(pairs):
-        msg = (
+        raise PhysicsError(
             f"{sector.name}: a dark photon of {virtual.mediator:g} GeV has no open decay into {sector.masses}"
         )
-        raise PhysicsError(msg)
     broad = float(widths.sum()) if include_width else 0.0
     per_state = [_channels(sector, j, r_table, mixings, broad) for j in range(len(sector.masses))]
     found = [channel for channels in per_state for channel in channels]
@@ -230,11 +232,10 @@ def _one_line(sector: DarkSector, table: DecayTable) -> None:
     fed = {int(d) for d, (k, _) in zip(table.daughter, table.partner, strict=True) if k < 0 <= d}
     for state in sorted(fed):
         if table.lines[state] > 1:
-            msg = (
+            raise PhysicsError(
                 f"{sector.name}: state {state + 1} comes from decays in flight and splits into dark states, "
                 f"{table.lines[state]} of which are seen later: such a tree of flights is not modelled"
             )
-            raise PhysicsError(msg)
 
 
 def _ctau(sector: DarkSector, per_state: Sequence[Sequence[Channel]]) -> FloatArray:
@@ -257,8 +258,7 @@ def _mixings(neutrino: Mixings, n: int) -> Sequence[NeutrinoMixing]:
     mixings = (neutrino,) if isinstance(neutrino, NeutrinoMixing) else tuple(neutrino or ())
     for mixing in mixings:
         if mixing.state >= n:
-            msg = f"mixing of state {mixing.state + 1} with neutrinos: there are {n} states"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"mixing of state {mixing.state + 1} with neutrinos: there are {n} states")
     return mixings
 
 
@@ -269,11 +269,7 @@ def visible_widths(sector: DarkSector) -> FloatArray:
 
 
 def _channels(
-    sector: DarkSector,
-    j: int,
-    r_table: RTable | None,
-    mixings: Sequence[NeutrinoMixing],
-    broad: float,
+    sector: DarkSector, j: int, r_table: RTable | None, mixings: Sequence[NeutrinoMixing], broad: float
 ) -> list[Channel]:
     """Return the decays of one state: those at once if they are faster, else those per ε² and α_D."""
     found = _visible(sector, j, r_table, mixings, broad)
@@ -284,11 +280,7 @@ def _channels(
 
 
 def _visible(
-    sector: DarkSector,
-    j: int,
-    r_table: RTable | None,
-    mixings: Sequence[NeutrinoMixing],
-    broad: float,
+    sector: DarkSector, j: int, r_table: RTable | None, mixings: Sequence[NeutrinoMixing], broad: float
 ) -> list[Channel]:
     """Return the decays of one state to a lighter one and a visible pair."""
     g, d = sector.strengths()

@@ -77,12 +77,10 @@ class Spectrometer:
         for name in ("fine_efficiency", "shower_fraction", "muon_efficiency", "punch_through"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
-                msg = f"spectrometer: {name} = {value!r} must lie between 0 and 1"
-                raise PhysicsError(msg)
+                raise PhysicsError(f"spectrometer: {name} = {value!r} must lie between 0 and 1")
         lengths = (*self.momentum, *self.angle, *self.energy, self.position, self.beam_spot, self.depth)
         if not all(value >= 0 for value in (*lengths, self.time, self.coarse_time, self.minimum_ionising)):
-            msg = "spectrometer: resolutions must not be negative"
-            raise PhysicsError(msg)
+            raise PhysicsError("spectrometer: resolutions must not be negative")
 
 
 def load_spectrometer(path: Pathlike) -> Spectrometer:
@@ -170,8 +168,9 @@ def plane_of(detector: Detector, name: str) -> Plane:
     for plane in detector.planes:
         if plane.name == name:
             return plane
-    msg = f"detector {detector.name!r} has no plane {name!r}; it has {[p.name for p in detector.planes]}"
-    raise PhysicsError(msg)
+    raise PhysicsError(
+        f"detector {detector.name!r} has no plane {name!r}; it has {[p.name for p in detector.planes]}"
+    )
 
 
 def extrapolate(tracks: Tracks, plane: Plane, detector: Detector) -> tuple[FloatArray, FloatArray]:

@@ -19,7 +19,7 @@ from scipy.integrate import solve_ivp
 from scipy.special import kve
 
 from gammastar.core.constants import GEV2_MB, LEPTON_MASS, M_PI_CHARGED, M_TAU
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import require
 from gammastar.core.files import Pathlike, data_path
 from gammastar.core.records import FloatArray
 from gammastar.physics.qed import RTable
@@ -209,9 +209,7 @@ def cmb_limit(sector: DarkSector, *, card: Cosmology | None = None) -> float:
     """
     inputs = load_cosmology() if card is None else card
     m = float(sector.masses[0])
-    if not m > 0:
-        msg = f"{sector.name}: the lightest state is massless"
-        raise PhysicsError(msg)
+    require(m > 0, f"{sector.name}: the lightest state is massless")
     momentum = SLOW * m
     energy = 2.0 * float(np.hypot(m, momentum))
     pairs, _ = mediator_widths(replace(sector, mediator=energy))
@@ -313,7 +311,5 @@ def relic_density(
 
     start = np.array([log_equilibrium[0]])
     solution = solve_ivp(slope, log_nodes[[0, -1]], start, method="Radau", rtol=1e-6, atol=1e-8)
-    if not solution.success:
-        msg = f"relic density of {m:g} GeV: {solution.message}"
-        raise PhysicsError(msg)
+    require(solution.success, f"relic density of {m:g} GeV: {solution.message}")
     return float(TODAY * m * np.exp(solution.y[0, -1]))

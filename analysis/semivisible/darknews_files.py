@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from darknews_events import MOMENTA, DarkEvents, DarkNewsSchema, load_schema
 
 from gammastar.core.documents import ANY_SIZE, opened
-from gammastar.core.errors import BranchError, InputFileError, PhysicsError
+from gammastar.core.errors import BranchError, InputFileError, PhysicsError, require
 from gammastar.core.records import FloatArray
-from gammastar.semivisible.darknews import MOMENTA, DarkEvents, DarkNewsSchema, load_schema
 
 _HAS_WEIGHTS = "{path}: the events have weights, which sum to the expected events; leave expected= out"
 
@@ -26,8 +26,9 @@ def _need(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         package = name.partition(".")[0]
-        msg = f"this file needs the package {package}: python3 -m pip install {package}"
-        raise InputFileError(msg) from error
+        raise InputFileError(
+            f"this file needs the package {package}: python3 -m pip install {package}"
+        ) from error
 
 
 def read_darknews(
@@ -35,20 +36,18 @@ def read_darknews(
 ) -> DarkEvents:
     """Read a file of DarkNews."""
     if expected is not None and not (np.isfinite(expected) and expected > 0):
-        msg = f"{path}: expected = {expected!r} events must be a positive number"
-        raise InputFileError(msg)
+        raise InputFileError(f"{path}: expected = {expected!r} events must be a positive number")
     chosen = load_schema() if schema is None else schema
-    if not path.is_file():
-        msg = f"{path}: there is no such file"
-        raise InputFileError(msg)
+    require(path.is_file(), f"{path}: there is no such file", InputFileError)
     if path.suffix == ".parquet":
         if expected is not None:
             raise BranchError(_HAS_WEIGHTS.format(path=path))
         return _parquet(path, chosen)
     if path.suffix in (".hepmc", ".hepmc2", ".hepmc3"):
         return _hepmc(path, chosen, expected)
-    msg = f"{path}: give .parquet or .hepmc3 (DarkNews: parquet=True or hepmc3=True); pickles are not read"
-    raise InputFileError(msg)
+    raise InputFileError(
+        f"{path}: give .parquet or .hepmc3 (DarkNews: parquet=True or hepmc3=True); pickles are not read"
+    )
 
 
 def _parquet(path: Path, schema: DarkNewsSchema) -> DarkEvents:
@@ -60,16 +59,15 @@ def _parquet(path: Path, schema: DarkNewsSchema) -> DarkEvents:
         keys["production"] = [_column(names["production"], str(k)) for k in range(1, 4)]
         keys["weight"] = [_column(names["weight"], "")]
         if _column(names["photon"], "0") in there:
-            msg = f"{path}: decays into a single photon have no lepton pair"
-            raise BranchError(msg)
+            raise BranchError(f"{path}: decays into a single photon have no lepton pair")
         missing = sorted({name for group in keys.values() for name in group} - there)
         if missing:
-            msg = f"{path}: no columns {', '.join(missing[:3])}; DarkNews must write with sparse <= 1"
-            raise BranchError(msg)
+            raise BranchError(
+                f"{path}: no columns {', '.join(missing[:3])}; DarkNews must write with sparse <= 1"
+            )
         table = pq.read_table(path, columns=[name for group in keys.values() for name in group])
     except (pa.ArrowInvalid, OSError) as error:
-        msg = f"{path}: no readable parquet file ({error})"
-        raise InputFileError(msg) from error
+        raise InputFileError(f"{path}: no readable parquet file ({error})") from error
     values = {
         key: np.column_stack([table.column(name).to_numpy().astype(np.float64) for name in group])
         for key, group in keys.items()
@@ -101,22 +99,18 @@ def _hepmc(path: Path, schema: DarkNewsSchema, expected: float | None) -> DarkEv
                 bare = bare and all(weight == 1.0 for weight in event.weights)
                 rows.append(_event(path, event, schema, names))
     except (OSError, RuntimeError) as error:
-        msg = f"{path}: no readable HepMC file ({error})"
-        raise InputFileError(msg) from error
-    if not rows:
-        msg = f"{path}: holds no event"
-        raise InputFileError(msg)
+        raise InputFileError(f"{path}: no readable HepMC file ({error})") from error
+    require(rows, f"{path}: holds no event", InputFileError)
     momenta = np.array([row[0] for row in rows])
     origin = np.array([row[1] for row in rows]) * schema.units["length"]
     by_name = {key: momenta[:, k] for k, key in enumerate(MOMENTA)}
     weight = np.array([row[2] for row in rows])
     if bare and expected is None:
-        msg = (
+        raise BranchError(
             f"{path}: no weights: each of the {len(rows)} events weighs one, as DarkNews writes with "
             "hep_unweight=True; write weighted events, or give expected=, the sum of w_event_rate before "
             "unweighting"
         )
-        raise BranchError(msg)
     if expected is not None:
         if not bare:
             raise BranchError(_HAS_WEIGHTS.format(path=path))
@@ -130,8 +124,9 @@ def _complete(path: Path) -> None:
         file.seek(max(0, path.stat().st_size - 1024))
         last = file.read().strip().rpartition(b"\n")[2]
     if not last.endswith(b"END_EVENT_LISTING"):
-        msg = f"{path}: the listing of events has no end; the file was cut off or is no HepMC file"
-        raise InputFileError(msg)
+        raise InputFileError(
+            f"{path}: the listing of events has no end; the file was cut off or is no HepMC file"
+        )
 
 
 def _event(
@@ -150,15 +145,17 @@ def _event(
     counts = [len(group) for group in found]
     if counts != [1, 1, 1, 1]:
         there = dict(zip(MOMENTA, counts, strict=True))
-        msg = f"{path}, event {event.event_number}: one particle of each kind expected, found {there}"
-        raise BranchError(msg)
+        raise BranchError(
+            f"{path}, event {event.event_number}: one particle of each kind expected, found {there}"
+        )
     momenta = [(p.momentum.px, p.momentum.py, p.momentum.pz, p.momentum.e) for (p,) in found]
     vertex = found[0][0].production_vertex.position
     if not names and not event.weights:  # an unweighted file of another writer
         weight = 1.0
     elif rules["weight"] not in names or len(event.weights) != len(names):
-        msg = f"{path}, event {event.event_number}: no weight {rules['weight']!r}; let DarkNews write it"
-        raise BranchError(msg)
+        raise BranchError(
+            f"{path}, event {event.event_number}: no weight {rules['weight']!r}; let DarkNews write it"
+        )
     else:
         weight = float(event.weights[names.index(rules["weight"])])
     return np.array(momenta), np.array([vertex.x, vertex.y, vertex.z]), weight
@@ -167,11 +164,8 @@ def _event(
 def _checked(
     path: Path, momenta: Mapping[str, FloatArray], origin: FloatArray, weight: FloatArray
 ) -> DarkEvents:
-    if not len(weight):
-        msg = f"{path}: holds no event"
-        raise InputFileError(msg)
+    require(len(weight), f"{path}: holds no event", InputFileError)
     try:
         return DarkEvents(**momenta, origin=origin, weight=weight)
     except PhysicsError as error:
-        msg = f"{path}: {error}"
-        raise InputFileError(msg) from error
+        raise InputFileError(f"{path}: {error}") from error

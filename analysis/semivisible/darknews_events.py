@@ -1,6 +1,6 @@
 """Decays of dark states as another generator (DarkNews) gives them: lepton pairs and analytic decay weights.
 
-Files are read by `gammastar.store.darknews`. Decay positions of the files are one unforced draw each: decays
+Files are read by `darknews_files`. Decay positions of the files are one unforced draw each: decays
 are placed with analytic weights instead, never with both.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +38,14 @@ class DarkNewsSchema:
 
 def load_schema(path: Path | None = None) -> DarkNewsSchema:
     """Return the schema of a TOML file, by default that of DarkNews 0.4."""
-    shipped = resources.files("gammastar.semivisible").joinpath("darknews.toml")
+    shipped = Path(__file__).with_name("darknews.toml")
     try:
         tables = from_toml(shipped.read_text() if path is None else path)
         return DarkNewsSchema(tables["parquet"], tables["hepmc"], tables["units"])
     except (OSError, ValueError, KeyError) as error:
-        msg = f"{path}: is no schema of events with parquet, hepmc and units ({error})"
-        raise InputFileError(msg) from error
+        raise InputFileError(
+            f"{path}: is no schema of events with parquet, hepmc and units ({error})"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,12 +64,14 @@ class DarkEvents:
     def __post_init__(self) -> None:
         arrays = [getattr(self, name) for name in (*MOMENTA, "origin", "weight")]
         if not all(np.isfinite(array).all() for array in arrays):
-            msg = "DarkNews events: momenta, positions or weights hold values that are not finite"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                "DarkNews events: momenta, positions or weights hold values that are not finite"
+            )
         if (self.weight < 0).any():
             index = int(self.weight.argmin())
-            msg = f"DarkNews event {index}: weight {self.weight[index]:g}; no number of events is negative"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"DarkNews event {index}: weight {self.weight[index]:g}; no number of events is negative"
+            )
         rest = self.parent - self.daughter - self.particle - self.antiparticle
         space = np.array(
             [((p := getattr(self, name))[:, :3] ** 2).sum(axis=1) - p[:, 3] ** 2 for name in MOMENTA]
@@ -78,11 +80,10 @@ class DarkEvents:
         worst = np.maximum(np.abs(rest).max(axis=1) / scale, space.max(axis=0) / scale**2)
         if worst.size and worst.max() > TOLERANCE:
             index = int(worst.argmax())
-            msg = (
+            raise PhysicsError(
                 f"DarkNews event {index}: momentum conservation or a mass is off by {worst[index]:.2g} of "
                 "the energy; check the order of the components in the schema"
             )
-            raise PhysicsError(msg)
 
     def __len__(self) -> int:
         return len(self.weight)
@@ -117,8 +118,9 @@ class DarkEvents:
         masses, group = self._grouped()
         values = np.atleast_2d(np.asarray(ctau, dtype=np.float64))
         if values.ndim != 2 or values.shape[1] != len(masses):
-            msg = f"DarkNews: {_several(masses)}; ctau of shape {np.shape(ctau)} must have one of each"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"DarkNews: {_several(masses)}; ctau of shape {np.shape(ctau)} must have one of each"
+            )
         return np.asarray(values[:, group])
 
     def of_parent(self, mass: float) -> DarkEvents:
@@ -126,8 +128,7 @@ class DarkEvents:
         masses, group = self._grouped()
         nearest = int(np.argmin(np.abs(masses - mass))) if len(masses) else 0
         if not len(masses) or not abs(masses[nearest] - mass) <= 0.01 * masses[nearest]:
-            msg = f"DarkNews: {_several(masses)}, none of {mass!r} GeV"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"DarkNews: {_several(masses)}, none of {mass!r} GeV")
         keep = group == nearest
         return DarkEvents(*(getattr(self, name)[keep] for name in (*MOMENTA, "origin", "weight")))
 
@@ -139,8 +140,9 @@ class DarkEvents:
     def sample(self, pot: float) -> Sample:
         """Return the parents per proton on target; none lies in a measured domain."""
         if len(self.parents) > 1:
-            msg = f"DarkNews: {_several(self.parents)}, but a sample has one mass; take of_parent(mass)"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"DarkNews: {_several(self.parents)}, but a sample has one mass; take of_parent(mass)"
+            )
         p4 = Momenta(*self.parent.T)
         return Sample(p4, self.weight / pot, self.origin, np.zeros(len(self), dtype=bool))
 
@@ -171,17 +173,16 @@ def decay_probability(events: DarkEvents, volume: Volume, ctau: npt.ArrayLike) -
     """Return the probability that each parent decays inside a volume."""
     proper = np.asarray(ctau, dtype=np.float64)
     if not (proper > 0).all():
-        msg = f"decay_probability: ctau = {proper[~(proper > 0)].flat[0]:g} m must be positive"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"decay_probability: ctau = {proper[~(proper > 0)].flat[0]:g} m must be positive")
     if proper.ndim > 2 or (proper.ndim == 2 and proper.shape[1] != len(events)):
-        msg = f"decay_probability: ctau of shape {proper.shape}, expected (), (k,) or (k, {len(events)})"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"decay_probability: ctau of shape {proper.shape}, expected (), (k,) or (k, {len(events)})"
+        )
     if proper.ndim < 2 and len(events.parents) > 1:
-        msg = (
+        raise PhysicsError(
             f"decay_probability: {_several(events.parents)}, but one ctau for all of them; give "
             "events.per_parent([…]), one per parent in this order"
         )
-        raise PhysicsError(msg)
     momentum = np.sqrt((events.parent[:, :3] ** 2).sum(axis=1))
     direction = events.parent[:, :3] / np.maximum(momentum, 1e-300)[:, None]
     entry, leave = volume.chord(events.origin, direction).T

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import require
 from gammastar.core.records import FloatArray
 
 
@@ -40,9 +40,7 @@ def template(
     )
     hist, _, _ = np.histogram2d(x, y, bins=[edges_x, edges_y], weights=w)
     flat = np.clip(hist, 0.0, None).ravel()
-    if not flat.sum() > 0:
-        msg = "template: no particle falls into the cells of energy and pt"
-        raise PhysicsError(msg)
+    require(flat.sum() > 0, "template: no particle falls into the cells of energy and pt")
     return np.asarray((1 - floor) * flat / flat.sum() + floor / flat.size, dtype=np.float64)
 
 
@@ -69,9 +67,7 @@ def pairs_to_exclude(
     √q = Φ⁻¹(1 − (1 − CL)/2).
     """
     f = np.atleast_1d(np.asarray(fraction, dtype=np.float64))
-    if not ((f > 0) & (f <= 1)).all():
-        msg = f"pairs_to_exclude: fractions {f!r} must lie above 0 and up to 1"
-        raise PhysicsError(msg)
+    require(((f > 0) & (f <= 1)).all(), f"pairs_to_exclude: fractions {f!r} must lie above 0 and up to 1")
     mixed = hadrons + f[:, None] * (brem - hadrons)
     per_pair = 2 * (hadrons * np.log(hadrons / mixed)).sum(axis=1)
     return np.asarray(float(ndtri(1 - (1 - cl) / 2)) ** 2 / per_pair, dtype=np.float64)

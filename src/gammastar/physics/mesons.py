@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -15,14 +17,226 @@ from scipy.special import ndtr, ndtri
 
 from gammastar.core import constants
 from gammastar.core.constants import ALPHA, M_E, M_MU, M_PROTON
-from gammastar.core.documents import from_toml, validated
-from gammastar.core.errors import InputFileError, PhysicsError
-from gammastar.core.files import data_path
+from gammastar.core.documents import from_toml, opened, text_of, validated
+from gammastar.core.errors import InputFileError, PhysicsError, require
+from gammastar.core.files import Pathlike, atomic, data_path
 from gammastar.core.records import FloatArray
 from gammastar.physics import hadrons
 from gammastar.physics.hadrons import breit_wigner, rho_mass_density
-from gammastar.physics.mesons.spectra import read_meson_spectra
 from gammastar.physics.qed import FormFactor2, dark_photon_rate, lepton_factor
+
+PB_PER_MB = 1e9
+LARGEST = 256 << 20  # bytes of one table
+NAMES: Mapping[int, str] = MappingProxyType(
+    {111: "pi0", 221: "eta", 331: "eta_prime", 113: "rho", 223: "omega", 333: "phi", 443: "jpsi"}
+)
+"""Mesons by their PDG number as the tables of decays name them."""
+FILE = re.compile(r".*_(-?\d+)\.(txt|npy)")
+LOGARITHMS = (-12.0, 1.0), (-6.0, 6.0)  # of angles [rad] and momenta [GeV] that a table may hold
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cells:
+    """Particles in cells of log10 angle and log10 momentum, evenly spread inside each.
+
+    Attributes
+    ----------
+    log_angle, log_momentum : NDArray, shape (n,)
+        Centres of the cells: log10 of the angle to the beam [rad] and of the momentum [GeV].
+    weight : NDArray, shape (n,)
+        Content of each cell; not negative.
+    width : tuple of float
+        Of a cell, in both logarithms.
+    """
+
+    log_angle: FloatArray
+    log_momentum: FloatArray
+    weight: FloatArray
+    width: tuple[float, float]
+
+    @property
+    def total(self) -> float:
+        """Sum of the contents."""
+        return float(self.weight.sum())
+
+    def within(self, *, max_angle: float = np.inf, min_momentum: float = 0.0) -> Cells:
+        """Return the cells that a detector needs; a cell belongs to them if a part of it does.
+
+        Parameters
+        ----------
+        max_angle : float [rad]
+        min_momentum : float [GeV]
+
+        Notes
+        -----
+        The sums that follow count these cells alone: choose the limits so wide that a decay cannot bring
+        what is left out back into the detector.
+        """
+        with np.errstate(divide="ignore"):
+            keep = (self.log_angle - self.width[0] / 2 < np.log10(max_angle)) & (
+                self.log_momentum + self.width[1] / 2 > np.log10(min_momentum)
+            )
+        log_angle, log_momentum, weight = self.log_angle[keep], self.log_momentum[keep], self.weight[keep]
+        return replace(self, log_angle=log_angle, log_momentum=log_momentum, weight=weight)
+
+    def sample(self, mass: npt.ArrayLike, n: int, rng: np.random.Generator) -> FloatArray:
+        """Draw px, py, pz, E [GeV], shape (4, n), of particles of this mass, of equal weight."""
+        require(self.total > 0, "a table of angles and momenta holds nothing: every cell is empty")
+        index = rng.choice(len(self.weight), size=n, p=self.weight / self.total)
+        theta = 10 ** (self.log_angle[index] + self.width[0] * rng.uniform(-0.5, 0.5, n))
+        p = 10 ** (self.log_momentum[index] + self.width[1] * rng.uniform(-0.5, 0.5, n))
+        phi = rng.uniform(-np.pi, np.pi, n)
+        pt = p * np.sin(theta)
+        energy = np.hypot(p, np.asarray(mass, dtype=np.float64))
+        return np.stack([pt * np.cos(phi), pt * np.sin(phi), p * np.cos(theta), energy])
+
+
+def read_cells(path: Pathlike) -> Cells:
+    """Read a table of three columns (text, comments behind ``#``) or an array of three rows (``.npy``).
+
+    Notes
+    -----
+    The width of a cell is the step between the centres, 0.05 in the files of FORESEE.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".npy":
+            with opened(path, LARGEST) as stream:
+                found: Any = np.load(stream, allow_pickle=False)
+        else:
+            found = np.loadtxt(text_of(path, LARGEST).splitlines(), comments="#", ndmin=2).T
+        columns = np.asarray(found, dtype=np.float64)
+    except (OSError, ValueError, UnicodeDecodeError) as error:
+        raise InputFileError(
+            f"{path}: is no table of log10 angle, log10 momentum and cross section ({error})"
+        ) from error
+    if columns.ndim != 2 or len(columns) != 3 or columns.shape[1] < 2:
+        raise InputFileError(
+            f"{path}: expected log10 angle, log10 momentum and cross section, found shape {columns.shape}"
+        )
+    bad = ~np.isfinite(columns).all(axis=0) | (columns[2] < 0)
+    for row, (low, high), name in zip(columns, LOGARITHMS, ("angle", "momentum"), strict=False):
+        outside = ~((row >= low) & (row <= high)) & ~bad
+        if outside.any():
+            value = row[outside][0]
+            raise InputFileError(
+                f"{path}: log10 {name} = {value:g} lies outside {low:g} to {high:g}; give rad and GeV"
+            )
+    if bad.any():
+        where = int(np.argmax(bad))
+        raise InputFileError(
+            f"{path}: cell {where}: {columns[:, where].tolist()}; contents must be finite, not negative"
+        )
+    angle, momentum, content = columns
+    return Cells(angle, momentum, content, (_step(path, angle, "angle"), _step(path, momentum, "momentum")))
+
+
+def _step(path: Path, centres: FloatArray, name: str) -> float:
+    """Return the distance of neighbouring centres; refuse cells of different sizes."""
+    steps = np.diff(np.unique(centres.round(6)))
+    if not len(steps) or not np.allclose(steps / steps.min(), np.round(steps / steps.min()), atol=1e-2):
+        raise InputFileError(
+            f"{path}: log10 {name} has no even steps ({steps[:5].tolist()} …), so that cells have no width"
+        )
+    return float(steps.min())
+
+
+def write_cells(path: Path, cells: Cells, note: str = "") -> None:
+    """Write cells as FORESEE reads them: ``.npy`` of three rows, or text of three columns below a note."""
+    rows = np.stack([cells.log_angle, cells.log_momentum, cells.weight])
+    with atomic(path) as temporary:
+        if path.suffix == ".npy":
+            np.save(temporary, rows)
+        else:
+            header = "\n".join([*note.splitlines(), "log10(theta) log10(p/GeV) cross-section[pb/bin]"])
+            np.savetxt(temporary, rows.T, fmt="%12.5e", header=header, comments="# ", encoding="utf-8")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MesonSpectrum:
+    """A meson with a tabulated spectrum, in the place of a `gammastar.physics.mesons.Meson`.
+
+    Attributes
+    ----------
+    cells : Cells
+        Cross section [pb] of each cell.
+    per_cross_section : float
+        Mesons per interaction and pb; 1 leaves cross sections, for a luminosity in the place of protons.
+    sigma : float
+        Relative uncertainty of the cross section.
+    """
+
+    pdg: int
+    cells: Cells
+    per_cross_section: float = 1.0
+    sigma: float = 0.0
+
+    @property
+    def per_interaction(self) -> float:
+        """Mesons per inelastic interaction, or their cross section [pb]."""
+        return self.cells.total * self.per_cross_section
+
+    @property
+    def mass(self) -> float:
+        """Mass [GeV]."""
+        return constants.mass(self.pdg)
+
+    def sample(
+        self,
+        mass: npt.ArrayLike,
+        n: int,
+        beam_energy: float,  # noqa: ARG002 - the table is of one beam
+        rng: np.random.Generator,
+    ) -> FloatArray:
+        """Draw px, py, pz, E [GeV], shape (4, n), for an (off-shell) mass: angle and momentum stay."""
+        return self.cells.sample(mass, n, rng)
+
+
+def read_meson_spectra(
+    folder: Pathlike, *, sigma_inelastic: float | None = None, sigma: float = 0.0
+) -> dict[str, MesonSpectrum]:
+    """Read the spectra of one generator, ``<generator>_<energy>TeV_<PDG number>.txt``, in a folder.
+
+    Parameters
+    ----------
+    folder : path
+        ``files/hadrons/14TeV/EPOSLHC`` of FORESEE, or one's own in that form.
+    sigma_inelastic : float, optional
+        Inelastic cross section [mb]: counts mesons per interaction. Without, they count as cross sections.
+    sigma : float
+        Relative uncertainty of all cross sections; generators differ by some 30 %.
+
+    Returns
+    -------
+    dict
+        π⁰, η, η', ρ, ω, φ and J/ψ that are there, by the names of `NAMES`; other hadrons are passed over.
+    """
+    folder = Path(folder)
+    if sigma_inelastic is not None and not 0 < sigma_inelastic < np.inf:
+        raise PhysicsError(f"sigma_inelastic = {sigma_inelastic!r} mb must be positive")
+    if not (np.isfinite(sigma) and sigma >= 0):
+        raise PhysicsError(
+            f"sigma = {sigma!r}: the relative error of the mesons must be finite and not negative"
+        )
+    scale = 1.0 if sigma_inelastic is None else 1.0 / (sigma_inelastic * PB_PER_MB)
+    found: dict[str, tuple[Path, MesonSpectrum]] = {}
+    for path in sorted(folder.glob("*_*.*")):
+        match = FILE.fullmatch(path.name)
+        name = NAMES.get(int(match[1])) if match else None
+        if match is None or name is None:
+            continue
+        if name in found:
+            raise InputFileError(
+                f"{folder}: {found[name][0].name} and {path.name} are both of the {name}; keep one of them"
+            )
+        found[name] = path, MesonSpectrum(int(match[1]), read_cells(path), scale, sigma)
+    if not found:
+        known = ", ".join(map(str, NAMES))
+        raise InputFileError(
+            f"{folder}: no spectra <generator>_<energy>TeV_<PDG number>.txt of {known} in it"
+        )
+    return {name: spectrum for name, (_, spectrum) in found.items()}
+
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +262,7 @@ def _fraction(value: object) -> object:
 
 def beam_frame(beam_energy: float) -> tuple[float, float]:
     """Return √s of proton-nucleon collisions [GeV] and the rapidity of their centre of mass."""
-    if not beam_energy > M_PROTON:
-        msg = f"beam energy {beam_energy!r} GeV must exceed the proton mass"
-        raise PhysicsError(msg)
+    require(beam_energy > M_PROTON, f"beam energy {beam_energy!r} GeV must exceed the proton mass")
     sqrt_s = float(np.sqrt(2 * M_PROTON * (beam_energy + M_PROTON)))
     momentum = np.sqrt(beam_energy**2 - M_PROTON**2)
     return sqrt_s, float(np.arctanh(momentum / (beam_energy + M_PROTON)))
@@ -141,14 +353,15 @@ class Decay:
 
     def __post_init__(self) -> None:
         if self.form_factor not in _FORM_FACTORS:
-            msg = f"form_factor = {self.form_factor!r} is none of {', '.join(_FORM_FACTORS)}"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"form_factor = {self.form_factor!r} is none of {', '.join(_FORM_FACTORS)}")
         if (self.kind == "vector_dalitz") != (self.daughter is not None):
-            msg = f"decay of {self.parent!r}: 'daughter' belongs to kind 'vector_dalitz' and to no other"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"decay of {self.parent!r}: 'daughter' belongs to kind 'vector_dalitz' and to no other"
+            )
         if (self.kind == "rho_mixing") != (self.temperature is not None):
-            msg = f"decay of {self.parent!r}: 'temperature' belongs to kind 'rho_mixing' and to no other"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"decay of {self.parent!r}: 'temperature' belongs to kind 'rho_mixing' and to no other"
+            )
 
 
 def dark_photon_branching(decay: Decay, parent_mass: float, width: float, mass: npt.ArrayLike) -> FloatArray:
@@ -191,7 +404,7 @@ def dark_photon_branching(decay: Decay, parent_mass: float, width: float, mass: 
 
 
 class Species(Protocol):
-    """What decays need to know of a meson: `Meson`, or a `gammastar.physics.mesons.spectra.MesonSpectrum`."""
+    """What decays need to know of a meson: `Meson`, or a `gammastar.physics.mesons.MesonSpectrum`."""
 
     @property
     def pdg(self) -> int:
@@ -229,8 +442,7 @@ class _Parametrised:
 def _check_parents(mesons: Mapping[str, Species], decays: tuple[Decay, ...]) -> None:
     unknown = {decay.parent for decay in decays} - set(mesons)
     if unknown:
-        msg = f"decays of {sorted(unknown)}, which the table does not hold"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"decays of {sorted(unknown)}, which the table does not hold")
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,21 +480,13 @@ class MesonTable:
         sigma_inelastic : float, optional
             Inelastic cross section [mb], by which the cross sections of a folder become mesons per
             interaction.
-
-        Raises
-        ------
-        InputFileError
-            If the file is missing or is not TOML, or the folder holds no spectra.
-        SteeringError
-            If a key is unknown, missing or wrong.
         """
         if path.is_dir():
             return cls._of_spectra(path, sigma_inelastic)
         try:
             data: Any = from_toml(path)
         except (OSError, ValueError) as error:
-            msg = f"{path}: the table of mesons cannot be read ({error})"
-            raise InputFileError(msg) from error
+            raise InputFileError(f"{path}: the table of mesons cannot be read ({error})") from error
         found = validated(TypeAdapter(_Parametrised), data, path)
         return cls(found.source, found.mesons, found.decays)
 

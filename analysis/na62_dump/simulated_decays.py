@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from tracking import Species, Spectrometer, Tracks, measure
 
 from gammastar.accept.decay import angular_weights, decay_probability, decay_weight, forced_decay, lepton_pair
 from gammastar.accept.lifetimes import LEPTONS, momenta
-from gammastar.accept.tracking import Species, Spectrometer, Tracks, measure
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.physics.detector import Detector
@@ -110,8 +110,7 @@ def signal_events(
         If the sample is empty or of another mass, or the state is not one of the two.
     """
     if state not in _SPECIES:
-        msg = f"signal events: state {state!r} must be one of {sorted(_SPECIES)}"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"signal events: state {state!r} must be one of {sorted(_SPECIES)}")
     p = momenta(sample, mass)
     n = p.shape[1]
     origin = sample.origin + np.asarray(detector.target.position)
@@ -194,8 +193,9 @@ def signal_scan(
     """
     lifetimes = np.atleast_1d(np.asarray(ctau, dtype=np.float64))
     if passed.shape != (len(events),) or reconstructed.shape != (len(events),):
-        msg = f"signal scan: {len(events)} events, {passed.shape} flags and {reconstructed.shape} masses"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"signal scan: {len(events)} events, {passed.shape} flags and {reconstructed.shape} masses"
+        )
     factor = decay_weight(
         events.distance[passed], events.density[passed], events.momentum[passed], events.mass, lifetimes
     )
