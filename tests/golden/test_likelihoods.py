@@ -6,7 +6,6 @@ import json
 import os
 from pathlib import Path
 
-import pyhf
 import pytest
 
 from gammastar.infer import read_likelihood, scan
@@ -59,4 +58,4 @@ def test_tutorial(tmp_path):
     (tmp_path / "2-bin_1-channel.json").write_text(json.dumps(TUTORIAL))
     (point,) = scan(read_likelihood(tmp_path / "2-bin_1-channel.json"))
     assert point.observed == pytest.approx(0.052515, rel=1e-5)
-    assert pyhf.__version__ in point.method
+    assert point.method.startswith("asymptotic CLs")

@@ -35,6 +35,10 @@ class PortabilityError(PhysicsError):
     """A spectrum used at a beam energy or target where it was not measured."""
 
 
+class EmptyWindowError(PhysicsError):
+    """A mass window of a joint likelihood in which nothing is left to fit; the mass is left out."""
+
+
 class NegativeYieldError(UserError):
     """A template with a negative yield; the message names channel and bin."""
 

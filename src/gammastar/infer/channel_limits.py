@@ -340,7 +340,7 @@ def asymptotic_cls(
     model, observed, asimov = _prepared(channels, auxiliary)
     root = np.sqrt(max(asimov.q(model, strength), 0.0))
     expected = ndtr(-(root - BANDS)) / ndtr(BANDS)
-    value = np.nan if observed is None else _cls(observed.q(model, strength), root)
+    value = np.nan if observed is None else cls_of(observed.q(model, strength), root)
     return value, np.asarray(expected, dtype=np.float64)
 
 
@@ -393,7 +393,7 @@ def asymptotic_limit(
     if observed is not None:
         data = observed
         value = total * _bracketed_root(
-            lambda x: np.log(_cls(data.q(model, x), spread(x)) / alpha), expected[2]
+            lambda x: np.log(cls_of(data.q(model, x), spread(x)) / alpha), expected[2]
         )
     label = "asymptotic CLs (q̃μ, compiled fits)"
     return Limit(value, total * expected, cl, label, 0.0)
@@ -403,7 +403,7 @@ def _missing(spread: Callable[[float], float], target: float, strength: float) -
     return target - spread(strength)
 
 
-def _cls(q: float, root: float) -> float:
+def cls_of(q: float, root: float) -> float:
     """Return CLs of q̃μ with √q_A."""
     if q <= root**2:
         power, shifted = np.sqrt(max(q, 0.0)), np.sqrt(max(q, 0.0)) - root

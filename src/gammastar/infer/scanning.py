@@ -6,7 +6,6 @@ import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, Unpack
 
@@ -16,6 +15,7 @@ from scipy.optimize import brentq
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.files import write_whole
 from gammastar.core.records import FloatArray
+from gammastar.infer.binned.asymptotic import binned_asymptotic
 from gammastar.infer.binned.model import binned_model, signal_sigma
 from gammastar.infer.binned.toys import binned_cls, binned_limits
 from gammastar.infer.channel_limits import exact_cls
@@ -33,7 +33,7 @@ STEP = 30.0  # largest factor between two strengths on the way to a limit
 SMALLEST_LEVEL = 1e-12  # CLs of which nothing more is known
 PRECISION = 1e-3  # relative, of a limit on the strength
 CODES = {"normsys": {"interpcode": "code4"}, "histosys": {"interpcode": "code4p"}}
-"""Interpolation codes of ROOT's HistFactory, with which published likelihoods are made."""
+"""What our interpolations, those of ROOT's HistFactory, are called in pyhf."""
 
 ScanMethod: TypeAlias = Literal["asymptotic", "exact", "auto"]
 
@@ -52,6 +52,7 @@ class ScanPoint:
     # Expected background of the one bin that is as sensitive as all bins together (`expected_events`); nan
     # without signal. Below some twenty, asymptotic CLs are too small
     events: float = float("nan")
+    failure: str = ""  # Why there is no CLs
 
     @property
     def doubtful(self) -> bool:
@@ -64,13 +65,12 @@ def scan(
     names: Sequence[str] | None = None,
     *,
     strength: float = 1.0,
-    codes: Mapping[str, Mapping[str, str]] | None = None,
     method: ScanMethod = "asymptotic",
     convention: Convention | None = None,
     rng: np.random.Generator | None = None,
     **auto: Unpack[Auto],
 ) -> Iterator[ScanPoint]:
-    """Test the signal of each patch: pyhf's asymptotic CLs (q̃μ), or exact ones.
+    """Test the signal of each patch: asymptotic CLs (q̃μ), or exact ones.
 
     Parameters
     ----------
@@ -78,8 +78,6 @@ def scan(
         Patches to be tested; all of them by default. Without any patch the workspace itself is tested.
     strength : float
         Signal strength to be tested.
-    codes : mapping, optional
-        Interpolation codes; those of ROOT's HistFactory by default.
     method : {"asymptotic", "exact", "auto"}
         "auto": exact below `asymptotic_from` events; `ScanPoint.method` says which and why.
     convention : Convention, optional
@@ -104,44 +102,58 @@ def scan(
 
     Notes
     -----
-    Asymptotic fits are minimised with SLSQP. Where fewer than some twenty events are expected they give too
-    small a CLs. Exact ones take weighted toys of `toys` where all nuisances are log-normal normalisations of
-    one signal and one background per channel, and toys of `binned.toys` for everything else.
+    A patch that fails is a point whose `failure` says why; with nothing else to test it is raised. Where
+    fewer than some twenty events are expected asymptotic formulae give too small a CLs. Exact ones take
+    weighted toys of `toys` where all nuisances are log-normal normalisations of one signal and one background
+    per channel, and toys of `binned.toys` for everything else.
     """
     chosen = _chosen(likelihood, names)
-    settings = {name: dict(code) for name, code in (CODES if codes is None else codes).items()}
-    masked = likelihood.workspace["measurements"][0]["name"] == MASKED
     rng = np.random.default_rng(1) if rng is None else rng
     for name in chosen:
-        spec, why = likelihood.patched(name), ""
-        events = _tested(likelihood, name, spec)
-        values = likelihood.values.get(name, ())
-        if not events >= 0:
-            level = np.nan if masked else 1.0
-            yield ScanPoint(name, values, level, np.ones(5), 0, "no signal event is expected, so CLs = 1")
-            continue
-        exactly = method == "exact"
-        usual = convention
-        if method == "auto":
-            exactly, why = suits(spec, auto.get("asymptotic_from", ASYMPTOTIC_FROM))
-        if exactly and settings != CODES:
-            msg = f"scan, patch {name!r}: exact CLs take ROOT's interpolations alone, not {settings}"
-            raise PhysicsError(msg)
-        if exactly and method == "auto":
-            usual = usual_convention(spec, convention, auto.get("averaged_from", AVERAGED_FROM))
+        try:
+            yield _point(likelihood, name, (strength, method, convention, rng), auto)
+        except (InputFileError, PhysicsError) as error:
+            if len(chosen) == 1:
+                raise
+            events, values = np.full(5, np.nan), likelihood.values.get(name, ())
+            yield ScanPoint(name, values, np.nan, events, 0, "failed", failure=str(error))
+
+
+def _point(
+    likelihood: Likelihood,
+    name: str,
+    how: tuple[float, ScanMethod, Convention | None, np.random.Generator],
+    auto: Auto,
+) -> ScanPoint:
+    """Return the test of one signal."""
+    (strength, method, convention, rng), why = how, ""
+    spec = likelihood.patched(name)
+    events, values = _tested(likelihood, name, spec), likelihood.values.get(name, ())
+    if not events >= 0:
+        level = np.nan if spec["measurements"][0]["name"] == MASKED else 1.0
+        return ScanPoint(name, values, level, np.ones(5), 0, "no signal event is expected, so CLs = 1")
+    exactly = method == "exact"
+    if method == "auto":
+        exactly, why = suits(spec, auto.get("asymptotic_from", ASYMPTOTIC_FROM))
+    if exactly and method == "auto":
+        convention = usual_convention(spec, convention, auto.get("averaged_from", AVERAGED_FROM))
+    try:
         if exactly:
-            yield _exactly(name, values, spec, (strength, rng, usual, why))
-            continue
-        label = f"asymptotic CLs (pyhf {version('pyhf')}, q̃μ, SLSQP)" + (f"; {why}" if why else "")
-        known = bool(likelihood.patches)  # then `patched` has looked at it
-        observed, expected, parameters = _asymptotic(name, spec, strength, settings, validate=not known)
-        point = ScanPoint(
-            name, values, np.nan if masked else observed, expected, parameters, label, events=events
-        )
-        if point.doubtful and not why:
-            label += f"; too small at fewer than {ASYMPTOTIC_FROM:g} events, {events:.3g} are expected"
-            point = replace(point, method=label)
-        yield point
+            return _exactly(name, values, spec, (strength, rng, convention, why))
+        model = binned_model(spec)
+        observed, expected = binned_asymptotic(model, strength)
+    except (KeyError, ValueError, IndexError, TypeError) as error:
+        what = f"{type(error).__name__}: {str(error)[:300]}"
+        msg = f"scan, patch {name!r}: no likelihood can be made of it: {what}"
+        raise InputFileError(msg) from error
+    except PhysicsError as error:
+        msg = f"scan, patch {name!r}: {error}"
+        raise PhysicsError(msg) from error
+    label = "asymptotic CLs (q̃μ)" + (f"; {why}" if why else "")
+    point = ScanPoint(name, values, observed, expected, len(model.names), label, events=events)
+    if point.doubtful and not why:
+        label += f"; too small at fewer than {ASYMPTOTIC_FROM:g} events, {events:.3g} are expected"
+    return replace(point, method=label)
 
 
 def strength_limits(
@@ -223,57 +235,6 @@ def _tested(likelihood: Likelihood, name: str, spec: Mapping[str, Any]) -> float
         f"{where}{how}: {what}; give the signals with --patches (a patch set, or a patch, of this workspace)"
     )
     raise InputFileError(msg)
-
-
-def _failures() -> tuple[type[Exception], ...]:
-    """Return what pyhf raises for workspaces that are valid to its schema and yet no model."""
-    import pyhf
-
-    own = (
-        pyhf.exceptions.InvalidMeasurement,
-        pyhf.exceptions.InvalidModel,
-        pyhf.exceptions.InvalidModifier,
-        pyhf.exceptions.InvalidNameReuse,
-        pyhf.exceptions.InvalidPdfData,
-        pyhf.exceptions.InvalidPdfParameters,
-        pyhf.exceptions.InvalidSpecification,
-        pyhf.exceptions.UnspecifiedPOI,
-    )
-    return (*own, KeyError, ValueError, IndexError, TypeError)
-
-
-def _asymptotic(
-    name: str,
-    spec: dict[str, Any],
-    strength: float,
-    settings: Mapping[str, Mapping[str, str]],
-    *,
-    validate: bool,
-) -> tuple[float, FloatArray, int]:
-    """Return asymptotic CLs, observed and expected, and the number of parameters."""
-    import pyhf  # here: who does not ask for these needs none
-
-    try:
-        space = pyhf.Workspace(spec, validate=validate)
-        model = space.model(modifier_settings=settings, measurement_name=None, validate=validate)
-        bounds = model.config.suggested_bounds()
-        low, high = bounds[model.config.poi_index]
-        bounds[model.config.poi_index] = (low, high if strength <= high else 2.0 * strength)
-        observed, expected = pyhf.infer.hypotest(
-            strength,
-            space.data(model),
-            model,
-            par_bounds=bounds,
-            test_stat="qtilde",
-            return_expected_set=True,
-        )
-    except pyhf.exceptions.FailedMinimization as error:
-        msg = f"scan, patch {name!r}: the fit failed; look for empty or negative bins ({error})"
-        raise PhysicsError(msg) from error
-    except _failures() as error:
-        msg = f"scan, patch {name!r}: pyhf makes no model of it: {type(error).__name__}: {str(error)[:300]}"
-        raise InputFileError(msg) from error
-    return float(observed), np.asarray(expected, dtype=np.float64), int(model.config.npars)
 
 
 def _exactly(

@@ -88,15 +88,7 @@ def scan_lines(
         msg = f"scan: method = 'marginalised' averages over the nuisances; it cannot take {auxiliary!r} toys"
         raise SteeringError(msg)
     cl = asked.cl or how.cl or DEFAULT_CL
-    head = []
-    if how.source:
-        rest = ""
-        if how.method == "auto":
-            rest = f", asymptotic from {how.asymptotic_from:g} events"
-            if how.averaged_from < LARGEST_KAPPA:
-                rest += f", averaged beyond κ = {how.averaged_from:g}"
-        level = f"; excluded at {100 * cl:g} % CL is what lies below {1 - cl:.3g}" if how.cl else ""
-        head.append(f"as {how.source} says: method = {how.method!r}{rest}{level}")
+    head = _said(how, cl)
     options: dict[str, Any] = {
         "method": "exact" if how.method == AVERAGED else how.method,
         "asymptotic_from": how.asymptotic_from,
@@ -107,6 +99,11 @@ def scan_lines(
     if not asked.json:
         yield from (f"# {line}" for line in head)
     for point in infer.scan(likelihood, names or None, strength=asked.strength, **options):
+        if point.failure:
+            tested.append(_entry(point, cl, None) | {"failure": point.failure})
+            if not asked.json:
+                yield f"{point.name} no CLs: {point.failure}"
+            continue
         limits = strength_limits(likelihood, point.name, cl=cl, **options) if asked.limit else None
         more = _fitted(likelihood, point, asked, cl)
         tested.append(_entry(point, cl, limits) | more)
@@ -121,6 +118,19 @@ def scan_lines(
     if hs3 is not None:
         written = write_hs3(likelihood, hs3, names or None)
         yield from (f"wrote {path}" for path in written if not asked.json)
+
+
+def _said(how: _How, cl: float) -> list[str]:
+    """Return whose convention holds, if anybody has one."""
+    if not how.source:
+        return []
+    rest = ""
+    if how.method == "auto":
+        rest = f", asymptotic from {how.asymptotic_from:g} events"
+        if how.averaged_from < LARGEST_KAPPA:
+            rest += f", averaged beyond κ = {how.averaged_from:g}"
+    level = f"; excluded at {100 * cl:g} % CL is what lies below {1 - cl:.3g}" if how.cl else ""
+    return [f"as {how.source} says: method = {how.method!r}{rest}{level}"]
 
 
 def write_cards(
@@ -164,13 +174,15 @@ def _line(point: ScanPoint, asked: Asked, cl: float, limits: tuple[float, FloatA
     values = " ".join(v if isinstance(v, str) else f"{v:g}" for v in point.values)
     expected = " ".join(f"{value:.4g}" for value in point.expected)
     error = f" +- {point.error:.2g}" if point.error > 0 else ""
-    text = f"{point.name} {values} CLs {point.observed:.6g}{error} expected {expected}"
+    observed = "masked" if np.isnan(point.observed) else f"{point.observed:.6g}{error}"
+    text = f"{point.name} {values} CLs {observed} expected {expected}"
     if asked.cl is not None:
         what = {True: "excluded", False: "not excluded", None: "masked"}[_excluded(point.observed, cl)]
         text += f" {what} at {100 * cl:g} % CL"
     if limits is not None:
         band = " ".join(f"{value:.4g}" for value in limits[1])
-        text += f" mu < {limits[0]:.4g} expected {band} at {100 * cl:g} % CL"
+        seen = "masked" if np.isnan(limits[0]) else f"{limits[0]:.4g}"
+        text += f" mu < {seen} expected {band} at {100 * cl:g} % CL"
     return f"{text} [{point.method}]"
 
 
@@ -203,6 +215,9 @@ def _finite(value: Any) -> Any:
 
 
 def _doubts(tested: Sequence[dict[str, Any]]) -> Iterator[str]:
+    failed = [entry["name"] for entry in tested if "failure" in entry]
+    if failed:
+        yield f"{len(failed)} of {len(tested)} signals have no CLs, {failed[0]} first: their rows say why"
     few = [entry for entry in tested if entry["doubtful"]]
     if few:
         least = min(few, key=lambda entry: entry["expected_events"])

@@ -1,11 +1,13 @@
 """A window from histograms: prescaled pairs scatter more than their number, and the likelihood knows."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hist.axis import Regular
 
 from gammastar.core.axes import filled
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import EmptyWindowError, PhysicsError
 from gammastar.core.records import PairHists, Response
 from gammastar.infer.joint.goodness import pairs_fit
 from gammastar.infer.joint.windows import Setting, window_model
@@ -70,3 +72,18 @@ def test_weights_that_are_no_prescales_are_refused():
     with pytest.raises(PhysicsError, match="pairs carry weights"):
         window(0.77 * counts, 0.77**2 * counts)
     assert window(counts, counts).counts.sum() == 3 * BINS * 10.0
+
+
+def test_a_window_that_no_pair_can_be_seen_in_has_its_own_error():
+    """The run leaves such a mass out; every other refusal stops it."""
+    counts, blind = np.full((3, BINS), 10.0), replace(SETTING, least=0.9)
+    hists = PairHists(*(filled(AXIS, row, row) for row in counts))
+    cells = (np.array([1000.0]), np.array([[0.01]]))
+    with pytest.raises(EmptyWindowError, match=r"efficiency of 0\.9"):
+        window_model(hists, RESPONSE, cells, blind)
+    with pytest.raises(EmptyWindowError, match="no signal"):
+        window_model(hists, RESPONSE, (cells[0], np.zeros((1, 1))), SETTING)
+    weighted = PairHists(*(filled(AXIS, 0.25 * row, 0.1 * row) for row in counts))
+    with pytest.raises(PhysicsError, match="weights") as refused:
+        window_model(weighted, RESPONSE, cells, SETTING)
+    assert not isinstance(refused.value, EmptyWindowError)

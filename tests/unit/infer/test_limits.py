@@ -85,3 +85,15 @@ def test_asymptotic_agrees_at_large_counts():
 def test_refused(arguments, options):
     with pytest.raises(PhysicsError):
         upper_limit(*arguments, **options)
+
+
+@pytest.mark.parametrize(("count", "background"), [(0, 0.01), (3, 0.5), (3, 3.0), (12, 10.0)])
+def test_averaged_limits_rise_smoothly_with_the_error_of_the_signal(count, background):
+    """No uncertainty of the signal makes a limit stronger, and small steps of it make small steps."""
+    for background_sigma in (0.0, 0.4, 1.0):
+        size = {"background_sigma": background_sigma, "method": "marginalised"}
+        sigma = np.linspace(0.0, 1.2, 13)
+        found = [float(counting_limit(count, background, signal_sigma=s, **size)) for s in sigma]
+        step = np.diff(np.log(found))
+        assert (step > 0).all()
+        assert step.max() < 0.25

@@ -69,9 +69,6 @@ def test_auto_follows_events_and_nuisances():
     (point,) = scan(Likelihood(space, {}, {}, ()), method="auto")
     assert point.method.startswith("exact CLs, 8000 toys")
     assert "exact below 20" in point.method
-    codes = {"normsys": {"interpcode": "code1"}, "histosys": {"interpcode": "code0"}}
-    with pytest.raises(PhysicsError, match="interpolations"):
-        next(scan(Likelihood(space, {}, {}, ()), method="exact", codes=codes))
 
 
 def test_a_masked_likelihood_has_no_observed_cls_in_any_method():
@@ -339,7 +336,9 @@ def test_the_limit_on_the_strength_is_where_pyhf_has_it():
     known = likelihood([50], background=45.0)
     (name,) = [name for name in known.patches if "5p70" in name]  # a signal of 5 events
     space = pyhf.Workspace(known.patched(name))
-    model = space.model(modifier_settings=CODES)
+    model = space.model(
+        modifier_settings={"normsys": {"interpcode": "code4"}, "histosys": {"interpcode": "code4p"}}
+    )
     observed, expected = strength_limits(known, name, cl=0.95)
     for k, limit in enumerate([*expected, observed]):
         seen, bands = pyhf.infer.hypotest(
@@ -373,3 +372,60 @@ def test_hs3_is_written_into_its_folder_alone(tmp_path, name):
     with pytest.raises(PhysicsError, match="no name of a file"):
         write_hs3(outside, tmp_path / "in" / "hs3")
     assert not list(tmp_path.rglob("*"))
+
+
+def test_a_patch_that_fails_does_not_end_a_scan(tmp_path):
+    """A factor of −0.1 is no normalisation: the row says so, the next patch is tested."""
+    space = workspace("c", 3.0, 0.2, [2])
+    bad = {"name": "eff", "type": "normsys", "data": {"hi": 1.1, "lo": -0.1}}
+    at = "/channels/0/samples/0/"
+    five = {"op": "replace", "path": f"{at}data", "value": [5.0]}
+    named = {"bad": [five, {"op": "add", "path": f"{at}modifiers/-", "value": bad}], "good": [five]}
+    for method in ("asymptotic", "exact"):
+        failed, good = scan(Likelihood(space, named, {}, ()), method=method)
+        assert "not positive" in failed.failure
+        assert np.isnan(failed.observed)
+        assert good.observed < 0.2
+    (tmp_path / "w.json").write_text(json.dumps(space))
+    for name, patch in named.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(patch))
+    said = CliRunner().invoke(app, ["scan", str(tmp_path)], catch_exceptions=False)
+    assert said.exit_code == 0
+    assert "bad no CLs: workspace with patch 'bad'" in said.output
+    assert "warning: 1 of 2 signals have no CLs" in said.output
+
+
+def test_a_masked_search_prints_no_nan(tmp_path):
+    space = likelihood("masked", background=2.0).workspace
+    space["channels"][0]["samples"][0]["data"] = [4.0]
+    (tmp_path / "w.json").write_text(json.dumps(space))
+    for words in (["--limit"], ["--limit", "--method", "exact"]):
+        said = CliRunner().invoke(app, ["scan", str(tmp_path / "w.json"), *words], catch_exceptions=False)
+        assert "nan" not in said.output
+        assert "CLs masked expected" in said.output
+
+
+def test_asymptotic_cls_cut_templates_as_exact_ones_do():
+    """A shape that leaves −1 event at −1σ: with 0 in its place CLs is that of pyhf with clipped samples."""
+    strength = {"name": "mu", "type": "normfactor", "data": None}
+    tail = {"name": "tail", "type": "histosys", "data": {"hi_data": [9.5, 5.0], "lo_data": [8.5, -1.0]}}
+    samples = [
+        {"name": "signal", "data": [4.0, 5.0], "modifiers": [strength]},
+        {"name": "background", "data": [9.0, 2.0], "modifiers": [tail]},
+        {"name": "other", "data": [0.5, 0.5], "modifiers": []},
+    ]
+    space = {
+        "channels": [{"name": "c", "samples": samples}],
+        "observations": [{"name": "c", "data": [7.0, 1.0]}],
+        "measurements": [{"name": "m", "config": {"poi": "mu", "parameters": []}}],
+        "version": "1.0.0",
+    }
+    peer = pyhf.Workspace(space)
+    cut, whole = (
+        pyhf.infer.hypotest(1.0, peer.data(m), m, return_expected_set=True)
+        for m in (peer.model(modifier_settings=CODES, clip_sample_data=clip) for clip in (0.0, None))
+    )
+    (point,) = scan(Likelihood(space, {}, {}, ()), method="asymptotic")
+    wanted = [float(cut[0]), *map(float, cut[1])]
+    assert [point.observed, *point.expected] == pytest.approx(wanted, rel=2e-3)
+    assert point.observed != pytest.approx(float(whole[0]), rel=0.5)

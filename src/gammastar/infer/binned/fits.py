@@ -7,6 +7,9 @@ damping (K. Levenberg, Q. Appl. Math. 2 (1944) 164) and is taken out when it has
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -22,6 +25,10 @@ KINK = 1.0  # damping that a smooth likelihood does not need near its minimum
 SOFTER = 0.8  # what is left of the curvature of a kink after a step that gained
 IDLE = 100  # steps without gain, after which a set of parameters lies on kinks from all sides
 CAREFUL = 30.0  # damping of short steps, for a second fit that does not jump over a kink
+NEAR = 1e-8  # a parameter this near to the bound that it is pushed to goes there
+FLAT = 1e-12  # least curvature along an eigenvector of the scaled Hessian
+LEAST, TURNED = 0.5, 2  # distance of the other sign of a nuisance, and how many are tried
+NEARBY = 3.0  # −ln L above the minimum up to which the other sign is tried
 NUMBERS = 8_000_000  # derivatives in memory at once
 
 
@@ -40,66 +47,135 @@ def fitted(
     aux: FloatArray,
     *,
     strength: float | tuple[float, float],
-    start: FloatArray | None = None,
+    start: FloatArray | Sequence[FloatArray] | None = None,
     held: npt.NDArray[np.bool_] | None = None,
+    further: bool = True,
 ) -> Fitted:
-    """Return the fits of data sets."""
+    """Return the fits of data sets; of several starts the one that leads lowest counts.
+
+    `further`: where a template vanishes, or free backgrounds describe any data, fits begin at other places
+    too, and at the other sign of nuisances that move events the same way for both.
+    """
     sets, p = len(counts), len(model.start)
     aux = np.broadcast_to(aux, (sets, p))
-    x = np.array(np.broadcast_to(model.start[None, :] if start is None else start, (sets, p)))
     low, high, fixed = model.low.copy(), model.high.copy(), model.fixed.copy()
     if held is not None:
         fixed |= held
-    if isinstance(strength, tuple):
-        low[model.poi], high[model.poi], fixed[model.poi] = *strength, False
-    else:
-        x[:, model.poi], fixed[model.poi] = strength, True
-        low[model.poi], high[model.poi] = min(low[model.poi], strength), max(high[model.poi], strength)
+    fixed[model.poi] = not isinstance(strength, tuple)
+    low[model.poi], high[model.poi] = strength if isinstance(strength, tuple) else (strength, strength)
     free = np.flatnonzero(~fixed)
-    x[:, free] = np.clip(x[:, free], low[free], high[free])
-    nll = np.empty(sets)
+    measured = np.where(np.isfinite(model.width), aux, model.start)
+    measured = np.where(np.isfinite(model.tau), aux / model.tau, measured)
+    starts = [measured] if start is None else [start] if isinstance(start, np.ndarray) else [*start]
+    inside = np.append(free, model.poi)
+
+    def begun(x: FloatArray) -> FloatArray:
+        x = np.array(np.broadcast_to(x, (sets, p)))
+        x[:, inside] = np.clip(x[:, inside], low[inside], high[inside])
+        return x
+
+    starts = [begun(x) for x in starts]
+    starts.append(begun(np.where(fixed, starts[0], model.start)))
+    found, nll = starts[0].copy(), np.empty(sets)
     chunk = max(NUMBERS // max(model.events.numbers, p * p), 1)
-    for begin in range(0, sets, chunk):
-        part = slice(begin, begin + chunk)
-        room = (free, low[free], high[free])
-        begun = x[part].copy()
-        x[part], nll[part], left = _minimised(model, begun, counts[part], aux[part], room)
-        several = _corners(model, fixed)
-        again = begin + np.flatnonzero(vanished(model.events, x[part]) | left | bool(several))
-        unfinished = left[again - begin]
-        for corner in (None, *several) if again.size else ():  # there may be a minimum before one vanishes
-            careful = begun[again - begin]
-            if corner is not None:
-                careful[:, corner] = low[corner]
-            other, lower, left = _minimised(model, careful, counts[again], aux[again], room, damping=CAREFUL)
-            gained = ((lower < nll[again]) | unfinished) & ~left
-            x[again[gained]], nll[again[gained]] = other[gained], lower[gained]
-            unfinished &= left
-        _check(unfinished, len(again))
-    return Fitted(x, nll)
+    for first in range(0, sets, chunk):
+        part = slice(first, first + chunk)
+        data = _Data(model, counts[part], aux[part], free, low[free], high[free])
+        best = _lowest(data, [x[part] for x in starts], further=further)
+        if best.left.any():
+            missed = f"{best.left.sum()} of {len(best.x)} fits"
+            msg = f"exact limits: {missed} did not converge; look for templates that vanish"
+            raise PhysicsError(msg)
+        found[part], nll[part] = best.x, best.nll
+    return Fitted(found, nll)
 
 
-def _corners(model: BinnedModel, fixed: npt.NDArray[np.bool_]) -> tuple[int, ...]:
+def _lowest(data: _Data, starts: Sequence[FloatArray], *, further: bool) -> _Lowest:
+    """Return the lowest minimum of each data set; the last start is the nominal one."""
+    model, nominal = data.model, starts[-1]
+    several = _corners(model, data.free) if further else ()
+    sided = np.intersect1d(data.free, model.one_sided) if further else data.free[:0]
+    best = _Lowest(*_minimised(data, starts[0]))
+    for x in starts[1:] if several or sided.size else starts[1:-1]:
+        best.take(slice(None), *_minimised(data, x))
+    again = np.flatnonzero((further & vanished(model.events, best.x)) | best.left | bool(several))
+    for corner in (None, *several) if again.size else ():  # there may be a minimum before one vanishes
+        careful = nominal[again]
+        if corner is not None:
+            careful[:, corner] = model.low[corner]
+        best.take(again, *_minimised(data.of(again), careful, damping=CAREFUL))
+    for rank in range(min(TURNED, sided.size)):
+        rows, turned = _turned(data, best, sided, rank)
+        best.take(rows, *_minimised(data.of(rows), turned))
+    return best
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Data:
+    """Data sets of one block, with the parameters that are free and their bounds."""
+
+    model: BinnedModel
+    counts: FloatArray
+    aux: FloatArray
+    free: npt.NDArray[np.int64]
+    low: FloatArray
+    high: FloatArray
+
+    def of(self, rows: npt.NDArray[np.int64]) -> _Data:
+        """Return some of the data sets."""
+        return replace(self, counts=self.counts[rows], aux=self.aux[rows])
+
+
+class _Lowest:
+    """The lowest minimum of each data set so far: parameters, −ln L, and whether the fit was left open."""
+
+    def __init__(self, x: FloatArray, nll: FloatArray, left: npt.NDArray[np.bool_]) -> None:
+        self.x, self.nll, self.left = x, nll, left
+
+    def take(
+        self,
+        rows: npt.NDArray[np.int64] | slice,
+        x: FloatArray,
+        nll: FloatArray,
+        left: npt.NDArray[np.bool_],
+    ) -> None:
+        """Take other fits of some data sets where they are better."""
+        rows = np.arange(len(self.x))[rows]
+        better = ((nll < self.nll[rows]) | self.left[rows]) & ~left
+        at = rows[better]
+        self.x[at], self.nll[at], self.left[at] = x[better], nll[better], False
+
+
+def _turned(
+    data: _Data, best: _Lowest, sided: npt.NDArray[np.int64], rank: int
+) -> tuple[npt.NDArray[np.int64], FloatArray]:
+    """Return the data sets that may gain from the other sign of one of these nuisances, and their starts."""
+    trials, centre = np.repeat(best.x[None], len(sided), axis=0), data.model.start
+    for trial, k in zip(trials, sided, strict=True):
+        shift = trial[:, k] - centre[k]
+        trial[:, k] = centre[k] - np.copysign(np.clip(np.abs(shift), LEAST, 3.0), shift)
+    values = np.array([_nll(data.model, trial, data.counts, data.aux) for trial in trials])
+    chosen = values.argsort(axis=0)[rank]
+    rows = np.flatnonzero(np.take_along_axis(values, chosen[None], axis=0)[0] - best.nll < NEARBY)
+    return rows, trials[chosen[rows], rows]
+
+
+def _corners(model: BinnedModel, free: npt.NDArray[np.int64]) -> tuple[int, ...]:
     """Return the free normalisations of backgrounds where they are as many as bins or more, else none.
 
     They describe any data, in several ways, and where templates move as well each way may have a minimum:
     fits then begin at the lowest value of each of them too.
     """
-    free = np.flatnonzero(~fixed & np.isnan(model.width) & np.isnan(model.tau))
-    free = free[free != model.poi]
+    free = free[np.isnan(model.width[free]) & np.isnan(model.tau[free]) & (free != model.poi)]
     return tuple(free.tolist()) if model.events.odd.nnz and len(free) >= model.counts.size else ()
 
 
 def _minimised(
-    model: BinnedModel,
-    x: FloatArray,
-    counts: FloatArray,
-    aux: FloatArray,
-    room: tuple[npt.NDArray[np.int64], FloatArray, FloatArray],
-    damping: float = 1e-6,
+    data: _Data, x: FloatArray, damping: float = 1e-6
 ) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]]:
     """Return parameters, −ln L, and which sets would still gain after all steps: long ones may zigzag."""
-    free, low, high = room
+    model, counts, aux, free = data.model, data.counts, data.aux, data.free
+    low, high = data.low, data.high
     best, found, left = x.copy(), _nll(model, x, counts, aux), np.zeros(len(x), dtype=np.bool_)
     if not free.size:
         return best, found, left
@@ -111,14 +187,16 @@ def _minimised(
         if (stiff := stiffness[open_sets]).any():
             curvature = stiffened(model.events, curvature, best[open_sets], excess, stiff, free)
         here = best[open_sets][:, free]
-        stuck = ((here <= low) & (gradient > 0)) | ((here >= high) & (gradient < 0))
-        step, promised = _step(gradient, curvature, stuck, damp[open_sets])
+        distance = np.where(gradient > 0, here - low, high - here)
+        stuck = distance <= NEAR
+        step, promised = _step(gradient, curvature, stuck, distance, damp[open_sets])
         going = promised > DONE
         open_sets = open_sets[going]
         if not open_sets.size:
             return best, found, left
         trial = best[open_sets].copy()
-        trial[:, free] = np.clip(here[going] + step[going], low, high)
+        to_bound = np.where(stuck & (gradient != 0), np.where(gradient > 0, low, high), here + step)
+        trial[:, free] = np.clip(to_bound[going], low, high)
         new = _nll(model, trial, counts[open_sets], aux[open_sets])
         better = new <= found[open_sets]
         idle[open_sets] = np.where(found[open_sets] - new > 10.0 * DONE, 0, idle[open_sets] + 1)
@@ -142,12 +220,6 @@ def _minimised(
         damp = np.maximum(damp, 1e-9)
     left[open_sets[gain > ENOUGH]] = True
     return best, found, left
-
-
-def _check(left: npt.NDArray[np.bool_], tried: int) -> None:
-    if left.any():
-        msg = f"exact limits: {left.sum()} of {tried} fits did not converge; look for templates that vanish"
-        raise PhysicsError(msg)
 
 
 def _nll(model: BinnedModel, x: FloatArray, counts: FloatArray, aux: FloatArray) -> FloatArray:
@@ -179,15 +251,27 @@ def _slopes(
 
 
 def _step(
-    gradient: FloatArray, curvature: FloatArray, stuck: npt.NDArray[np.bool_], damping: FloatArray
+    gradient: FloatArray,
+    curvature: FloatArray,
+    stuck: npt.NDArray[np.bool_],
+    distance: FloatArray,
+    damping: FloatArray,
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the damped step with parameters at their bounds left out, and the gain without damping."""
-    g = np.where(stuck, 0.0, gradient)
-    keep = ~stuck
+    """Return the damped step with parameters at their bounds left out, and the gain without damping.
+
+    Gradient over distance of the bound that it points to stands on the diagonal (T. F. Coleman and Y. Li,
+    SIAM J. Optim. 6 (1996) 418): a bin without counts bends nothing; its content ends at zero.
+    """
+    g, keep = np.where(stuck, 0.0, gradient), ~stuck
     h = curvature * (keep[:, :, None] & keep[:, None, :])
     index = np.arange(g.shape[1])
-    h[:, index, index] = np.where(stuck, 1.0, h[:, index, index])
-    promised = 0.5 * (g * np.linalg.solve(h, g[:, :, None])[:, :, 0]).sum(axis=1)
-    h[:, index, index] *= 1.0 + damping[:, None]
-    step = np.linalg.solve(h, g[:, :, None])[:, :, 0]
+    wall = np.abs(g) / np.maximum(distance, NEAR)
+    diagonal = np.where(stuck, 1.0, h[:, index, index] + wall)
+    scale = 1.0 / np.sqrt(diagonal)
+    h *= scale[:, :, None] * scale[:, None, :]
+    h[:, index, index] = 1.0 + FLAT
+    down = (g * scale)[:, :, None]
+    promised = 0.5 * (down * np.linalg.solve(h, down))[:, :, 0].sum(axis=1)
+    h[:, index, index] += damping[:, None]
+    step = np.linalg.solve(h, down)[:, :, 0] * scale
     return np.asarray(-step, dtype=np.float64), np.asarray(promised, dtype=np.float64)

@@ -23,6 +23,7 @@ from gammastar.infer.histfactory.workspaces import MASKED
 
 SMALLEST = 1e-9  # events; the logarithm of an expectation of zero is not finite
 ALPHA, GAMMA, FACTOR = (-5.0, 5.0), (1e-10, 10.0), (0.0, 10.0)  # bounds as in pyhf
+ONE_SIDED = 0.7  # even over odd part of what a nuisance does
 KINDS = {"normfactor", "normsys", "histosys", "shapesys", "staterror", "shapefactor", "lumi"}
 
 
@@ -45,6 +46,7 @@ class BinnedModel:
     tau: FloatArray
     counts: FloatArray  # shape (bins,)
     masked: bool  # Counts are expected ones
+    one_sided: npt.NDArray[np.int64]  # Nuisances that move events the same way for both signs
 
     def expected(self, x: FloatArray) -> FloatArray:
         """Return the expected events at parameters (sets, parameters), shape (sets, bins)."""
@@ -179,7 +181,20 @@ def binned_model(workspace: Mapping[str, Any]) -> BinnedModel:
         table[:, 6],
         np.array(counts),
         workspace["measurements"][0]["name"] == MASKED,
+        _one_sided(samples, len(names)),
     )
+
+
+def _one_sided(samples: Sequence[SampleTerms], parameters: int) -> npt.NDArray[np.int64]:
+    odd, even = np.zeros(parameters), np.zeros(parameters)
+    for s in samples:
+        for p, o, e in s.shapes:
+            odd[p] += np.abs(o).sum()
+            even[p] += np.abs(e).sum()
+        for p, low, high in s.norms:
+            odd[p] += 0.5 * abs(high - low) * s.nominal.sum()
+            even[p] += abs(0.5 * (high + low) - 1.0) * s.nominal.sum()
+    return np.flatnonzero(even > ONE_SIDED * odd)
 
 
 def _terms(

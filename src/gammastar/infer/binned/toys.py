@@ -75,14 +75,20 @@ def binned_cls(
 
 def statistic_of(model: BinnedModel, toys: BinnedToys, strength: float, convention: Convention) -> FloatArray:
     """Return the test statistic of each data set at a signal strength, shape (sets,)."""
-    one = fitted(model, toys.counts, toys.aux, strength=strength)
-    if convention.statistic == "ratio":
-        return np.asarray(2.0 * (one.nll - fitted(model, toys.counts, toys.aux, strength=0.0).nll))
-    # q̃ is zero beyond the strength, so that the best one is sought up to it
+    counts, aux = toys.counts, toys.aux
+    one = fitted(model, counts, aux, strength=strength)
+    none = fitted(model, counts, aux, strength=0.0, start=one.x)
     begin = one.x.copy()
     begin[:, model.poi] *= 0.7
-    best = fitted(model, toys.counts, toys.aux, strength=(0.0, strength), start=begin)
-    return np.maximum(2.0 * (one.nll - best.nll), 0.0)
+    # q̃ is zero beyond the strength, so that the best one is sought up to it
+    best = (
+        none
+        if convention.statistic == "ratio"
+        else fitted(model, counts, aux, strength=(0.0, strength), start=(begin, none.x))
+    )
+    again = fitted(model, counts, aux, strength=strength, start=best.x, further=False)
+    q = 2.0 * (np.minimum(one.nll, again.nll) - best.nll)
+    return q if convention.statistic == "ratio" else np.maximum(q, 0.0)
 
 
 def _beyond(values: FloatArray, bounds: FloatArray) -> FloatArray:

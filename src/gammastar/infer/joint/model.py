@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import EmptyWindowError, PhysicsError
 from gammastar.core.records import FloatArray, Shown
 from gammastar.infer.toys import lint_names
 
@@ -79,16 +79,19 @@ class JointModel(Shown):
             if values is not None and not np.array_equal(values, np.rint(values)):
                 msg = f"JointModel.{name}: counts must be whole numbers"
                 raise PhysicsError(msg)
-        if not (self.pairs > 0).all() or not np.all(np.asarray(self.r_factor) > 0) or not self.charges > 0:
-            msg = "JointModel: pairs, r_factor and charges must be positive"
+        if not np.all(np.asarray(self.r_factor) > 0) or not self.charges > 0:
+            msg = f"JointModel: r_factor {self.r_factor} and charges {self.charges} must be positive"
             raise PhysicsError(msg)
+        if not (self.pairs > 0).all():
+            msg = f"JointModel.pairs: the content of cell {int(np.argmin(self.pairs))} must be positive"
+            raise EmptyWindowError(msg)
         blind = np.flatnonzero(self.response.sum(axis=0) <= 0)
         if blind.size:
             msg = f"JointModel: no bin sees cell {blind[0]}: its content has no limit; leave the cell out"
-            raise PhysicsError(msg)
+            raise EmptyWindowError(msg)
         if not self.signal.any() and (self.in_situ is None or not self.in_situ.any()):
             msg = "JointModel: there is no signal in any cell"
-            raise PhysicsError(msg)
+            raise EmptyWindowError(msg)
         self._check_effects(i, j)
 
     def _check_effects(self, i: int, j: int) -> None:

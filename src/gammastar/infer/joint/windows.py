@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from gammastar.core.axes import ENERGY, MASS, PT, variable
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import EmptyWindowError, PhysicsError
 from gammastar.core.records import FloatArray, PairHists, Response
 from gammastar.infer.joint.model import JointEffect, JointModel
 
@@ -87,7 +87,7 @@ def window_model(
     rows, columns = response.migration.sum(axis=1) > 0, response.efficiency >= setting.least
     if not rows.any() or not columns.any():
         msg = f"joint likelihood: no cell of the window is seen with an efficiency of {setting.least:g}"
-        raise PhysicsError(msg)
+        raise EmptyWindowError(msg)
     scale = 1.0 / (np.maximum(1.0 - response.fakes, 1e-3) * opposite)
 
     def cut(matrix: FloatArray) -> FloatArray:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from gammastar import select, unfold
 from gammastar.config import Infer
 from gammastar.core.constants import LEPTON_MASS
-from gammastar.core.errors import PhysicsError, SteeringError
+from gammastar.core.errors import EmptyWindowError, SteeringError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import FloatArray, Limit, Response
 from gammastar.core.sampling import stream
@@ -36,9 +36,10 @@ from gammastar.pipeline.context import Context, needed, simulation_of
 from gammastar.pipeline.stages.accept import cell_signals
 from gammastar.pipeline.stages.read import stored_pairs
 from gammastar.pipeline.stages.subtract import removed_pairs
+from gammastar.pipeline.stages.unfold import varied_responses
 from gammastar.store.manifest import digest
 from gammastar.store.records import write_table
-from gammastar.unfold import response_matrix, simulation, systematics
+from gammastar.unfold import response_matrix
 
 NOTABLE = 0.2  # of the signal, without which the reach is another one
 SHOWN = 16  # parameters of a ranking
@@ -160,9 +161,7 @@ def _windows(
         )
         try:
             found[name] = window_model(hists, response, (contents, signal(seen[name])), setting)
-        except PhysicsError as wrong:
-            if "weights" in str(wrong):
-                raise
+        except EmptyWindowError as wrong:
             ctx.cache.notes.append(f"joint likelihood at {mass:.4g} GeV, {search.detector.name}: {wrong}")
             found[name] = None
     return found
@@ -215,20 +214,8 @@ def _contents(response: Response, share: FloatArray, pairs: float) -> tuple[Floa
 
 def _varied(ctx: Context, measured: _Measured, response: Response) -> dict[str, list[Response]]:
     """Return the responses of the sources in the simulation that [systematics] sizes, by their names."""
-    asked, radiation = ctx.steering.systematics, None
-    if asked.radiation is not None:
-        lepton = LEPTON_MASS[needed(ctx.steering.spectrum, "spectrum").lepton]
-        radiation = simulation.more_radiation(asked.radiation, lepton, stream(ctx.seed, "radiation"))
-    plain = response_matrix.without_replicas(response)
     found: dict[str, list[Response]] = {}
-    for one in systematics.response_variations(
-        measured.truth.parts,
-        plain,
-        polarisation=asked.polarisation,
-        radiation=radiation,
-        efficiency=asked.efficiency,
-        own=ctx.own_sources(),
-    ):
+    for one in varied_responses(ctx, measured.truth, response_matrix.without_replicas(response)):
         found.setdefault(_plain(one.name), []).append(needed(one.response, "unfold"))
     return found
 

@@ -102,7 +102,7 @@ def _unfolded(ctx: Context, section: config.Unfold, method: Method | None, state
     shifts = asked_shifts(ctx.steering.systematics, state.subtraction)
     measured, variations = systematics.data_variations(subtracted, shifts, plain)
     if method is None:
-        variations += _response_variations(ctx, known, plain, partial(unfold.iterative, measured, plain))
+        variations += varied_responses(ctx, known, plain, partial(unfold.iterative, measured, plain))
         result, extra = _omnifold(ctx, section, state, known, response)
         n, floor = int(extra["strength"]), section.efficiency_floor
         same = partial(unfold.iterative, n_iterations=n, efficiency_floor=floor)
@@ -112,7 +112,7 @@ def _unfolded(ctx: Context, section: config.Unfold, method: Method | None, state
         options = _options(section, state.hists)
         unfolder, strength = method.prepare(measured, response, options)
         ctx.tell("unfold", None, method.describe(options, strength))
-        variations += _response_variations(ctx, known, plain, partial(unfolder, measured, plain))
+        variations += varied_responses(ctx, known, plain, partial(unfolder, measured, plain))
         result, sources = unfold.with_systematics(measured, response, unfolder, variations)
         statistical = systematics.statistical_cov(result, sources)
         of_data = unfolder(measured, plain).cov
@@ -241,10 +241,14 @@ def asked_shifts(asked: Systematics, subtraction: Arrays) -> list[tuple[str, Flo
     return [(name, subtraction["shifts"][names.index(name)]) for name in wanted]
 
 
-def _response_variations(
-    ctx: Context, known: Truth, plain: Response, first: Callable[[], Spectrum]
+def varied_responses(
+    ctx: Context, known: Truth, plain: Response, first: Callable[[], Spectrum] | None = None
 ) -> list[unfold.Variation]:
-    """Return one variation of the response per source in the simulation that the steering names."""
+    """Return one variation of the response per source in the simulation that the steering names.
+
+    Unfolding and joint likelihood take this list. `first` gives the spectrum that the prior is moved to; a
+    joint likelihood, whose contents are free, has none.
+    """
     asked, radiation = ctx.steering.systematics, None
     if asked.radiation is not None:
         lepton = LEPTON_MASS["mu" if ctx.steering.spectrum is None else ctx.steering.spectrum.lepton]
@@ -257,7 +261,7 @@ def _response_variations(
         plain,
         polarisation=asked.polarisation,
         radiation=radiation,
-        prior=first() if asked_prior else None,
+        prior=first() if first is not None and asked_prior else None,
         efficiency=asked.efficiency,
         own=ctx.own_sources(),
     )
