@@ -1,6 +1,8 @@
 """What a result tells about where it came from, and that `verify` notices every change."""
 
 import json
+import os
+import shutil
 
 import pytest
 from builders import ROOT
@@ -63,9 +65,36 @@ def test_verify_notices_every_change(folder, what):
     list(verify_results(folder))
 
 
+@pytest.mark.parametrize("at", [0.0, 4e9])
+def test_clocks_that_jump_change_nothing_of_a_resumed_run(folder, at):
+    """All files of the results, or the input, from before or after everything else; then it is taken."""
+    before = kills.contents(folder)
+    for paths in ([folder.parent / "data.root"], [path for path in folder.rglob("*") if path.is_file()]):
+        for path in paths:
+            os.utime(path, (at, at))
+        run(folder.parent / "steering.toml", output=folder, resume=True)
+        assert kills.contents(folder) == before
+    assert {path.stat().st_mtime for path in folder.glob("stages/*.npz")} == {at}
+    list(verify_results(folder))
+
+
+def test_a_manifest_of_another_version_is_refused(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "old")
+    path = tmp_path / "old" / "manifest.json"
+    content = json.loads(path.read_text())
+    del content["checks"]
+    for wrong in (content, content | {"checks": {}, "configuration": 3}):
+        path.write_text(json.dumps(wrong))
+        with pytest.raises(StoreError, match=r"(?s)manifest\.json: .* or run without --resume"):
+            run(folder.parent / "steering.toml", output=tmp_path / "old", resume=True)
+
+
 def test_a_run_resumed_with_other_code_says_so(folder, monkeypatch):
     monkeypatch.setattr("gammastar.pipeline.cache.package_digest", lambda: "0" * 64)
+    for path in folder.glob("stages/*.npz"):
+        os.utime(path, (0.0, 0.0))
     run(folder.parent / "steering.toml", output=folder, resume=True)
+    assert all(path.stat().st_mtime > 0 for path in folder.glob("stages/*.npz"))  # done again
     manifest = json.loads((folder / "manifest.json").read_text())
     assert any("code of gammastar changed" in note for note in manifest["notes"])
     assert any("another one" in line for line in verify_results(folder))

@@ -176,6 +176,7 @@ def test_models_reach_workers_by_content(tmp_path):
     (tmp_path / "mine.py").write_text("def shifted(x):\n    from shift import SHIFT\n    return x + SHIFT\n")
     function = resolve("mine.py:shifted", tmp_path)
     (tmp_path / "shift.py").write_text("SHIFT = 99\n")
+    (tmp_path / "mine.py").unlink()
     with facility.open_executor(workers=1) as executor:
         assert executor.map(function, range(3)) == [10, 11, 12]
 

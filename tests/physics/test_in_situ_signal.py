@@ -53,6 +53,8 @@ def test_the_resolution_is_that_of_the_simulation(resolution: MassResolution) ->
     edges = np.linspace(0.5, 1.1, 61)
     gaussian = MassResolution.gaussian(m, width(m)).cells([0.78], edges)[0]
     np.testing.assert_allclose(resolution.cells([0.78], edges)[0], gaussian, atol=0.03 * gaussian.max())
+    with pytest.raises(PhysicsError, match=r"in_situ\.resolution: .*e\+0. widths lie between 0\.3 and 1 GeV"):
+        resolution.scaled(1e-9 / float(resolution.width[0])).steps(0.3, 1.0, 3.0)
     steps = resolution.steps(0.3, 1.0, 3.0)
     per_step = np.diff(steps) / resolution.sigma(0.5 * (steps[1:] + steps[:-1]))
     np.testing.assert_allclose(per_step, 1 / 3, rtol=0.03)

@@ -133,6 +133,23 @@ def _production(look: Look) -> Findings:
     if section.channels or section.outside or section.millicharge is not None:
         yield from _channels(look, section)
     yield from _masses(look, section)
+    yield from _lines(look, section)
+
+
+def _lines(look: Look, section: Predict) -> Findings:
+    """Ask whether lines can be fitted where they are asked for."""
+    if section.mass_dependence == "lines" and section.source == "spectrum":
+        yield from tried("predict.mass_dependence", lambda: _need_lines(look))[1]
+
+
+def _need_lines(look: Look) -> None:
+    """Raise why the mass bins hold no lines, where the steering shows it."""
+    unfold, select, spectrum = look.steering.unfold, look.steering.select, look.steering.spectrum
+    if unfold is None or select is None or spectrum is None or unfold.preset != "true mass":
+        return
+    from gammastar.spectrum.mass_shape import usable_components
+
+    usable_components(unfold.mass or select.mass, m_lepton=LEPTON_MASS[spectrum.lepton])
 
 
 def _tables(look: Look, section: Predict) -> Findings:
@@ -250,7 +267,8 @@ def _measured_masses(look: Look) -> tuple[float, float] | None:
         return None
     predicting = look.steering.predict
     smeared = unfold is not None and unfold.preset.startswith("smeared")
-    if smeared or (predicting is not None and predicting.mass_dependence == "bins"):
+    straight = smeared or (predicting is not None and predicting.mass_dependence == "bins")
+    if straight or tried("predict", lambda: _need_lines(look))[1]:
         return 0.5 * (edges[0] + edges[1]), 0.5 * (edges[-2] + edges[-1])
     section = look.steering.spectrum
     threshold = 0.0 if section is None else 2 * LEPTON_MASS[section.lepton]
@@ -270,6 +288,9 @@ def _masses(look: Look, section: Predict) -> Findings:
         return
     low, high = known
     asked = section.masses or section.mass_range or known
+    if not asked[-1] > asked[0] and not section.masses:
+        yield wrong("predict.mass_range", f"one mass bin gives a rate at {low:.4g} GeV alone: give masses")
+        return
     key = "predict.masses" if section.masses else "predict.mass_range"
     outside = [m for m in asked if not low - 1e-9 <= m <= high + 1e-9]
     if outside:
@@ -385,6 +406,8 @@ def _in_situ(look: Look) -> Findings:
     section, select, exposed = look.steering.in_situ, look.steering.select, look.steering.spectrum
     if section is None or select is None or exposed is None:
         return
+    from gammastar.physics.resolution import MOST
+
     low, high = select.mass[0], select.mass[-1]
     threshold = 2 * LEPTON_MASS[exposed.lepton]
     key = "in_situ.masses" if section.masses else "in_situ.mass_range"
@@ -399,6 +422,9 @@ def _in_situ(look: Look) -> Findings:
     if not isinstance(section.resolution, str):
         points = section.resolution if isinstance(section.resolution, tuple) else ((low, section.resolution),)
         widest = max(width for _, width in points)
+        if high - low > MOST * widest:
+            text = f"select.mass holds {(high - low) / widest:.3g} widths of {widest:g} GeV"
+            yield wrong("in_situ.resolution", f"{text}, at most {MOST} are searched: give the width in GeV")
         if 2 * section.half_window * widest > high - low:
             text = (
                 f"{section.half_window:g} resolutions of {widest:g} GeV to either side are wider than the "

@@ -89,7 +89,7 @@ def opened(
 def bytes_of(path: Path, most: int = MAX_FILE) -> bytes:
     """Return the content of a file as `opened` takes it."""
     with opened(path, most) as stream:
-        return stream.read(most + 1)
+        return stream.read(os.fstat(stream.fileno()).st_size + 1)  # memory for all that is asked is taken
 
 
 def text_of(path: Path, most: int = MAX_BYTES) -> str:

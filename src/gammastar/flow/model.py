@@ -178,7 +178,10 @@ class KinematicFlow(Sampler):
         from gammastar.flow import network
 
         dtype = torch.float32 if single else torch.float64
-        trained = copy.deepcopy(self.zuko).to(self.device, dtype)
+        weights = next(self.zuko.parameters())
+        trained = self.zuko
+        if (weights.dtype, weights.device) != (dtype, torch.device(self.device)):
+            trained = copy.deepcopy(trained).to(self.device, dtype)
         size = _CHUNK if self.device == "cpu" else _CHUNK_CUDA
         with torch.inference_mode(), network.one_thread():
             x, c = (torch.split(torch.from_numpy(a).to(dtype), size) for a in (values, context))

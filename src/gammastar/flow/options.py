@@ -282,17 +282,18 @@ def _check_windows(table: Table, mass_range: tuple[float, float], options: FlowO
     place = np.clip(np.searchsorted(edges, table.mass, "right") - 1, 0, n - 1)
     total, square = (np.bincount(place, table.weight**k, n) for k in (1, 2))
     size = np.divide(total**2, square, out=np.zeros(n), where=square > 0)
-    thin = np.flatnonzero(size < max(options.min_window_pairs, _THIN))
+    refused = bool((size < options.min_window_pairs).any())
+    least = options.min_window_pairs if refused else max(options.min_window_pairs, _THIN)
+    thin = np.flatnonzero(size < least)
     if not thin.size:
         return
     worst = int(thin[np.argmin(size[thin])])
     text = (
-        f"{thin.size} of {n} windows of {1e3 * options.window:g} MeV hold fewer than "
-        f"{max(options.min_window_pairs, _THIN):g} pairs (effective), down to {size[worst]:.3g} at "
-        f"{edges[worst]:.4g} to {edges[worst + 1]:.4g} GeV"
+        f"{thin.size} of {n} windows of {1e3 * options.window:g} MeV hold fewer than {least:g} pairs "
+        f"(effective), down to {size[worst]:.3g} at {edges[worst]:.4g} to {edges[worst + 1]:.4g} GeV"
     )
-    if (size < options.min_window_pairs).any():
-        msg = f"{text}; narrow mass_range, widen the window or lower min_window_pairs"
+    if refused:
+        msg = f"flow: {text}; take fewer masses, widen [flow] window or lower its min_window_pairs"
         raise PhysicsError(msg)
     _LOG.warning("training sample: %s: the flow interpolates there", text)
 

@@ -80,14 +80,14 @@ def needed_count(background: float, background_sigma: float, significance: float
     """Return the smallest count that reaches a significance over a background."""
     if background == 0:
         return 1.0
-    from scipy.stats import poisson  # here: it takes long to import
-
     tail = float(ndtr(-significance))
-    highest = poisson.isf(tail / 10.0, background * np.exp(6.0 * min(background_sigma, 2.0))) + 2.0
-    counts = np.arange(0.0, highest)
-    none = np.zeros_like(counts)
-    beyond = 1.0 - at_most(none, counts, background, (0.0, background_sigma))  # P(n > count)
-    return float(counts[np.argmax(beyond <= tail)]) + 1.0
+    low, high = 0.0, 1.0
+    while at_least(high, background, background_sigma) > tail:
+        low, high = high, 2.0 * high
+    while high - low > max(1.0, 1e-12 * high):
+        middle = np.floor((low + high) / 2)
+        low, high = (middle, high) if at_least(middle, background, background_sigma) > tail else (low, middle)
+    return float(high)
 
 
 def observed_significance(

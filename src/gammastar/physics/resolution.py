@@ -19,6 +19,7 @@ LEAST = 30  # reconstructed pairs of a group
 LEVELS = np.concatenate([[0.0], ndtr(np.linspace(-4.0, 4.0, 321)), [1.0]])
 STEP = 0.02  # of the masses of a folding, in resolutions
 LOWEST = 1e-3  # GeV, of the true masses of a folding; 2 m_e
+MOST = 2000  # resolutions of a search: its bins follow from them
 FINE = 5e-4  # GeV: the φ is 4 MeV wide
 
 
@@ -88,6 +89,12 @@ class MassResolution:
         """Return edges from `low` to `high` [GeV] at equal parts of the resolution, about 1/`per_width`."""
         grid = np.linspace(low, high, 4001)
         passed = np.concatenate([[0.0], np.cumsum(np.diff(grid) / self.sigma(0.5 * (grid[1:] + grid[:-1])))])
+        if passed[-1] > MOST:
+            msg = (
+                f"in_situ.resolution: {passed[-1]:.3g} widths lie between {low:g} and {high:g} GeV, at most "
+                f"{MOST} are searched: give the width in GeV, or fewer masses"
+            )
+            raise PhysicsError(msg)
         n = max(int(np.ceil(per_width * passed[-1])), 1)
         return np.asarray(np.interp(np.linspace(0.0, passed[-1], n + 1), passed, grid))
 

@@ -150,7 +150,10 @@ def peak_search(
     free = design.shape[2]
     short = (inside & (n > 0)).sum(axis=1) < free + 1
     if short.any():
-        raise PhysicsError(f"peak search: too few filled bins about {m[short][0]:g} GeV for {free} terms")
+        raise PhysicsError(
+            f"[in_situ]: too few filled bins about {m[short][0]:g} GeV for {free} terms; take other masses, "
+            "more resolutions to either side (half_window) or a lower degree"
+        )
     expected = n
     if known.terms:
         for _ in range(ROUNDS):

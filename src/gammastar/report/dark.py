@@ -176,7 +176,7 @@ def _theory_figure(predicted: Rate, view: View) -> Any:
     mass, rate = predicted.mass, predicted.value
     errors, bands = _errors(predicted), _bands(predicted)
     points = Points("sum of the channels", mass, rate, errors, line=True)
-    top = float(rate.max())
+    top = float(rate.max()) or 1.0
     bottom = float(rate[rate > 0].min()) if (rate > 0).any() else 1e-6 * top
     return band_figure(
         points,
@@ -242,7 +242,7 @@ def pair_rate_section(
     """Return millicharged pairs per proton on target and squared charge, or in pb, with the channels."""
     mass, rate = predicted.mass, predicted.value
     errors, bands = _errors(predicted), _bands(predicted)
-    positive = rate[rate > 0]
+    positive = rate[rate > 0] if (rate > 0).any() else np.ones(1)
     figure = band_figure(
         Points("all channels", mass, rate, errors, line=True),
         bands,
@@ -257,6 +257,11 @@ def pair_rate_section(
         "Pairs are counted, two particles each. Without a theory channel for photons lighter than two "
         "leptons the plateau at small mass is a lower bound."
     )
+    none = (
+        []
+        if (rate > 0).any()
+        else ["No channel makes pairs at any of these masses: see [predict.millicharge]."]
+    )
     counted = "Cross section [pb] of millicharged pairs over" if unit == "pb" else PAIRS
     caption = f"{counted} squared charge."
     return Section(
@@ -264,6 +269,7 @@ def pair_rate_section(
         [first],
         [titled("millicharged_pairs", caption, figure)],
         [_rate_table(predicted, unit)],
+        warnings=none,
         notes=conditions,
     )
 

@@ -416,7 +416,7 @@ def _windows(kept: Arrays, among: str, *, mock: bool) -> tuple[list[tuple[str, A
 def flow_section(found: FlowCheck, *, mock: bool) -> Section:
     """Return the flow against its training pairs, the divergence per window, the losses."""
     kept, members = found.kept, found.members
-    band = "" if members is None else f" Band: spread of {len(members[0])} bootstrap replicas."
+    band = f" Band: spread of {len(found.losses)} bootstrap replicas." if found.losses else ""
     among = "" if members is None else " and of replicas"
     divergence, windows = _windows(kept, among, mock=mock)
     tested_text, numbers = _density(kept)

@@ -216,8 +216,8 @@ def efficiency_map(
     n_seen, size, low, high = _extent(parts)
     if size < _FEWEST:
         msg = (
-            f"efficiency_map: {n_seen} reconstructed pairs (effective {size:.0f}); at least "
-            f"{_FEWEST:.0f} are needed: simulate more"
+            f"efficiency of [unfold]: {n_seen} reconstructed pairs (effective {size:.0f}); at least "
+            f"{_FEWEST:.0f} are needed: simulate more, or unfold more masses"
         )
         raise UserError(msg)
     if cells is None:

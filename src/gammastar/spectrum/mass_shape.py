@@ -210,15 +210,9 @@ def fit_mass_shape(
         msg = f"mass shape: the spectrum has the axes {[a.name for a in spectrum.hist.axes]}, none of mass"
         raise PhysicsError(msg)
     edges = np.asarray(axis.edges, dtype=np.float64)
-    beyond = 0.0 if resolution is None else BEYOND * float(resolution.width.max())
-    ends = max(edges[0] - beyond, 0.0), edges[-1] + beyond
-    known = cocktail_components(ends, temperature=temperature, smooth=smooth, m_lepton=m_lepton)
-    cells = np.stack(
-        [c.cells(edges) if resolution is None else resolution.folded(c.density, edges) for c in known]
+    components, cells = usable_components(
+        edges, m_lepton=m_lepton, temperature=temperature, smooth=smooth, resolution=resolution
     )
-    used = cells.sum(axis=1) > 0
-    components, cells = [c for c, there in zip(known, used, strict=True) if there], cells[used]
-    _usable(edges, len(components))
     _, density, cov = mass_density(spectrum)
     width = np.diff(edges)
     contents, cov = density * width, cov * np.outer(width, width)
@@ -231,6 +225,28 @@ def fit_mass_shape(
     spread = (spread + spread.T) / 2
     fitted = (tuple(components), yields, spread, projection)
     return MassShape(*fitted, edges, contents, cov, cells, chi2, ndf, coherence)
+
+
+def usable_components(
+    edges: Sequence[float] | FloatArray,
+    *,
+    m_lepton: float,
+    temperature: float = RHO_TEMPERATURE,
+    smooth: int = 2,
+    resolution: MassResolution | None = None,
+) -> tuple[list[Component], FloatArray]:
+    """Return the components that reach into mass bins, with their integrals; refuse bins that fix none."""
+    edges = np.asarray(edges, dtype=np.float64)
+    beyond = 0.0 if resolution is None else BEYOND * float(resolution.width.max())
+    ends = max(edges[0] - beyond, 0.0), edges[-1] + beyond
+    known = cocktail_components(ends, temperature=temperature, smooth=smooth, m_lepton=m_lepton)
+    cells = np.stack(
+        [c.cells(edges) if resolution is None else resolution.folded(c.density, edges) for c in known]
+    )
+    used = cells.sum(axis=1) > 0
+    components, cells = [c for c, there in zip(known, used, strict=True) if there], cells[used]
+    _usable(edges, len(components))
+    return components, cells
 
 
 def _usable(edges: FloatArray, components: int) -> None:

@@ -52,7 +52,7 @@ class Late(BaseException):
 
 
 @contextlib.contextmanager
-def limited(seconds: float) -> Iterator[None]:
+def limited(seconds: float, memory: int = MEMORY) -> Iterator[None]:
     """Raise `Late` in the block after some seconds of work, or ten times as many in all; bound memory."""
 
     def late(*_: object) -> None:
@@ -65,7 +65,7 @@ def limited(seconds: float) -> Iterator[None]:
     before = [signal.signal(number, late) for number, _, _ in clocks]
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, hard))
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + memory, hard))
     for _, clock, length in clocks:
         signal.setitimer(clock, length)
     try:

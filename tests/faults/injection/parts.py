@@ -28,6 +28,7 @@ from injection import (
     shared,
     steerings,
     texts,
+    whole,
     workers,
 )
 
@@ -265,6 +266,16 @@ def _shared(folder: Path, _: int) -> Iterator[Result]:
     yield Result(what, odd.n, len(odd.wrong), note="; ".join(odd.wrong)[:300])
 
 
+def _whole(n: int) -> Callable[[Path, int], Iterator[Result]]:
+    def run(folder: Path, portion: int) -> Iterator[Result]:
+        found = whole.campaign(folder, portion, n=n)
+        what = "steering files drawn from the schema that `check` takes, run whole: crashed, hung or no page"
+        note = f"of each {found.runs}: finished {found.finished}, ended with a named error {found.refused}"
+        yield Result(what, found.runs, len(found.wrong), note="; ".join([note, *found.wrong])[:400])
+
+    return run
+
+
 FULL = {
     "runs": Part(10, _runs(10)),
     "known": Part(1, _known(27)),
@@ -282,6 +293,7 @@ FULL = {
     "foreign code": Part(1, _foreign_code),
     "parts of results": Part(1, _shared),
     "links": Part(1, _links(400)),
+    "whole runs": Part(10, _whole(200)),
 }
 QUICK = {
     "known": Part(1, _known(1)),

@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.optimize import brentq
+from scipy.special import ndtr
 from scipy.stats import norm, poisson
 
 from gammastar.infer import discovery_yield, expected_limits, projected_yields, upper_limit
+from gammastar.infer.discovery import needed_count, observed_significance
+from gammastar.physics.averaged_counts import at_least
 
 
 def test_discovery_without_nuisances():
@@ -66,3 +69,14 @@ def test_projection_of_averaged_limits_averages():
     assert projected_yields(0.0, [4.0], signal_sigma=0.6, method="exact")[0] == pytest.approx(
         np.log(10) * np.exp(0.36 * np.log(10)) / 4, rel=1e-6
     )
+
+
+@pytest.mark.parametrize("background", [1e-9, 1.0, 1630.0])
+@pytest.mark.parametrize("sigma", [0.0, 0.3, 3.0])
+@pytest.mark.parametrize("significance", [0.1, 5.0, 8.0])
+def test_the_needed_count_is_the_first_so_significant(background, sigma, significance):
+    """For uncertain backgrounds too, where it lies beyond e¹² of them: counts are searched, not listed."""
+    needed = needed_count(background, sigma, significance)
+    assert observed_significance(int(needed), background, sigma) >= significance
+    step = max(1.0, 1e-9 * needed)
+    assert needed == 1.0 or at_least(needed - step, background, sigma) > ndtr(-significance)

@@ -6,6 +6,7 @@ import io
 import lzma
 import resource
 import tarfile
+import zipfile
 from pathlib import Path
 
 import forks
@@ -13,7 +14,7 @@ import pytest
 
 from gammastar.core.errors import InputFileError
 from gammastar.infer.histfactory import likelihoods as archive
-from gammastar.infer.histfactory.likelihoods import json_texts
+from gammastar.infer.histfactory.likelihoods import json_texts, read_likelihood
 
 PACK = {"": lambda data: data, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
 
@@ -104,6 +105,30 @@ def test_an_unpacked_archive_is_bounded_in_memory(tmp_path, monkeypatch):
     path.write_bytes(gzip.compress(info.tobuf() + bytes(40 << 20), 1))
     with pytest.raises(InputFileError, match="more than 32 MB"):
         list(json_texts(path))
+
+
+def test_links_devices_and_paths_of_an_archive_lead_nowhere(tmp_path):
+    """Members that are no plain file are left out, whatever their name; a zip is refused."""
+    kinds = (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE)
+    plain, outside = io.BytesIO(), tmp_path / "outside.json"
+    outside.write_text("[1]")
+    with tarfile.open(fileobj=plain, mode="w") as tar:
+        for kind in kinds:
+            info = tarfile.TarInfo(f"w{int(kind)}.json")
+            info.type, info.linkname = kind, str(outside)
+            tar.addfile(info)
+        for name in ("../../escape.json", str(tmp_path / "absolute.json")):
+            tar.addfile(tarfile.TarInfo(name))
+    (tmp_path / "in").mkdir()
+    path = tmp_path / "in" / "odd.tar"
+    path.write_bytes(plain.getvalue())
+    before = sorted(tmp_path.rglob("*"))
+    assert [text for _, text in json_texts(path)] == ["", ""]
+    assert sorted(tmp_path.rglob("*")) == before
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("workspace.json", "[" * 10_000_000)
+    with pytest.raises(InputFileError, match=r"odd\.tar: not JSON .* nor a tar archive"):
+        read_likelihood(path)
 
 
 def test_the_command_says_what_is_wrong(tmp_path):

@@ -12,6 +12,7 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.sampling import stream
 from gammastar.report.drawing import png_bytes
 from gammastar.report.figures import measured as figures
+from gammastar.report.measured import FlowCheck, flow_section
 from gammastar.subtract import same_sign
 from gammastar.unfold.folding import folded_again
 
@@ -98,3 +99,14 @@ def test_table_of_sources_adds_in_quadrature():
     table = figures.sources_table([("R", 0.03, 0.05), ("efficiency", -0.04, 0.04)], 0.0, 0.12)
     assert table.columns["source"][-1] == "all, in quadrature"
     assert table.columns["sum of the spectrum [%]"] == ["+0.0", "+12.0", "+3.0", "-4.0", "13.0"]
+
+
+def test_a_flow_with_replicas_and_no_mass_to_draw():
+    names = ("n_pairs", "effective_size", "train_loss", "validation_loss", "best_epoch")
+    kept = dict(
+        zip(names, (np.array(900), np.array(500.0), np.ones(2), np.ones(2), np.array(1)), strict=True)
+    )
+    losses = [((1.0, 0.9), (1.0, 0.95)), ((1.1, 0.8), (1.0, 0.9))]
+    found = FlowCheck([], 0.05, [], [], members=[], losses=losses, kept=kept)
+    ((caption, _),) = flow_section(found, mock=True).figures
+    assert "spread of 2 bootstrap replicas" in caption

@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 
 from gammastar.core.errors import PhysicsError
+from gammastar.core.signal import Rate
+from gammastar.core.sources import Sources
+from gammastar.report.dark import pair_rate_section
+from gammastar.report.drawing import png_bytes
 from gammastar.report.figures.signal import Band, Points, band_figure, reach_lines_figure
 
 X = np.geomspace(0.1, 1.0, 20)
@@ -48,3 +52,10 @@ def test_reach_lines() -> None:
     figure = reach_lines_figure({"a": (X, X), "b": (X, 2 * X)}, y_label="Q", y_range=(0.01, 10), mock=False)
     assert _texts(figure) == ["a", "b"]
     assert len(figure.axes[0].lines) == 2
+
+
+def test_pairs_that_no_channel_makes() -> None:
+    none = Rate(np.array([4000.0, 5000.0]), np.zeros(2), np.zeros((2, 2)), Sources(()))
+    section = pair_rate_section(none, mock=True)
+    assert "No channel makes pairs" in section.warnings[0]
+    assert png_bytes(section.figures[0][1])

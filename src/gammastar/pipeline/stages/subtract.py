@@ -147,6 +147,11 @@ def subtracted(
     axes = axes_of(selection)
     parts: Parts = stored if isinstance(stored, StoredPairs) else (pairs,)
     hists = stored if isinstance(stored, PairHists) else select.fill(parts, axes)
+    if not any(hist.values().any() for hist in (hists.os, hists.pp, hists.mm)):
+        msg = (
+            f"none of {len(pairs)} selected pairs lies within [select] mass, pt and energy; see unit and axes"
+        )
+        raise SteeringError(msg)
     before = ctx.cache.key_of("select", "match") if _needs_simulation(section) else ctx.cache.key_of("select")
     others = _other_files(ctx, section)
     angles, vertices = columns_for_angles(ctx.steering), columns_for_vertices(ctx.steering)

@@ -281,9 +281,11 @@ def _check(mass: float, total: float, sampler: Sampler, n: int) -> None:
         )
     low, high = sampler.mass_range
     if n < 1 or not low <= mass <= high:
-        raise PhysicsError(
-            f"{n} particles of mass {mass:g} GeV asked of a sampler for {low:g} to {high:g} GeV"
+        msg = (
+            f"[predict]: {n} particles of mass {mass:g} GeV: kinematics are known from {low:g} to {high:g} "
+            "GeV; take masses there, or fewer and wider bins of mass"
         )
+        raise PhysicsError(msg)
 
 
 def _sample(

@@ -1,0 +1,57 @@
+"""Steering files from the schema: what `check` takes is run, to a page or an error that names a key."""
+
+import pytest
+from injection import adversarial, whole
+
+pytestmark = pytest.mark.flow
+
+
+def test_what_check_accepts_is_run(tmp_path):
+    found = whole.campaign(tmp_path, 1, n=8)
+    assert found.wrong == []
+    assert found.finished > 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("portion", range(10))
+def test_two_thousand_runs(tmp_path, portion):
+    found = whole.campaign(tmp_path, 100 + portion, n=200)
+    assert found.wrong == []
+    assert found.runs == 200
+
+
+def test_pairs_that_are_all_beside_the_axes_are_told(tmp_path):
+    """Found by the campaign: pairs are left by the selection, none of them in a cell."""
+    found = whole.Ran()
+    content = whole.changed(whole.tiny(tmp_path), {"select.ghost_excess": 1.0})
+    assert whole.attempt(tmp_path, content, found) == ""
+    assert "lies within [select] mass, pt and energy" in found.said[0]
+
+
+def test_every_key_is_drawn_or_left_out_on_purpose():
+    left = {place for place in iter(adversarial.keys()) if len(place) == 2} - {
+        tuple(p.split(".")) for p in whole.places()
+    }
+    assert {section for section, _ in left} <= {place.partition(".")[0] for place in whole.FIXED}
+    assert len(whole.places()) > 130
+
+
+def test_what_goes_wrong_is_seen(tmp_path, monkeypatch):
+    """Runs that crash, say nothing or leave no page count as wrong; a refusal that names its key does not."""
+    found, base = whole.Ran(), whole.tiny(tmp_path)
+    monkeypatch.setattr(whole, "PATIENCE", 5.0)
+
+    def ends(error):
+        def run(*_, **__):
+            raise error
+
+        monkeypatch.setattr(whole, "run", run)
+        return whole.attempt(tmp_path, base, found)
+
+    assert ends(KeyError("a")).startswith("KeyError: 'a' (test_whole_runs.py:")
+    assert ends(SystemExit(1)).startswith("SystemExit")
+    assert ends(whole.GammastarError("nothing fits")) == "names no key: nothing fits"
+    assert ends(whole.GammastarError("[predict]: masses")) == ""
+    assert (found.checked, found.finished, found.refused) == (4, 0, 2)
+    base["select"]["mass"] = [1.0, 0.5]
+    assert whole.attempt(tmp_path, base, found) == ""
