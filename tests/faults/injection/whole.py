@@ -83,8 +83,9 @@ WORK = {
     "max_patches": 60,
 }
 """Sizes that cost time alone: the largest that is drawn."""
-SMALL = {"ghost_angle": 1e-3, "ghost_excess": 1e-3}
-"""Usual sizes, not of the order of one, of what is off by default."""
+USUAL = {"ghost_angle": 1e-3, "ghost_excess": 1e-3, "pot": 1.2e11, "beam_energy": 400.0, "thickness": 0.01}
+USUAL |= {"target_a": 207.2, "target_z": 82.0}
+"""Sizes, not of the order of one, of what has no default or is off."""
 FIXED = {"analysis.name", "simulate", "read.files", "read.response", "read.schema", "spectrum.table"}
 FIXED |= {"select.event_functions", "select.pair_functions", "select.vertex", "flow.device", "flow.preset"}
 FIXED |= {"subtract.corrections", "infer.existing_limits", "systematics.own", "accept.millicharge_detectors"}
@@ -132,7 +133,7 @@ def magnitudes(place: str, rules: list[Any], usual: Any, whole: bool) -> SearchS
             high = float(getattr(rule, "le", getattr(rule, "lt", 0))) - (step if isinstance(rule, Lt) else 0)
     most = of_name(WORK, place)
     high = high if most is None else min(high, max(most, low))
-    start = float(usual) if isinstance(usual, int | float) and usual else of_name(SMALL, place) or 1.0
+    start = float(usual) if isinstance(usual, int | float) and usual else of_name(USUAL, place) or 1.0
 
     def fitted(value: float) -> float:
         value = min(max(value, low), high)
@@ -254,7 +255,7 @@ def changes(draw: Any) -> Changes:
 def tiny(folder: Path) -> dict[str, Any]:
     """Return a steering of all stages on a few hundred pairs, and write those."""
     content = sound(folder)
-    for name, every in (("na60_data", 8), ("na60_mc", 12)):
+    for name, every in (("na60_data", 8), ("na60_mc", 3)):
         path = folder / f"{name}.root"
         with uproot.open({str(path): None}) as file:
             part = file["events"].arrays()[::every]
