@@ -215,7 +215,10 @@ class _Sums:
     def response(self, *, at_most_one: bool = False) -> Response:
         """Return the response of what was added."""
         if not (self.prior > 0).any():
-            msg = f"response: none of {self.n} true pairs lies inside the true axes; check units and axes"
+            msg = (
+                f"response: none of {self.n} true pairs lies inside the true axes; check unit, axes, and "
+                "[infer.joint] window"
+            )
             raise UserError(msg)
         migration = divide(self.counts.reshape(self.shape), self.prior)
         if at_most_one:  # a cell of few pairs may average to more than one

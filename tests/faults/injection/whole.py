@@ -47,6 +47,10 @@ NETWORK = {"bins": 2, "hidden": 4, "layers": 1, "epochs": 1, "epoch_size": 64, "
 DETECTORS = tuple(sorted(path.stem for path in (ROOT / "data" / "detectors").glob("*.toml")))
 CHANNELS = ("pion_dalitz", "pseudoscalar_dalitz", "vector_dalitz", "vector_mesons", "jpsi", "bremsstrahlung")
 AXES = {"mass": (0.2125, 1.1125), "pt": (0.0, 6.0), "energy": (0.2, 400.0), "angles": (0.2125, 1.1125)}
+CELLS = {
+    "joint.pt": [[0.0, 0.5, 6.0], [0.0, 6.0]],
+    "joint.energy": [[0.2, 20.0, 400.0], [0.2, 400.0]],
+}
 TEXTS: dict[str, SearchStrategy[Any]] = {
     "analysis.title": st.sampled_from(["", "A title", "π⁰ → γγ", "<b>&amp;", "$x_1$ %d {0}"]),
     "subtract.method": st.sampled_from(["likelihood", "B1", "B2", "B3", "B4", "B5"]),
@@ -153,6 +157,8 @@ def axis(place: str, *, fewest: int = 2) -> SearchStrategy[Any]:
     """Draw edges: equal steps or a list, about the usual range or within it, few cells."""
     low, high = of_name(AXES, place) or AXES["mass"]
     width = high - low
+    if (sound_ones := of_name(CELLS, place)) is not None:
+        return st.sampled_from(sound_ones)
     points = st.lists(st.floats(0, 1.2), min_size=fewest, max_size=7, unique=True)
     listed = points.map(lambda xs: sorted({round(low + width * x, 4) for x in xs}))
     steps = st.builds(
