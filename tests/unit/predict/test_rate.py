@@ -121,7 +121,7 @@ def test_sample_is_on_shell_and_symmetric(channel: predict.VirtualPhoton) -> Non
 
 def test_produce_refuses_what_is_not_physical(channel: predict.VirtualPhoton) -> None:
     rng = np.random.default_rng(5)
-    with pytest.raises(PhysicsError, match=r"sampler for 0\.22 to 1\.1"):
+    with pytest.raises(PhysicsError, match=r"known from 0\.22 to 1\.1"):
         produce(1.2, 1e-3, Exponential(), below_fifty, n=10, rng=rng)
     with pytest.raises(PhysicsError, match="merge mass bins"):
         produce(0.5, -1e-3, Exponential(), below_fifty, n=10, rng=rng)
