@@ -152,7 +152,7 @@ def _experiment(name: str, found: list[Pulls]) -> Iterator[dict]:
     bins = np.concatenate([one.bins for one in found])
     rms = float(np.sqrt(np.mean(bins**2)))
     source = f"{n} seeds, init's defaults" + (", R from mixed events" if name in MIXED else "")
-    spread = 3 / np.sqrt(2 * n)  # bins of one seed as one number: the most that they can be correlated
+    spread = 3 / np.sqrt(2 * n * k / 3)  # neighbouring bins share pairs: a third of them count as independent
     yield _row(f"foreign {name}: rms pull of {k} mass bins", rms, 1.025, 0.225 + spread, source)
     yield _row(f"foreign {name}: largest pull of a mass bin", np.abs(bins).max(), 0, FAR, source)
     totals = np.array([one.total for one in found])
