@@ -409,8 +409,7 @@ def _grids(look: Look) -> Findings:
     cells = math.prod(len(getattr(select, axis)) - 1 for axis in ("mass", "pt", "energy"))
     if section.bootstrap and section.bootstrap < cells + 2:
         yield wrong(
-            "subtract.bootstrap",
-            f"{section.bootstrap}: {cells} cells need at least {cells + 2} replicas",
+            "subtract.bootstrap", f"{section.bootstrap}: {cells} cells need at least {cells + 2} replicas"
         )
 
 

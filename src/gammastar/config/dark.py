@@ -97,14 +97,11 @@ class Predict(Section):
     @model_validator(mode="after")
     def _theory(self) -> Predict:
         if self.source == "theory" and (not self.channels or self.beam_energy is None):
-            msg = "source = 'theory' needs channels = [...] and beam_energy"
-            raise ValueError(msg)
+            raise ValueError("source = 'theory' needs channels = [...] and beam_energy")
         if self.target_z > self.target_a:
-            msg = f"target_z = {self.target_z:g} is more than target_a = {self.target_a:g}"
-            raise ValueError(msg)
+            raise ValueError(f"target_z = {self.target_z:g} is more than target_a = {self.target_a:g}")
         if self.source == "theory" and self.outside:
-            msg = "outside belongs to source = 'spectrum': theory alone has no measured domain"
-            raise ValueError(msg)
+            raise ValueError("outside belongs to source = 'spectrum': theory alone has no measured domain")
         if self.source == "spectrum" and self.beam_energy is not None:
             msg = "beam_energy belongs to source = 'theory'; that of a spectrum stands in [spectrum]"
             raise ValueError(msg)
@@ -148,18 +145,14 @@ class Accept(Section):
     @model_validator(mode="after")
     def _complete(self) -> Accept:
         if not self.detectors and not self.millicharge_detectors:
-            msg = "detectors: name at least one, or one under millicharge_detectors"
-            raise ValueError(msg)
+            raise ValueError("detectors: name at least one, or one under millicharge_detectors")
         power = self.target_scaling == "power"
         if power and (self.alpha is None or self.alpha_inelastic is None):
-            msg = "target_scaling = 'power' needs alpha and alpha_inelastic"
-            raise ValueError(msg)
+            raise ValueError("target_scaling = 'power' needs alpha and alpha_inelastic")
         if not power and not (self.alpha is None and self.alpha_inelastic is None):
-            msg = "alpha and alpha_inelastic belong to target_scaling = 'power'"
-            raise ValueError(msg)
+            raise ValueError("alpha and alpha_inelastic belong to target_scaling = 'power'")
         if isinstance(self.alpha, tuple) and any(b[0] <= a[0] for a, b in pairwise(self.alpha)):
-            msg = f"alpha = {self.alpha}: the points [pT, α] must increase in pT"
-            raise ValueError(msg)
+            raise ValueError(f"alpha = {self.alpha}: the points [pT, α] must increase in pT")
         return self
 
 
@@ -196,8 +189,7 @@ class Displaced(Section):
     @model_validator(mode="after")
     def _increasing(self) -> Displaced:
         if any(b <= a for a, b in pairwise(self.cuts)):
-            msg = f"cuts = {list(self.cuts)} must increase"
-            raise ValueError(msg)
+            raise ValueError(f"cuts = {list(self.cuts)} must increase")
         return self
 
 
@@ -245,8 +237,7 @@ class InSitu(Section):
             msg = f"resolution = {self.resolution}: the points [mass, width] must increase in mass"
             raise ValueError(msg)
         if self.masses and self.mass_range is not None:
-            msg = "masses and mass_range: give one of them"
-            raise ValueError(msg)
+            raise ValueError("masses and mass_range: give one of them")
         return self
 
 
@@ -329,8 +320,7 @@ class Infer(Section):
             msg = "background_sigma belongs to background; without both those of the detector files count"
             raise ValueError(msg)
         if (self.likelihood == "joint") != (self.joint is not None):
-            msg = "likelihood = 'joint' needs [infer.joint], which belongs to it"
-            raise ValueError(msg)
+            raise ValueError("likelihood = 'joint' needs [infer.joint], which belongs to it")
         if self.likelihood == "joint":
             self._joint()
         return self
@@ -338,8 +328,7 @@ class Infer(Section):
     def _joint(self) -> None:
         """Refuse what the joint likelihood does not know, where the steering asks for it."""
         if "averaged_from" in self.model_fields_set:
-            msg = "averaged_from: only likelihood = 'two-step' has it; leave it out"
-            raise ValueError(msg)
+            raise ValueError("averaged_from: only likelihood = 'two-step' has it; leave it out")
         if self.method == "marginalised":
             msg = "method = 'marginalised' belongs to likelihood = 'two-step'; take 'auto' or another"
             raise ValueError(msg)

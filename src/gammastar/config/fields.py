@@ -24,29 +24,25 @@ LARGEST = 1e100  # nothing that is measured is larger, or smaller than its inver
 
 def _rising(value: tuple[float, float]) -> tuple[float, float]:
     if not value[0] < value[1]:
-        msg = "must be [low, high] with low < high"
-        raise ValueError(msg)
+        raise ValueError("must be [low, high] with low < high")
     return value
 
 
 def _above_zero(value: tuple[float, float]) -> tuple[float, float]:
     if value[0] <= 0:
-        msg = "must be [low, high] with 0 < low"
-        raise ValueError(msg)
+        raise ValueError("must be [low, high] with 0 < low")
     return value
 
 
 def _increasing(value: tuple[float, ...]) -> tuple[float, ...]:
     if any(high <= low for low, high in pairwise(value)):
-        msg = f"{list(value)[:10]} must increase"
-        raise ValueError(msg)
+        raise ValueError(f"{list(value)[:10]} must increase")
     return value
 
 
 def _below(value: tuple[float, ...], most: float) -> tuple[float, ...]:
     if value and value[-1] > most:
-        msg = f"goes to {value[-1]:g} GeV; at most {most:g} GeV"
-        raise ValueError(msg)
+        raise ValueError(f"goes to {value[-1]:g} GeV; at most {most:g} GeV")
     return value
 
 
@@ -56,8 +52,7 @@ SOFT = AfterValidator(functools.partial(_below, most=HARDEST))
 
 def _printable(value: str) -> str:
     if plain(value, keep="") != value:
-        msg = "holds control characters, line breaks or marks of direction"
-        raise ValueError(msg)
+        raise ValueError("holds control characters, line breaks or marks of direction")
     return value
 
 
@@ -88,8 +83,7 @@ class Section(BaseModel):
     @classmethod
     def _within_reason(cls, value: Any) -> Any:
         if not _reasonable(value):
-            msg = f"is beyond {LARGEST:g} or below {1 / LARGEST:g}: no quantity here is"
-            raise ValueError(msg)
+            raise ValueError(f"is beyond {LARGEST:g} or below {1 / LARGEST:g}: no quantity here is")
         return value
 
 
@@ -121,29 +115,23 @@ def _edges(value: object) -> object:
         value = _equidistant(value)
     if isinstance(value, list | tuple):
         if len(value) > MOST_BINS + 1:
-            msg = f"{len(value)} edges; at most {MOST_BINS + 1}"
-            raise ValueError(msg)
+            raise ValueError(f"{len(value)} edges; at most {MOST_BINS + 1}")
         if not all(map(_is_number, value)):
-            msg = "edges must be numbers"
-            raise ValueError(msg)
+            raise ValueError("edges must be numbers")
         if any(high <= low for low, high in pairwise(value)):
-            msg = "edges must increase"
-            raise ValueError(msg)
+            raise ValueError("edges must increase")
     return value
 
 
 def _equidistant(value: dict[Any, Any]) -> tuple[float, ...]:
     known = set(value) == {"bins", "low", "high"} and all(map(_is_number, value.values()))
     if not known or not isinstance(value["bins"], int):
-        msg = "must be a list of edges or { bins = …, low = …, high = … }, three numbers"
-        raise ValueError(msg)
+        raise ValueError("must be a list of edges or { bins = …, low = …, high = … }, three numbers")
     n, low, high = value["bins"], value["low"], value["high"]
     if not 1 <= n <= MOST_BINS:
-        msg = f"must have from 1 to {MOST_BINS} bins"
-        raise ValueError(msg)
+        raise ValueError(f"must have from 1 to {MOST_BINS} bins")
     if not -LARGEST < low < high < LARGEST:
-        msg = "must have low < high, both finite"
-        raise ValueError(msg)
+        raise ValueError("must have low < high, both finite")
     step = (high - low) / n
     return tuple(round(low + i * step, 12) for i in range(n + 1))
 

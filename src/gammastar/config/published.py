@@ -74,8 +74,7 @@ def table_path(name: str, base: Path) -> Path:
             return data_path(place)
         except InputFileError:
             continue
-    msg = f"{name}: no such file or record in {base}, and none is shipped in published/"
-    raise InputFileError(msg)
+    raise InputFileError(f"{name}: no such file or record in {base}, and none is shipped in published/")
 
 
 def load_card_of(exposed: Any, base: Path) -> Card:
@@ -84,11 +83,10 @@ def load_card_of(exposed: Any, base: Path) -> Card:
 
     card = load_card(shipped(exposed.table.kinematics, base, "cards"))
     if abs(card.beam.energy / exposed.beam_energy - 1) > SAME_BEAM or card.lepton != exposed.lepton:
-        msg = (
+        raise PortabilityError(
             f"card {card.name!r} is of {card.beam.energy:g} GeV and {card.lepton!r} pairs, [spectrum] of "
             f"{exposed.beam_energy:g} GeV and {exposed.lepton!r} pairs"
         )
-        raise PortabilityError(msg)
     return card
 
 

@@ -163,8 +163,7 @@ def chosen(name: str) -> tuple[Table, ...]:
         near = list(dict.fromkeys(difflib.get_close_matches(name, names, n=3)))
         sections = ", ".join(table.name for table in every if "." not in table.name)
         hint = f"did you mean {' or '.join(near)}?" if near else f"the sections are {sections}"
-        msg = f"keys: no section or key is called {name!r}; {hint}"
-        raise UserError(msg)
+        raise UserError(f"keys: no section or key is called {name!r}; {hint}")
     return tuple(found)
 
 

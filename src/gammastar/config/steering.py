@@ -313,8 +313,7 @@ def parse(content: dict[str, Any], source: str = "steering") -> Steering:
     try:
         steering = Steering.model_validate(content)
     except ValidationError as error:
-        msg = f"{source}:\n{_explain(error)}"
-        raise SteeringError(msg) from error
+        raise SteeringError(f"{source}:\n{_explain(error)}") from error
     for key, note in _moved(content):
         logger.info("%s: %s: %s", source, key, note)
     return steering
@@ -339,11 +338,9 @@ def read_toml(path: Pathlike) -> dict[str, Any]:
     try:
         return from_toml(path, MAX_BYTES)
     except OSError as error:
-        msg = f"{path}: cannot be read ({error.strerror})"
-        raise SteeringError(msg) from error
+        raise SteeringError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:  # TOML, text, and numbers of thousands of digits
-        msg = f"{path}: is not TOML ({shortened(str(error))})"
-        raise SteeringError(msg) from error
+        raise SteeringError(f"{path}: is not TOML ({shortened(str(error))})") from error
 
 
 def load(path: Pathlike) -> Steering:
@@ -358,5 +355,4 @@ def load(path: Pathlike) -> Steering:
     try:
         return parse(read_toml(path), str(path))
     except RecursionError as error:
-        msg = f"{path}: is nested too deep for a steering file"
-        raise SteeringError(msg) from error
+        raise SteeringError(f"{path}: is nested too deep for a steering file") from error

@@ -17,12 +17,7 @@ ENERGY = "energy"
 COUPLING = "coupling"
 KINEMATICS = (MASS, PT, ENERGY)
 
-LABELS = {
-    MASS: r"$m$ [GeV]",
-    PT: r"$q_T$ [GeV]",
-    ENERGY: r"$E$ [GeV]",
-    COUPLING: r"$\varepsilon$",
-}
+LABELS = {MASS: r"$m$ [GeV]", PT: r"$q_T$ [GeV]", ENERGY: r"$E$ [GeV]", COUPLING: r"$\varepsilon$"}
 
 Axes: TypeAlias = tuple[hist.axis.AxesMixin, ...]
 

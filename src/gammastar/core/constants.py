@@ -87,8 +87,7 @@ def branching(decay: str) -> float:
     if decay not in BRANCHING:
         near = difflib.get_close_matches(decay, BRANCHING, n=3, cutoff=0.4) or sorted(BRANCHING)
         names = ", ".join(map(repr, near))
-        msg = f"no branching fraction of {decay!r} in the table of {EDITION}; near: {names}"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"no branching fraction of {decay!r} in the table of {EDITION}; near: {names}")
     return BRANCHING[decay].value
 
 

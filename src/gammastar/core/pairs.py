@@ -110,13 +110,7 @@ class Pairs(Shown):
         """Return no pairs, with the named extra columns."""
         none = np.empty(0)
         return Pairs(
-            none,
-            none,
-            none,
-            np.empty(0, np.int8),
-            none,
-            np.empty(0, np.int64),
-            dict.fromkeys(columns, none),
+            none, none, none, np.empty(0, np.int8), none, np.empty(0, np.int64), dict.fromkeys(columns, none)
         )
 
     @staticmethod

@@ -71,8 +71,7 @@ class UserCode:
         """Return an attribute of a frozen file."""
         file, _, attribute = name.partition(":")
         if not file.endswith(".py") or not attribute:
-            msg = f"{name!r} is not of the form 'file.py:attribute'"
-            raise SteeringError(msg)
+            raise SteeringError(f"{name!r} is not of the form 'file.py:attribute'")
         root, path = self._place(name)
         files = self._root(root)
         if path not in files:
@@ -152,8 +151,7 @@ def _read(path: Path) -> bytes:
     try:
         return bytes_of(path)
     except OSError as error:
-        msg = f"{path}: cannot be read ({error.strerror})"
-        raise SteeringError(msg) from error
+        raise SteeringError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def _imported(path: str, source: bytes) -> set[str]:

@@ -98,8 +98,7 @@ def replica_weights(seed: SeedArray, replicas: int | range) -> FloatArray:
     """Return Poisson(1) weights of bootstrap replicas."""
     numbers = range(replicas) if isinstance(replicas, int) else replicas
     if not len(numbers):
-        msg = "replica_weights: at least one replica is needed"
-        raise UserError(msg)
+        raise UserError("replica_weights: at least one replica is needed")
     result = np.empty((len(numbers), len(seed)))
     for row, number in zip(result, numbers, strict=True):
         salt = _mix(np.array([number + 1], dtype=np.uint64))

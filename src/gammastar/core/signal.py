@@ -85,8 +85,7 @@ class Effect:
             msg = f"source {self.name!r}: values of shape {shape} are no {self.form!r} over a plane"
             raise PhysicsError(msg)
         if not np.isfinite(self.values).all() or (self.form == "replicas" and len(self.values) < 2):
-            msg = f"source {self.name!r}: needs finite values, and at least 2 replicas"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"source {self.name!r}: needs finite values, and at least 2 replicas")
 
     def relative(self, signal: FloatArray) -> FloatArray:
         """Return the standard deviation over the signal (n, k), zero where there is none."""
@@ -153,8 +152,7 @@ class Rate(Shown):
         for name in ("value", "low", "high", *OPTIONAL):
             row = getattr(self, name)
             if row is not None and np.shape(row) != (n,):
-                msg = f"Rate.{name} has shape {np.shape(row)}, expected {(n,)}"
-                raise PhysicsError(msg)
+                raise PhysicsError(f"Rate.{name} has shape {np.shape(row)}, expected {(n,)}")
         for name, square in (("cov", self.cov), *((s.name, s.cov) for s in self.sources.parts)):
             if np.shape(square) != (n, n):
                 msg = f"Rate: covariance {name!r} has shape {np.shape(square)}, expected {(n, n)}"
@@ -300,8 +298,7 @@ class SignalPlane(Shown):
         planes += [(e.name, e.values[0] if e.form != "relative" else e.values) for e in self.effects]
         for name, values in planes:
             if np.shape(values) != shape and np.shape(values) != (1, 1):
-                msg = f"SignalPlane: {name!r} has shape {np.shape(values)}, expected {shape}"
-                raise PhysicsError(msg)
+                raise PhysicsError(f"SignalPlane: {name!r} has shape {np.shape(values)}, expected {shape}")
         # theory beside measured photons is named twice: its effect takes the place of its part of the rate
         own = [s.name for s in self.rate.sources.parts if not s.name.startswith(THEORY_OF)]
         every = own + [e.name for e in self.effects]

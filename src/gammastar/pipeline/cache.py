@@ -62,8 +62,7 @@ class KeptArrays(Arrays):
         self.path = path
 
     def __missing__(self, name: str) -> Any:
-        msg = f"{self.path}: the kept stage has no array {name!r}; run without --resume"
-        raise StoreError(msg)
+        raise StoreError(f"{self.path}: the kept stage has no array {name!r}; run without --resume")
 
 
 def _gaps(arrays: Arrays) -> dict[str, int]:
@@ -132,8 +131,7 @@ class StageCache:
         result: dict[str, Any] = {name: np.asarray(array, order="C") for name, array in compute().items()}
         objects = sorted(name for name, array in result.items() if array.dtype.hasobject)
         if objects:  # numpy would pickle them; its switch against that is newer than the lowest version
-            msg = f"{stage}: {', '.join(objects)}: not plain numbers or text, cannot be kept"
-            raise StoreError(msg)
+            raise StoreError(f"{stage}: {', '.join(objects)}: not plain numbers or text, cannot be kept")
         with atomic(path) as temporary:
             with temporary.open("wb") as stream:
                 np.savez(stream, **result)
@@ -308,8 +306,7 @@ def load_arrays(path: Path) -> Arrays:
     try:
         with opened(path) as stream, np.load(stream, allow_pickle=False) as file:
             if sum(entry.file_size for entry in file.zip.infolist()) > path.stat().st_size:
-                msg = "compressed, as no run writes it"
-                raise ValueError(msg)
+                raise ValueError("compressed, as no run writes it")
             return KeptArrays({name: file[name] for name in file.files}, path=path)
     except DAMAGE as error:
         msg = f"{path}: the kept stage is damaged ({type(error).__name__}: {str(error)[:200]}); run again"
@@ -341,8 +338,7 @@ def open_cache(
         try:
             previous = read_manifest(folder)
         except StoreError as error:
-            msg = f"{error}; or run without --resume"
-            raise StoreError(msg) from error
+            raise StoreError(f"{error}; or run without --resume") from error
     cache = StageCache(folder, resume, seed, mock, previous, old=old, wanted=stages)
     if previous and previous["code"] != package_digest():
         cache.notes.append(

@@ -135,10 +135,9 @@ def detector_files(names: Sequence[str], base: Path, key: str) -> dict[str, Path
     found: dict[str, Path] = {}
     for path in (shipped(name, base, "detectors") for name in names):
         if path.stem in found:
-            msg = (
+            raise SteeringError(
                 f"{key}: {found[path.stem]} and {path} are both named {path.stem!r}; rename one of the files"
             )
-            raise SteeringError(msg)
         found[path.stem] = path
     return found
 
@@ -213,8 +212,7 @@ class RunState:
 def needed(value: Any, stage: str) -> Any:
     """Return a product; refuse the absence of the stage that makes it."""
     if value is None:
-        msg = f"the section [{stage}] is missing: a later stage needs its result"
-        raise SteeringError(msg)
+        raise SteeringError(f"the section [{stage}] is missing: a later stage needs its result")
     return value
 
 

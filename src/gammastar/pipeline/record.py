@@ -57,8 +57,7 @@ class Record:
         """Return the data-driven channel."""
         section = self.steering.spectrum
         if section is None:
-            msg = f"{self.folder}/steering.json: the run had no section [spectrum]"
-            raise SteeringError(msg)
+            raise SteeringError(f"{self.folder}/steering.json: the run had no section [spectrum]")
         return photons_of(
             self.spectrum,
             LEPTON_MASS[section.lepton],
@@ -82,8 +81,7 @@ def write_record(ctx: Context, domain: Domain, trend: spectrum.Trend | None = No
     ``steering.json``, ``domain.safetensors``, ``extrapolation.safetensors`` and the files of the detectors.
     """
     write_json(
-        ctx.folder / "steering.json",
-        ctx.steering.model_dump(mode="json", by_alias=True, exclude_none=True),
+        ctx.folder / "steering.json", ctx.steering.model_dump(mode="json", by_alias=True, exclude_none=True)
     )
     write_tensors(ctx.folder / "domain.safetensors", domain.arrays())
     if trend is not None:
@@ -119,8 +117,7 @@ def kept_steering(folder: Path) -> config.Steering:
     try:
         document = read_json(path)
         if not isinstance(document, dict) or not isinstance(document.get("analysis"), dict):
-            msg = "it has no section [analysis]"
-            raise ValueError(msg)
+            raise ValueError("it has no section [analysis]")
         content, _ = config.gathered(document)
         for name in [name for name in content if name in fields and name not in MEASURED_HALF]:
             kind: Any = fields[name].annotation
@@ -129,8 +126,7 @@ def kept_steering(folder: Path) -> config.Steering:
         why = str(error)
         if isinstance(error, ValidationError):
             why = "; ".join(".".join(map(str, (name, *e["loc"]))) + f": {e['msg']}" for e in error.errors())
-        msg = f"{path}: is not the steering of a run of this version ({why})"
-        raise InputFileError(msg) from error
+        raise InputFileError(f"{path}: is not the steering of a run of this version ({why})") from error
     return config.Steering.model_construct(**(dict.fromkeys(fields) | found))
 
 
@@ -139,11 +135,10 @@ def refuse_code(steering: config.Steering, folder: Path, *, own: Collection[str]
     named = _code_of(steering, own)
     if named:
         files = ", ".join(f"{Path(name.partition(':')[0]).resolve()} ({key})" for key, name in named)
-        msg = (
+        raise UserError(
             f"{folder}/steering.json names Python code, which a record does not run: {files}; look at it, "
             "then give --trust-code (trust_code=True), or another model with --model"
         )
-        raise UserError(msg)
 
 
 def tell_code(ctx: Context, folder: Path, *, own: Collection[str] = ()) -> None:
@@ -170,8 +165,7 @@ def checked_record(folder: Path) -> dict[str, Any]:
     manifest = check_results(folder, names, finished=True)
     gone = sorted(name for name in manifest["files"] if PARTS.fullmatch(name) and name not in names)
     if gone:
-        msg = f"{folder}: lacks {', '.join(gone[:5])}, which the run wrote"
-        raise InputFileError(msg)
+        raise InputFileError(f"{folder}: lacks {', '.join(gone[:5])}, which the run wrote")
     return manifest
 
 

@@ -33,8 +33,7 @@ def writable(folder: Path) -> None:
         msg = f"{folder}: cannot be made ({error.strerror}); choose another folder with --output"
         raise StoreError(msg) from error
     if not os.access(folder, os.W_OK):
-        msg = f"{folder}: no permission to write; choose another folder with --output"
-        raise StoreError(msg)
+        raise StoreError(f"{folder}: no permission to write; choose another folder with --output")
 
 
 def run(
@@ -51,8 +50,7 @@ def run(
     parsed = config.load(steering)
     names = [name for name in config.STAGES if getattr(parsed, name) is not None]
     if only is not None and only not in names:
-        msg = f"--only {only}: {steering} has the sections {', '.join(names)}"
-        raise SteeringError(msg)
+        raise SteeringError(f"--only {only}: {steering} has the sections {', '.join(names)}")
     folder = output or Path("results") / parsed.analysis.name
     writable(folder)
     from gammastar.read.files import kept_open
@@ -171,8 +169,7 @@ def _production(ctx: Context, state: RunState) -> Any:
             pairs = flow.training(ctx, state)
             return flow.histogram_sampler(ctx, pairs, beam), None, pairs.near
         if state.flow is None:
-            msg = "predict.sampler = 'flow' needs the section [flow]; or set it to 'histogram'"
-            raise SteeringError(msg)
+            raise SteeringError("predict.sampler = 'flow' needs the section [flow]; or set it to 'histogram'")
         from gammastar.flow import load_variations
 
         folder = state.record or ctx.folder

@@ -155,18 +155,16 @@ class _Table:
             keys = [inside.key]
             self.inside[name] = inside.fields
         if len(keys) > 1:
-            msg = (
+            raise BranchError(
                 f"{self.path}: tree {self.name!r} has {len(keys)} branches {name!r}: {listed(keys)}; "
                 "give the full path"
             )
-            raise BranchError(msg)
         for key in keys:
             if len(self.found[key]) > 1:
-                msg = (
+                raise BranchError(
                     f"{self.path}: tree {self.name!r} has {len(self.found[key])} branches of the very "
                     f"same path {key!r}, which nothing tells apart; write the file with different names"
                 )
-                raise BranchError(msg)
         return keys
 
     def is_split(self, key: str) -> bool:
@@ -195,10 +193,9 @@ class _Table:
         # The slash in front keeps uproot from looking for the name in the branches of other objects.
         exact = f"/{key}"
         if self.tree.get(exact) is not branch:
-            msg = (
+            raise BranchError(
                 f"{self.path}: branch {key!r} cannot be reached by its path; write it without '/' in its name"
             )
-            raise BranchError(msg)
         self._check_type(key, branch)
         bound_lists(branch)
         self.used[exact] = branch
@@ -213,11 +210,10 @@ class _Table:
         except CannotBeAwkward:
             unknown = True
         if unknown:
-            msg = (
+            raise BranchError(
                 f"{self.path}: branch {key!r} holds {_cut(str(branch.typename))}, which cannot be read as "
                 "arrays; write its members as branches of their own (a higher split level)"
             )
-            raise BranchError(msg)
         if isinstance(interpretation, AsGrouped):
             below = [k for k in self.found if k.startswith(key + "/")]
             msg = f"{self.path}: branch {key!r} holds no numbers itself; name one below it: {listed(below)}"

@@ -57,8 +57,7 @@ def check_sign(array: ak.Array, name: str, schema: Schema, path: str) -> None:
         if schema.charge
         else "give a branch with signed PDG codes, or the charge"
     )
-    msg = f"{path}: {key} = {name!r} of type {typename(array)} holds no negative number; {what}"
-    raise BranchError(msg)
+    raise BranchError(f"{path}: {key} = {name!r} of type {typename(array)} holds no negative number; {what}")
 
 
 class Charges:
@@ -80,10 +79,9 @@ class Charges:
         self.negative |= set(np.unique(flat[np.isfinite(flat) & (flat != positive)]).tolist())
         if len(self.negative) > 1:
             some = ", ".join(f"{value:g}" for value in sorted(self.negative)[:5])
-            msg = (
+            raise BranchError(
                 f"{path}: charge = {self.schema.charge!r} takes the values {some} besides "
                 f"positive = {float(positive):g}; only one other value can mean a negative lepton"
             )
-            raise BranchError(msg)
         charge = ak.where(values == positive, 1.0, -1.0)
         return ak.where(np.isfinite(values), charge, np.nan)

@@ -68,8 +68,7 @@ def open_events(
     Leptons with kinematics that are not finite stay in; the selection masks and counts them.
     """
     if truth and schema.truth is None:
-        msg = f"truth was asked for, but the schema of tree {schema.tree!r} has no [truth] table"
-        raise BranchError(msg)
+        raise BranchError(f"truth was asked for, but the schema of tree {schema.tree!r} has no [truth] table")
     first, signs = 0, Charges(schema)
     for path in expand(files):
         if digests and path in digests:
@@ -106,12 +105,10 @@ def open_tree(file: Any, name: str, path: str) -> Any:
     """Return a tree of an open file."""
     trees = [key for key, kind in file.classnames(cycle=False).items() if kind in TREE_CLASSES]
     if not trees:
-        msg = f"{path}: holds no TTree or RNTuple; it is empty or damaged"
-        raise InputFileError(msg)
+        raise InputFileError(f"{path}: holds no TTree or RNTuple; it is empty or damaged")
     plain, _, cycle = name.partition(";")
     if plain not in trees:
-        msg = f"{path}: there is no tree {name!r}; it has {listed(sorted(set(trees)))}"
-        raise BranchError(msg)
+        raise BranchError(f"{path}: there is no tree {name!r}; it has {listed(sorted(set(trees)))}")
     cycles = [key.rpartition(";")[2] for key in file.keys(cycle=True) if key.rpartition(";")[0] == plain]
     if cycle and cycle not in cycles:
         msg = f"{path}: there is no tree {name!r}; tree {plain!r} has the cycles {', '.join(cycles)}"
@@ -161,11 +158,10 @@ def _passes(arrays: ak.Array, rule: RowFilter, path: str) -> npt.NDArray[np.bool
     is_text = "string" in str(ak.type(branch))
     plain = is_text or number_type(branch) is not None
     if branch.ndim != 1 or not plain or is_text != isinstance(rule.equals, str):
-        msg = (
+        raise BranchError(
             f"{path}: row_filter on branch {rule.branch!r} of type {typename(branch)} "
             f"compares with {rule.equals!r}"
         )
-        raise BranchError(msg)
     return np.asarray(ak.to_numpy(ak.fill_none(branch == rule.equals, False)), dtype=bool)
 
 
@@ -256,11 +252,10 @@ def _leptons(arrays: ak.Array, schema: Schema, path: str, signs: Charges, *, tru
     except ValueError as error:
         named = {**schema.kinematics, sign: source, **schema.lepton_columns}
         lists = {**kinematics, sign: charge, **columns}
-        msg = (
+        raise BranchError(
             f"{path}: the lepton branches hold lists of different length in the same event: "
             f"{_odd_lists(lists, named)}; are they of one collection?"
-        )
-        raise BranchError(msg) from error
+        ) from error
 
 
 def _odd_lists(lists: Mapping[str, ak.Array], named: Mapping[str, Branch]) -> str:
@@ -275,8 +270,7 @@ def _member(objects: ak.Array, member: str, collection: str, path: str) -> ak.Ar
     for part in [member] if member in objects.fields else member.split("."):
         if part not in objects.fields:
             has = listed(objects.fields) or "none"
-            msg = f"{path}: objects of {collection!r} have no member {member!r}; they have {has}"
-            raise BranchError(msg)
+            raise BranchError(f"{path}: objects of {collection!r} have no member {member!r}; they have {has}")
         objects = objects[part]
     return objects
 
@@ -367,8 +361,7 @@ def _columns(arrays: ak.Array, schema: Schema, path: str) -> Flat:
     if "mass" not in result:
         result["mass"] = np.broadcast_to(LEPTON_MASS[schema.lepton], len(result["px"]))
     if offsets is None:
-        msg = f"{path}: the schema names no lepton branch"
-        raise BranchError(msg)
+        raise BranchError(f"{path}: the schema names no lepton branch")
     plain = not (schema.weight or schema.prescale)
     weight = np.broadcast_to(1.0, len(arrays)) if plain else _weight(arrays, schema, path)
     return result | {"offsets": offsets, "weight": weight}

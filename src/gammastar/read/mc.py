@@ -99,11 +99,10 @@ def open_matched(
         n += len(part)
         yield part
     if not n and entry_stop is None:
-        msg = (
+        raise InputFileError(
             f"{files}: no row holds a virtual photon (truth.mass = {known.mass!r} is never positive, "
             f"or truth.signal = {list(known.signal)} never occurs)"
         )
-        raise InputFileError(msg)
 
 
 def _match(events: ak.Array, truth: Truth, cuts: Callable[[ak.Array], Pairs]) -> MatchedPairs:

@@ -65,8 +65,7 @@ def inspect(file: str | Path) -> tuple[TreeSummary, ...]:
             for name, tree in trees.items()
         )
     if not result:
-        msg = f"{path}: holds no TTree or RNTuple; it is empty or damaged"
-        raise InputFileError(msg)
+        raise InputFileError(f"{path}: holds no TTree or RNTuple; it is empty or damaged")
     return result
 
 

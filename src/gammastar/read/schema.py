@@ -139,10 +139,7 @@ class Schema:
             f"schema.kinematics has the keys {sorted(found)}; give px, py, pz or pt, eta, phi, "
             "and if they are stored mass or E",
         )
-        _check(
-            bool(self.charge) != bool(self.pdg_id),
-            "schema needs exactly one of charge and pdg_id",
-        )
+        _check(bool(self.charge) != bool(self.pdg_id), "schema needs exactly one of charge and pdg_id")
         _check(
             self.positive is None or (bool(self.charge) and isinstance(self.positive, (bool, int, float))),
             f"schema.positive = {self.positive!r} must be a number: the charge of a positive lepton in the "
@@ -272,14 +269,11 @@ def load_schema(source: str | Path | Mapping[str, Any]) -> Schema:
         filled_in(content)
         return Schema.from_mapping(content)
     except OSError as error:
-        msg = f"schema {path}: cannot be read ({error.strerror or error})"
-        raise SteeringError(msg) from error
+        raise SteeringError(f"schema {path}: cannot be read ({error.strerror or error})") from error
     except ValueError as error:
-        msg = f"schema {path}: not a TOML file ({error})"
-        raise SteeringError(msg) from error
+        raise SteeringError(f"schema {path}: not a TOML file ({error})") from error
     except SteeringError as error:
-        msg = f"{path}: {error}"
-        raise SteeringError(msg) from error
+        raise SteeringError(f"{path}: {error}") from error
 
 
 def builtin_names() -> tuple[str, ...]:

@@ -111,8 +111,7 @@ class Cutflow:
             return self if self.steps else other
         mine, theirs = ([(s.name, s.level) for s in c.steps] for c in (self, other))
         if mine != theirs:
-            msg = f"cutflows of different selections cannot be added: {mine} and {theirs}"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"cutflows of different selections cannot be added: {mine} and {theirs}")
         return Cutflow(tuple(a + b for a, b in zip(self.steps, other.steps, strict=True)))
 
     def __radd__(self, other: int) -> Cutflow:
@@ -166,8 +165,7 @@ def lost_leptons(flow: Cutflow, sources: Mapping[str, str] | None = None) -> str
     )
     found = f"{lost} of {n} leptons ({lost / n:.1%}) are lost"
     if lost > REFUSED * n:
-        msg = f"{found}: {text}; does the schema name the right branch?"
-        raise BranchError(msg)
+        raise BranchError(f"{found}: {text}; does the schema name the right branch?")
     return f"{found} to the selection: {text}"
 
 
@@ -211,8 +209,7 @@ class GhostVeto:
         for name in ("angle", "excess"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
-                msg = f"select.ghost.{name} = {value!r} must be zero or positive"
-                raise SteeringError(msg)
+                raise SteeringError(f"select.ghost.{name} = {value!r} must be zero or positive")
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,8 +274,7 @@ class Cuts:
         """
         unknown = set(mapping) - {"lepton", "pair", "ghost"}
         if unknown:
-            msg = f"select.{sorted(unknown)[0]}: unknown key; known keys: lepton, pair, ghost"
-            raise SteeringError(msg)
+            raise SteeringError(f"select.{sorted(unknown)[0]}: unknown key; known keys: lepton, pair, ghost")
         ghost = mapping.get("ghost")
         try:
             ranges = {
@@ -323,8 +319,7 @@ def lepton_quantity(lepton: ak.Array, name: str) -> ak.Array:
     if name == "energy":
         return np.sqrt(square + lepton.pz**2 + lepton.mass**2)
     known = ", ".join((*LEPTON_QUANTITIES, *lepton.fields))
-    msg = f"select.lepton.{name}: unknown quantity; use one of {known}"
-    raise SteeringError(msg)
+    raise SteeringError(f"select.lepton.{name}: unknown quantity; use one of {known}")
 
 
 def pair_quantity(pairs: Pairs, name: str) -> np.typing.NDArray[np.float64]:
@@ -334,5 +329,4 @@ def pair_quantity(pairs: Pairs, name: str) -> np.typing.NDArray[np.float64]:
     if name in PAIR_QUANTITIES[:3]:
         return np.asarray(getattr(pairs, name))
     known = dict.fromkeys((*PAIR_QUANTITIES, *pairs.columns))
-    msg = f"select.pair.{name}: unknown quantity; use one of {', '.join(known)}"
-    raise SteeringError(msg)
+    raise SteeringError(f"select.pair.{name}: unknown quantity; use one of {', '.join(known)}")

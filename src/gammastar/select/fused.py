@@ -103,9 +103,7 @@ def fillable(axes: Sequence[Any], ranges: Iterable[str]) -> bool:
 
 
 def fill_pairs(
-    leptons: Mapping[str, npt.NDArray[Any]],
-    axes: Sequence[Any],
-    ranges: Mapping[str, tuple[float, float]],
+    leptons: Mapping[str, npt.NDArray[Any]], axes: Sequence[Any], ranges: Mapping[str, tuple[float, float]]
 ) -> tuple[FloatArray, FloatArray] | None:
     """Fill the pairs of each event by charge."""
     sizes = [len(axis) for axis in axes]

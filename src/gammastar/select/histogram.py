@@ -98,11 +98,10 @@ def histograms(
     for events in chunks:
         if isinstance(events, Mapping):
             if not flat_suffices(axes, cuts):
-                msg = (
+                raise UserError(
                     "select.histograms: flat columns know mass, pt and energy of pairs only, on plain axes; "
                     "use open_events"
                 )
-                raise UserError(msg)
             hists, flow = _flat(events, axes, cuts)
         elif lean:
             steps: list[Step] = []
@@ -118,8 +117,7 @@ def histograms(
         else:
             total = PairHists(total.os + hists.os, total.pp + hists.pp, total.mm + hists.mm)
     if total is None:
-        msg = "select.histograms: there is no chunk of events; the files are empty"
-        raise UserError(msg)
+        raise UserError("select.histograms: there is no chunk of events; the files are empty")
     return total, warned(cutflow)
 
 
@@ -160,8 +158,7 @@ def _filled(
     """Fill leptons that passed the mask."""
     done = fill_pairs(columns, axes, cuts.pair)
     if done is None:
-        msg = "select.histograms: a lepton that is not finite passed the selection"
-        raise UserError(msg)
+        raise UserError("select.histograms: a lepton that is not finite passed the selection")
     return _result(*done, axes, cuts, steps)
 
 

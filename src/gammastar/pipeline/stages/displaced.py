@@ -19,12 +19,7 @@ from gammastar.core.pairs import VertexPairs
 from gammastar.core.records import FloatArray, Reach
 from gammastar.infer.counting import counting_limit, expected_limits_of
 from gammastar.infer.reach_tables import BANDS, intervals_of, plain
-from gammastar.physics.detector import (
-    VertexTelescope,
-    load_telescope,
-    measured_vertices,
-    simulated_vertices,
-)
+from gammastar.physics.detector import VertexTelescope, load_telescope, measured_vertices, simulated_vertices
 from gammastar.pipeline.context import Context, needed
 from gammastar.pipeline.stages.read import stored_pairs
 from gammastar.predict.displaced import Displaced, best_cut, displaced_shares
@@ -85,10 +80,9 @@ def _vertices(
         own = pairs.weight[pairs.os]
         sums += own[own == 1].sum(), own.sum()
     if not sums[0] > 0:
-        msg = (
+        raise SteeringError(
             "in_situ.displaced: every event stands for several (weight, prescale), so that nothing is counted"
         )
-        raise SteeringError(msg)
     others = simulated_vertices(kept["removed_vertices"], telescope, sums[0] / sums[1], **options)
     return VertexPairs.concatenate(parts), others
 
@@ -134,8 +128,7 @@ def _expected(
         produced = per_coupling * float(lepton.cells(mass, window)[0, 0]) * coupling**2
         rows.append((i, produced * behind, produced * before, tails, window, produced * error))
     if not rows:
-        msg = f"in_situ.displaced: no mass can be searched: {lost[0]}"
-        raise SteeringError(msg)
+        raise SteeringError(f"in_situ.displaced: no mass can be searched: {lost[0]}")
     if lost:
         ctx.cache.notes.append(f"displaced search: {len(lost)} masses are left out: {'; '.join(lost[:3])}")
     kept = [row[0] for row in rows]

@@ -49,8 +49,7 @@ def section_of(ctx: Context) -> Predict:
     """Return [predict]; refuse its absence."""
     section = ctx.steering.predict
     if section is None:
-        msg = "[predict] is needed for a rate"
-        raise SteeringError(msg)
+        raise SteeringError("[predict] is needed for a rate")
     return section
 
 
@@ -128,11 +127,10 @@ def mass_dependence(steering: Steering) -> str | None:
     if steering.unfold is None or not steering.unfold.preset.startswith("smeared"):
         return asked
     if asked == "lines":
-        msg = (
+        raise SteeringError(
             "predict.mass_dependence = 'lines' needs true masses; "
             f"unfold.preset = {steering.unfold.preset!r} leaves them smeared: take 'bins' or another preset"
         )
-        raise SteeringError(msg)
     return "bins"
 
 
@@ -172,8 +170,7 @@ def production_of(
     options = theory_options(section, ctx.code)
     if section.source == "theory":
         if section.beam_energy is None:
-            msg = "[predict] with source = 'theory' needs beam_energy"
-            raise SteeringError(msg)
+            raise SteeringError("[predict] with source = 'theory' needs beam_energy")
         beam = section.beam_energy
         channels = [predict.theory_channel(name, options, beam) for name in section.channels]
         return theory_production(
@@ -181,8 +178,7 @@ def production_of(
         )
     measured, exposed = state.spectrum, ctx.steering.spectrum
     if measured is None or exposed is None or measured.exposure is None:
-        msg = "the section [spectrum] is missing: [predict] needs its rate of virtual photons"
-        raise SteeringError(msg)
+        raise SteeringError("the section [spectrum] is missing: [predict] needs its rate of virtual photons")
     pairs, (generator, weights, near) = training(), sampler()
     photon = photons_of(
         measured,
@@ -265,10 +261,7 @@ def predict_stage(ctx: Context, production: Production, state: Any, masses: Floa
     ctx.cache.inputs |= own
     # an edited file of the user makes another result under the same name
     described = digest(
-        [describe(part) for part in production.parts],
-        repr(production.exposure),
-        *own.values(),
-        masses,
+        [describe(part) for part in production.parts], repr(production.exposure), *own.values(), masses
     )
     before = ctx.cache.key_of("subtract", "match", "spectrum", "flow")
     key = ctx.cache.key(section, before, described, digest(ctx.steering.systematics.of("predict")))
@@ -315,10 +308,9 @@ def pair_unit(ctx: Context, production: Production) -> Unit:
     beam = production.exposure.beam_energy
     unit = unit_of([predict.theory_channel(name, options, beam) for name in names])
     if section.source == "spectrum" and unit == "pb":
-        msg = (
+        raise SteeringError(
             "predict.millicharge.channels: cross sections beside measured pairs; give predict.sigma_inelastic"
         )
-        raise SteeringError(msg)
     return unit
 
 

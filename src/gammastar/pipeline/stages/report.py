@@ -310,10 +310,7 @@ def _millicharge(ctx: Context, state: Any) -> list[Section]:
     pairs = [f"{k}: {v}." for k, v in ctx.cache.methods.items() if k.startswith("millicharged pairs")]
     found = [
         pair_rate_section(
-            state.pair_rate,
-            mock=ctx.cache.mock,
-            unit=pair_unit(ctx, state.production),
-            conditions=pairs,
+            state.pair_rate, mock=ctx.cache.mock, unit=pair_unit(ctx, state.production), conditions=pairs
         )
     ]
     if state.charge_searches:

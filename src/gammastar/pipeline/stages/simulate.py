@@ -71,10 +71,7 @@ def simulate_stage(ctx: Context) -> Arrays:
             path = ctx.folder / "input" / f"mock_{name}.root"
             with tree_writer(path, compression=section.compression, layout=section.format) as file:
                 meta = mock.write_blocks(file, blocks)
-            result |= {
-                f"{name}_sha": np.array(file_sha256(path)),
-                f"{name}_pot": np.array(meta["N_POT"]),
-            }
+            result |= {f"{name}_sha": np.array(file_sha256(path)), f"{name}_pot": np.array(meta["N_POT"])}
         ctx.tell("simulate", None, "charge ratio R of simulated combinatorial pairs")
         combinatorial = mock.simulate_events(
             card,
@@ -95,8 +92,7 @@ def simulate_stage(ctx: Context) -> Arrays:
     for kind in ("data", "response"):
         path = ctx.folder / "input" / f"mock_{kind}.root"
         if not path.is_file() or file_sha256(path) != str(result[f"{kind}_sha"]):
-            msg = f"{path}: missing or changed since it was made; run without --resume"
-            raise SteeringError(msg)
+            raise SteeringError(f"{path}: missing or changed since it was made; run without --resume")
     return result
 
 

@@ -55,8 +55,7 @@ def read_csv(path: Path, text: str, sha256: str) -> PublishedTable:
     """Return the table of a CSV file; each block of a HEPData export is one column of it."""
     notes, comments, blocks = _blocks(path, text)
     if not blocks:
-        msg = f"{path}: holds no table, only {len(comments)} lines of notes"
-        raise InputFileError(msg)
+        raise InputFileError(f"{path}: holds no table, only {len(comments)} lines of notes")
     axes: tuple[TableAxis, ...] = ()
     columns: list[Column] = []
     for i, block in enumerate(blocks, 1):
@@ -99,11 +98,10 @@ def _blocks(path: Path, text: str) -> tuple[dict[str, str], list[str], list[_Blo
         else:
             cells = _cells(line, current.marks)
             if len(cells) != len(current.header):
-                msg = (
+                raise InputFileError(
                     f"{path}: line {at} has {len(cells)} cells, the header {len(current.header)}; "
                     "is the file cut off, or does a name hold the separator?"
                 )
-                raise InputFileError(msg)
             current.rows.append((at, cells))
     return notes, comments, [*blocks, current] if current.rows else blocks
 
@@ -151,8 +149,7 @@ def _parsed(path: Path, block: _Block) -> tuple[tuple[TableAxis, ...], list[Colu
         errors = tuple(_errors(parts[start + 1 : stop], numbers[:, start + 1 : stop]))
         columns.append(Column(name, unit, numbers[:, start], errors, limits[:, start], block.qualifiers))
     if not columns:
-        msg = f"{path}: the header {block.header} has no column of values beside its axes"
-        raise InputFileError(msg)
+        raise InputFileError(f"{path}: the header {block.header} has no column of values beside its axes")
     return axes, columns
 
 

@@ -68,8 +68,7 @@ def _bounded(path: Path, node: Any) -> None:
         if isinstance(at, yaml.ScalarNode):
             return 1
         if id(at) in open_nodes:
-            msg = f"{path}: line {at.start_mark.line + 1}: an alias holds itself"
-            raise InputFileError(msg)
+            raise InputFileError(f"{path}: line {at.start_mark.line + 1}: an alias holds itself")
         if id(at) not in sizes:
             open_nodes.add(id(at))
             inner = at.value if isinstance(at, yaml.SequenceNode) else [x for pair in at.value for x in pair]
@@ -92,15 +91,13 @@ def listed(path: Path, found: Sequence[Any]) -> tuple[Entry, dict[str, Entry]]:
     tables: dict[str, Entry] = {}
     for i, document in enumerate(found):
         if not isinstance(document, dict):
-            msg = f"{path}: document {i + 1} is no table of keys"
-            raise InputFileError(msg)
+            raise InputFileError(f"{path}: document {i + 1} is no table of keys")
         if "data_file" not in document:
             head |= document
             continue
         name, place = str(document.get("name", "")), str(document["data_file"])
         if not name or name in tables:
-            msg = f"{path}: document {i + 1}: the name {name!r} is missing or taken"
-            raise InputFileError(msg)
+            raise InputFileError(f"{path}: document {i + 1}: the name {name!r} is missing or taken")
         data = path.parent / place
         if not data.resolve().is_relative_to(path.parent.resolve()):
             msg = f"{path}: table {name!r}: data_file {shortened(place)!r} lies outside the record"
@@ -113,8 +110,7 @@ def read_yaml(name: str, content: Any, origin: Origin, description: str = "") ->
     """Return the table of one data document."""
     where = f"{origin.path}, table {shortened(name, 80)!r}"
     if not isinstance(content, dict) or "dependent_variables" not in content:
-        msg = f"{where}: has no dependent_variables; is it a table of HEPData, or cut off?"
-        raise InputFileError(msg)
+        raise InputFileError(f"{where}: has no dependent_variables; is it a table of HEPData, or cut off?")
     axes = [_axis(where, one) for one in _listing(where, content, "independent_variables")]
     columns = [_column(where, one) for one in _listing(where, content, "dependent_variables")]
     return PublishedTable(name, description, tuple(axes), tuple(columns), origin)
@@ -124,16 +120,14 @@ def _listing(where: str, content: Mapping[str, Any], key: str) -> list[Entry]:
     found = content.get(key)
     found = [] if found in (None, "", "null", "~") else found
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-        msg = f"{where}: {key} must be a list of tables of keys"
-        raise InputFileError(msg)
+        raise InputFileError(f"{where}: {key} must be a list of tables of keys")
     return found
 
 
 def _header(where: str, variable: Entry) -> tuple[str, str]:
     header = variable.get("header")
     if not isinstance(header, dict) or not isinstance(header.get("name"), str):
-        msg = f"{where}: a variable without header and name"
-        raise InputFileError(msg)
+        raise InputFileError(f"{where}: a variable without header and name")
     units = header.get("units", "")
     if isinstance(units, str) and units.strip():
         return header["name"].strip(), units.strip()
@@ -198,8 +192,7 @@ def _column(where: str, variable: Entry) -> Column:
             nothing = np.full(len(entries), np.nan)
             rows = labels.setdefault(label, (nothing, nothing.copy()))
             if not np.isnan(rows[0][i]):
-                msg = f"{place}: two errors are labelled {label!r}; which one is meant?"
-                raise InputFileError(msg)
+                raise InputFileError(f"{place}: two errors are labelled {label!r}; which one is meant?")
             rows[0][i], rows[1][i] = minus, plus
     errors = tuple(TableError(label, *rows) for label, rows in labels.items())
     qualifiers = {}

@@ -137,8 +137,7 @@ def read_uhi(name: str, content: Mapping[str, Any], origin: Origin) -> Published
             cut.append(inside)
             titles.append(title)
         if np.prod([len(e) - 1 for e in axes]) > MOST_CELLS:
-            msg = f"{where}: more than {MOST_CELLS} cells"
-            raise InputFileError(msg)
+            raise InputFileError(f"{where}: more than {MOST_CELLS} cells")
         storage = content["storage"]
         if storage["type"] not in {"int", "double", "weighted"}:
             msg = f"{where}: storage {shortened(str(storage['type']), 40)!r} holds no sums of weights"
@@ -155,8 +154,7 @@ def read_uhi(name: str, content: Mapping[str, Any], origin: Origin) -> Published
     header = str(metadata.get("quantity") or metadata.get("name") or "entries")
     expected = int(np.prod([len(e) - 1 for e in axes]))
     if len(values) != expected:
-        msg = f"{where}: {len(values)} values for {expected} cells; is the file cut off?"
-        raise InputFileError(msg)
+        raise InputFileError(f"{where}: {len(values)} values for {expected} cells; is the file cut off?")
     return _made(name, str(metadata.get("title", "")), _axes(axes, titles), (header, values, errors), origin)
 
 
@@ -176,8 +174,7 @@ def _uhi_axis(axis: Mapping[str, Any]) -> tuple[FloatArray, slice, str]:
     elif axis["type"] == "variable":
         edges = np.asarray(axis["edges"], dtype=np.float64)
     else:
-        msg = f"axis of type {axis['type']!r}"
-        raise ValueError(msg)
+        raise ValueError(f"axis of type {axis['type']!r}")
     first = 1 if axis.get("underflow") else 0
     metadata = axis.get("metadata", {})
     title = metadata.get("label") or metadata.get("name") or "axis"
@@ -188,8 +185,7 @@ def uhi_content(text: str) -> dict[str, Mapping[str, Any]]:
     """Return the histograms of a JSON text by name: one alone is called "histogram"."""
     content = from_json(text)
     if not isinstance(content, dict):
-        msg = "is no table of keys"
-        raise ValueError(msg)
+        raise ValueError("is no table of keys")
     if "axes" in content:
         return {"histogram": content}
     return {str(k): v for k, v in content.items() if isinstance(v, dict) and "axes" in v}
@@ -201,6 +197,5 @@ def opened(path: Path) -> Any:
     size, expected = path.stat().st_size, file.file.fEND
     if size < expected:
         file.close()
-        msg = f"{path}: has {size} bytes, its header says {expected}: it is cut off"
-        raise InputFileError(msg)
+        raise InputFileError(f"{path}: has {size} bytes, its header says {expected}: it is cut off")
     return file

@@ -91,11 +91,9 @@ def _blamed(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        msg = f"{path}: cannot be read ({error.strerror or shortened(str(error))})"
-        raise InputFileError(msg) from error
+        raise InputFileError(f"{path}: cannot be read ({error.strerror or shortened(str(error))})") from error
     except (ValueError, EOFError, struct.error, zlib.error) as error:
-        msg = f"{path}: {shortened(str(error))}"
-        raise InputFileError(msg) from error
+        raise InputFileError(f"{path}: {shortened(str(error))}") from error
 
 
 def _readers(path: Path) -> Readers:
@@ -105,8 +103,7 @@ def _readers(path: Path) -> Readers:
     if path.suffix.lower() == ".root":
         return _root(path)
     if path.suffix.lower() == ".h5":
-        msg = f"{path}: YODA in HDF5 is not read; write it as text with `yodaconv` of YODA"
-        raise InputFileError(msg)
+        raise InputFileError(f"{path}: YODA in HDF5 is not read; write it as text with `yodaconv` of YODA")
     text = _text(path)
     origin = Origin(path, sha256(path))
     suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
@@ -125,8 +122,7 @@ def _text(path: Path) -> str:
     with opened(path) as packed, gzip.open(packed) as stream:
         content = stream.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
-        msg = f"holds more than {MOST_BYTES} bytes once it is unpacked"
-        raise ValueError(msg)
+        raise ValueError(f"holds more than {MOST_BYTES} bytes once it is unpacked")
     return content.decode("utf-8")
 
 
@@ -134,15 +130,13 @@ def _record(path: Path) -> Readers:
     """Return the readers of a record; a table is opened when it is asked for."""
     head, tables = listed(path, documents(path, text_of(path, MOST_BYTES)))
     if not tables:
-        msg = f"{path}: names no table"
-        raise InputFileError(msg)
+        raise InputFileError(f"{path}: names no table")
 
     def reader(name: str, entry: dict[str, Any]) -> Callable[[], PublishedTable]:
         def read() -> PublishedTable:
             data = entry["path"]
             if not data.is_file():
-                msg = f"{path}: table {name!r}: its data_file {data.name} is missing"
-                raise InputFileError(msg)
+                raise InputFileError(f"{path}: table {name!r}: its data_file {data.name} is missing")
             found = documents(data, text_of(data, MOST_BYTES))
             doi = str(entry.get("table_doi") or entry.get("doi") or head.get("hepdata_doi") or "")
             origin = Origin(data, sha256(data), doi, str(head.get("comment", "")))
@@ -178,8 +172,7 @@ def _yaml(path: Path, text: str, origin: Origin) -> Readers:
 def _yoda(path: Path, text: str, origin: Origin) -> Readers:
     found = yoda_text.objects(path, text)
     if not found:
-        msg = f"{path}: holds no YODA object"
-        raise InputFileError(msg)
+        raise InputFileError(f"{path}: holds no YODA object")
     return {
         name: (lambda one=one: yoda_text.read_yoda(one, origin))  # type: ignore[misc]
         for name, one in found.items()
@@ -191,8 +184,7 @@ def _root(path: Path) -> Readers:
     with reading(path), histograms.opened(path) as file:
         names = list(histograms.root_names(file))
     if not names:
-        msg = f"{path}: holds no histogram and no graph"
-        raise InputFileError(msg)
+        raise InputFileError(f"{path}: holds no histogram and no graph")
 
     def read(name: str) -> PublishedTable:
         with reading(path), histograms.opened(path) as file:

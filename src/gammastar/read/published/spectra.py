@@ -499,17 +499,15 @@ def check_beam(
     for where, value in stated.items():
         if abs(value / root_s - 1) > BEAM:
             asked = (value**2 - 2 * M_PROTON**2) / (2 * M_PROTON)
-            msg = (
+            raise PortabilityError(
                 f"{table.where}: {where} says sqrt(s) = {value:g} GeV; a beam of {beam_energy:g} GeV has "
                 f"{root_s:.4g} GeV. A spectrum holds at its own energy: give beam_energy = {asked:.4g}"
             )
-            raise PortabilityError(msg)
     if highest > root_s - 2 * M_PROTON:
-        msg = (
+        raise PortabilityError(
             f"{table.where}: masses up to {highest:g} GeV, more than a beam of {beam_energy:g} GeV makes "
             f"(sqrt(s) = {root_s:.4g} GeV); is {table.axes[0].unit or 'the unit'!r} the unit of its axis?"
         )
-        raise PortabilityError(msg)
     if stated:
         return ()
     return (

@@ -179,25 +179,21 @@ def chosen(which: str | int | None, names: Sequence[str], what: str) -> int:
     if which is None or which == "":
         if len(names) == 1:
             return 0
-        msg = f"{what}: say which by name or number; there are {listed or 'none'}"
-        raise InputFileError(msg)
+        raise InputFileError(f"{what}: say which by name or number; there are {listed or 'none'}")
     if isinstance(which, int):
         if 1 <= which <= len(names):
             return which - 1
-        msg = f"{what} {which}: there are {listed or 'none'}"
-        raise InputFileError(msg)
+        raise InputFileError(f"{what} {which}: there are {listed or 'none'}")
     same = [i for i, name in enumerate(names) if name == which] or [
         i for i, name in enumerate(names) if _same(name) == _same(which)
     ]
     if len(same) == 1:
         return same[0]
     if same:
-        msg = f"{what} {which!r}: {len(same)} have this name; give the number: {listed}"
-        raise InputFileError(msg)
+        raise InputFileError(f"{what} {which!r}: {len(same)} have this name; give the number: {listed}")
     near = difflib.get_close_matches(which, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"there are {listed or 'none'}"
-    msg = f"{what} {which!r} is not there; {hint}"
-    raise InputFileError(msg)
+    raise InputFileError(f"{what} {which!r} is not there; {hint}")
 
 
 def _same(name: str) -> str:
@@ -211,12 +207,10 @@ def number(text: object) -> tuple[float, bool]:
         return float("nan"), False
     limit = said.startswith("<")
     if "_" in said:  # Python would take 1_0 for ten
-        msg = f"{shortened(said, 40)!r} is no number"
-        raise ValueError(msg)
+        raise ValueError(f"{shortened(said, 40)!r} is no number")
     value = float(said[1:] if limit else said)
     if not np.isfinite(value):
-        msg = f"{shortened(said, 40)!r} is not finite"
-        raise ValueError(msg)
+        raise ValueError(f"{shortened(said, 40)!r} is not finite")
     return value, limit
 
 

@@ -52,8 +52,7 @@ def objects(path: Path, text: str) -> dict[str, _Object]:
         elif current is not None and line and not line.startswith("#") and line != "---":
             _line(path, current, line)
     if current is not None:
-        msg = f"{path}: object {current.path} does not end; is the file cut off?"
-        raise InputFileError(msg)
+        raise InputFileError(f"{path}: object {current.path} does not end; is the file cut off?")
     return found
 
 
@@ -94,17 +93,14 @@ def _numbers(found: _Object, origin: Origin, width: int) -> FloatArray:
     for i, row in enumerate(found.rows):
         if len(row) < width:
             counts = f"{len(row)} numbers, expected {width}; is the file cut off?"
-            msg = f"{origin.path}: object {found.path}, row {i + 1}: {counts}"
-            raise InputFileError(msg)
+            raise InputFileError(f"{origin.path}: object {found.path}, row {i + 1}: {counts}")
         try:
             out[i] = [np.nan if set(cell) == {"-"} else float(cell) for cell in row[:width]]
         except ValueError as error:
-            msg = f"{origin.path}: object {found.path}, row {i + 1}: {error}"
-            raise InputFileError(msg) from error
+            raise InputFileError(f"{origin.path}: object {found.path}, row {i + 1}: {error}") from error
     if np.isinf(out).any():
         first = int(np.argwhere(np.isinf(out))[0, 0]) + 1
-        msg = f"{origin.path}: object {found.path}, row {first}: a number is not finite"
-        raise InputFileError(msg)
+        raise InputFileError(f"{origin.path}: object {found.path}, row {first}: a number is not finite")
     return out
 
 
@@ -196,8 +192,7 @@ def _grid(found: _Object, origin: Origin) -> tuple[list[TableAxis], list[int]]:
         edges = found.edges.get(k + 1, [])
         n = len(edges) if discrete else len(edges) - 1
         if n < 1:
-            msg = f"{where}: has no edges for axis {k + 1}"
-            raise InputFileError(msg)
+            raise InputFileError(f"{where}: has no edges for axis {k + 1}")
         counts.append(n + (1 if discrete else 2))
         bins.append(range(1, n + 1))
     if len(found.rows) != np.prod(counts):
@@ -226,8 +221,7 @@ def _grid_axis(where: str, found: _Object, k: int, *, discrete: bool, at: FloatA
     try:
         numbers = np.array([float(edge) for edge in edges])
     except ValueError as error:
-        msg = f"{where}: axis {k + 1}: {error}"
-        raise InputFileError(msg) from error
+        raise InputFileError(f"{where}: axis {k + 1}: {error}") from error
     low, high = numbers[at - 1], numbers[at]
     return TableAxis(*name, low, high, 0.5 * (low + high))
 
