@@ -88,13 +88,7 @@ class Pairs(Shown):
         return np.asarray(self.charge == -2)
 
     def select(self, mask: BoolArray | IntArray) -> Pairs:
-        """Return the pairs of a boolean mask or of an array of indices (repeats allowed).
-
-        Parameters
-        ----------
-        mask : NDArray of bool or int
-            Which ones.
-        """
+        """Return the pairs of a boolean mask or of an array of indices (repeats allowed)."""
         return Pairs(
             mass=self.mass[mask],
             pt=self.pt[mask],
@@ -115,18 +109,7 @@ class Pairs(Shown):
 
     @staticmethod
     def concatenate(parts: Sequence[Pairs]) -> Pairs:
-        """Return the pairs of all parts in order; the parts must carry the same extra columns.
-
-        Parameters
-        ----------
-        parts : sequence of Pairs
-            Joined in this order.
-
-        Raises
-        ------
-        PhysicsError
-            If the extra columns differ between parts.
-        """
+        """Return the pairs of all parts in order; the parts must carry the same extra columns."""
         if not parts:
             return Pairs.empty()
         names = list(parts[0].columns)
@@ -200,13 +183,7 @@ class MatchedPairs(Shown):
         return np.asarray(np.isfinite(self.reco).all(axis=1))
 
     def select(self, mask: BoolArray | IntArray) -> MatchedPairs:
-        """Return the true photons of a boolean mask or of indices; the fakes stay as they are.
-
-        Parameters
-        ----------
-        mask : NDArray of bool or int
-            Which ones.
-        """
+        """Return the true photons of a boolean mask or of indices; the fakes stay as they are."""
         return MatchedPairs(
             true=self.true[mask],
             reco=self.reco[mask],
@@ -219,13 +196,7 @@ class MatchedPairs(Shown):
 
     @staticmethod
     def concatenate(parts: Sequence[MatchedPairs]) -> MatchedPairs:
-        """Return all parts in order, with the columns that all of them carry.
-
-        Parameters
-        ----------
-        parts : sequence of MatchedPairs
-            Joined in this order.
-        """
+        """Return all parts in order, with the columns that all of them carry."""
         if not parts:
             none = np.empty((0, 3))
             return MatchedPairs(none, none, np.empty(0), np.empty(0, np.int64), none, np.empty(0))
@@ -246,30 +217,16 @@ class MatchedPairs(Shown):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VertexPairs:
-    """Measured pairs with the place along the beam at which their tracks meet.
+    """Measured pairs with the place along the beam at which their tracks meet."""
 
-    Attributes
-    ----------
-    mass : NDArray, shape (n,) [GeV]
-    pz : NDArray, shape (n,) [GeV]
-        Momentum of the pair along the beam.
-    z, sigma : NDArray, shape (n,) [m]
-        Vertex from the interaction, positive behind it, and its standard deviation.
-    weight : NDArray, shape (n,)
-        Signed: their sum over any region counts virtual photons.
-    like : NDArray of bool, shape (n,)
-        Like-sign pairs, whose weights are negative.
-    good : NDArray of bool, shape (n,)
-        Pairs that are searched; the others count for the rate of prompt pairs only.
-    """
-
-    mass: FloatArray
-    pz: FloatArray
+    mass: FloatArray  # (n,) [GeV]
+    pz: FloatArray  # Momentum of the pair along the beam, (n,) [GeV]
+    # Vertex from the interaction, positive behind it, and its standard deviation, (n,) [m]
     z: FloatArray
     sigma: FloatArray
-    weight: FloatArray
-    like: BoolArray
-    good: BoolArray
+    weight: FloatArray  # Signed: their sum over any region counts virtual photons, (n,)
+    like: BoolArray  # Like-sign pairs, whose weights are negative, (n,)
+    good: BoolArray  # Pairs that are searched; the others count for the rate of prompt pairs only, (n,)
 
     def __post_init__(self) -> None:
         shape = np.shape(self.mass)
@@ -290,24 +247,12 @@ class VertexPairs:
         return np.asarray(self.z / self.sigma)
 
     def select(self, mask: BoolArray | IntArray) -> VertexPairs:
-        """Return the pairs of a boolean mask or of an array of indices.
-
-        Parameters
-        ----------
-        mask : NDArray of bool or int
-            Which ones.
-        """
+        """Return the pairs of a boolean mask or of an array of indices."""
         return VertexPairs(*(getattr(self, name)[mask] for name in VertexPairs.__slots__))
 
     @staticmethod
     def concatenate(parts: Sequence[VertexPairs]) -> VertexPairs:
-        """Return the pairs of all parts, of which there is at least one, in order.
-
-        Parameters
-        ----------
-        parts : sequence of VertexPairs
-            Joined in this order.
-        """
+        """Return the pairs of all parts, of which there is at least one, in order."""
         return VertexPairs(
             *(np.concatenate([getattr(part, name) for part in parts]) for name in VertexPairs.__slots__)
         )

@@ -160,21 +160,11 @@ class Exposure:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class PairHists(Shown):
-    """Histograms of opposite-sign, ++ and -- pairs on common axes (Weight storage).
+    """Histograms of opposite-sign, ++ and -- pairs on common axes (Weight storage)."""
 
-    Attributes
-    ----------
-    os : hist.Hist
-        Opposite-sign pairs.
-    pp : hist.Hist
-        ++ pairs.
-    mm : hist.Hist
-        −− pairs.
-    """
-
-    os: Hist[Any]
-    pp: Hist[Any]
-    mm: Hist[Any]
+    os: Hist[Any]  # Opposite-sign pairs
+    pp: Hist[Any]  # ++ pairs
+    mm: Hist[Any]  # −− pairs
 
     def __post_init__(self) -> None:
         require(
@@ -227,18 +217,7 @@ class Spectrum(Shown):
         return np.asarray(self.hist.values(), dtype=np.float64)
 
     def project(self, *names: str) -> Self:
-        """Return the sums over all other axes with their full covariance.
-
-        Parameters
-        ----------
-        *names : str
-            Axes that stay, in the order of the histogram.
-
-        Raises
-        ------
-        PhysicsError
-            If there is no axis of such a name.
-        """
+        """Return the sums over all other axes with their full covariance."""
         axes, shape = tuple(self.hist.axes), self.domain.shape
         known = [axis.name for axis in axes]
         require(bool(names) and set(names) <= set(known), f"Spectrum.project: no axes {names} in {known}")
@@ -427,13 +406,7 @@ class Sample(Shown):
         require(len(self.p4) == n and self.in_domain.shape == (n,), "Sample: arrays of different length")
 
     def part(self, index: npt.NDArray[Any]) -> Sample:
-        """Return some of the particles, by their places or by a mask.
-
-        Parameters
-        ----------
-        index : NDArray of int or bool
-            Places or mask.
-        """
+        """Return some of the particles, by their places or by a mask."""
         parent = None if self.parent is None else self.parent[index]
         columns = self.p4[index], self.weight[index], self.origin[index], self.in_domain[index]
         return Sample(*columns, parent=parent)
@@ -441,17 +414,11 @@ class Sample(Shown):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Template:
-    """A nominal histogram with its named (up, down) variations.
-
-    Attributes
-    ----------
-    variations : mapping of str to (Hist, Hist)
-        Up and down, by source.
-    """
+    """A nominal histogram with its named (up, down) variations."""
 
     name: str
     nominal: Hist[Any]
-    variations: Mapping[str, tuple[Hist[Any], Hist[Any]]]
+    variations: Mapping[str, tuple[Hist[Any], Hist[Any]]]  # Up and down, by source
 
 
 @dataclass(frozen=True, slots=True, eq=False)

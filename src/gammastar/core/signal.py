@@ -31,50 +31,29 @@ def relative_shift(signal: FloatArray, rows: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Variation:
-    """What a source, or a part, makes of the particles of a sample.
+    """What a source, or a part, makes of the particles of a sample."""
 
-    Attributes
-    ----------
-    name : str
-        Of the source; of a part the group of its channel.
-    form : {"relative", "ends", "replicas", "share"}
-        "relative": sums that `estimate` turns into one relative error; "ends" and "replicas" as in
-        `Effect`; "share": the particles of one channel, no uncertainty.
-    factors : NDArray, shape (r, n)
-        On the weights of the particles.
-    estimate : callable
-        Signal (k,) and what the factors make of it (r, k) -> relative error (k,); by default the shift to
-        the first row.
-    """
-
-    name: str
+    name: str  # Of the source; of a part the group of its channel
     kind: Kind
+    # "relative": sums that `estimate` turns into one relative error; "ends" and "replicas" as in `Effect`;
+    # "share": the particles of one channel, no uncertainty
     form: Form
-    factors: FloatArray
+    factors: FloatArray  # On the weights of the particles, (r, n)
+    # Signal (k,) and what the factors make of it (r, k) -> relative error (k,); by default the shift to the
+    # first row
     estimate: Callable[[FloatArray, FloatArray], FloatArray] = relative_shift
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Effect:
-    """What one source of uncertainty makes of a signal over n masses and k couplings.
-
-    Attributes
-    ----------
-    form : {"relative", "ends", "replicas"}
-    values : NDArray
-        "relative": shape (n, k) or (1, 1), the shift of the signal by one standard deviation over the signal,
-        common to all masses; "ends": (2, n, k), the signal at both ends of a range, of which half the
-        distance counts; "replicas": (r, n, k), the signal of each replica, of which the spread counts.
-
-    Raises
-    ------
-    PhysicsError
-        For another form or shape, or values that are not finite.
-    """
+    """What one source of uncertainty makes of a signal over n masses and k couplings."""
 
     name: str
     kind: Kind
     form: Form
+    # "relative": shape (n, k) or (1, 1), the shift of the signal by one standard deviation over the signal,
+    # common to all masses; "ends": (2, n, k), the signal at both ends of a range, of which half the distance
+    # counts; "replicas": (r, n, k), the signal of each replica, of which the spread counts
     values: FloatArray
 
     def __post_init__(self) -> None:
@@ -233,18 +212,11 @@ def _kind(text: str) -> Any:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AcceptanceCurves:
-    """Acceptance over the lifetime at a few masses.
+    """Acceptance over the lifetime at a few masses."""
 
-    Attributes
-    ----------
-    mass : NDArray, shape (m,) [GeV]
-    ctau : NDArray, shape (t,) [m]
-    acceptance, error : NDArray, shape (m, t)
-        Accepted share of the particles; its error from the finite sample and the spread of replicas.
-    """
-
-    mass: FloatArray
-    ctau: FloatArray
+    mass: FloatArray  # (m,) [GeV]
+    ctau: FloatArray  # (t,) [m]
+    # Accepted share of the particles; its error from the finite sample and the spread of replicas, (m, t)
     acceptance: FloatArray
     error: FloatArray
 
@@ -358,11 +330,6 @@ class SignalPlane(Shown):
     def budget(self) -> tuple[FloatArray, FloatArray, Sources]:
         """Return the yield of each mass at its best coupling, that coupling, and the sources of its error.
 
-        Returns
-        -------
-        value, coupling : NDArray, shape (n,)
-        Sources
-
         Notes
         -----
         Sources of the measured rate scale with the acceptance of the measured photons; theory beside them
@@ -383,11 +350,6 @@ class SignalPlane(Shown):
 
         Protons on target are left out: they are nuisances of the likelihood itself. κ of a kind is that of
         its sources in quadrature, which share it in proportion to their variances.
-
-        Returns
-        -------
-        dict of str to NDArray, shape (n, k)
-            Sources without any spread are left out.
         """
         named: list[tuple[str, str, FloatArray]] = []
         for part in self.rate.sources.parts:

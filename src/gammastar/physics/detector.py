@@ -26,21 +26,13 @@ STRICT = ConfigDict(extra="forbid", allow_inf_nan=True)
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where the beam interacts.
+    """Where the beam interacts."""
 
-    Attributes
-    ----------
-    a, z : float
-        Mass and atomic number.
-    thickness : float
-        In nuclear interaction lengths; inf for a dump that stops every proton.
-    position : tuple of float
-        Centre of production in the frame of the planes [m]; the only place that holds it.
-    """
-
+    # Mass and atomic number
     a: float
     z: float
-    thickness: float
+    thickness: float  # In nuclear interaction lengths; inf for a dump that stops every proton
+    # Centre of production in the frame of the planes [m]; the only place that holds it
     position: tuple[float, float, float] = (0.0, 0.0, 0.0)
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
@@ -61,15 +53,7 @@ COLLISION = Target(1.0, 1.0, math.inf)
 
 
 def check_exposure(pot: float | None, luminosity: float | None, target: Target) -> None:
-    """Refuse a detector that names both protons on target and a luminosity, or none of them.
-
-    Parameters
-    ----------
-    pot : float, optional
-        Protons on target.
-    luminosity : float, optional
-        [1/pb]
-    """
+    """Refuse a detector that names both protons on target and a luminosity, or none of them."""
     given = {name: value for name, value in (("pot", pot), ("luminosity", luminosity)) if value is not None}
     require(
         len(given) == 1,
@@ -82,18 +66,7 @@ def check_exposure(pot: float | None, luminosity: float | None, target: Target) 
 
 
 def exposure_text(pot: float | None, luminosity: float | None) -> str:
-    """Return protons on target or luminosity as words.
-
-    Parameters
-    ----------
-    luminosity : float, optional
-        [1/pb]
-
-    Examples
-    --------
-    >>> exposure_text(1e20, None), exposure_text(None, 3e6)
-    ('1e+20 protons on target', '3000 /fb')
-    """
+    """Return protons on target or luminosity as words."""
     return f"{pot:.3g} protons on target" if luminosity is None else f"{luminosity / 1e3:.4g} /fb"
 
 
@@ -115,33 +88,21 @@ class Stand(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """A plane that both leptons must cross inside the aperture.
-
-    Attributes
-    ----------
-    z : float [m]
-    half_x, half_y : float
-        Half-widths [m].
-    octagon : float
-        Upper limit on |x| + |y| [m].
-    r_min, r_max : float
-        Limits on the distance from the centre [m].
-    x, y : float
-        Centre [m].
-    min_separation : float
-        Smallest distance of the two leptons [m].
-    """
+    """A plane that both leptons must cross inside the aperture."""
 
     name: str
-    z: float
+    z: float  # [m]
+    # Half-widths [m]
     half_x: float = math.inf
     half_y: float = math.inf
-    octagon: float = math.inf
+    octagon: float = math.inf  # Upper limit on |x| + |y| [m]
+    # Limits on the distance from the centre [m]
     r_min: float = 0.0
     r_max: float = math.inf
+    # Centre [m]
     x: float = 0.0
     y: float = 0.0
-    min_separation: float = 0.0
+    min_separation: float = 0.0  # Smallest distance of the two leptons [m]
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     def __post_init__(self) -> None:
@@ -159,17 +120,10 @@ class Plane:
 
 @dataclass(frozen=True, slots=True)
 class Magnet:
-    """A thin dipole that changes p_x by ± kick × charge.
+    """A thin dipole that changes p_x by ± kick × charge."""
 
-    Attributes
-    ----------
-    z : float [m]
-    kick : float
-        Change of the transverse momentum of a unit charge [GeV].
-    """
-
-    z: float
-    kick: float
+    z: float  # [m]
+    kick: float  # Change of the transverse momentum of a unit charge [GeV]
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
     def __post_init__(self) -> None:
@@ -180,17 +134,10 @@ class Magnet:
 
 @dataclass(frozen=True, slots=True)
 class Cuts:
-    """Smallest momentum of each lepton, smallest and largest sum of energies [GeV].
+    """Smallest momentum of each lepton, smallest and largest sum of energies [GeV]."""
 
-    Attributes
-    ----------
-    min_momentum : float [GeV]
-        Of each lepton.
-    min_energy_sum, max_energy_sum : float [GeV]
-        Of both leptons.
-    """
-
-    min_momentum: float = 0.0
+    min_momentum: float = 0.0  # Of each lepton [GeV]
+    # Of both leptons [GeV]
     min_energy_sum: float = 0.0
     max_energy_sum: float = math.inf
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -205,45 +152,27 @@ class Cuts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detector:
-    """A beam dump or fixed-target detector.
-
-    Attributes
-    ----------
-    beam_energy : float
-        [GeV]
-    pot : float or None
-        Protons on target.
-    luminosity : float or None
-        Integrated luminosity of a collider [1/pb], in the place of `pot`; particles then count by their cross
-        section [pb], and no `target` is needed.
-    pot_sigma : float
-        Relative uncertainty of `pot` or `luminosity`.
-    volume : Cone, Frustum, Box or Cylinder
-        Where decays count.
-    accept_on : {"parent", "daughters"}
-        Whether the line of the long-lived particle alone decides, or both leptons must be seen.
-    efficiency : mapping of final state to float
-        Selection efficiency; its keys are the final states that the detector sees.
-    background, background_sigma : float or None
-        Expected events; None where the source gives none.
-    sources : mapping of key to str
-        Where each number comes from.
-    """
+    """A beam dump or fixed-target detector."""
 
     name: str
     source: str
-    beam_energy: float
-    volume: Volume
+    beam_energy: float  # [GeV]
+    volume: Volume  # Where decays count
+    # Whether the line of the long-lived particle alone decides, or both leptons must be seen
     accept_on: Literal["parent", "daughters"]
+    # Selection efficiency; its keys are the final states that the detector sees
     efficiency: Mapping[str, float]
-    sources: Mapping[str, str]
+    sources: Mapping[str, str]  # Where each number comes from
     target: Target = COLLISION
-    pot: float | None = None
+    pot: float | None = None  # Protons on target
+    # Integrated luminosity of a collider [1/pb], in the place of `pot`; particles then count by their cross
+    # section [pb], and no `target` is needed
     luminosity: float | None = None
-    pot_sigma: float = 0.0
+    pot_sigma: float = 0.0  # Relative uncertainty of `pot` or `luminosity`
     planes: tuple[Plane, ...] = ()
     magnet: Magnet | None = None
     cuts: Cuts = Cuts()
+    # Expected events; None where the source gives none
     background: float | None = None
     background_sigma: float | None = None
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -334,13 +263,7 @@ _ADAPTER: TypeAdapter[Detector] = TypeAdapter(Detector)
 
 
 def load_detector(path: Pathlike) -> Detector:
-    """Read a detector file.
-
-    Parameters
-    ----------
-    path : path
-        TOML file; its keys are the attributes of `Detector`.
-    """
+    """Read a detector file."""
     path = Path(path)
     try:
         data = from_toml(path)
@@ -370,16 +293,6 @@ def target_factor(
     alpha_inelastic: float | None = None,
 ) -> float:
     """Return the factor from a rate per proton on the measured target to one on the detector's target.
-
-    Parameters
-    ----------
-    exposure : Exposure
-        Beam and target of the measurement.
-    scaling : {"per_interaction", "power"}
-        "per_interaction": the yield of one inelastic interaction does not depend on the nucleus.
-        "power": it goes as A^(α − α_inel), with the two exponents of production and inelastic cross section.
-    alpha, alpha_inelastic : float, optional
-        Needed by "power", refused otherwise.
 
     Notes
     -----

@@ -41,13 +41,7 @@ class Geometry(ABC):
         return -math.inf, math.inf
 
     def holds(self, point: tuple[float, float, float]) -> bool:
-        """Return whether a point [m] lies in the volume, or on the face where it begins.
-
-        Parameters
-        ----------
-        point : (float, float, float) [m]
-            x, y, z.
-        """
+        """Return whether a point [m] lies in the volume, or on the face where it begins."""
         return bool(self.chord(np.array([point], dtype=np.float64), np.array([[0.0, 0.0, 1.0]]))[0, 0] == 0)
 
     def _corners(self) -> FloatArray | None:
@@ -118,30 +112,19 @@ class Geometry(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Cone(Geometry):
-    """A shell between two polar angles about the beam axis.
+    """A shell between two polar angles about the beam axis."""
 
-    Attributes
-    ----------
-    theta_min, theta_max : float
-        Polar angles seen from the apex [rad].
-    z_min, z_max : float
-        First and last z [m]; `z_max` may be inf.
-    apex : float
-        z of the apex on the beam axis [m].
-    spherical : bool
-        If true, `z_min` and `z_max` are distances from the apex, not planes: with an infinite end this is
-        the volume of Eq. B1 of Allison and Blinov, whose shield has the same length at every angle.
-    kind : str
-        Of the file: the name of the shape.
-    """
-
+    # Polar angles seen from the apex [rad]
     theta_min: float
     theta_max: float
+    # First and last z [m]; `z_max` may be inf
     z_min: float
     z_max: float = math.inf
-    apex: float = 0.0
+    apex: float = 0.0  # z of the apex on the beam axis [m]
+    # If true, `z_min` and `z_max` are distances from the apex, not planes: with an infinite end this is the
+    # volume of Eq. B1 of Allison and Blinov, whose shield has the same length at every angle.
     spherical: bool = False
-    kind: Literal["cone"] = "cone"
+    kind: Literal["cone"] = "cone"  # Of the file: the name of the shape
     __pydantic_config__: ClassVar[ConfigDict] = _FROZEN
 
     def __post_init__(self) -> None:
@@ -192,29 +175,20 @@ class Cone(Geometry):
 
 @dataclass(frozen=True, slots=True)
 class Frustum(Geometry):
-    """A rectangular volume whose cross-section changes linearly along z.
+    """A rectangular volume whose cross-section changes linearly along z."""
 
-    Attributes
-    ----------
-    z0, z1 : float
-        First and last z [m].
-    half_x0, half_y0, half_x1, half_y1 : float
-        Half-widths at `z0` and at `z1` [m].
-    x, y : float
-        Centre of the cross-section [m].
-    kind : str
-        Of the file: the name of the shape.
-    """
-
+    # First and last z [m]
     z0: float
     z1: float
+    # Half-widths at `z0` and at `z1` [m]
     half_x0: float
     half_y0: float
     half_x1: float
     half_y1: float
+    # Centre of the cross-section [m]
     x: float = 0.0
     y: float = 0.0
-    kind: Literal["frustum"] = "frustum"
+    kind: Literal["frustum"] = "frustum"  # Of the file: the name of the shape
     __pydantic_config__: ClassVar[ConfigDict] = _FROZEN
 
     def __post_init__(self) -> None:
@@ -249,33 +223,23 @@ class Frustum(Geometry):
 
 @dataclass(frozen=True, slots=True)
 class Box(Geometry):
-    """A rectangular volume beside the beam or on it, whose axis may be tilted.
+    """A rectangular volume beside the beam or on it, whose axis may be tilted."""
 
-    Attributes
-    ----------
-    z0, z1 : float
-        z of the centres of its first and last face [m].
-    half_x, half_y : float
-        Half-widths across its axis [m].
-    x, y : float
-        Centre of the first face [m].
-    angle_x, angle_y : float
-        Slopes of the axis in the horizontal and in the vertical plane, dx/dz = tan(angle_x) and
-        dy/dz = tan(angle_y) [rad]. The faces stand at right angles to the axis, and the edge of `half_x`
-        stays in the horizontal plane.
-    kind : str
-        Of the file: the name of the shape.
-    """
-
+    # z of the centres of its first and last face [m]
     z0: float
     z1: float
+    # Half-widths across its axis [m]
     half_x: float
     half_y: float
+    # Centre of the first face [m]
     x: float = 0.0
     y: float = 0.0
+    # Slopes of the axis in the horizontal and in the vertical plane, dx/dz = tan(angle_x) and dy/dz =
+    # tan(angle_y) [rad]. The faces stand at right angles to the axis, and the edge of `half_x` stays in the
+    # horizontal plane.
     angle_x: float = 0.0
     angle_y: float = 0.0
-    kind: Literal["box"] = "box"
+    kind: Literal["box"] = "box"  # Of the file: the name of the shape
     __pydantic_config__: ClassVar[ConfigDict] = _FROZEN
 
     def __post_init__(self) -> None:
@@ -324,23 +288,16 @@ class Box(Geometry):
 
 @dataclass(frozen=True, slots=True)
 class Cylinder(Geometry):
-    """A cylinder parallel to the beam; an infinite radius makes it a slab.
+    """A cylinder parallel to the beam; an infinite radius makes it a slab."""
 
-    Attributes
-    ----------
-    radius, z0, z1 : float [m]
-    x, y : float
-        Axis [m].
-    kind : str
-        Of the file: the name of the shape.
-    """
-
+    # [m]
     radius: float
     z0: float
     z1: float
+    # Axis [m]
     x: float = 0.0
     y: float = 0.0
-    kind: Literal["cylinder"] = "cylinder"
+    kind: Literal["cylinder"] = "cylinder"  # Of the file: the name of the shape
     __pydantic_config__: ClassVar[ConfigDict] = _FROZEN
 
     def __post_init__(self) -> None:

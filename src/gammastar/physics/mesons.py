@@ -37,22 +37,13 @@ LOGARITHMS = (-12.0, 1.0), (-6.0, 6.0)  # of angles [rad] and momenta [GeV] that
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cells:
-    """Particles in cells of log10 angle and log10 momentum, evenly spread inside each.
+    """Particles in cells of log10 angle and log10 momentum, evenly spread inside each."""
 
-    Attributes
-    ----------
-    log_angle, log_momentum : NDArray, shape (n,)
-        Centres of the cells: log10 of the angle to the beam [rad] and of the momentum [GeV].
-    weight : NDArray, shape (n,)
-        Content of each cell; not negative.
-    width : tuple of float
-        Of a cell, in both logarithms.
-    """
-
+    # Centres of the cells: log10 of the angle to the beam [rad] and of the momentum [GeV], (n,)
     log_angle: FloatArray
     log_momentum: FloatArray
-    weight: FloatArray
-    width: tuple[float, float]
+    weight: FloatArray  # Content of each cell; not negative, (n,)
+    width: tuple[float, float]  # Of a cell, in both logarithms
 
     @property
     def total(self) -> float:
@@ -61,11 +52,6 @@ class Cells:
 
     def within(self, *, max_angle: float = np.inf, min_momentum: float = 0.0) -> Cells:
         """Return the cells that a detector needs; a cell belongs to them if a part of it does.
-
-        Parameters
-        ----------
-        max_angle : float [rad]
-        min_momentum : float [GeV]
 
         Notes
         -----
@@ -154,22 +140,13 @@ def write_cells(path: Path, cells: Cells, note: str = "") -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MesonSpectrum:
-    """A meson with a tabulated spectrum, in the place of a `gammastar.physics.mesons.Meson`.
-
-    Attributes
-    ----------
-    cells : Cells
-        Cross section [pb] of each cell.
-    per_cross_section : float
-        Mesons per interaction and pb; 1 leaves cross sections, for a luminosity in the place of protons.
-    sigma : float
-        Relative uncertainty of the cross section.
-    """
+    """A meson with a tabulated spectrum, in the place of a `gammastar.physics.mesons.Meson`."""
 
     pdg: int
-    cells: Cells
+    cells: Cells  # Cross section [pb] of each cell
+    # Mesons per interaction and pb; 1 leaves cross sections, for a luminosity in the place of protons
     per_cross_section: float = 1.0
-    sigma: float = 0.0
+    sigma: float = 0.0  # Relative uncertainty of the cross section
 
     @property
     def per_interaction(self) -> float:
@@ -195,22 +172,7 @@ class MesonSpectrum:
 def read_meson_spectra(
     folder: Pathlike, *, sigma_inelastic: float | None = None, sigma: float = 0.0
 ) -> dict[str, MesonSpectrum]:
-    """Read the spectra of one generator, ``<generator>_<energy>TeV_<PDG number>.txt``, in a folder.
-
-    Parameters
-    ----------
-    folder : path
-        ``files/hadrons/14TeV/EPOSLHC`` of FORESEE, or one's own in that form.
-    sigma_inelastic : float, optional
-        Inelastic cross section [mb]: counts mesons per interaction. Without, they count as cross sections.
-    sigma : float
-        Relative uncertainty of all cross sections; generators differ by some 30 %.
-
-    Returns
-    -------
-    dict
-        π⁰, η, η', ρ, ω, φ and J/ψ that are there, by the names of `NAMES`; other hadrons are passed over.
-    """
+    """Read the spectra of one generator, ``<generator>_<energy>TeV_<PDG number>.txt``, in a folder."""
     folder = Path(folder)
     if sigma_inelastic is not None and not 0 < sigma_inelastic < np.inf:
         raise PhysicsError(f"sigma_inelastic = {sigma_inelastic!r} mb must be positive")
@@ -270,27 +232,17 @@ def beam_frame(beam_energy: float) -> tuple[float, float]:
 
 @dataclass(frozen=True, slots=True)
 class Meson:
-    """One species.
-
-    Attributes
-    ----------
-    multiplicity, a_factor : float
-        Per inelastic pp interaction, and the factor to the nucleus.
-    sigma : float
-        Relative uncertainty of their product.
-    p0, n : float
-        dN/dpT ∝ pT (1 + (pT/p0)²)^−n, p0 in GeV.
-    y_width : float
-        Standard deviation of the rapidity in the proton-nucleon frame.
-    """
+    """One species."""
 
     pdg: int
+    # Per inelastic pp interaction, and the factor to the nucleus
     multiplicity: float
     a_factor: float
-    sigma: float
+    sigma: float  # Relative uncertainty of their product
+    # dN/dpT ∝ pT (1 + (pT/p0)²)^−n, p0 in GeV
     p0: float
     n: float
-    y_width: float
+    y_width: float  # Standard deviation of the rapidity in the proton-nucleon frame
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     @property
@@ -326,29 +278,15 @@ class Meson:
 
 @dataclass(frozen=True, slots=True)
 class Decay:
-    """A way from a meson to one virtual photon.
+    """A way from a meson to one virtual photon."""
 
-    Attributes
-    ----------
-    parent : str
-        Key of the meson in its table.
-    kind : {"pseudoscalar_dalitz", "vector_dalitz", "vector_mixing", "rho_mixing"}
-    branching : float
-        To γγ, to Pγ, or to e⁺e⁻ for the mixings. A file may name a decay of `core.constants.BRANCHING`.
-    form_factor : str
-        Name in `gammastar.physics.hadrons`.
-    daughter : int or None
-        PDG code of P in V → Pγ*.
-    temperature : float or None
-        Of the ρ line shape [GeV].
-    """
-
-    parent: str
+    parent: str  # Key of the meson in its table
     kind: Kind
+    # To γγ, to Pγ, or to e⁺e⁻ for the mixings. A file may name a decay of `core.constants.BRANCHING`.
     branching: Annotated[float, BeforeValidator(_fraction)]
-    form_factor: str = "pointlike"
-    daughter: int | None = None
-    temperature: float | None = None
+    form_factor: str = "pointlike"  # Name in `gammastar.physics.hadrons`
+    daughter: int | None = None  # PDG code of P in V → Pγ*
+    temperature: float | None = None  # Of the ρ line shape [GeV]
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     def __post_init__(self) -> None:
@@ -366,12 +304,6 @@ class Decay:
 
 def dark_photon_branching(decay: Decay, parent_mass: float, width: float, mass: npt.ArrayLike) -> FloatArray:
     """Return dark photons per parent meson and ε².
-
-    Parameters
-    ----------
-    parent_mass, width : float
-        Of the parent [GeV].
-    mass : array_like, shape (n,) [GeV]
 
     Notes
     -----
@@ -447,18 +379,12 @@ def _check_parents(mesons: Mapping[str, Species], decays: tuple[Decay, ...]) -> 
 
 @dataclass(frozen=True, slots=True)
 class MesonTable:
-    """Mesons and decays of one beam, with the note where they come from.
-
-    Attributes
-    ----------
-    unit : {"proton", "pb"}
-        What the mesons count in.
-    """
+    """Mesons and decays of one beam, with the note where they come from."""
 
     source: str
     mesons: Mapping[str, Species]
     decays: tuple[Decay, ...]
-    unit: Unit = "proton"
+    unit: Unit = "proton"  # What the mesons count in
 
     def __post_init__(self) -> None:
         empty = sorted(name for name, meson in self.mesons.items() if meson.per_interaction == 0)
@@ -470,17 +396,7 @@ class MesonTable:
 
     @classmethod
     def read(cls, path: Path, *, sigma_inelastic: float | None = None) -> MesonTable:
-        """Read a TOML file such as ``measurements/mesons_400gev.toml``, or a folder of FORESEE's spectra.
-
-        Parameters
-        ----------
-        path : Path
-            With a folder as `read_meson_spectra` takes it, decays and form factors are those of the shipped
-            table.
-        sigma_inelastic : float, optional
-            Inelastic cross section [mb], by which the cross sections of a folder become mesons per
-            interaction.
-        """
+        """Read a TOML file such as ``measurements/mesons_400gev.toml``, or a folder of FORESEE's spectra."""
         if path.is_dir():
             return cls._of_spectra(path, sigma_inelastic)
         try:
