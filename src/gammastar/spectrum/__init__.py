@@ -8,7 +8,7 @@ from gammastar.spectrum.mass_shape import MassShape, fit_mass_shape
 from gammastar.spectrum.domain import Domain, EfficiencyMap, InDomain, efficiency_map, in_domain
 from gammastar.spectrum.training import TrainingSet, histogram_sampler, training_set, unbinned_training_set
 from gammastar.spectrum.sampler import HistSampler
-from gammastar.spectrum.normalise import Trend, fit_trend, flat_trend
+from gammastar.spectrum.extrapolation import Trend, fit_trend, flat_trend
 from gammastar.spectrum.angles import DecayAngles, fit_spin_densities, prior_weights
 
 __all__ = [
