@@ -32,7 +32,7 @@ from gammastar import infer  # noqa: E402
 from gammastar.core.constants import M_E  # noqa: E402
 from gammastar.core.records import FloatArray  # noqa: E402
 from gammastar.core.sources import Source, Sources  # noqa: E402
-from gammastar.infer.histfactory.peaks import peak_workspace  # noqa: E402
+from gammastar.infer.histfactory.patchsets import peak_workspace  # noqa: E402
 from gammastar.infer.histfactory.workspaces import assemble, sample  # noqa: E402
 from gammastar.physics.resolution import MassResolution  # noqa: E402
 from gammastar.predict.in_situ import (  # noqa: E402

@@ -28,8 +28,7 @@ from gammastar import accept, infer, predict  # noqa: E402
 from gammastar.core.constants import ALPHA, BRANCHING, GEV2_MB, M_E, mass  # noqa: E402
 from gammastar.core.files import data_path  # noqa: E402
 from gammastar.core.sampling import stream  # noqa: E402
-from gammastar.infer.histfactory.counting_cards import read_card  # noqa: E402
-from gammastar.infer.histfactory.datacards import to_card  # noqa: E402
+from gammastar.infer.histfactory.cards import read_card, to_card  # noqa: E402
 from gammastar.physics.bremsstrahlung import preset  # noqa: E402
 from gammastar.physics.detector import Detector, load_detector  # noqa: E402
 from gammastar.physics.geometry import Cylinder  # noqa: E402

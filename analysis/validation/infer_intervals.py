@@ -13,7 +13,7 @@ from validation.infer_binned import mock_workspaces
 from validation.infer_toys import row
 
 from gammastar.infer import workspace
-from gammastar.infer.binned.intervals import (
+from gammastar.infer.binned.toys import (
     counting_interval,
     goodness_of_fit,
     likelihood_scan,

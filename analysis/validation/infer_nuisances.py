@@ -13,8 +13,7 @@ from validation.toy_coverage import Coverage, coverage
 
 from gammastar.core.errors import PhysicsError
 from gammastar.infer import Channel, Convention, counting_channel, counting_limit
-from gammastar.infer.counting import counting_cls
-from gammastar.infer.limits import AVERAGED_FROM
+from gammastar.infer.counting import AVERAGED_FROM, counting_cls
 
 LEVEL = 0.10
 KAPPAS = (1.1, 1.2, 1.25, 1.4, 1.63, 2.0, 3.0)

@@ -15,7 +15,7 @@ from gammastar.core import constants
 from gammastar.core.constants import ALPHA, M_E, M_MU, M_PI0, M_PROTON
 from gammastar.core.files import data_path
 from gammastar.core.sources import Sources
-from gammastar.infer.histfactory.peaks import peak_workspace
+from gammastar.infer.histfactory.patchsets import peak_workspace
 from gammastar.mock.card import load_card
 from gammastar.mock.cocktail import mass_spectrum
 from gammastar.physics import bremsstrahlung, hadrons, qed

@@ -12,7 +12,7 @@ import numpy as np
 import pyhf
 import pytest
 
-from gammastar.infer.histfactory.datacards import to_card
+from gammastar.infer.histfactory.cards import to_card
 from gammastar.infer.histfactory.modifiers import log_normal
 from gammastar.infer.histfactory.workspaces import assemble, sample
 from gammastar.store.events import write_histograms

@@ -13,7 +13,7 @@ from gammastar.core.errors import SteeringError, UserError
 from gammastar.core.signal import SignalPlanes
 from gammastar.infer import discovery_yield, read_likelihood
 from gammastar.infer.counting_search import CountingSearch
-from gammastar.infer.joint.levels import couplings_of
+from gammastar.infer.joint.limits import couplings_of
 from gammastar.pipeline.cache import load_arrays
 from gammastar.pipeline.run import run
 from gammastar.store.manifest import read_json

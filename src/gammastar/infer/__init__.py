@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from gammastar.infer.channels import Channel, counting_channel, binned_channel, unbinned_channel
 from gammastar.infer.toys import Convention
-from gammastar.infer.limits import upper_limit
+from gammastar.infer.counting import upper_limit
 from gammastar.infer.counting import counting_limit, expected_limits
 from gammastar.infer.channel_limits import exact_cls, exact_limit, asymptotic_limit
 from gammastar.infer.contours import reach
 from gammastar.infer.counting_search import CountingSearch, Search
 from gammastar.infer.discovery import discovery_yield, projected_yields, observed_significance
-from gammastar.infer.impacts import ranking
+from gammastar.infer.discovery import ranking
 from gammastar.infer.histfactory.workspaces import workspace, combine, write_xml
 from gammastar.infer.histfactory.patchsets import patchset
 from gammastar.infer.histfactory.hs3 import to_hs3

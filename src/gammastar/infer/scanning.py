@@ -15,17 +15,15 @@ from scipy.optimize import brentq
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.files import write_whole
 from gammastar.core.records import FloatArray
-from gammastar.infer.binned.asymptotic import binned_asymptotic
 from gammastar.infer.binned.model import binned_model, signal_sigma
-from gammastar.infer.binned.toys import binned_cls, binned_limits
+from gammastar.infer.binned.toys import binned_asymptotic, binned_cls, binned_limits
 from gammastar.infer.channel_limits import exact_cls
 from gammastar.infer.channels import Channel
-from gammastar.infer.counting import QUANTILES
+from gammastar.infer.counting import ASYMPTOTIC_FROM, AVERAGED_FROM, QUANTILES, Auto
+from gammastar.infer.discovery import expected_data
 from gammastar.infer.histfactory.hs3 import to_hs3
 from gammastar.infer.histfactory.likelihoods import Likelihood
 from gammastar.infer.histfactory.workspaces import MASKED, channels_of
-from gammastar.infer.impacts import expected_data
-from gammastar.infer.limits import ASYMPTOTIC_FROM, AVERAGED_FROM, Auto
 from gammastar.infer.toys import TIE, CLs, Convention, draw_weighted_toys, statistics, toy_model
 
 LARGEST_STRENGTH = 1e6

@@ -256,7 +256,7 @@ class Results:
             return self._reach_of(content, name)
 
     def _reach_of(self, content: Mapping[str, Any], name: str) -> DetectorReach:
-        from gammastar.infer.reach_tables import reach_of_rows
+        from gammastar.infer.counting_search import reach_of_rows
 
         rows = content["rows"]
         columns = [key.removesuffix("_low") for key in rows[0] if key.endswith("_low")]

@@ -17,10 +17,10 @@ from gammastar import config, infer
 from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
 from gammastar.core.files import write_whole
 from gammastar.core.records import FloatArray
-from gammastar.infer.binned.intervals import goodness_of_fit, strength_interval
-from gammastar.infer.histfactory.datacards import to_card
+from gammastar.infer.binned.toys import goodness_of_fit, strength_interval
+from gammastar.infer.counting import ASYMPTOTIC_FROM, AVERAGED_FROM
+from gammastar.infer.histfactory.cards import to_card
 from gammastar.infer.histfactory.likelihoods import Likelihood
-from gammastar.infer.limits import ASYMPTOTIC_FROM, AVERAGED_FROM
 from gammastar.infer.scanning import ScanPoint, strength_limits, write_hs3
 from gammastar.pipeline.record import kept_steering
 from gammastar.pipeline.stages.infer import KEYS

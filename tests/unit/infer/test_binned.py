@@ -13,14 +13,18 @@ from gammastar.cli import app
 from gammastar.core.errors import PhysicsError
 from gammastar.infer import Convention, scan, to_hs3
 from gammastar.infer.binned.fits import fitted
-from gammastar.infer.binned.intervals import (
+from gammastar.infer.binned.model import binned_model, signal_sigma
+from gammastar.infer.binned.toys import (
+    BinnedToys,
+    binned_cls,
+    binned_limits,
     counting_interval,
+    drawn,
     goodness_of_fit,
     likelihood_scan,
+    statistic_of,
     strength_interval,
 )
-from gammastar.infer.binned.model import binned_model, signal_sigma
-from gammastar.infer.binned.toys import BinnedToys, binned_cls, binned_limits, drawn, statistic_of
 from gammastar.infer.counting import counting_cls
 from gammastar.infer.histfactory.likelihoods import Likelihood
 from gammastar.infer.joint.limits import joint_cls

@@ -20,8 +20,8 @@ from gammastar.infer import (
     workspace,
 )
 from gammastar.infer.contours import more_masses, with_errors
+from gammastar.infer.counting import limits_at
 from gammastar.infer.histfactory.workspaces import channels_of
-from gammastar.infer.limits import limits_at
 from gammastar.store.manifest import write_json
 
 MASS = np.linspace(0.25, 0.9, 12)

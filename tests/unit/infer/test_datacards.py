@@ -14,8 +14,7 @@ from scipy.stats import norm, poisson
 from gammastar import infer
 from gammastar.cli import app
 from gammastar.core.errors import InputFileError, PhysicsError
-from gammastar.infer.histfactory.counting_cards import is_card, read_card
-from gammastar.infer.histfactory.datacards import to_card
+from gammastar.infer.histfactory.cards import is_card, read_card, to_card
 from gammastar.infer.histfactory.modifiers import log_normal, paired_shape, poisson_counts
 from gammastar.infer.histfactory.workspaces import assemble, like_sign_channel, sample
 from gammastar.store.events import write_histograms

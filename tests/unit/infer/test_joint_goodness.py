@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from joint_models import model
 
-from gammastar.infer.binned.intervals import goodness_of_fit
-from gammastar.infer.joint.goodness import PairsFit, pairs_fit
+from gammastar.infer.binned.toys import goodness_of_fit
+from gammastar.infer.joint.discovery import PairsFit, pairs_fit
 from gammastar.infer.joint.workspace import joint_workspace
 from gammastar.pipeline.cache import StageCache
 from gammastar.pipeline.stages import joint as stage

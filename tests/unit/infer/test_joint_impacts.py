@@ -8,9 +8,9 @@ import pytest
 from joint_models import MODELS, as_pyhf, model, peer, slopes_of
 
 from gammastar.core.errors import PhysicsError
+from gammastar.infer.joint.discovery import joint_impacts
 from gammastar.infer.joint.expectation import Point, arrays_of, negative_log
 from gammastar.infer.joint.fits import fit, fit_held
-from gammastar.infer.joint.impacts import joint_impacts
 from gammastar.report.drawing import png_bytes
 from gammastar.report.figures.limits import impact_figure
 

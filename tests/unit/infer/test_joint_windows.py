@@ -9,8 +9,8 @@ from hist.axis import Regular
 from gammastar.core.axes import filled
 from gammastar.core.errors import EmptyWindowError, PhysicsError
 from gammastar.core.records import PairHists, Response
-from gammastar.infer.joint.goodness import pairs_fit
-from gammastar.infer.joint.windows import Setting, window_model
+from gammastar.infer.joint.discovery import pairs_fit
+from gammastar.infer.joint.model import Setting, window_model
 
 BINS, PRESCALE, SHARE = 8, 10, 0.2  # one pair in five would be in the prescaled trigger
 AXIS = (Regular(BINS, 0, 1, name="mass"),)

@@ -5,7 +5,7 @@ import pytest
 
 from gammastar.core.errors import PhysicsError
 from gammastar.infer import counting_limit, upper_limit
-from gammastar.infer.limits import limits_at
+from gammastar.infer.counting import limits_at
 
 POT = np.log(1.2)
 

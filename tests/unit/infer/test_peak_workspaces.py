@@ -11,7 +11,7 @@ from scipy.stats import norm
 from gammastar.core.errors import PhysicsError
 from gammastar.core.sources import Source, Sources
 from gammastar.infer import combine, workspace
-from gammastar.infer.histfactory.peaks import peak_patchset, peak_workspace
+from gammastar.infer.histfactory.patchsets import peak_patchset, peak_workspace
 from gammastar.physics.resolution import MassResolution
 from gammastar.predict.in_situ import Background, InSitu, Templates, search_in_situ
 

@@ -1,8 +1,7 @@
-"""A HistFactory workspace as arrays: expected events, their derivatives, and the constraints of nuisances.
+"""Expected events of all samples of a workspace and their derivatives, as flat arrays without loops.
 
-The expectation of a bin is Σ_samples (nominal + Σ shifts(α)) Π factors, with the interpolations of ROOT's
-HistFactory (pyhf's code4 and code4p) and, as there, without negative templates: what a shape pulls below
-zero is zero. K. Cranmer et al., CERN-OPEN-2012-016.
+A cell is one bin of one sample. Its events are max(nominal + Σ shifts(α), 0) Π factors; which parameter moves
+which cell is kept in sparse matrices, and the sets of parameters are the last axis of every array within.
 """
 
 from __future__ import annotations
@@ -13,13 +12,292 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 from scipy.special import gammaln
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.infer.binned.expectation import Expectation, SampleTerms, expectation_of
 from gammastar.infer.histfactory.hs3 import staterrors
 from gammastar.infer.histfactory.workspaces import MASKED
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SampleTerms:
+    """One sample of a channel; integers are numbers of parameters."""
+
+    place: slice  # Of its bins among all bins
+    nominal: FloatArray  # shape (bins,)
+    # Of each histosys the odd and the even part of its shifts
+    shapes: list[tuple[int, FloatArray, FloatArray]]
+    norms: list[tuple[int, float, float]]  # Of each normsys its factors at −1 and +1 standard deviation
+    factors: list[int]  # Normalisation factors and luminosity
+    gammas: list[IntArray]  # Bin-wise factors, shape (bins,)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LogNormal:
+    """What the log-normal factors of k samples do at sets of parameters."""
+
+    events: FloatArray  # shape (sets, cells)
+    logs: FloatArray  # d ln events/dα of each sample, shape (sets, k, parameters)
+    bins: IntArray  # The bin of each cell, shape (cells,)
+    samples: csr_array  # One where a cell belongs to the sample, shape (k, cells)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Expectation:
+    """Cells of all samples; p parameters, b bins, c cells, n normsys modifiers of k samples."""
+
+    parameters: int
+    bins: int
+    nominal: FloatArray  # shape (c,)
+    bin_of: IntArray  # shape (c,)
+    gather: csr_array  # Sums the cells of a bin, shape (b, c)
+    # Parts of the shifts of histosys modifiers, shape (c, p)
+    odd: csr_array
+    even: csr_array
+    # The same, from cells to derivatives, shape (b p, c)
+    odd_slopes: csr_array
+    even_slopes: csr_array
+    linear: IntArray  # Parameters that are factors of a cell; p stands for none, shape (c, l)
+    # From cells to the derivatives of each column of `linear`, shape (b p, c)
+    linear_slopes: tuple[csr_array, ...]
+    norm_of: IntArray  # Parameters of the normsys modifiers, in order of samples, shape (n,)
+    polynomials: FloatArray  # shape (n, 7)
+    # ln of their factors, shape (n,)
+    high: FloatArray
+    low: FloatArray
+    # First modifier of each sample that has any, and the sample of each modifier, shape (k,)
+    starts: IntArray
+    row_of: IntArray
+    normed: IntArray  # The sample of each cell, k where it has none, shape (c,)
+    samples: csr_array  # shape (k, c)
+    pairs: IntArray  # Each cell with each of its normsys modifiers, shape (2, e)
+    norm_slopes: csr_array  # shape (b p, e)
+    norm_rows: csr_array  # shape (k p, n)
+
+    @property
+    def numbers(self) -> int:
+        """Numbers that the derivatives of one set of parameters take."""
+        rows = (self.bins + self.starts.size) * self.parameters
+        return int(max(rows, self.pairs.shape[1], self.linear.size, 1))
+
+    def cells(self, x: FloatArray) -> FloatArray:
+        """Return the events of each cell at parameters (sets, p), shape (c, sets)."""
+        at = np.ascontiguousarray(x.T)
+        scale = self._scale(_scaled(at[self.norm_of], self.polynomials, self.high, self.low)[0])
+        return np.asarray(np.maximum(self._shape(at), 0.0) * scale * self._linear(at).prod(axis=1))
+
+    def total(self, x: FloatArray) -> FloatArray:
+        """Return the events of each bin, shape (sets, b)."""
+        return np.ascontiguousarray((self.gather @ self.cells(x)).T)
+
+    def shape(self, x: FloatArray) -> FloatArray:
+        """Return the templates before factors, which may be negative, shape (sets, c)."""
+        return np.asarray(self._shape(np.ascontiguousarray(x.T)).T)
+
+    def shape_slopes(self, x: FloatArray, cell: IntArray) -> FloatArray:
+        """Return the derivatives of one template at each set of parameters, shape (sets, p)."""
+        odd, even = (part[cell].toarray() for part in (self.odd, self.even))
+        return np.asarray(odd + even * _bend(x))
+
+    def factor(self, x: FloatArray) -> FloatArray:
+        """Return what multiplies the templates, shape (sets, c)."""
+        at = np.ascontiguousarray(x.T)
+        scale = self._scale(_scaled(at[self.norm_of], self.polynomials, self.high, self.low)[0])
+        return np.asarray((scale * self._linear(at).prod(axis=1)).T)
+
+    def with_slopes(self, x: FloatArray) -> tuple[FloatArray, FloatArray, LogNormal]:
+        """Return `total`, its derivatives (sets, b, p), and what log-normal factors do."""
+        at = np.ascontiguousarray(x.T)
+        shape, linear = self._shape(at), self._linear(at)
+        value, bend = _scaled(at[self.norm_of], self.polynomials, self.high, self.low)
+        log = bend / np.where(value == 0.0, 1.0, value)
+        scale, product = self._scale(value), linear.prod(axis=1)
+        positive = np.maximum(shape, 0.0)
+        events = positive * scale * product
+        moved = np.where(shape > 0.0, scale * product, 0.0)
+        slopes = self.odd_slopes @ moved
+        slopes += (self.even_slopes @ moved) * np.tile(_bend(at), (self.bins, 1))
+        scaled = positive * scale
+        for i, spread in enumerate(self.linear_slopes):  # a factor may be zero: the others are multiplied
+            slopes += spread @ (scaled * np.delete(linear, i, axis=1).prod(axis=1))
+        slopes += self.norm_slopes @ (events[self.pairs[0]] * log[self.pairs[1]])
+        sets, rows = len(x), self.norm_rows @ log
+        return (
+            np.ascontiguousarray((self.gather @ events).T),
+            np.ascontiguousarray(slopes.T).reshape(sets, self.bins, self.parameters),
+            LogNormal(
+                np.ascontiguousarray(events.T),
+                np.ascontiguousarray(rows.T).reshape(sets, self.starts.size, self.parameters),
+                self.bin_of,
+                self.samples,
+            ),
+        )
+
+    def _shape(self, at: FloatArray) -> FloatArray:
+        """Return the templates, smooth inside ±1 standard deviation and linear outside, shape (c, sets)."""
+        if not self.odd.nnz and not self.even.nnz:
+            return np.broadcast_to(self.nominal[:, None], (self.nominal.size, at.shape[1]))
+        square = np.minimum(at**2, 1.0)
+        smooth = np.where(square < 1.0, square * (15.0 - 10.0 * square + 3.0 * square**2) / 8.0, np.abs(at))
+        return np.asarray(self.nominal[:, None] + self.odd @ at + self.even @ smooth)
+
+    def _linear(self, at: FloatArray) -> FloatArray:
+        """Return the factors of each cell that are parameters, shape (c, l, sets)."""
+        return np.asarray(np.concatenate([at, np.ones((1, at.shape[1]))])[self.linear])
+
+    def _scale(self, value: FloatArray) -> FloatArray:
+        """Return the product of the normsys factors of each cell, shape (c, sets) or (1, 1)."""
+        if not self.starts.size:
+            return np.ones((1, 1))
+        products = np.maximum(np.multiply.reduceat(value, self.starts, axis=0), 0.0)  # as ROOT
+        return np.asarray(np.concatenate([products, np.ones((1, value.shape[1]))])[self.normed])
+
+
+def _bend(at: FloatArray) -> FloatArray:
+    """Return the derivative of the even part of a histosys, shape (p, sets)."""
+    a = np.clip(at, -1.0, 1.0)
+    square = a**2
+    return np.asarray(
+        np.where(square < 1.0, a * (30.0 - 40.0 * square + 18.0 * square**2) / 8.0, np.sign(at))
+    )
+
+
+def _scaled(
+    alpha: FloatArray, polynomials: FloatArray, high: FloatArray, low: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return factors of normsys modifiers, polynomial inside ±1 and exponential outside, and derivatives."""
+    inside = np.abs(alpha) < 1.0
+    a = np.where(inside, alpha, 0.0)
+    value, bend = np.zeros(alpha.shape), np.zeros(alpha.shape)
+    for k in range(6, -1, -1):
+        bend = bend * a + value
+        value = value * a + polynomials[:, k, None]
+    if inside.all():
+        return value, bend
+    up = np.where(alpha > 0.0, high[:, None], -low[:, None])
+    outside = np.exp(np.where(inside, 0.0, alpha * up))
+    return np.where(inside, value, outside), np.where(inside, bend, outside * up)
+
+
+def _polynomials(low: FloatArray, high: FloatArray) -> FloatArray:
+    """Return coefficients (n, 7) whose value, slope and curvature meet the exponentials at ±1."""
+    logs = np.log(high), np.log(low)
+    ends = [high - 1, low - 1, high * logs[0], -low * logs[1], high * logs[0] ** 2, low * logs[1] ** 2]
+    powers = np.arange(1, 7)
+    rows = []
+    for order in (0, 1, 2):
+        scale = np.prod([powers - k for k in range(order)], axis=0) if order else np.ones(6)
+        rows += [scale, scale * (-1.0) ** (powers - order)]
+    found = np.linalg.solve(np.array(rows, dtype=np.float64), np.array(ends, dtype=np.float64))
+    return np.ascontiguousarray(np.vstack([np.ones_like(low), found]).T)
+
+
+def _sparse(
+    rows: npt.ArrayLike, columns: npt.ArrayLike, shape: tuple[int, int], values: FloatArray
+) -> csr_array:
+    return csr_array((values, (np.asarray(rows, dtype=np.int64), np.asarray(columns, dtype=np.int64))), shape)
+
+
+def expectation_of(samples: Sequence[SampleTerms], bins: int, parameters: int) -> Expectation:
+    """Return the cells of samples."""
+    sizes = np.array([s.nominal.size for s in samples])
+    first = np.concatenate([[0], np.cumsum(sizes)])
+    total = int(first[-1])
+    bin_of = np.concatenate([np.arange(s.place.start, s.place.stop) for s in samples])
+    cell, number, odd, even = _shifts(samples, first)
+    linear = _factors(samples, first, parameters)
+    norm_of = np.array([p for s in samples for p, _, _ in s.norms], dtype=np.int64)
+    ends = np.array([pair for s in samples for _, *pair in s.norms], dtype=np.float64).reshape(-1, 2)
+    counts = np.array([len(s.norms) for s in samples])
+    some = np.flatnonzero(counts)
+    starts = np.cumsum(counts[some]) - counts[some]
+    row_of = np.repeat(np.arange(some.size), counts[some])
+    row = np.full(len(samples), some.size)
+    row[some] = np.arange(some.size)
+    normed = np.repeat(row, sizes)
+    here = np.flatnonzero(normed < some.size)
+    each = np.repeat(here, counts[some][normed[here]])  # a cell for each of its modifiers
+    begin = np.repeat(starts[normed[here]], counts[some][normed[here]])
+    before = np.cumsum(counts[some][normed[here]]) - counts[some][normed[here]]
+    modifier = begin + np.arange(each.size) - np.repeat(before, counts[some][normed[here]])
+    keys = bins * parameters
+    known = linear < parameters
+    spreads = tuple(
+        _sparse(
+            bin_of[known[:, i]] * parameters + linear[known[:, i], i],
+            np.flatnonzero(known[:, i]),
+            (keys, total),
+            np.ones(int(known[:, i].sum())),
+        )
+        for i in range(linear.shape[1])
+    )
+    to_slopes = bin_of[cell] * parameters + number
+    return Expectation(
+        parameters,
+        bins,
+        np.concatenate([s.nominal for s in samples]),
+        bin_of,
+        _sparse(bin_of, np.arange(total), (bins, total), np.ones(total)),
+        _sparse(cell, number, (total, parameters), odd),
+        _sparse(cell, number, (total, parameters), even),
+        _sparse(to_slopes, cell, (keys, total), odd),
+        _sparse(to_slopes, cell, (keys, total), even),
+        linear,
+        spreads,
+        norm_of,
+        _polynomials(ends[:, 0], ends[:, 1]),
+        np.log(ends[:, 1]),
+        np.log(ends[:, 0]),
+        starts,
+        row_of,
+        normed,
+        _sparse(normed[here], here, (some.size, total), np.ones(here.size)),
+        np.stack([each, modifier]),
+        _sparse(
+            bin_of[each] * parameters + norm_of[modifier],
+            np.arange(each.size),
+            (keys, each.size),
+            np.ones(each.size),
+        ),
+        _sparse(
+            row_of * parameters + norm_of,
+            np.arange(norm_of.size),
+            (some.size * parameters, norm_of.size),
+            np.ones(norm_of.size),
+        ),
+    )
+
+
+def _shifts(
+    samples: Sequence[SampleTerms], first: IntArray
+) -> tuple[IntArray, IntArray, FloatArray, FloatArray]:
+    """Return cells and parameters of all histosys modifiers, with both parts of their shifts."""
+    listed = [
+        (begin + np.arange(odd.size), np.full(odd.size, p), odd, even)
+        for s, begin in zip(samples, first.tolist(), strict=False)
+        for p, odd, even in s.shapes
+    ]
+    if not listed:
+        none = np.zeros(0, dtype=np.int64)
+        return none, none, np.zeros(0), np.zeros(0)
+    cell, number, odd, even = (np.concatenate(part) for part in zip(*listed, strict=True))
+    return cell, number, odd, even
+
+
+def _factors(samples: Sequence[SampleTerms], first: IntArray, none: int) -> IntArray:
+    """Return the parameters that are factors of each cell, filled up with `none`."""
+    width = max((len(s.factors) + len(s.gammas) for s in samples), default=0)
+    linear = np.full((int(first[-1]), width), none)
+    for s, begin in zip(samples, first.tolist(), strict=False):
+        rows = slice(begin, begin + s.nominal.size)
+        for i, p in enumerate([*s.factors, *s.gammas]):
+            linear[rows, i] = p
+    return linear
+
 
 SMALLEST = 1e-9  # events; the logarithm of an expectation of zero is not finite
 ALPHA, GAMMA, FACTOR = (-5.0, 5.0), (1e-10, 10.0), (0.0, 10.0)  # bounds as in pyhf

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy.interpolate import PchipInterpolator
-from scipy.special import logit
+from scipy.special import logit, ndtr, xlogy
+from scipy.stats import chi2, poisson
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.infer.binned.fits import fitted
-from gammastar.infer.binned.model import BinnedModel, binned_model
+from gammastar.infer.binned.model import SMALLEST, BinnedModel, binned_model
+from gammastar.infer.channel_limits import BANDS, cls_of
 from gammastar.infer.counting import QUANTILES
 from gammastar.infer.toys import CLs, Convention
 
@@ -178,3 +181,188 @@ def _crossing(x: FloatArray, curve: FloatArray) -> float:
     roots = PchipInterpolator(x, curve).solve(0.0, extrapolate=False)
     inside = roots[(roots >= x[i] - 1e-12) & (roots <= x[i + 1] + 1e-12)]
     return float(np.exp(inside[0]))
+
+
+QTILDE = Convention("qtilde")
+
+
+def binned_asymptotic(model: BinnedModel, strength: float) -> tuple[float, FloatArray]:
+    """Return asymptotic CLs of a signal strength by q̃μ, observed (nan while masked) and expected.
+
+    Notes
+    -----
+    G. Cowan et al., Eur. Phys. J. C 71 (2011) 1554, Eqs. 62 and 64 to 66; the Asimov data are those of
+    the fit without signal.
+    """
+    counts, aux = model.counts[None, :], model.aux
+    x = fitted(model, counts, aux, strength=0.0).x
+    measured = np.where(np.isfinite(model.tau), model.tau * x, np.where(np.isfinite(model.width), x, aux))
+    free = np.where(model.fixed, aux, measured)
+    asimov = BinnedToys(np.maximum(model.expected(x), 0.0), free)
+    root = float(np.sqrt(statistic_of(model, asimov, strength, QTILDE)[0]))
+    expected = np.asarray(ndtr(-(root - BANDS)) / ndtr(BANDS), dtype=np.float64)
+    if model.masked:
+        return float("nan"), expected
+    return cls_of(float(statistic_of(model, BinnedToys(counts, aux), strength, QTILDE)[0]), root), expected
+
+
+RANDOMISED = Convention("qtilde", "randomised")
+LARGEST = 1e6  # strength up to which the best fit is sought
+HALVINGS = 5  # of the step between strengths, at the ends of an interval
+TIES = 1e-6  # of the statistic
+
+
+@dataclass(frozen=True, slots=True)
+class GoodnessOfFit:
+    """Comparison of a fit with the saturated model, whose expectations are the counts."""
+
+    statistic: float  # 2 ln of the ratio of the likelihoods, constraints of nuisances included
+    freedom: int  # Bins minus free parameters without a constraint
+    asymptotic: float  # p-value of a χ² of so many degrees of freedom
+    # From toys at the fit with measurements drawn anew, and its Monte Carlo error
+    p_value: float
+    error: float
+    toys: int
+    strength: float  # Fitted signal strength
+
+
+def goodness_of_fit(
+    workspace: Mapping[str, Any],
+    *,
+    rng: np.random.Generator,
+    n_toys: int = 2_000,
+    strength: float | None = None,
+) -> GoodnessOfFit:
+    """Return how well a workspace fits its data, against the saturated model.
+
+    Notes
+    -----
+    S. Baker and R. D. Cousins, Nucl. Instrum. Meth. 221 (1984) 437. At few events the statistic is no χ²:
+    take the p-value of the toys.
+    """
+    model = binned_model(workspace)
+    if model.masked:
+        msg = "goodness_of_fit: the workspace is masked, its counts are expected ones"
+        raise PhysicsError(msg)
+    range_of: float | tuple[float, float] = (0.0, LARGEST) if strength is None else float(strength)
+    data = BinnedToys(model.counts[None, :], model.aux)
+    best = fitted(model, data.counts, data.aux, strength=range_of)
+    mu = float(best.x[0, model.poi])
+    seen = float(_saturated(model, data, range_of)[0])
+    every = _saturated(model, drawn(model, data, mu, RANDOMISED, n_toys, rng), range_of)
+    p = float(np.mean(every >= seen - TIES))
+    unconstrained = ~model.fixed & ~np.isfinite(model.width) & ~np.isfinite(model.tau)
+    unconstrained[model.poi] = strength is None
+    freedom = model.counts.size - int(unconstrained.sum())
+    asymptotic = float(chi2.sf(seen, freedom)) if freedom > 0 else float("nan")
+    error = float(np.sqrt(max(p * (1.0 - p), 1.0 / n_toys) / n_toys))
+    return GoodnessOfFit(seen, freedom, asymptotic, p, error, n_toys, mu)
+
+
+def _saturated(model: BinnedModel, toys: BinnedToys, strength: float | tuple[float, float]) -> FloatArray:
+    """Return 2 ln of the saturated likelihood over that of the fit for each data set."""
+    counts, counted = toys.counts, np.isfinite(model.tau)
+    bins = (counts - xlogy(counts, np.maximum(counts, SMALLEST))).sum(axis=1)
+    aux = np.broadcast_to(toys.aux, (len(counts), len(model.start)))[:, counted]
+    gamma = np.maximum(aux / model.tau[counted], 1e-300)
+    bins = bins + (aux - xlogy(aux, gamma)).sum(axis=1)
+    return np.asarray(2.0 * (fitted(model, counts, toys.aux, strength=strength).nll - bins), dtype=np.float64)
+
+
+def likelihood_scan(workspace: Mapping[str, Any], strengths: npt.ArrayLike) -> FloatArray:
+    """Return −2 ln of the profile likelihood ratio of signal strengths, all fitted in step."""
+    mu = np.atleast_1d(np.asarray(strengths, dtype=np.float64))
+    if mu.ndim != 1 or not np.all(np.isfinite(mu) & (mu >= 0.0)):
+        msg = f"likelihood_scan: strengths {strengths!r} must be finite and not negative"
+        raise PhysicsError(msg)
+    model = binned_model(workspace)
+    data = BinnedToys(model.counts[None, :], model.aux)
+    best = fitted(model, data.counts, data.aux, strength=(0.0, LARGEST)).nll[0]
+    nll = [fitted(model, data.counts, data.aux, strength=value).nll[0] for value in mu.tolist()]
+    return np.asarray(np.maximum(2.0 * (np.array(nll) - best), 0.0), dtype=np.float64)
+
+
+def strength_interval(
+    workspace: Mapping[str, Any],
+    *,
+    rng: np.random.Generator,
+    cl: float = 0.90,
+    n_toys: int = 2_000,
+    points: int = 24,
+) -> tuple[float, float]:
+    """Return the Feldman-Cousins interval of the signal strength, nuisances profiled.
+
+    Notes
+    -----
+    G. J. Feldman and R. D. Cousins, Phys. Rev. D 57 (1998) 3873; toys at the profiled nuisances with
+    measurements drawn anew, as B. Sen, M. Walker and M. Woodroofe, Statist. Sinica 19 (2009) 301.
+    """
+    model = binned_model(workspace)
+    if model.masked or not 0.0 < cl < 1.0:
+        msg = f"strength_interval: needs an unmasked workspace and cl = {cl!r} between 0 and 1"
+        raise PhysicsError(msg)
+    data = BinnedToys(model.counts[None, :], model.aux)
+    top = 1.0
+    while likelihood_scan(workspace, [top])[0] < 16.0 and top < LARGEST:
+        top *= 1.5
+    strengths = np.linspace(0.0, top, points)
+    kept = np.flatnonzero([_p_value(model, data, mu, n_toys, rng) > 1.0 - cl for mu in strengths.tolist()])
+    if not kept.size:
+        msg = f"strength_interval: none of {points} strengths up to {top:g} is kept; ask for more points"
+        raise PhysicsError(msg)
+
+    def crossing(outside: float, inside: float) -> float:
+        for _ in range(HALVINGS):
+            middle = 0.5 * (outside + inside)
+            if _p_value(model, data, middle, n_toys, rng) > 1.0 - cl:
+                inside = middle
+            else:
+                outside = middle
+        return 0.5 * (outside + inside)
+
+    first, last = int(kept[0]), int(kept[-1])
+    low = 0.0 if first == 0 else crossing(*strengths[[first - 1, first]].tolist())
+    return low, top if last == points - 1 else crossing(*strengths[[last + 1, last]].tolist())
+
+
+def _p_value(model: BinnedModel, data: BinnedToys, mu: float, n: int, rng: np.random.Generator) -> float:
+    """Return P(t ≥ t_obs) of t = −2 ln L(μ)/L(μ̂), μ̂ ≥ 0."""
+
+    def statistic(toys: BinnedToys) -> FloatArray:
+        one = fitted(model, toys.counts, toys.aux, strength=mu)
+        start = one.x.copy()
+        start[:, model.poi] = max(mu, 0.1)
+        best = fitted(model, toys.counts, toys.aux, strength=(0.0, LARGEST), start=start)
+        return np.maximum(2.0 * (one.nll - best.nll), 0.0)
+
+    seen = float(statistic(data)[0])
+    return float(np.mean(statistic(drawn(model, data, mu, RANDOMISED, n, rng)) >= seen - TIES))
+
+
+def counting_interval(count: int, background: float, *, cl: float = 0.90) -> tuple[float, float]:
+    """Return the Feldman-Cousins interval of the signal of a count, by enumeration.
+
+    Notes
+    -----
+    G. J. Feldman and R. D. Cousins, Phys. Rev. D 57 (1998) 3873, Tables IV and V. Their tables lengthen
+    intervals so that the upper end does not rise with the background; this does not.
+    """
+    if count != int(count) or count < 0 or not (np.isfinite(background) and background >= 0 and 0 < cl < 1):
+        msg = f"counting_interval: count {count!r}, background {background!r} or cl {cl!r} is out of range"
+        raise PhysicsError(msg)
+    signal = np.arange(0.0, count + 12.0 + 8.0 * np.sqrt(count + background + 1.0), 0.005)
+    n = np.arange(int(poisson.isf(1e-12, signal[-1] + background)) + 1)
+    mean = (signal + background)[:, None]
+    own = np.exp(xlogy(n, mean) - mean - _log_factorial(n))
+    best = np.maximum(n, background)
+    ratio = np.log(np.maximum(own, 1e-300)) - (xlogy(n, best) - best - _log_factorial(n))
+    order = np.argsort(-ratio, axis=1, kind="stable")
+    ranked = np.take_along_axis(own, order, axis=1)
+    before = np.cumsum(ranked, axis=1) - ranked  # of what is ranked higher
+    accepted = np.take_along_axis(before, np.argsort(order, axis=1), axis=1)[:, int(count)] < cl
+    kept = signal[accepted]
+    return float(np.round(kept[0], 3)), float(np.round(kept[-1], 3))
+
+
+def _log_factorial(n: npt.NDArray[np.int64]) -> FloatArray:
+    return np.concatenate([[0.0], np.cumsum(np.log(np.maximum(n[1:], 1)))])

@@ -19,7 +19,7 @@ import jsonpatch
 from gammastar.core.documents import bytes_of, from_json
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.files import Pathlike
-from gammastar.infer.histfactory.counting_cards import is_card, read_card
+from gammastar.infer.histfactory.cards import is_card, read_card
 from gammastar.infer.histfactory.hs3 import from_hs3
 
 LARGEST = 64 << 20  # bytes of one JSON file

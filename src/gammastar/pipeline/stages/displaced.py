@@ -18,7 +18,7 @@ from gammastar.core.files import shipped
 from gammastar.core.pairs import VertexPairs
 from gammastar.core.records import FloatArray, Reach
 from gammastar.infer.counting import counting_limit, expected_limits_of
-from gammastar.infer.reach_tables import BANDS, intervals_of, plain
+from gammastar.infer.counting_search import BANDS, intervals_of, plain
 from gammastar.physics.detector import VertexTelescope, load_telescope, measured_vertices, simulated_vertices
 from gammastar.pipeline.context import Context, needed
 from gammastar.pipeline.stages.read import stored_pairs

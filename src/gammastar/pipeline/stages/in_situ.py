@@ -16,8 +16,8 @@ from gammastar.core.constants import LEPTON_MASS, mass
 from gammastar.core.errors import PhysicsError, SteeringError
 from gammastar.core.records import FloatArray, Spectrum
 from gammastar.core.sources import MEASUREMENT, POT, WIDTHS, Source, Sources
-from gammastar.infer.histfactory.peaks import peak_patchset, peak_workspace
-from gammastar.infer.reach_tables import BANDS, plain
+from gammastar.infer.counting_search import BANDS, plain
+from gammastar.infer.histfactory.patchsets import peak_patchset, peak_workspace
 from gammastar.physics.resolution import MassResolution, measured_resolution
 from gammastar.pipeline.context import Context, axes_of, needed
 from gammastar.pipeline.stages.displaced import displaced_search

@@ -24,13 +24,17 @@ from gammastar.infer.counting_search import (
     MEDIAN,
     SearchOptions,
     background_of,
+    contours,
+    exponent_of,
+    intervals_of,
     measured_part,
     modifiers_at,
+    plain,
+    reach_rows,
 )
 from gammastar.infer.histfactory.likelihoods import CONVENTION
 from gammastar.infer.histfactory.patchsets import PATCHED, Documents, patched_points
 from gammastar.infer.histfactory.workspaces import pot_names
-from gammastar.infer.reach_tables import contours, exponent_of, intervals_of, plain, reach_rows
 from gammastar.physics.detector import Detector
 from gammastar.physics.millicharge import MillichargeDetector
 from gammastar.pipeline.context import Context

@@ -20,16 +20,28 @@ from gammastar.core.records import FloatArray, Limit, Response
 from gammastar.core.sampling import stream
 from gammastar.core.signal import SignalPlane
 from gammastar.infer.counting_search import MEDIAN, CountingSearch
+from gammastar.infer.discovery import Ranking
 from gammastar.infer.histfactory.patchsets import Documents, patched_points
 from gammastar.infer.histfactory.workspaces import pot_names
-from gammastar.infer.impacts import Ranking
-from gammastar.infer.joint.discovery import discovery_strengths
-from gammastar.infer.joint.goodness import PairsFit, pairs_fit
-from gammastar.infer.joint.impacts import joint_impacts
-from gammastar.infer.joint.levels import LARGEST, JointLevels, couplings_of, events_over, levels_over
-from gammastar.infer.joint.limits import JointLimits, joint_limit
-from gammastar.infer.joint.model import WIDEST, JointEffect, JointModel
-from gammastar.infer.joint.windows import Setting, Window, window_axes, window_model
+from gammastar.infer.joint.discovery import PairsFit, discovery_strengths, joint_impacts, pairs_fit
+from gammastar.infer.joint.limits import (
+    LARGEST,
+    JointLevels,
+    JointLimits,
+    couplings_of,
+    events_over,
+    joint_limit,
+    levels_over,
+)
+from gammastar.infer.joint.model import (
+    WIDEST,
+    JointEffect,
+    JointModel,
+    Setting,
+    Window,
+    window_axes,
+    window_model,
+)
 from gammastar.infer.joint.workspace import GridPoint, joint_patchset
 from gammastar.physics.qed import dark_photon_rate
 from gammastar.pipeline.context import Context, needed, simulation_of
