@@ -64,7 +64,7 @@ def common() -> Common:
     """Return the main job's steering, its card and one pool of Pythia events, generated once and kept."""
     from gammastar import mock
     from gammastar.core.files import data_path
-    from gammastar.mock.blocks import Request, events_wanted
+    from gammastar.mock.samples import Request, events_wanted
 
     steering = tomllib.loads((FOLDER / "steering.toml").read_text())
     section = steering["simulate"]

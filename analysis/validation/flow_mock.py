@@ -21,9 +21,10 @@ from gammastar.mock.cocktail import (
     rapidity_limit,
     sample_pt,
     truncated_normal,
+    with_energy,
 )
 from gammastar.mock.combinatorial import decay_muons, measured_r, muon_pairs, recorded_weight
-from gammastar.mock.ntuple import background_candidates, triggered, with_energy
+from gammastar.mock.ntuple import background_candidates, triggered
 from gammastar.mock.spectrometer import accepted, efficiency, pair_kinematics
 from gammastar.physics.kinematics import daughter, lorentz
 from gammastar.spectrum import EfficiencyMap, efficiency_map

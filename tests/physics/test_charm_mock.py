@@ -9,7 +9,7 @@ from gammastar.core import constants
 from gammastar.core.constants import M_MU, branching
 from gammastar.core.errors import PhysicsError
 from gammastar.core.files import data_path
-from gammastar.mock import accepted, charm_rate, exposure, generate_charm, load_card, simulate_events
+from gammastar.mock import accepted, charm_rate, generate_charm, load_card, samples, simulate_events
 from gammastar.mock.combinatorial import semileptonic
 
 CARD = load_card(data_path("cards/na60_full.toml"))
@@ -92,8 +92,8 @@ def test_charm_sample_is_a_template():
 
 
 def test_charm_in_the_data_is_opposite_sign_and_absent_from_other_cards(monkeypatch):
-    monkeypatch.setattr(exposure, "PILOT", 40_000)
-    monkeypatch.setattr(exposure, "SMALLEST_POOL", 10_000)
+    monkeypatch.setattr(samples, "PILOT", 40_000)
+    monkeypatch.setattr(samples, "SMALLEST_POOL", 10_000)
     data = simulate_events(CARD, 5000, seed=4)
     assert 0.05 < data.meta["sum_weights"]["charm"] / len(data) < 0.15
     off = CARD.model_copy(update={"charm": CARD.charm.model_copy(update={"enabled": False})})

@@ -13,18 +13,19 @@ from gammastar.core.errors import GammastarError, PhysicsError, StoreError, User
 from gammastar.core.files import data_path
 from gammastar.mock import (
     accepted,
-    blocks,
     engines,
     generate_pairs,
     load_card,
     pythia,
     pythia_engine,
+    samples,
     simulate_events,
 )
 from gammastar.mock.card import PythiaCard
 from gammastar.mock.cocktail import beam_kinematics
 from gammastar.mock.combinatorial import charge_sums, like_sign_ratio, muon_pairs
-from gammastar.mock.engines import fit_pt, make_pool
+from gammastar.mock.engines import fit_pt
+from gammastar.mock.pythia import make_pool
 
 CARD = load_card(data_path("cards/na60_mock.toml"))
 
@@ -123,14 +124,14 @@ def test_interrupted_run_gives_the_same_sample(tmp_path, monkeypatch):
     Every block has generated events of its own.
     """
     pytest.importorskip("pythia8mc")
-    monkeypatch.setitem(engines.SHARE, "pp", 400)
-    monkeypatch.setattr(blocks, "BLOCK", 100)
+    monkeypatch.setitem(pythia.SHARE, "pp", 400)
+    monkeypatch.setattr(samples, "BLOCK", 100)
     options = {"engine": "pythia", "seed": 5, "n_events": 800}
     whole = simulate_events(CARD, 200, cache=tmp_path / "a", **options)
     assert whole.meta["pythia_events"] == 800
     first, second = (dict(np.load(path)) for path in sorted((tmp_path / "a").glob("soft_*.npz")))
     assert not np.intersect1d(first["221_pt"], second["221_pt"]).size
-    monkeypatch.setattr(engines, "COPIES", False)  # here, where calls are counted
+    monkeypatch.setattr(pythia, "COPIES", False)  # here, where calls are counted
     generate, calls = pythia.generate, []
 
     def interrupted(*args, **ready):
@@ -150,7 +151,7 @@ def test_interrupted_run_gives_the_same_sample(tmp_path, monkeypatch):
 def test_electron_pairs_of_pythia(monkeypatch):
     """Neutral pions give the pairs below 2 m_μ and the single electrons, whose signs are independent."""
     pytest.importorskip("pythia8mc")
-    monkeypatch.setitem(engines.SHARE, "pp", 4_000)
+    monkeypatch.setitem(pythia.SHARE, "pp", 4_000)
     card = load_card(data_path("cards/na45_mock.toml"))
     engine = pythia_engine(card, 4_000, seed=1)
     assert engine.soft.process == "electrons"
@@ -191,11 +192,11 @@ def same(one, two):
 def test_a_share_depends_on_its_number_alone(monkeypatch, tmp_path, system, process, size):
     """To the last bit: copies of one initialised process, or each with a Pythia of its own.
 
-    Pythia as it is left by one share does not give the next one (see `engines._copies`).
+    Pythia as it is left by one share does not give the next one (see `pythia._copies`).
     """
     pytest.importorskip("pythia8mc")
-    for key in engines.SHARE:
-        monkeypatch.setitem(engines.SHARE, key, size)
+    for key in pythia.SHARE:
+        monkeypatch.setitem(pythia.SHARE, key, size)
     card, options = with_pythia(system=system), {"process": process, "seed": 3}
     copies = make_pool(card, 3 * size, workers=2, cache=tmp_path, **options).arrays
     files = sorted(tmp_path.glob("*.npz"))
@@ -203,34 +204,34 @@ def test_a_share_depends_on_its_number_alone(monkeypatch, tmp_path, system, proc
     assert not same(shares[0], shares[2])
     lines = pythia.settings(400.0, system=system, process=process)
     assert same(shares[2], pythia.generate(lines, process, size, 3, 2))
-    assert same(copies, engines._joined(shares))
+    assert same(copies, pythia._joined(shares))
     files[0].unlink()
-    monkeypatch.setattr(engines, "COPIES", False)
+    monkeypatch.setattr(pythia, "COPIES", False)
     assert same(copies, make_pool(card, 3 * size, cache=tmp_path, **options).arrays)
 
 
 @pytest.mark.slow
 def test_where_processes_are_not_copied(monkeypatch):
     pytest.importorskip("pythia8mc")
-    monkeypatch.setitem(engines.SHARE, "pp", 500)
+    monkeypatch.setitem(pythia.SHARE, "pp", 500)
     one = make_pool(CARD, 1_000, seed=3).arrays
-    monkeypatch.setattr(engines, "COPIES", False)
+    monkeypatch.setattr(pythia, "COPIES", False)
     assert same(one, make_pool(CARD, 1_000, seed=3, workers=2).arrays)
 
 
 def test_a_killed_process_is_an_error(monkeypatch):
     """And one that fails says why."""
     pytest.importorskip("pythia8mc")
-    monkeypatch.setitem(engines.SHARE, "pp", 100)
+    monkeypatch.setitem(pythia.SHARE, "pp", 100)
     monkeypatch.setattr(pythia, "initialised", lambda _lines: None)
-    monkeypatch.setattr(engines, "_made", lambda _job, _ready: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(pythia, "_made", lambda _job, _ready: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(GammastarError, match="share 0 was ended from outside"):
         make_pool(CARD, 200, workers=2)
 
     def full(_job, _ready):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(engines, "_made", full)
+    monkeypatch.setattr(pythia, "_made", full)
     with pytest.raises(StoreError, match="No space left"):
         make_pool(CARD, 200, workers=2)
 

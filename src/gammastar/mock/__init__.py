@@ -5,7 +5,6 @@ Everything here makes MOCK data; no sample is a measurement.
 
 from __future__ import annotations
 
-from gammastar.mock.blocks import BLOCK, simulate_blocks, simulate_events
 from gammastar.mock.card import Card, load_card
 from gammastar.mock.cocktail import (
     binned_mass_spectrum,
@@ -16,8 +15,8 @@ from gammastar.mock.cocktail import (
 )
 from gammastar.mock.combinatorial import charm_rate, generate_charm, measured_r
 from gammastar.mock.engines import PythiaEngine, ToyEngine, pythia_engine
-from gammastar.mock.exposure import normalisation
 from gammastar.mock.ntuple import SimulatedEvents, write_blocks
+from gammastar.mock.samples import BLOCK, normalisation, simulate_blocks, simulate_events
 from gammastar.mock.spectrometer import accepted, efficiency, pair_kinematics
 from gammastar.mock.tuning import fit_yields, mass_templates, tune_card
 

@@ -9,21 +9,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gammastar.core.constants import BRANCHING, EDITION, branching
 from gammastar.core.documents import from_toml, sources_of
 from gammastar.core.errors import InputFileError, PhysicsError, SteeringError, require
 
-# keys that a card need not have, with what stands for their absence
-OPTIONAL = {
-    "lepton": "mu",
-    "radiation": False,
-    **dict.fromkeys(("charm", "pythia", "spectrometer", "tuning")),
+# keys that a card need not have, with what stands for their absence, by section
+OPTIONAL: dict[str, dict[str, Any]] = {
+    "": {"lepton": "mu", "radiation": False} | dict.fromkeys(("charm", "pythia", "spectrometer", "tuning")),
+    "target": {"profile": "uniform", "pieces": None},
+    "detector": {"sextants": 1, "coil": 0.0, "pt_min": 0.0},
+    "mode": {"polarisation": None, "continuum": None},
 }
-OPTIONAL_MODE = {"polarisation": None, "continuum": None}
-OPTIONAL_DETECTOR = {"sextants": 1, "coil": 0.0, "pt_min": 0.0}
-OPTIONAL_TARGET = {"profile": "uniform", "pieces": None}
 TAGS = ("published", "derived", "placeholder")
 # identification codes and choices, not measurements
 LABELS = frozenset({"pdg", "process", "index", "bit", "prescale", "muons", "sextants"})
@@ -109,8 +108,6 @@ class Polarisation(Part):
     @property
     def lowest(self) -> float:
         """Smallest value of the distribution: the least eigenvalue of a quadratic form on the sphere."""
-        import numpy as np
-
         form = np.array(
             [
                 [1.0 + self.phi, 0.0, self.theta_phi],
@@ -389,14 +386,9 @@ class Card(Part):
     def digest(self) -> str:
         """SHA-256 of all values (without their sources); optional parts that are not used do not count."""
         values = self.model_dump(mode="json", exclude={"provenance"})
-        parts: list[tuple[dict[str, Any], dict[str, Any]]] = [
-            (values, OPTIONAL),
-            (values["target"], OPTIONAL_TARGET),
-            (values["detector"], OPTIONAL_DETECTOR),
-            *((mode, OPTIONAL_MODE) for mode in values["modes"].values()),
-        ]
-        for part, optional in parts:
-            for key, default in optional.items():
+        parts = [("", values), ("target", values["target"]), ("detector", values["detector"])]
+        for section, part in (*parts, *(("mode", mode) for mode in values["modes"].values())):
+            for key, default in OPTIONAL[section].items():
                 if part[key] == default:
                     del part[key]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
@@ -404,9 +396,9 @@ class Card(Part):
     def placeholders(self) -> list[str]:
         """Return what stands in for a source, with the keys that rest on it."""
         groups: dict[str, list[str]] = {}
-        for key, known in sorted(self.provenance.items()):
-            if known.tag == "placeholder":
-                groups.setdefault(known.source, []).append(key)
+        for key, origin in sorted(self.provenance.items()):
+            if origin.tag == "placeholder":
+                groups.setdefault(origin.source, []).append(key)
         return [f"{', '.join(keys)}: {source}" for source, keys in groups.items()]
 
     def with_prior(self, name: str) -> Card:
@@ -430,18 +422,25 @@ class Card(Part):
             )
             for key, meson in self.mesons.items()
         }
-        modes = {
-            key: mode.model_copy(
-                update={
-                    "branching": mode.branching * prior.yields.get(key, 1.0),
-                    "branching_photon": None
-                    if mode.branching_photon is None
-                    else mode.branching_photon * prior.yields.get(key, 1.0),
-                }
-            )
-            for key, mode in self.modes.items()
-        }
-        return self.model_copy(update={"name": f"{self.name} ({name})", "mesons": mesons, "modes": modes})
+        return self.scaled(prior.yields).model_copy(
+            update={"name": f"{self.name} ({name})", "mesons": mesons}
+        )
+
+    def scaled(self, factors: Mapping[str, float]) -> Card:
+        """Return the card with the yields of modes times factors.
+
+        Parameters
+        ----------
+        factors : mapping of str to float
+            By mode; the yields of others stay.
+        """
+        modes = {}
+        for key, mode in self.modes.items():
+            factor, photon = factors.get(key, 1.0), mode.branching_photon
+            branching = {"branching": mode.branching * factor}
+            branching |= {} if photon is None else {"branching_photon": photon * factor}
+            modes[key] = mode.model_copy(update=branching)
+        return self.model_copy(update={"modes": modes})
 
 
 def _untag(node: Any, key: str, sources: Mapping[str, str], found: dict[str, Provenance], path: Path) -> Any:
@@ -464,23 +463,19 @@ def _untag(node: Any, key: str, sources: Mapping[str, str], found: dict[str, Pro
             name: _untag(value, f"{key}.{name}" if key else name, sources, found, path)
             for name, value in node.items()
         }
-    if isinstance(node, str) and key.rpartition(".")[2] in FRACTIONS:
-        return _looked_up(node, key, found, path)
-    if isinstance(node, int | float) and not isinstance(node, bool) and key.rpartition(".")[2] not in LABELS:
+    name = key.rpartition(".")[2]
+    if isinstance(node, str) and name in FRACTIONS:
+        try:
+            value = branching(node)
+        except PhysicsError as error:
+            raise SteeringError(f"{path}: {key}: {error}") from error
+        found[key] = Provenance("published", f"{EDITION}, {BRANCHING[node].source}: {node}")
+        return value
+    if isinstance(node, int | float) and not isinstance(node, bool) and name not in LABELS:
         raise SteeringError(
             f"{path}: {key} = {node!r} has no source; write {{ value = …, tag = …, source = … }}"
         )
     return node
-
-
-def _looked_up(decay: str, key: str, found: dict[str, Provenance], path: Path) -> float:
-    """Return the branching fraction of a decay from `core.constants`, and record where it comes from."""
-    try:
-        value = branching(decay)
-    except PhysicsError as error:
-        raise SteeringError(f"{path}: {key}: {error}") from error
-    found[key] = Provenance("published", f"{EDITION}, {BRANCHING[decay].source}: {decay}")
-    return value
 
 
 def load_card(path: str | Path, *, leave_out: Sequence[str] = ()) -> Card:
@@ -495,10 +490,6 @@ def load_card(path: str | Path, *, leave_out: Sequence[str] = ()) -> Card:
     leave_out : sequence of str
         Modes that are not made.
 
-    Returns
-    -------
-    Card
-
     Raises
     ------
     InputFileError
@@ -507,18 +498,8 @@ def load_card(path: str | Path, *, leave_out: Sequence[str] = ()) -> Card:
         If a key is unknown, missing, out of range, or a number has no source; the message names the key. Also
         for modes to leave out that the card does not have, or if none is left.
     """
-    card = _read_card(Path(path))
-    unknown = sorted(set(leave_out) - set(card.modes))
-    if unknown or (leave_out and set(card.modes) <= set(leave_out)):
-        what = f"no mode {', '.join(unknown)}" if unknown else "no mode would be left"
-        raise SteeringError(f"card {path}: {what}; the modes are {', '.join(card.modes)}")
-    less = {key: card.modes[key].model_copy(update={"enabled": False}) for key in leave_out}
-    return card.model_copy(update={"modes": card.modes | less}) if less else card
-
-
-def _read_card(path: Path) -> Card:
     try:
-        raw = from_toml(path)
+        raw = from_toml(Path(path))
         sources = sources_of(raw)
     except OSError as error:
         raise InputFileError(
@@ -527,12 +508,18 @@ def _read_card(path: Path) -> Card:
     except ValueError as error:
         raise InputFileError(f"card {path}: not valid TOML: {error}") from error
     raw.pop("sources", None)
-    found: dict[str, Provenance] = {}
-    values = _untag(raw, "", sources, found, path)
+    provenance: dict[str, Provenance] = {}
+    values = _untag(raw, "", sources, provenance, Path(path))
     try:
-        return Card(**values, provenance=found)
+        card = Card(**values, provenance=provenance)
     except (ValidationError, TypeError) as error:
         raise SteeringError(f"card {path}: {_describe(error)}") from error
+    unknown = sorted(set(leave_out) - set(card.modes))
+    if unknown or (leave_out and set(card.modes) <= set(leave_out)):
+        what = f"no mode {', '.join(unknown)}" if unknown else "no mode would be left"
+        raise SteeringError(f"card {path}: {what}; the modes are {', '.join(card.modes)}")
+    less = {key: card.modes[key].model_copy(update={"enabled": False}) for key in leave_out}
+    return card.model_copy(update={"modes": card.modes | less}) if less else card
 
 
 def _describe(error: ValidationError | TypeError) -> str:

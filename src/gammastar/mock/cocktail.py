@@ -5,10 +5,10 @@ Mesons follow power laws in pt and Gaussians in rapidity.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -148,12 +148,10 @@ def mode_rates(card: Card) -> dict[str, float]:
     for key, mode in card.modes.items():
         if not mode.enabled:
             continue
-        meson = card.mesons[mode.meson]
-        branching = mode.branching
+        meson, branching = card.mesons[mode.meson], mode.branching
         if mode.normalisation == "form_factor":
-            branching = (
-                float(mode.branching_photon or 0.0) * _table(mode, meson.pdg, LEPTON_MASS[card.lepton])[2]
-            )
+            integral = _table(mode, meson.pdg, LEPTON_MASS[card.lepton])[2]
+            branching = float(mode.branching_photon or 0.0) * integral
         rates[key] = meson.multiplicity * meson.a_factor * branching
     return rates
 
@@ -195,8 +193,30 @@ def binned_mass_spectrum(card: Card, edges: FloatArray, points: int = 401) -> Fl
     return np.asarray(np.trapezoid(mass_spectrum(card, fine), fine, axis=1), dtype=np.float64)
 
 
+class Columns:
+    """A record of arrays whose last axis counts the same things; fields of other kinds are of all of them."""
+
+    __slots__ = ()
+
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
+
+    def take(self, index: npt.NDArray[Any]) -> Self:
+        """Return the entries at these indices."""
+        rest = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        return type(self)(**rest | {n: np.take(a, index, axis=-1) for n, a in self._arrays().items()})
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self], **others: Any) -> Self:
+        """Return one record from several; `others` are the fields that are no arrays."""
+        columns = [part._arrays() for part in parts]
+        joined = {name: np.concatenate([part[name] for part in columns], axis=-1) for name in columns[0]}
+        return cls(**joined, **others)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class Dimuons:
+class Dimuons(Columns):
     """Virtual photons and their muons."""
 
     process: npt.NDArray[np.int8]  # Process codes of the card, shape (n,)
@@ -215,23 +235,12 @@ class Dimuons:
     def __len__(self) -> int:
         return len(self.mass)
 
-    @staticmethod
-    def concatenate(parts: list[Dimuons]) -> Dimuons:
-        """Return one sample from several."""
-        return Dimuons(
-            **{
-                f.name: np.concatenate([getattr(part, f.name) for part in parts], axis=-1)
-                for f in fields(Dimuons)
-            }
-        )
-
 
 def beam_kinematics(energy: float) -> tuple[float, float]:
     """Return √s of proton-nucleon collisions [GeV] and the rapidity of their centre of mass."""
     require(energy > M_PROTON, f"beam energy {energy!r} GeV must exceed the proton mass {M_PROTON} GeV")
-    momentum_ = np.sqrt(energy**2 - M_PROTON**2)
     sqrt_s = float(np.sqrt(2.0 * M_PROTON * (energy + M_PROTON)))
-    return sqrt_s, float(np.arctanh(momentum_ / (energy + M_PROTON)))
+    return sqrt_s, float(np.arctanh(np.sqrt(energy**2 - M_PROTON**2) / (energy + M_PROTON)))
 
 
 def sample_pt(p0: float, n: float, uniform: npt.ArrayLike) -> FloatArray:
@@ -260,6 +269,11 @@ def truncated_normal(
     first, last = ndtr(low / width), ndtr(high / width)
     value = width * ndtri(first + np.asarray(uniform) * (last - first))
     return np.asarray(np.clip(value, low, high), dtype=np.float64)
+
+
+def with_energy(p: FloatArray, mass: float = M_MU) -> FloatArray:
+    """Return four-momenta, shape (4, ...), from momenta of shape (3, ...) [GeV]."""
+    return np.concatenate([p, np.sqrt(np.sum(p**2, axis=0, keepdims=True) + mass**2)])
 
 
 def momentum(mass: npt.ArrayLike, pt: FloatArray, rapidity: FloatArray, phi: FloatArray) -> FloatArray:
@@ -316,13 +330,7 @@ def photon_leg(parent: FloatArray, rng: np.random.Generator) -> FloatArray:
     n = parent.shape[1]
     u = rng.random((3, n))
     photon = daughter(parent, M_PI0, 0.0, 0.0, 2.0 * u[0] - 1.0, 2.0 * np.pi * u[1])
-    p = photon[:3] * u[2]
-    return np.concatenate([p, [np.sqrt(np.sum(p**2, axis=0) + LEPTON_MASS["e"] ** 2)]])
-
-
-def _shortened(lepton: FloatArray, kept: FloatArray, mass: float) -> FloatArray:
-    p = lepton[:3] * kept
-    return np.concatenate([p, [np.sqrt(np.sum(p**2, axis=0) + mass**2)]])
+    return with_energy(photon[:3] * u[2], LEPTON_MASS["e"])
 
 
 def _generate_mode(
@@ -345,7 +353,7 @@ def _generate_mode(
     minus, kept = photon - plus, np.ones((2, n))
     if card.radiation:
         kept = radiated(mass, lepton, rng)
-        plus, minus = _shortened(plus, kept[0], lepton), _shortened(minus, kept[1], lepton)
+        plus, minus = (with_energy(p[:3] * part, lepton) for p, part in zip((plus, minus), kept, strict=True))
     return Dimuons(
         process=np.full(n, mode.process, dtype=np.int8),
         mass=mass,
@@ -371,19 +379,11 @@ def generate_pairs(
         Where mesons of given masses come from (another engine): ``mesons(card, mode, mass, rng)`` returns
         four-momenta, shape (4, n).
 
-    Returns
-    -------
-    Dimuons
-        The sum of weights is the number of dimuons per proton on target. Ordered by mode: shuffle before
-        taking a part.
-
-    Raises
-    ------
-    PhysicsError
-        If `n` is not positive.
-
     Notes
     -----
+    The sum of weights is the number of dimuons per proton on target. Pairs are ordered by mode: shuffle
+    before taking a part.
+
     Mesons: dN/dpt ∝ pt (1 + (pt/p0)²)^−n, truncated Gaussian y*, flat azimuth. Virtual photons of Dalitz
     decays follow Kroll and Wada with form factors and leave the meson isotropically; their muons follow
     1 + cos²θ + (4m²/q²)(1 − cos²θ); muons of vector mesons are isotropic.
@@ -412,9 +412,9 @@ def sample_angles(
     dN/dΩ ∝ 1 + λθ cos²θ + λφ sin²θ cos 2φ + λθφ sin 2θ cos φ.
     """
     cosine, phi = np.empty(n), np.empty(n)
-    open_ = np.arange(n)
-    while len(open_):
-        c, f = rng.uniform(-1.0, 1.0, len(open_)), rng.uniform(-np.pi, np.pi, len(open_))
+    left = np.arange(n)
+    while len(left):
+        c, f = rng.uniform(-1.0, 1.0, len(left)), rng.uniform(-np.pi, np.pi, len(left))
         sine2 = 1.0 - c**2
         density = (
             1.0
@@ -422,9 +422,9 @@ def sample_angles(
             + polarisation.phi * sine2 * np.cos(2.0 * f)
             + polarisation.theta_phi * 2.0 * c * np.sqrt(sine2) * np.cos(f)
         )
-        good = rng.random(len(open_)) * polarisation.highest < density
-        cosine[open_[good]], phi[open_[good]] = c[good], f[good]
-        open_ = open_[~good]
+        good = rng.random(len(left)) * polarisation.highest < density
+        cosine[left[good]], phi[left[good]] = c[good], f[good]
+        left = left[~good]
     return cosine, phi
 
 

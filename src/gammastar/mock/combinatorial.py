@@ -6,7 +6,7 @@ mean of the like-sign ones: R > 1, as charge conservation demands of every real 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, TypeAlias, get_args
 
@@ -19,6 +19,7 @@ from gammastar.core.errors import PhysicsError, require
 from gammastar.core.records import FloatArray
 from gammastar.mock.card import Card, Charm, CharmHadron, Hadron
 from gammastar.mock.cocktail import (
+    Columns,
     Dimuons,
     beam_kinematics,
     momentum,
@@ -26,6 +27,7 @@ from gammastar.mock.cocktail import (
     rapidity_limit,
     sample_pt,
     truncated_normal,
+    with_energy,
 )
 from gammastar.mock.spectrometer import accepted, efficiency, pair_kinematics, recorded_share
 from gammastar.physics.kinematics import daughter
@@ -64,8 +66,7 @@ def muon_pairs(muons: DecayMuons, rng: np.random.Generator, *, pairing: Pairing 
         first, second = _same_event(muons.event)
         return MuonPairs(muons, first, second, muons.weight[first] * muons.weight[second] / muons.n_events)
     n = len(muons.event)
-    reach = np.concatenate([rng.permutation(n) for _ in range(4)])
-    first, second = np.tile(np.arange(n), 4), reach
+    first, second = np.tile(np.arange(n), 4), np.concatenate([rng.permutation(n) for _ in range(4)])
     other = muons.event[first] != muons.event[second]
     first, second = first[other], second[other]
     product = muons.weight[first] * muons.weight[second]
@@ -142,7 +143,7 @@ def measured_r(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class DecayMuons:
+class DecayMuons(Columns):
     """Accepted muons from hadrons that decay before the absorber, ordered by interaction."""
 
     p: FloatArray  # px, py, pz, E [GeV], shape (4, n)
@@ -154,6 +155,10 @@ class DecayMuons:
     flight: FloatArray  # Mean decay length of the hadron [m]; zero for leptons of photons, shape (n,)
     n_events: int  # Interactions generated
     correlated: bool = False  # Whether the azimuths of one interaction belong together
+
+    def ordered(self) -> DecayMuons:
+        """Return the muons by interaction."""
+        return self.take(np.argsort(self.event, kind="stable"))
 
 
 def _hadrons(card: Card, n: int, rng: np.random.Generator) -> tuple[IntArray, IntArray, FloatArray]:
@@ -204,25 +209,11 @@ def _chunk(card: Card, n: int, rng: np.random.Generator) -> DecayMuons:
         if hadron.pdg == NEUTRAL_PION:  # either lepton of the photon may be the lost one
             charge[chosen] = rng.spawn(1)[0].choice(np.array([1, -1]), len(chosen))
         muon, probability, flight = _decay(card, hadron, y_cluster[chosen], rng)
-        inside = accepted(muon, card.detector)
-        kept = chosen[inside]
-        mother = (hadron.pdg * charge[kept]).astype(np.int32)
-        parts.append(
-            (muon[:, inside], charge[kept], mother, probability[inside], event[kept], flight[inside])
-        )
-    p, sign, mother, weight, number, path = (
-        np.concatenate([part[j] for part in parts], axis=-1) for j in range(6)
-    )
-    order = np.argsort(number, kind="stable")
-    return DecayMuons(
-        p=p[:, order],
-        charge=sign[order].astype(np.int8),
-        mother=mother[order],
-        weight=weight[order],
-        event=number[order],
-        flight=path[order],
-        n_events=n,
-    )
+        seen = np.flatnonzero(accepted(muon, card.detector))
+        sign, number = charge[chosen[seen]].astype(np.int8), event[chosen[seen]]
+        mother = (hadron.pdg * sign.astype(np.int32)).astype(np.int32)
+        parts.append(DecayMuons(muon[:, seen], sign, mother, probability[seen], number, flight[seen], n))
+    return DecayMuons.concatenate(parts, n_events=n).ordered()
 
 
 def decay_muons(card: Card, n: int, rng: np.random.Generator) -> DecayMuons:
@@ -236,15 +227,8 @@ def decay_muons(card: Card, n: int, rng: np.random.Generator) -> DecayMuons:
     """
     require(n >= N_BLOCKS, f"decay_muons: n = {n!r} interactions; at least {N_BLOCKS} are needed")
     parts = [_chunk(card, min(CHUNK, n - start), rng) for start in range(0, n, CHUNK)]
-    return DecayMuons(
-        p=np.concatenate([part.p for part in parts], axis=1),
-        charge=np.concatenate([part.charge for part in parts]),
-        mother=np.concatenate([part.mother for part in parts]),
-        weight=np.concatenate([part.weight for part in parts]),
-        event=np.concatenate([part.event + i * CHUNK for i, part in enumerate(parts)]),
-        flight=np.concatenate([part.flight for part in parts]),
-        n_events=n,
-    )
+    parts = [replace(part, event=part.event + i * CHUNK) for i, part in enumerate(parts)]
+    return DecayMuons.concatenate(parts, n_events=n)
 
 
 def decay_depth(p: FloatArray, flight: FloatArray, length: float, rng: np.random.Generator) -> FloatArray:
@@ -264,12 +248,10 @@ def in_flight(
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Let given hadrons decay to μν."""
     mass = constants.mass(hadron.pdg)
-    size2 = np.sum(p**2, axis=0)
-    flight = np.sqrt(size2) / mass * hadron.ctau
+    flight = np.sqrt(np.sum(p**2, axis=0)) / mass * hadron.ctau
     probability = -hadron.branching * np.expm1(-length / flight)
     u = rng.random((2, p.shape[1]))
-    parent = np.concatenate([p, [np.sqrt(size2 + mass**2)]])
-    muon = daughter(parent, mass, M_MU, 0.0, 2.0 * u[0] - 1.0, 2.0 * np.pi * u[1])
+    muon = daughter(with_energy(p, mass), mass, M_MU, 0.0, 2.0 * u[0] - 1.0, 2.0 * np.pi * u[1])
     return muon, probability, flight
 
 
@@ -278,9 +260,8 @@ def photon_electrons(p: FloatArray, rng: np.random.Generator) -> tuple[FloatArra
 
     The partner is lost; the sign is drawn.
     """
-    parent = np.concatenate([p, [np.sqrt(np.sum(p**2, axis=0) + M_PI0**2)]])
     sign = rng.choice(np.array([1, -1], dtype=np.int32), p.shape[1])
-    return photon_leg(parent, rng), np.asarray(NEUTRAL_PION * sign, dtype=np.int32)
+    return photon_leg(with_energy(p, M_PI0), rng), np.asarray(NEUTRAL_PION * sign, dtype=np.int32)
 
 
 GRID = 801  # points of a tabulated q² spectrum
@@ -418,11 +399,6 @@ def generate_charm(card: Card, n: int, rng: np.random.Generator) -> CharmPairs:
     n : int
         Number of pairs.
 
-    Returns
-    -------
-    CharmPairs
-        The sum of weights is the number of such pairs per proton on target.
-
     Raises
     ------
     PhysicsError
@@ -430,8 +406,8 @@ def generate_charm(card: Card, n: int, rng: np.random.Generator) -> CharmPairs:
 
     Notes
     -----
-    The two hadrons share azimuths (more often back to back than not) and nothing else: in Pythia the
-    correlation of their rapidities is 0.05.
+    The sum of weights is the number of such pairs per proton on target. The two hadrons share azimuths (more
+    often back to back than not) and nothing else: in Pythia the correlation of their rapidities is 0.05.
     """
     require(n > 0, f"generate_charm: n = {n!r} must be positive")
     charm = _charm(card)

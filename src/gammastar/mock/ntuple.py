@@ -5,37 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeAlias
 
 import awkward as ak
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.constants import LEPTON_MASS, M_MU
+from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.records import BoolArray, FloatArray
+from gammastar.mock import spectrometer
 from gammastar.mock.card import Card
-from gammastar.mock.cocktail import Dimuons
+from gammastar.mock.cocktail import Columns, Dimuons, with_energy
 from gammastar.mock.combinatorial import CharmPairs, DecayMuons, MuonPairs, decay_depth
-from gammastar.mock.spectrometer import (
-    accepted,
-    bursts,
-    efficiency,
-    event_columns,
-    fired,
-    muon_columns,
-    pair_kinematics,
-    pieces,
-    recorded_share,
-    smear,
-    vertex_z,
-)
+from gammastar.mock.spectrometer import accepted, pair_kinematics
 
 COMBINATORIAL = 8  # process code
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Candidates:
+class Candidates(Columns):
     """Events with up to three muons: slots 0 and 1 are the pair, slot 2 a decay muon of the same event."""
 
     p: FloatArray  # (3, 3, n): component, slot, event
@@ -52,24 +41,12 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.weight)
 
-    def take(self, index: npt.NDArray[Any]) -> Candidates:
-        """Return the events at these indices."""
-        return Candidates(*(np.take(getattr(self, f.name), index, axis=-1) for f in fields(self)))
 
-    @staticmethod
-    def concatenate(parts: list[Candidates]) -> Candidates:
-        """Return one set of events from several."""
-        return Candidates(
-            *(np.concatenate([getattr(part, f.name) for part in parts], axis=-1) for f in fields(Candidates))
-        )
+Drawn: TypeAlias = tuple[FloatArray, npt.NDArray[np.int8], npt.NDArray[np.int32], FloatArray]
+"""Momenta, shape (3, n), charges, mothers and places of decay [cm] of muons."""
 
 
-def with_energy(p: FloatArray, mass: float = M_MU) -> FloatArray:
-    """Return four-momenta of leptons, shape (4, ...), from momenta of shape (3, ...) [GeV]."""
-    return np.concatenate([p, np.sqrt(np.sum(p**2, axis=0, keepdims=True) + mass**2)])
-
-
-def draw_muons(
+def _draw_muons(
     muons: DecayMuons,
     index: npt.NDArray[np.int64],
     rng: np.random.Generator,
@@ -77,8 +54,8 @@ def draw_muons(
     turn: FloatArray | None = None,
     sextants: int = 1,
     length: float = np.inf,
-) -> tuple[FloatArray, npt.NDArray[np.int8], npt.NDArray[np.int32], FloatArray]:
-    """Return momenta, shape (3, n), charges, mothers and places of decay [cm] of muons at fresh azimuths.
+) -> Drawn:
+    """Return muons at fresh azimuths.
 
     Notes
     -----
@@ -105,15 +82,15 @@ def _turn(n: int, sextants: int, rng: np.random.Generator) -> FloatArray:
 
 def _third(
     muons: DecayMuons | None, present: BoolArray, rng: np.random.Generator, sextants: int, length: float
-) -> tuple[FloatArray, npt.NDArray[np.int8], npt.NDArray[np.int32], FloatArray]:
-    """Return momenta, charges, mothers and places of the third muons of the events where one is present."""
+) -> Drawn:
+    """Return the third muons of the events where one is present, zeros in the others."""
     n = len(present)
     p, charge, mother = np.zeros((3, n)), np.ones(n, dtype=np.int8), np.zeros(n, dtype=np.int32)
     place = np.zeros(n)
     if muons is not None and bool(present.any()):
         cumulative = np.cumsum(muons.weight)
         index = np.searchsorted(cumulative, rng.random(int(present.sum())) * cumulative[-1])
-        p[:, present], charge[present], mother[present], place[present] = draw_muons(
+        p[:, present], charge[present], mother[present], place[present] = _draw_muons(
             muons, index.astype(np.int64), rng, sextants=sextants, length=length
         )
     return p, charge, mother, place
@@ -196,7 +173,7 @@ def background_candidates(
     n = len(first)
     turn = _turn(n, sextants, rng) if pairs.muons.correlated else None
     a, b = (
-        draw_muons(pairs.muons, i, rng, turn=turn, sextants=sextants, length=length) for i in (first, second)
+        _draw_muons(pairs.muons, i, rng, turn=turn, sextants=sextants, length=length) for i in (first, second)
     )
     present = rng.random(n) < probability
     p, charge, mother, place = _third(pairs.muons, present, rng, sextants, length)
@@ -227,14 +204,11 @@ def triggered(
     p = candidates.p[:, slots, chosen]
     mass = LEPTON_MASS[card.lepton]
     pair = pair_kinematics(with_energy(p[:, 0], mass), with_energy(p[:, 1], mass))
-    probability = efficiency(*pair, card.efficiency)
+    probability = spectrometer.efficiency(*pair, card.efficiency)
     if card.spectrometer is not None:
-        probability *= recorded_share(
-            card,
-            candidates.p[:, :, chosen],
-            candidates.charge[:, chosen],
-            candidates.present[:, chosen],
-            prescaled=prescaled,
+        some = candidates.take(chosen)
+        probability *= spectrometer.recorded_share(
+            card, some.p, some.charge, some.present, prescaled=prescaled
         )
     enough[chosen] = rng.random(len(chosen)) < probability
     return np.asarray(enough, dtype=np.bool_)
@@ -265,7 +239,7 @@ def event_branches(card: Card, candidates: Candidates, run: int, rng: np.random.
     number = np.arange(n, dtype=np.int64)
     recorded = candidates.present.sum(axis=0) >= 2
     beam = rng.standard_normal((2, n)) * BEAM_SIGMA
-    z = vertex_z(card.target, rng.uniform(-0.5, 0.5, n)) + VERTEX_SIGMA * rng.standard_normal(n)
+    z = spectrometer.vertex_z(card.target, rng.uniform(-0.5, 0.5, n)) + VERTEX_SIGMA * rng.standard_normal(n)
     return {
         "run": np.full(n, run, dtype=np.int32),
         "burst": (number // card.run.events_per_burst).astype(np.int32),
@@ -289,8 +263,9 @@ def muon_branches(card: Card, candidates: Candidates, rng: np.random.Generator, 
     mother = candidates.mother[slot, event]
     wide = np.where(np.isin(np.abs(mother), DECAY_HADRONS), KINK, 1.0)
     displaced = candidates.offset[:, slot, event]
+    measured = spectrometer.smear(true, card.detector, rng)
     columns: dict[str, npt.NDArray[Any]] = {
-        **dict(zip(("px", "py", "pz"), smear(true, card.detector, rng).astype(np.float32), strict=True)),
+        **dict(zip(("px", "py", "pz"), measured.astype(np.float32), strict=True)),
         "charge": candidates.charge[slot, event],
         "chi2match": (wide * rng.exponential(1.0, len(event))).astype(np.float32),
         "dx": (wide * OFFSET_SIGMA * rng.standard_normal(len(event)) + displaced[0]).astype(np.float32),
@@ -298,7 +273,9 @@ def muon_branches(card: Card, candidates: Candidates, rng: np.random.Generator, 
     }
     if truth:
         columns["motherPdg"] = mother
-        columns["motherIdx"] = _mothers(card, candidates)[slot, event]
+        number = np.repeat(np.arange(3, dtype=np.int8)[:, np.newaxis], len(candidates), axis=1)
+        number[1:, _with_photon(card, candidates)] -= 1  # the muons of one photon share one mother
+        columns["motherIdx"] = number[slot, event]
         columns["decayZ"] = candidates.decay_z[slot, event].astype(np.float32)
         columns |= dict(zip(("gen_px", "gen_py", "gen_pz"), true.astype(np.float32), strict=True))
         if card.radiation:
@@ -309,13 +286,6 @@ def muon_branches(card: Card, candidates: Candidates, rng: np.random.Generator, 
         columns["hidden_wide"] = wide > 1.0
     counts = candidates.present.sum(axis=0)
     return ak.unflatten(ak.zip(columns), counts)
-
-
-def _mothers(card: Card, candidates: Candidates) -> npt.NDArray[np.int8]:
-    """Return the number of each muon's mother within its event: the muons of one photon share one."""
-    number = np.repeat(np.arange(3, dtype=np.int8)[:, np.newaxis], len(candidates), axis=1)
-    number[1:, _with_photon(card, candidates)] -= 1
-    return number
 
 
 def _with_photon(card: Card, candidates: Candidates) -> npt.NDArray[np.bool_]:
@@ -342,23 +312,23 @@ def richer(
     n = len(candidates)
     meta: dict[str, Any] = {}
     if card.target.pieces is not None:
-        branches["target"], place = pieces(card.target, n, rng)
+        branches["target"], place = spectrometer.pieces(card.target, n, rng)
         branches["PV_z"] = (branches["PV_z"] + place).astype(np.float32)
     part = card.spectrometer
     if part is None:
         return meta
     counts = candidates.present.sum(axis=0)
-    bits, prescale = fired(card, candidates.p, candidates.charge, candidates.present)
+    bits, prescale = spectrometer.fired(card, candidates.p, candidates.charge, candidates.present)
     branches["trigger"] = np.where(counts >= 2, bits, 0).astype(np.uint32)
-    branches["burst"], meta["n_bursts"] = bursts(n, pot, part, rng)
+    branches["burst"], meta["n_bursts"] = spectrometer.bursts(n, pot, part, rng)
     meta["pot_per_burst"] = pot / meta["n_bursts"]
-    branches |= event_columns(part, counts, rng)
+    branches |= spectrometer.event_columns(part, counts, rng)
     if bool(np.all(candidates.weight == 1.0)):  # data-like: some events stand for several
         branches["prescale"] = np.maximum(prescale, 1).astype(np.float32)
     muons = branches["Muon"]
     flat = ak.flatten(muons)
     true = np.stack([ak.to_numpy(flat[f"hidden_{key}"]) for key in ("px", "py", "pz")])
-    columns = dict(muon_columns(card, part, true, ak.to_numpy(flat["hidden_wide"]), rng))
+    columns = dict(spectrometer.muon_columns(card, part, true, ak.to_numpy(flat["hidden_wide"]), rng))
     for key in ("dx", "dy"):
         columns[key] = (columns[key] + ak.to_numpy(flat[f"hidden_{key}"])).astype(np.float32)
     for key, values in columns.items():
@@ -436,12 +406,8 @@ class SimulatedEvents:
         """Return `meta` as branches of one entry; nested keys are joined with an underscore."""
         flat: dict[str, Any] = {}
         for key, value in self.meta.items():
-            items = (
-                {f"{key}_{name}": item for name, item in value.items()}
-                if isinstance(value, Mapping)
-                else {key: value}
-            )
-            flat |= items
+            nested = isinstance(value, Mapping)
+            flat |= {f"{key}_{name}": item for name, item in value.items()} if nested else {key: value}
         return {
             key: ak.Array([value]) if isinstance(value, str) else np.array([value])
             for key, value in flat.items()
@@ -466,27 +432,21 @@ def shifted(block: SimulatedEvents, events: int, bursts: int, per_burst: int) ->
 
 def combined_meta(metas: Sequence[Mapping[str, Any]], *, shared_engine: bool = False) -> dict[str, Any]:
     """Return the record of a sample from those of its blocks."""
-    first = dict(metas[0])
+    whole = dict(metas[0])
     if len(metas) == 1:
-        return first
-    for key in ADDED:
-        if key in first:
-            first[key] = sum(meta[key] for meta in metas)
-    first["sum_weights"] = {
-        key: sum(meta["sum_weights"][key] for meta in metas) for key in first["sum_weights"]
-    }
-    if "pot_per_burst" in first:
-        first["pot_per_burst"] = first["N_POT"] / first["n_bursts"]
-    if "pythia_events" in first and not shared_engine:
+        return whole
+    whole |= {key: sum(meta[key] for meta in metas) for key in ADDED if key in whole}
+    sums = [meta["sum_weights"] for meta in metas]
+    whole["sum_weights"] = {key: sum(one[key] for one in sums) for key in sums[0]}
+    if "pot_per_burst" in whole:
+        whole["pot_per_burst"] = whole["N_POT"] / whole["n_bursts"]
+    if "pythia_events" in whole and not shared_engine:
         counts = np.array([meta["pythia_events"] for meta in metas], dtype=np.float64)
-        first["pythia_events"] = int(counts.sum())
-        share = counts / counts.sum()
-        first["pythia_sigma_mb"] = float(np.dot(share, [meta["pythia_sigma_mb"] for meta in metas]))
-        first["pythia_multiplicity"] = {
-            key: float(np.dot(share, [meta["pythia_multiplicity"][key] for meta in metas]))
-            for key in first["pythia_multiplicity"]
-        }
-    return first
+        share, each = counts / counts.sum(), [meta["pythia_multiplicity"] for meta in metas]
+        whole["pythia_events"] = int(counts.sum())
+        whole["pythia_sigma_mb"] = float(np.dot(share, [meta["pythia_sigma_mb"] for meta in metas]))
+        whole["pythia_multiplicity"] = {k: float(np.dot(share, [one[k] for one in each])) for k in each[0]}
+    return whole
 
 
 def joined(blocks: Sequence[SimulatedEvents], *, shared_engine: bool = False) -> SimulatedEvents:
@@ -515,17 +475,14 @@ def write_blocks(
 ) -> dict[str, Any]:
     """Stream a mock sample into the trees ``events`` and ``meta`` of an open file.
 
+    Return the record of the sample, with ``content_sha256``, the digest of branches and record.
+
     Parameters
     ----------
     blocks : iterable of SimulatedEvents
         From `simulate_blocks`.
     shared_engine : bool
         As `combined_meta`.
-
-    Returns
-    -------
-    dict
-        The record of the sample, with ``content_sha256``, the digest of branches and record.
     """
     digest, metas = ContentDigest(), []
     for block in blocks:

@@ -1,4 +1,4 @@
-"""Pythia 8.3: hadrons of proton-proton and proton-nucleus collisions on a target at rest.
+"""Pythia 8.3: hadrons of proton-proton and proton-nucleus collisions on a target at rest, in kept shares.
 
 The only module that imports pythia8mc, and only when it is used. Mesons leave here before they decay to
 leptons: Pythia's own Dalitz decays and line shapes are not those of the measurements.
@@ -6,28 +6,49 @@ leptons: Pythia's own Dalitz decays and line shapes are not those of the measure
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import importlib
+import logging
+import sys
 import time
-from collections.abc import Callable, Mapping
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib import metadata
+from multiprocessing import current_process, get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
+from zipfile import BadZipFile
 
 import awkward as ak
 import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.constants import M_PROTON
-from gammastar.core.errors import GammastarError, PhysicsError, UserError, require
-from gammastar.core.records import BoolArray
+from gammastar.core.documents import opened
+from gammastar.core.errors import GammastarError, PhysicsError, StoreError, UserError, require
+from gammastar.core.files import atomic
+from gammastar.core.records import BoolArray, FloatArray
 from gammastar.core.sampling import stream
+from gammastar.mock.card import Card, PythiaCard
 
 System: TypeAlias = Literal["pp", "pPb"]
 SYSTEMS: tuple[str, ...] = get_args(System)
 Process: TypeAlias = Literal["soft", "electrons", "charm", "drell_yan"]
 PROCESSES: tuple[str, ...] = get_args(Process)
 Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
+Share: TypeAlias = tuple[Arrays, float]
+IntArray: TypeAlias = npt.NDArray[np.int64]
 
+LOG = logging.getLogger(__name__)
+SHARE = {"pp": 10_000, "pPb": 4_000, "hard": 5_000}  # events of one share: a second or some
+COPIES = sys.platform == "linux"  # whether processes are copied safely
+BLOCK_SHARES = 1_000_000  # numbers of shares of a block
 BATCH = 2_000  # events in memory at a time, 7 kB each in pp
 MESONS = (221, 113, 223, 333, 331)
 DECAYING = (211, 321)
@@ -114,7 +135,7 @@ def _initialised(lines: tuple[str, ...]) -> Any:
     return pythia
 
 
-def _sound(particles: Mapping[str, Any], event: npt.NDArray[np.int64], n: int, energy: float) -> BoolArray:
+def _sound(particles: Mapping[str, Any], event: IntArray, n: int, energy: float) -> BoolArray:
     """Return True for the events on a proton at rest that conserve energy and momentum, shape (n,)."""
     beam = {"px": 0.0, "py": 0.0, "pz": np.sqrt(energy**2 - M_PROTON**2), "e": energy + M_PROTON}
     last = np.flatnonzero(particles["status"] > 0)
@@ -122,7 +143,7 @@ def _sound(particles: Mapping[str, Any], event: npt.NDArray[np.int64], n: int, e
     return np.asarray(np.max(np.abs(lost), axis=0) < CONSERVED * energy, dtype=np.bool_)
 
 
-def _batch(pythia: Any, n: int) -> tuple[npt.NDArray[np.int64], Mapping[str, Any], npt.NDArray[np.float64]]:
+def _batch(pythia: Any, n: int) -> tuple[IntArray, Mapping[str, Any], FloatArray]:
     """Return the event of every particle, the particles as flat arrays, and the weights of the events."""
     events = pythia.nextBatch(n, errorMode="skip")
     number, columns, weights = _arrays(events)
@@ -132,7 +153,7 @@ def _batch(pythia: Any, n: int) -> tuple[npt.NDArray[np.int64], Mapping[str, Any
     return (number, columns, weights) if bool(sound.all()) else _arrays(events[sound])
 
 
-def _arrays(events: Any) -> tuple[npt.NDArray[np.int64], Mapping[str, Any], npt.NDArray[np.float64]]:
+def _arrays(events: Any) -> tuple[IntArray, Mapping[str, Any], FloatArray]:
     particles = events.prt
     counts = ak.to_numpy(ak.num(particles))
     flat = ak.flatten(particles)
@@ -154,9 +175,9 @@ def _pt_y(columns: Mapping[str, Any], chosen: npt.NDArray[np.intp]) -> Arrays:
 
 
 def _soft(
-    event: npt.NDArray[np.int64],
+    event: IntArray,
     columns: Mapping[str, Any],
-    weights: npt.NDArray[np.float64],
+    weights: FloatArray,
     mesons: tuple[int, ...] = MESONS,
     mothers: tuple[int, ...] = DECAYING,
     e_min: float = HADRON_E_MIN,
@@ -179,9 +200,7 @@ def _soft(
     return found
 
 
-def _charm(
-    event: npt.NDArray[np.int64], columns: Mapping[str, Any], weights: npt.NDArray[np.float64]
-) -> Arrays:
+def _charm(event: IntArray, columns: Mapping[str, Any], weights: FloatArray) -> Arrays:
     """Return pairs of weakly decaying hadrons that hold c and c̄, in this order."""
     pdg = columns["id"]
     size = np.abs(pdg)
@@ -199,9 +218,7 @@ def _charm(
     }
 
 
-def _drell_yan(
-    event: npt.NDArray[np.int64], columns: Mapping[str, Any], weights: npt.NDArray[np.float64]
-) -> Arrays:
+def _drell_yan(event: IntArray, columns: Mapping[str, Any], weights: FloatArray) -> Arrays:
     """Return mass, pt and rapidity of the virtual photons after showers."""
     chosen = np.flatnonzero((columns["id"] == 23) & (columns["status"] == -62))
     px, py, pz, e = (columns[key][chosen] for key in ("px", "py", "pz", "e"))
@@ -243,11 +260,191 @@ def generate(
     return result
 
 
-def bare_rate(lines: tuple[str, ...], n: int, seed: int) -> float:
-    """Return events per second of Pythia alone (batches of arrays, nothing kept): the scale of benchmarks."""
-    pythia = _initialised(lines)
-    pythia.rndm.init(seed + 1)
+def read_arrays(path: Path) -> Arrays | None:
+    """Return the arrays that a file keeps, or None where there is none that can be read."""
+    if path.is_file():
+        with (
+            contextlib.suppress(OSError, ValueError, EOFError, BadZipFile),
+            opened(path) as file,
+            np.load(file, allow_pickle=False) as arrays,
+        ):
+            return dict(arrays)
+    return None
+
+
+def write_arrays(path: Path, arrays: Arrays) -> None:
+    """Write arrays to a file that `read_arrays` reads, completely or not at all."""
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pool:
+    """Hadrons of generated events."""
+
+    arrays: Arrays  # As `generate` returns them
+    process: Process
+    system: System
+    n_events: int  # Events that Pythia finished
+    rate: float  # Events per second, shares from files not counted; nan if all were
+
+    @property
+    def sigma(self) -> float:
+        """Generated cross section [mb]."""
+        return float(self.arrays["sigma"])
+
+    def multiplicity(self, pdg: int) -> float:
+        """Return mesons of a species per event (weighted)."""
+        weight = self.arrays["event_weight"].sum()
+        return float(self.arrays[f"{pdg}_weight"].sum(dtype=np.float64) / weight)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A share: settings, process, events, seed, number, and the file that keeps it."""
+
+    lines: tuple[str, ...]
+    process: Process
+    n: int
+    seed: int
+    index: int
+    file: Path | None
+
+
+def _made(job: _Job, ready: Any = None) -> Share:
+    """Generate a share; return it with the seconds it took."""
     start = time.perf_counter()
-    for first in range(0, n, BATCH):
-        pythia.nextBatch(min(BATCH, n - first), errorMode="skip")
-    return n / (time.perf_counter() - start)
+    result = generate(job.lines, job.process, job.n, job.seed, job.index, ready=ready)
+    seconds = time.perf_counter() - start
+    if job.file is not None:
+        write_arrays(job.file, result)
+    return result, seconds
+
+
+def _shares(jobs: Sequence[_Job], workers: int) -> Iterator[Share]:
+    """Yield the shares in their order, read from their files or made."""
+    kept = {job.index: None if job.file is None else read_arrays(job.file) for job in jobs}
+    missing = [job for job in jobs if kept[job.index] is None]
+    made: Iterator[Share]
+    if COPIES and not current_process().daemon:  # which may have no children
+        made = _copies(missing, workers)
+    elif workers == 1 or len(missing) < 2:
+        made = map(_made, missing)
+    else:
+        made = _spawned(missing, workers)
+    for job in jobs:
+        arrays = kept.pop(job.index)
+        yield next(made) if arrays is None else (arrays, 0.0)
+
+
+def _spawned(jobs: Sequence[_Job], workers: int) -> Iterator[Share]:
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn")) as executor:
+        yield from executor.map(_made, jobs)
+
+
+def _copies(jobs: Sequence[_Job], workers: int) -> Iterator[Share]:
+    """Yield shares, each made by a copy of this process, in which Pythia is ready and has made nothing yet.
+
+    Notes
+    -----
+    Initialisation takes as long as 13 000 events. Pythia cannot be used for another share afterwards: it
+    keeps, for one, the parameters of multiple interactions in a diffractive system where the next one has
+    nearly the same mass, and events would depend on those before. A copy costs some milliseconds.
+    """
+    if not jobs:
+        return
+    context, ready = get_context("fork"), initialised(jobs[0].lines)
+    running: deque[tuple[Any, Connection]] = deque()
+    try:
+        for index, job in enumerate(jobs):
+            for new in jobs[index + len(running) : index + workers]:
+                ours, theirs = context.Pipe(duplex=False)
+                process = context.Process(target=_send, args=(theirs, new, ready), daemon=True)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", DeprecationWarning)  # of threads: a copy only generates
+                    process.start()
+                theirs.close()
+                running.append((process, ours))
+            try:
+                share: Share | Exception = running[0][1].recv()
+            except EOFError as error:
+                raise GammastarError(
+                    f"pythia: process of share {job.index} was ended from outside; is there enough memory?"
+                ) from error
+            if isinstance(share, Exception):
+                raise share
+            yield share
+            process, ours = running.popleft()
+            process.join()
+            ours.close()
+    finally:
+        for process, ours in running:
+            process.terminate()
+            process.join()
+            ours.close()
+
+
+def _send(pipe: Connection, job: _Job, ready: Any) -> None:
+    """Make a share and send it, or the error that came instead."""
+    try:
+        pipe.send(_made(job, ready))
+    except Exception as error:  # noqa: BLE001 - raised where the share is wanted
+        pipe.send(error)
+
+
+def _joined(shares: Sequence[Arrays]) -> Arrays:
+    """Return one set of arrays; event numbers run on, the cross section is the mean."""
+    offset = 0
+    for share in shares:
+        if "hadron_event" in share:
+            share["hadron_event"] = share["hadron_event"] + offset
+        offset += len(share["event_weight"])
+    joined = {
+        key: np.concatenate([share[key] for share in shares], axis=-1) for key in shares[0] if key != "sigma"
+    }
+    return joined | {"sigma": np.asarray(np.mean([share["sigma"] for share in shares]))}
+
+
+def make_pool(
+    card: Card,
+    n: int,
+    *,
+    process: Process = "soft",
+    seed: int = 0,
+    workers: int = 1,
+    cache: str | Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    block: int = 0,
+) -> Pool:
+    """Generate at least `n` events with Pythia and keep their hadrons."""
+    if n <= 0 or workers <= 0:
+        raise PhysicsError(f"make_pool: n = {n!r} and workers = {workers!r} must be positive")
+    options = card.pythia or PythiaCard()
+    system = options.system
+    lines = settings(card.beam.energy, system=system, process=process, extra=options.settings)
+    size = SHARE[system] if process in SOFT else SHARE["hard"]
+    folder = None if cache is None else Path(cache)
+    key = hashlib.sha256("\n".join((version(), START, str(seed), str(size), *lines)).encode()).hexdigest()
+    first = block * BLOCK_SHARES
+    numbers = range(first, first - (-n // size))
+    files = [None if folder is None else folder / f"{process}_{key[:16]}_{i:05d}.npz" for i in numbers]
+    jobs = [_Job(lines, process, size, seed, i, file) for i, file in zip(numbers, files, strict=True)]
+    shares, busy, made = [], 0.0, 0
+    try:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        for share, seconds in _shares(jobs, workers):
+            shares.append(share)
+            busy += seconds
+            made += size if seconds > 0 else 0
+            if progress is not None:
+                progress(min(len(shares) * size, n), n)
+    except OSError as error:
+        raise StoreError(
+            f"pythia: {folder} cannot hold the generated shares ({error.strerror}); give another folder"
+        ) from error
+    joined = _joined(shares)
+    n_events = len(joined["event_weight"])
+    rate = made / busy * min(workers, len(jobs)) if busy > 0 else float("nan")
+    LOG.info("pythia %s %s: %d events, %.3g per second", process, system, n_events, rate)
+    return Pool(joined, process, system, n_events, rate)

@@ -31,18 +31,17 @@ def fired(
     sector = sextant(p[0], p[1], card.detector.sextants)
     slots = [(i, j) for i in range(len(present)) for j in range(i)]
     for trigger in card.spectrometer.triggers.values():
-        if trigger.muons < 2:
-            good = present.sum(axis=0) >= trigger.muons
-        else:
-            good = np.zeros(present.shape[1], dtype=np.bool_)
+        good = present.sum(axis=0) >= trigger.muons
+        if trigger.muons >= 2:
+            some = np.zeros_like(good)
             for i, j in slots:
                 pair = present[i] & present[j]
                 if trigger.different_sextants:
                     pair &= sector[i] != sector[j]
                 if trigger.charge != "any":
                     pair &= (charge[i] == charge[j]) == (trigger.charge == "like")
-                good |= pair
-            good &= present.sum(axis=0) >= trigger.muons
+                some |= pair
+            good &= some
         bits |= np.where(good, np.uint32(1) << np.uint32(trigger.bit), np.uint32(0)).astype(np.uint32)
         better = good & ((prescale == 0) | (trigger.prescale < prescale))
         prescale[better] = trigger.prescale
@@ -77,13 +76,9 @@ def pieces(target: Target, n: int, rng: np.random.Generator) -> tuple[npt.NDArra
     """Return index and place [cm] of the target that each event comes from."""
     if target.pieces is None:
         return np.full(n, target.index, dtype=np.int8), np.zeros(n)
-    found = list(target.pieces.values())
-    share = np.array([piece.share for piece in found])
-    chosen = rng.choice(len(found), n, p=share / share.sum())
-    return (
-        np.array([piece.index for piece in found], dtype=np.int8)[chosen],
-        np.array([piece.z for piece in found])[chosen],
-    )
+    index, z, share = zip(*((p.index, p.z, p.share) for p in target.pieces.values()), strict=True)
+    chosen = rng.choice(len(share), n, p=np.array(share) / np.sum(share))
+    return np.array(index, dtype=np.int8)[chosen], np.array(z)[chosen]
 
 
 def bursts(n: int, pot: float, part: Spectrometer, rng: np.random.Generator) -> tuple[Any, int]:

@@ -13,9 +13,10 @@ from iminuit import Minuit
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.mock.blocks import simulate_events
 from gammastar.mock.card import Card
-from gammastar.mock.ntuple import SimulatedEvents, with_energy
+from gammastar.mock.cocktail import with_energy
+from gammastar.mock.ntuple import SimulatedEvents
+from gammastar.mock.samples import simulate_events
 from gammastar.mock.spectrometer import pair_kinematics
 
 
@@ -61,10 +62,6 @@ def fit_yields(
     fixed : mapping of str to float, optional
         Factors that are not fitted.
 
-    Returns
-    -------
-    YieldFit
-
     Raises
     ------
     PhysicsError
@@ -88,14 +85,11 @@ def fit_yields(
     spread = {k: np.asarray(v, dtype=np.float64) for k, v in (variance or {}).items()}
     known = dict(constraints or {})
 
-    def expected(values: npt.NDArray[np.float64]) -> tuple[FloatArray, FloatArray]:
-        factor = {**fixed, **dict(zip(names, values, strict=True))}
+    def cost(values: FloatArray) -> float:
+        factor = fixed | dict(zip(names, values, strict=True))
         mean = np.sum([factor[k] * shape for k, shape in shapes.items()], axis=0)
         noise = np.sum([factor[k] ** 2 * s for k, s in spread.items()], axis=0) if spread else 0.0 * mean
-        return np.maximum(mean, 1e-12), noise
-
-    def cost(values: npt.NDArray[np.float64]) -> float:
-        mean, noise = expected(values)
+        mean = np.maximum(mean, 1e-12)
         k = np.divide(mean**2, noise, out=np.full_like(mean, np.inf), where=noise > 0)
         safe = np.where(np.isfinite(k), k, 1.0)
         beta = np.where(np.isfinite(k), (observed + safe) / (mean + safe), 1.0)
@@ -103,10 +97,7 @@ def fit_yields(
         ratio = np.log(np.maximum(observed, 1e-300) / mu)
         poisson = 2.0 * np.sum(mu - observed + np.where(observed > 0, observed * ratio, 0.0))
         penalty = np.sum(np.where(np.isfinite(k), (beta - 1.0) ** 2 * safe, 0.0))
-        factor = dict(zip(names, values, strict=True))
-        pulls = [
-            ((factor[name] - mean_) / error) ** 2 for name, (mean_, error) in known.items() if name in factor
-        ]
+        pulls = [((factor[name] - x) / error) ** 2 for name, (x, error) in known.items() if name in names]
         return float(poisson + penalty + sum(pulls))
 
     minuit = Minuit(cost, np.ones(len(names)), name=names)
@@ -143,6 +134,8 @@ def mass_templates(
 ) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
     """Return expected entries of each source in a measured mass spectrum, and their variances.
 
+    Both are by mode of the card, ``"combinatorial"``, and ``"charm"`` where the card has it.
+
     Parameters
     ----------
     edges : NDArray, shape (bins + 1,)
@@ -151,11 +144,6 @@ def mass_templates(
         Protons on target of the measurement.
     n : int
         Simulated dimuons.
-
-    Returns
-    -------
-    templates, variance : dict of str to NDArray, shape (bins,)
-        By mode of the card, ``"combinatorial"``, and ``"charm"`` where the card has it.
 
     Notes
     -----
@@ -196,6 +184,9 @@ def tune_card(
 ) -> tuple[Card, YieldFit]:
     """Fit the yields of a card's modes to a measured spectrum of opposite-sign pairs.
 
+    Return the card with branching fractions times the factors, its name saying so, and the fit. Modes
+    without an entry keep their yield.
+
     Parameters
     ----------
     edges, counts : array_like, shapes (bins + 1,), (bins,)
@@ -206,12 +197,6 @@ def tune_card(
         Knowledge of factors, e.g. ``{"combinatorial": (1.0, 0.05)}`` from like-sign pairs.
     n, seed : int
         Simulated dimuons of the templates, and their seed.
-
-    Returns
-    -------
-    Card, YieldFit
-        The card with branching fractions times the factors; its name says that it was tuned. Modes without
-        an entry keep their yield.
 
     Raises
     ------
@@ -225,12 +210,5 @@ def tune_card(
         )
     templates, variance = mass_templates(card, edges, pot, n=n, seed=seed)
     fit = fit_yields(counts, templates, variance=variance, constraints=constraints)
-    modes = {}
-    for key, mode in card.modes.items():
-        factor = fit.factor.get(key, 1.0)
-        photon = None if mode.branching_photon is None else mode.branching_photon * factor
-        modes[key] = mode.model_copy(
-            update={"branching": mode.branching * factor, "branching_photon": photon}
-        )
-    update = {"name": f"{card.name} (tuned)", "modes": modes, "tuning": None}
-    return card.model_copy(update=update), fit
+    tuned = card.scaled(fit.factor).model_copy(update={"name": f"{card.name} (tuned)", "tuning": None})
+    return tuned, fit

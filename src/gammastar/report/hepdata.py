@@ -128,8 +128,9 @@ def write_submission(
     ]
     foreign = sorted({path.name for path in directory.glob("contour*.yaml")} - set(files))
     if foreign:
-        msg = f"{directory}: holds {', '.join(foreign[:3])} of another submission; give a folder without it"
-        raise StoreError(msg)
+        raise StoreError(
+            f"{directory}: holds {', '.join(foreign[:3])} of another submission; give a folder without it"
+        )
     return write_files(directory, [head, *listed], files)
 
 
@@ -163,19 +164,15 @@ def _contour(reach: Reach, submission: Submission) -> dict[str, Any]:
     reached = np.isfinite(reach.edges).all(axis=1)
     mass, edges = reach.mass[reached], reach.edges[reached]
     if not len(mass):
-        msg = "write_submission: nothing is reached, there is no contour to submit"
-        raise PhysicsError(msg)
+        raise PhysicsError("write_submission: nothing is reached, there is no contour to submit")
     if not (np.isfinite(mass).all() and (mass > 0).all() and (np.diff(mass) >= 0).all()):
-        msg = "write_submission: masses must be positive, finite and in order"
-        raise PhysicsError(msg)
+        raise PhysicsError("write_submission: masses must be positive, finite and in order")
     if not ((edges > 0).all() and (edges[:, 0] <= edges[:, 1]).all()):
-        msg = "write_submission: each lower edge must be positive and not above its upper edge"
-        raise PhysicsError(msg)
+        raise PhysicsError("write_submission: each lower edge must be positive and not above its upper edge")
     qualifiers = []
     for name, value in submission.qualifiers.items():
         if isinstance(value, float) and not math.isfinite(value):
-            msg = f"write_submission: qualifier {name} = {value!r} must be finite"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"write_submission: qualifier {name} = {value!r} must be finite")
         qualifiers.append({"name": name, "value": value})
     errors = None if reach.errors is None else np.sqrt((reach.errors[reached] ** 2).sum(axis=2))
     columns = []
@@ -200,8 +197,7 @@ _SIDES = ((0, "lower"), (1, "upper"))
 
 def _column(name: str, values: npt.NDArray[np.float64], qualifiers: list[dict[str, Any]]) -> dict[str, Any]:
     if np.isinf(values).any():
-        msg = f"write_submission: column {name!r} holds an infinite number"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"write_submission: column {name!r} holds an infinite number")
     entries = [{"value": "-" if math.isnan(value) else value} for value in values.tolist()]
     return {"header": {"name": name}, "qualifiers": qualifiers, "values": entries}
 
@@ -209,8 +205,9 @@ def _column(name: str, values: npt.NDArray[np.float64], qualifiers: list[dict[st
 def _add_errors(column: dict[str, Any], errors: npt.NDArray[np.float64]) -> None:
     """Add numerical errors to the entries of a column where they are known (HEPData would drop zeros)."""
     if np.isinf(errors).any() or (errors < 0).any():
-        msg = f"write_submission: errors of column {column['header']['name']!r} must be finite, not negative"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"write_submission: errors of column {column['header']['name']!r} must be finite, not negative"
+        )
     for entry, error in zip(column["values"], errors.tolist(), strict=True):
         if error > 0:
             entry["errors"] = [{"symerror": error, "label": "numerical"}]
@@ -235,8 +232,7 @@ def check_submission(directory: Pathlike) -> None:
         valid, messages = validator.validate(directory=str(directory)), validator.get_messages()
     if not valid:
         found = "; ".join(str(m.message) for several in messages.values() for m in several)
-        msg = f"{directory}: not valid for HEPData: {found[:500]}"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"{directory}: not valid for HEPData: {found[:500]}")
 
 
 def _clipped(reach: Reach) -> str:

@@ -39,8 +39,9 @@ def write_spectrum_record(
     its table, so that `read.published_spectrum` returns contents, covariance and sources as they were.
     """
     if [axis.name for axis in spectrum.hist.axes] != [MASS]:
-        msg = f"write_spectrum_record: axes {[axis.name for axis in spectrum.hist.axes]}; give {MASS!r} alone"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"write_spectrum_record: axes {[axis.name for axis in spectrum.hist.axes]}; give {MASS!r} alone"
+        )
     edges = np.asarray(spectrum.hist.axes[0].edges, dtype=np.float64)
     width = np.diff(edges)
     cov = spectrum.cov / np.outer(width, width)

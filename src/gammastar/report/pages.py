@@ -309,12 +309,10 @@ class Plane2D:
         for name in ("signal", "in_domain_signal"):
             found = np.shape(getattr(self, name))
             if found != shape and not (name == "in_domain_signal" and self.in_domain_signal is None):
-                msg = f"Plane2D.{name} has shape {found}, expected {shape}"
-                raise PhysicsError(msg)
+                raise PhysicsError(f"Plane2D.{name} has shape {found}, expected {shape}")
         for limit in self.limit:
             if np.shape(limit) not in {(), shape}:
-                msg = f"Plane2D.limit has shape {np.shape(limit)}, expected a number or {shape}"
-                raise PhysicsError(msg)
+                raise PhysicsError(f"Plane2D.limit has shape {np.shape(limit)}, expected a number or {shape}")
 
 
 def _content(plane: Plane2D) -> dict[str, Any]:
@@ -373,12 +371,12 @@ def explorer(
         If there is no plane, or a plane has not one limit per confidence level.
     """
     if not planes:
-        msg = "explorer: no plane is given"
-        raise PhysicsError(msg)
+        raise PhysicsError("explorer: no plane is given")
     for name, plane in planes.items():
         if len(plane.limit) != len(cl):
-            msg = f"explorer: {name!r} has {len(plane.limit)} limits for {len(cl)} confidence levels"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"explorer: {name!r} has {len(plane.limit)} limits for {len(cl)} confidence levels"
+            )
     data = {
         "mock": mock,
         "cl": list(cl),

@@ -78,24 +78,23 @@ def read_limit(path: Path) -> ExistingLimit:
     try:
         content = from_toml(path)
     except (OSError, ValueError) as error:
-        msg = f"{path}: cannot be read as TOML ({error})"
-        raise InputFileError(msg) from error
+        raise InputFileError(f"{path}: cannot be read as TOML ({error})") from error
     unknown = set(content) - {*TEXTS, "closed", "mass", "coupling", "changes"}
     missing = {*TEXTS, "closed", "mass", "coupling"} - set(content)
     if unknown or missing:
-        msg = f"{path}: missing keys {sorted(missing)}, unknown keys {sorted(unknown)}"
-        raise InputFileError(msg)
+        raise InputFileError(f"{path}: missing keys {sorted(missing)}, unknown keys {sorted(unknown)}")
     if not all(isinstance(content[key], str) and content[key] for key in TEXTS):
-        msg = f"{path}: each of {', '.join(TEXTS)} must be a text; a limit without its source is not drawn"
-        raise InputFileError(msg)
+        raise InputFileError(
+            f"{path}: each of {', '.join(TEXTS)} must be a text; a limit without its source is not drawn"
+        )
     try:
         points = np.array([content["mass"], content["coupling"]], dtype=np.float64).T
     except (TypeError, ValueError, OverflowError) as error:
-        msg = f"{path}: mass and coupling must be equally long lists of numbers ({error})"
-        raise InputFileError(msg) from error
+        raise InputFileError(
+            f"{path}: mass and coupling must be equally long lists of numbers ({error})"
+        ) from error
     if points.ndim != 2 or len(points) < 2 or not np.all(np.isfinite(points) & (points > 0)):
-        msg = f"{path}: mass and coupling must be at least two positive, finite numbers each"
-        raise InputFileError(msg)
+        raise InputFileError(f"{path}: mass and coupling must be at least two positive, finite numbers each")
     if not content["closed"]:
         above = np.array([[points[-1, 0], 1.0], [points[0, 0], 1.0]])
         points = np.vstack([points, above])
@@ -123,8 +122,7 @@ def existing_limits(
     """
     directory = None if directory is None else Path(directory)
     if directory is not None and not directory.is_dir():
-        msg = f"{directory}: no such directory of limits"
-        raise InputFileError(msg)
+        raise InputFileError(f"{directory}: no such directory of limits")
     own = [] if directory is None else sorted(directory.glob("*.toml"))
     found = [read_limit(path) for path in (*(data_path(f"limits/{name}.toml") for name in SHIPPED), *own)]
     wanted = set(kinds)

@@ -157,8 +157,7 @@ def new_figure(
     given = _GIVEN.get()
     if given is not None:
         if rows * columns > 1:
-            msg = f"this figure has {rows * columns} panels, which one pair of axes cannot hold"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"this figure has {rows * columns} panels, which one pair of axes cannot hold")
         return cast("Figure", given.figure), np.array([[given]], dtype=object)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(
@@ -247,8 +246,7 @@ def say(ax: Axes, text: str, *, over: bool = False) -> None:
 def power_of_ten(value: float) -> str:
     r"""Return a number as mathtext, with two digits at most."""
     if not np.isfinite(value) or value <= 0:
-        msg = f"power_of_ten: {value!r} must be positive and finite"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"power_of_ten: {value!r} must be positive and finite")
     mantissa, exponent = f"{value:.1e}".split("e")
     factor = "" if mantissa == "1.0" else rf"{mantissa.removesuffix('.0')}\times"
     return rf"${factor}10^{{{int(exponent)}}}$"
@@ -258,8 +256,7 @@ def checked(name: str, values: npt.ArrayLike, shape: tuple[int, ...] | None = No
     """Return an array of floats after a check of its shape."""
     array = np.asarray(values, dtype=np.float64)
     if shape is not None and array.shape != shape:
-        msg = f"report: {name} has shape {array.shape}, expected {shape}"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"report: {name} has shape {array.shape}, expected {shape}")
     return array
 
 

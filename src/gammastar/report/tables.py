@@ -36,8 +36,7 @@ class Table:
     def __post_init__(self) -> None:
         lengths = {name: len(column) for name, column in self.columns.items()}
         if len(set(lengths.values())) > 1:
-            msg = f"Table {self.caption!r}: the columns have different lengths {lengths}"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"Table {self.caption!r}: the columns have different lengths {lengths}")
 
 
 def _entry(value: object) -> str:

@@ -50,8 +50,9 @@ class TableSpec:
         name, equal, rest = text.partition("=")
         path, _, column = rest.partition(":")
         if not name or not equal or not Path(path).exists():
-            msg = f"--table {text}: give NAME=FILE or NAME=FILE:COLUMN of a file that is there"
-            raise InputFileError(msg)
+            raise InputFileError(
+                f"--table {text}: give NAME=FILE or NAME=FILE:COLUMN of a file that is there"
+            )
         return TableSpec(name, Path(path), column)
 
 
@@ -68,11 +69,9 @@ def _rows(path: Path) -> tuple[list[str], FloatArray]:
     try:
         values = np.array([[float(x) if x.strip() else np.nan for x in row] for row in split])
     except ValueError as error:
-        msg = f"{path}: is no table of numbers ({error})"
-        raise InputFileError(msg) from error
+        raise InputFileError(f"{path}: is no table of numbers ({error})") from error
     if values.ndim != 2 or values.shape[1] < 2 or len(values) < 2:
-        msg = f"{path}: needs at least two rows of mass and rate, found shape {values.shape}"
-        raise InputFileError(msg)
+        raise InputFileError(f"{path}: needs at least two rows of mass and rate, found shape {values.shape}")
     return [name.strip() for name in names], values[np.argsort(values[:, 0])]
 
 
@@ -97,8 +96,9 @@ def read_rates(spec: TableSpec) -> report.RateTable:
     low = high = None
     if spec.column:
         if spec.column not in names:
-            msg = f"{spec.path}: no column {spec.column!r}; it has {', '.join(names) or 'no header'}"
-            raise InputFileError(msg)
+            raise InputFileError(
+                f"{spec.path}: no column {spec.column!r}; it has {', '.join(names) or 'no header'}"
+            )
         central = names.index(spec.column)
     elif names:
         central = _column(names, "central") or 1
@@ -119,15 +119,14 @@ def foresee_folder(spec: TableSpec) -> report.RateTable:
             with opened(path) as stream:
                 cells = np.load(stream, allow_pickle=False)
         except (OSError, ValueError) as error:
-            msg = f"{path}: is no array of numbers ({error})"
-            raise InputFileError(msg) from error
+            raise InputFileError(f"{path}: is no array of numbers ({error})") from error
         if found is None or cells.ndim != 2 or len(cells) != 3:
-            msg = f"{path}: expected …TeV_<mode>_m_<mass>.npy of three rows, found shape {cells.shape}"
-            raise InputFileError(msg)
+            raise InputFileError(
+                f"{path}: expected …TeV_<mode>_m_<mass>.npy of three rows, found shape {cells.shape}"
+            )
         modes.setdefault(float(found[2]), {}).setdefault(found[1], []).append(float(np.sum(cells[2])))
     if not modes:
-        msg = f"{spec.path}: holds no spectra *_m_<mass>.npy"
-        raise InputFileError(msg)
+        raise InputFileError(f"{spec.path}: holds no spectra *_m_<mass>.npy")
     mass = np.array(sorted(modes))
     rows = [
         [sum(chosen(found) for found in modes[m].values()) / SIGMA_INEL for m in mass]
@@ -159,8 +158,7 @@ def compare(results: Path, *, output: Path, tables: Sequence[str] = (), publishe
     record = read_record(results)
     channel, exposure = record.channel(), record.spectrum.exposure
     if exposure is None:
-        msg = f"{results}/spectrum.json: has no exposure"
-        raise InputFileError(msg)
+        raise InputFileError(f"{results}/spectrum.json: has no exposure")
     masses = scan_masses(channel, *channel.mass_range, 120)
     rate, cov = channel.rate(masses)
     scale = 1.0 / float(-np.expm1(-exposure.thickness))
@@ -261,8 +259,9 @@ def _explore(chosen: Sequence[_Drawn], path: Path, *, limits: bool) -> list[str]
         kept, grey = one.reach.about["explored"], one.reach.options(limits=limits)["limits"]
         try:
             if kept is None or (levels is not None and kept["cl"] != levels):
-                msg = f"{one.run.folder}: kept no limits over the plane, or at other confidence levels"
-                raise InputFileError(msg)
+                raise InputFileError(
+                    f"{one.run.folder}: kept no limits over the plane, or at other confidence levels"
+                )
             planes[one.label] = report.Plane2D.of(one.run.signal[one.reach.name], kept, grey)
             levels = kept["cl"]
         except InputFileError as error:
@@ -291,20 +290,19 @@ def _chosen(runs: Sequence[Results | Pathlike], detectors: Sequence[str], part: 
     if not found:
         known = "; ".join(f"{run.folder}: {', '.join(run.reach) or 'none'}" for run in opened)
         what = f"of {', '.join(detectors)}" if detectors else "of a detector"
-        msg = f"overlay: no reach {what}; there are {known}"
-        raise UserError(msg)
+        raise UserError(f"overlay: no reach {what}; there are {known}")
     without = [(run, reach) for run, reach in found if part not in reach.parts]
     if without:
         run, reach = without[0]
-        msg = f"overlay: {run.folder}: {reach.name} has no contour {part!r}, only {', '.join(reach.parts)}"
-        raise UserError(msg)
+        raise UserError(
+            f"overlay: {run.folder}: {reach.name} has no contour {part!r}, only {', '.join(reach.parts)}"
+        )
     for key, what in (("model", "couplings"), ("cl", "confidence levels")):
         values = {str(reach.about[key]): run.folder for run, reach in found}
         if len(values) > 1:
-            msg = (
+            raise UserError(
                 f"overlay: {' and '.join(map(str, values.values()))} are of different {what}; draw them apart"
             )
-            raise UserError(msg)
     labels = [reach.detector for _, reach in found]
     twice = {label for label in labels if labels.count(label) > 1}
     named = [

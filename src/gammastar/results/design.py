@@ -105,8 +105,7 @@ def wanted(masses: str = "", angles: tuple[float, float] | None = None, **option
     try:
         numbers = tuple(float(text) for text in masses.split(",") if text.strip())
     except ValueError as error:
-        msg = f"--masses {masses}: give numbers with commas between them, e.g. 0.3,0.5"
-        raise UserError(msg) from error
+        raise UserError(f"--masses {masses}: give numbers with commas between them, e.g. 0.3,0.5") from error
     rad = None if angles is None else (1e-3 * angles[0], 1e-3 * angles[1])
     return Wanted(numbers, angles=rad, **options)
 
@@ -148,14 +147,14 @@ def open_run(results: Path, detector: str, *, trust_code: bool = False) -> OpenR
     try:
         path = path or kept_detector(results, detector)
     except InputFileError as error:
-        msg = f"--detector {detector}: no such file, and none of {', '.join(folder_names('detectors'))}"
-        raise InputFileError(msg) from error
+        raise InputFileError(
+            f"--detector {detector}: no such file, and none of {', '.join(folder_names('detectors'))}"
+        ) from error
     card: Detector | MillichargeDetector
     card = load_millicharge_detector(path) if _millicharged(path) else load_detector(path)
     steering = kept_steering(results)
     if steering.predict is None or steering.accept is None:
-        msg = f"{results}/steering.json: a design needs the sections [predict] and [accept]"
-        raise UserError(msg)
+        raise UserError(f"{results}/steering.json: a design needs the sections [predict] and [accept]")
     if not trust_code:
         refuse_code(steering, results)
     cache = StageCache(results, False, steering.analysis.seed, manifest["mock"], {})  # is never written
@@ -184,8 +183,9 @@ def _masses(run: OpenRun, asked: tuple[float, ...]) -> tuple[float, ...]:
         default = low + (high - low) * (np.arange(N_MASSES) + 0.5) / N_MASSES
     for mass in asked:
         if not low < mass < high:
-            msg = f"--masses {mass:g}: lies outside what the run measured, {low:.5g} to {high:.5g} GeV"
-            raise UserError(msg)
+            raise UserError(
+                f"--masses {mass:g}: lies outside what the run measured, {low:.5g} to {high:.5g} GeV"
+            )
     return asked or tuple(np.round(default, 3).tolist())
 
 

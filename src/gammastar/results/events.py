@@ -56,8 +56,7 @@ def sample_file(
     masses = _source(found, **source)
     n = len(masses) if isinstance(masses, np.ndarray) else n
     if n is None:
-        msg = "give the number of events with -n"
-        raise UserError(msg)
+        raise UserError("give the number of events with -n")
     parts = _parts(found, masses, (first, n), seed, decay, ctau)
     write_events(output, parts, beam_energy=found.beam_energy, total=(float(n), float(n), 1.0))
     return f"{n} events in {output}"
@@ -71,8 +70,7 @@ def _source(
     above: float = 0.0,
 ) -> MassSource:
     if sum(given is not None for given in (mass, masses, spectrum)) != 1:
-        msg = "give either --mass or --spectrum or --masses"
-        raise UserError(msg)
+        raise UserError("give either --mass or --spectrum or --masses")
     if masses is not None:
         return _column(masses)
     if spectrum is not None:
@@ -84,11 +82,11 @@ def _column(path: Path) -> FloatArray:
     try:
         values = np.loadtxt(path, dtype=np.float64, ndmin=1, encoding="utf-8")
     except ValueError as error:
-        msg = f"{path}: is no list of masses, one number [GeV] per line ({error})"
-        raise UserError(msg) from error
+        raise UserError(f"{path}: is no list of masses, one number [GeV] per line ({error})") from error
     if values.ndim != 1 or not values.size or not (np.isfinite(values) & (values > 0)).all():
-        msg = f"{path}: must hold one positive mass [GeV] per line; it has the shape {values.shape}"
-        raise UserError(msg)
+        raise UserError(
+            f"{path}: must hold one positive mass [GeV] per line; it has the shape {values.shape}"
+        )
     return values
 
 
@@ -102,8 +100,9 @@ def _drawn_from(path: Path, above: float, limits: tuple[float, float]) -> tuple[
     contents = np.clip(read.values.sum(axis=others), 0.0, None)
     if above > edges[0]:
         if above >= min(edges[-1], limits[1]):
-            msg = f"--above {above:g} GeV: the spectrum and the flow end at {min(edges[-1], limits[1]):g} GeV"
-            raise UserError(msg)
+            raise UserError(
+                f"--above {above:g} GeV: the spectrum and the flow end at {min(edges[-1], limits[1]):g} GeV"
+            )
         inner = np.concatenate([[above], edges[edges > above]])
         k = len(edges) - len(inner)
         share = (inner[1] - above) / (edges[k + 1] - edges[k])
@@ -159,15 +158,15 @@ def chi_file(
     leptons are not in them.
     """
     if not output.name.endswith((*LIST, *SUFFIXES)):
-        msg = f"{output}: the suffix must be one of {', '.join((*LIST, *SUFFIXES))}"
-        raise UserError(msg)
+        raise UserError(f"{output}: the suffix must be one of {', '.join((*LIST, *SUFFIXES))}")
     for name in ("spectrum.json", "steering.json", "flow.json", "flow.safetensors"):
         if (results / name).is_file():
             check_beside(results / name)
     measured = read_spectrum(results / "spectrum.json")
     if measured.exposure is None:
-        msg = f"{results / 'spectrum.json'}: no beam and target; run with the section [spectrum]"
-        raise InputFileError(msg)
+        raise InputFileError(
+            f"{results / 'spectrum.json'}: no beam and target; run with the section [spectrum]"
+        )
     _, density, _ = normalised.mass_density(measured)
     edges = np.asarray(measured.hist.axes["mass"].edges, dtype=np.float64)
     rng = stream(seed, "chi", f"{m_chi:.9f}")

@@ -37,8 +37,7 @@ def parse_grid(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
         with contextlib.suppress(SyntaxError, ValueError):
             found = ast.literal_eval(f"({values},)")
         if not (name and found):
-            msg = f"--grid {text}: expected OPTION=VALUE,VALUE,…, for example hidden=32,64"
-            raise UserError(msg)
+            raise UserError(f"--grid {text}: expected OPTION=VALUE,VALUE,…, for example hidden=32,64")
         grid[name] = found
     return grid
 
@@ -96,8 +95,7 @@ def scan_flows(
     wanted = parse_grid(grid)
     old = None if output is None else manifest_like(output)
     if old is not None and old["finished"]:
-        msg = f"{output} holds a finished run; give the scan a folder of its own with --output"
-        raise UserError(msg)
+        raise UserError(f"{output} holds a finished run; give the scan a folder of its own with --output")
     with working(output or scan_folder(steering)):
         found = training_pairs(steering, output, tell=tell)
         yield from _scan(found, wanted, preset=preset, epochs=epochs, seeds=seeds, tell=tell)
@@ -117,14 +115,14 @@ def _scan(
     ctx, training = found
     section = ctx.steering.spectrum
     if section is None:
-        msg = "[spectrum] is needed for the beam energy of the flow"
-        raise SteeringError(msg)
+        raise SteeringError("[spectrum] is needed for the beam energy of the flow")
     rest, test = split_for_scan(training, ctx.seed)
     low, high = float(np.min(training.mass)), float(np.max(training.mass))
     masses = [m for m in (0.3, 0.7, 1.0) if np.sum(np.abs(test[:, 0] - m) < HALF_WINDOW) >= LEAST]
     if not masses:
-        msg = f"the {len(test)} test pairs are too few for a divergence at 0.3, 0.7 or 1 GeV; use more data"
-        raise SteeringError(msg)
+        raise SteeringError(
+            f"the {len(test)} test pairs are too few for a divergence at 0.3, 0.7 or 1 GeV; use more data"
+        )
     changes: dict[str, Any] = {"mass_range": (low, high)} | ({} if epochs is None else {"epochs": epochs})
     base = flow.FlowOptions.paper(**changes) if preset == "paper" else flow.FlowOptions(**changes)
     points = flow.scan(

@@ -67,8 +67,9 @@ class Results:
         if not (self.folder / MANIFEST).is_file():
             near = sorted(path.parent.name for path in self.folder.glob(f"*/{MANIFEST}"))[:5]
             hint = f"; it holds the results {', '.join(near)}" if near else ""
-            msg = f"{self.folder}: no {MANIFEST}; is this the folder of the results of a run?{hint}"
-            raise UserError(msg)
+            raise UserError(
+                f"{self.folder}: no {MANIFEST}; is this the folder of the results of a run?{hint}"
+            )
         self.manifest = read_manifest(self.folder)
 
     @property
@@ -166,8 +167,9 @@ class Results:
         missing = [name for name in names if name not in self.files]
         if missing:
             known = ", ".join(self.reach) or "none"
-            msg = f"{self.folder}: the run wrote no {' and no '.join(missing)}; it has the reaches {known}"
-            raise UserError(msg)
+            raise UserError(
+                f"{self.folder}: the run wrote no {' and no '.join(missing)}; it has the reaches {known}"
+            )
         workspace = Workspace(read_result(self.folder, names[0]))
         workspace.mock = self.mock
         with of_this_version(self.folder / names[1]):
@@ -181,8 +183,9 @@ class Results:
             return ""
         if mass is None:
             listed = ", ".join(f"{value:g}" for value in sorted(known))
-            msg = f"{self.folder}: a joint likelihood has one for each mass; give mass, one of {listed}"
-            raise UserError(msg)
+            raise UserError(
+                f"{self.folder}: a joint likelihood has one for each mass; give mass, one of {listed}"
+            )
         return known[min(known, key=lambda value: abs(value - mass))]
 
     def summary(self) -> Told:
@@ -237,8 +240,7 @@ class Results:
     def _written(self, *names: str) -> None:
         missing = [name for name in names if name not in self.files]
         if missing:
-            msg = f"{self.folder}: the run wrote no {' and no '.join(missing)}"
-            raise UserError(msg)
+            raise UserError(f"{self.folder}: the run wrote no {' and no '.join(missing)}")
         check_results(self.folder, names)
 
     def _stage(self, name: str) -> Any:
@@ -246,8 +248,9 @@ class Results:
 
         path = self.folder / "stages" / f"{name}.npz"
         if not path.is_file():
-            msg = f"{path}: is not here: the run had no [{name}], or only its record was copied"
-            raise InputFileError(msg)
+            raise InputFileError(
+                f"{path}: is not here: the run had no [{name}], or only its record was copied"
+            )
         return kept_arrays(self.folder, name)
 
     def _reach(self, file: str, name: str) -> DetectorReach:
@@ -334,8 +337,7 @@ class _Lazy(Mapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._makers:
-            msg = f"no reach of {name!r}; there are {', '.join(self._makers) or 'none'}"
-            raise KeyError(msg)
+            raise KeyError(f"no reach of {name!r}; there are {', '.join(self._makers) or 'none'}")
         if name not in self._made:
             self._made[name] = self._makers[name]()
         return self._made[name]

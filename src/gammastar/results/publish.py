@@ -52,8 +52,9 @@ def write_published(record: Record, folder: Path, *, events: int = 100_000, seed
     """Write the record of a run."""
     section, exposure = record.steering.spectrum, record.spectrum.exposure
     if section is None or exposure is None:
-        msg = f"{record.folder}: the spectrum has no exposure, so no record per proton can be made"
-        raise SteeringError(msg)
+        raise SteeringError(
+            f"{record.folder}: the spectrum has no exposure, so no record per proton can be made"
+        )
     mock = "MOCK: " if record.mock else ""
     lepton = {"e": "E+ E-", "mu": "MU+ MU-"}[section.lepton]
     says = report.Submission(

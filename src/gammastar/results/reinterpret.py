@@ -48,8 +48,7 @@ def reinterpret(
     if not trust_code:
         refuse_code(steering, results, own=own)
     if output.exists() and output.samefile(results):
-        msg = f"{output}: is the folder of the record; give another one with --output"
-        raise UserError(msg)
+        raise UserError(f"{output}: is the folder of the record; give another one with --output")
     writable(output)
     with working(output):
         cache = open_cache(output, resume=False, seed=steering.analysis.seed, mock=manifest["mock"])
@@ -86,8 +85,7 @@ def _steering(results: Path, model: str | None, detector: Path | None) -> config
     kept = kept_steering(results)
     missing = [f"[{name}]" for name in ("predict", "accept", "infer") if getattr(kept, name) is None]
     if missing or kept.predict is None or kept.accept is None or kept.infer is None:
-        msg = f"{results}: the run had no {' and no '.join(missing)}, which a reach needs"
-        raise SteeringError(msg)
+        raise SteeringError(f"{results}: the run had no {' and no '.join(missing)}, which a reach needs")
     changes: dict[str, Any] = {}
     if model is not None:
         changes["predict"] = kept.predict.model_copy(update={"model": model})

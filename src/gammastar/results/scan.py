@@ -85,8 +85,9 @@ def scan_lines(
     likelihood = infer.read_likelihood(path, **where)
     how = _how(path, likelihood, method, steering)
     if how.method == AVERAGED and auxiliary not in {None, "averaged"}:
-        msg = f"scan: method = 'marginalised' averages over the nuisances; it cannot take {auxiliary!r} toys"
-        raise SteeringError(msg)
+        raise SteeringError(
+            f"scan: method = 'marginalised' averages over the nuisances; it cannot take {auxiliary!r} toys"
+        )
     cl = asked.cl or how.cl or DEFAULT_CL
     head = _said(how, cl)
     options: dict[str, Any] = {
@@ -142,8 +143,7 @@ def write_cards(
     likelihood, written = infer.read_likelihood(path, **where), []
     for name in names or tuple(likelihood.patches) or ("workspace",):
         if Path(name).name != name:
-            msg = f"{name[:100]!r} is no name of a file; choose others with --patch"
-            raise InputFileError(msg)
+            raise InputFileError(f"{name[:100]!r} is no name of a file; choose others with --patch")
         card = to_card(likelihood.patched(name), root=f"{name}.root", note=f"{name}, by gammastar")
         if card.histograms:
             write_histograms(folder / f"{name}.root", card.histograms)
@@ -234,10 +234,9 @@ def _how(path: Path, likelihood: Likelihood, method: str | None, steering: Path 
     if steering is not None:
         section = config.load(steering).infer
         if section is None:
-            msg = (
+            raise SteeringError(
                 f"{steering}: has no [infer], which says how limits are set; add it, or leave --steering out"
             )
-            raise SteeringError(msg)
         source = str(steering)
     else:
         section, source = _of_record(path, likelihood)
@@ -257,8 +256,9 @@ def _convention(
     try:
         return infer.Convention(statistic or said.get("statistic", "ratio"), auxiliary or usual)
     except PhysicsError as error:
-        msg = f"{path}: metadata of the patch set say how limits were set, but not so: {error}"
-        raise InputFileError(msg) from error
+        raise InputFileError(
+            f"{path}: metadata of the patch set say how limits were set, but not so: {error}"
+        ) from error
 
 
 def _checked(path: Path) -> None:
@@ -283,8 +283,9 @@ def _of_record(path: Path, likelihood: Likelihood) -> tuple[config.Infer | None,
             wrong = "; ".join(
                 f"{e['loc'][-1]} = {str(e['input'])[:50]!r}: {e['msg']}" for e in error.errors()
             )
-            msg = f"{path}: metadata of the patch set say how limits were set, but not so: {wrong[:500]}"
-            raise InputFileError(msg) from error
+            raise InputFileError(
+                f"{path}: metadata of the patch set say how limits were set, but not so: {wrong[:500]}"
+            ) from error
     folder = path if path.is_dir() else path.parent
     if not all((folder / name).is_file() for name in ("steering.json", "manifest.json")):
         return None, ""

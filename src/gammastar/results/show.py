@@ -21,8 +21,7 @@ REACH = re.compile(r"reach(_[^/]+)?\.json")
 
 def _manifest(folder: Path) -> dict[str, Any]:
     if not (folder / MANIFEST).is_file():
-        msg = f"{folder}: no manifest.json; is this the result folder of a run?"
-        raise UserError(msg)
+        raise UserError(f"{folder}: no manifest.json; is this the result folder of a run?")
     return read_manifest(folder)
 
 
@@ -117,8 +116,7 @@ def verify_results(folder: Path) -> Iterator[str]:
     if not manifest["finished"]:
         wrong.append("the run is not finished")
     if wrong:
-        msg = f"{folder}: {_told(wrong)}: not what the run wrote; run again"
-        raise StoreError(msg)
+        raise StoreError(f"{folder}: {_told(wrong)}: not what the run wrote; run again")
 
 
 def _told(names: Sequence[str], limit: int = 8) -> str:

@@ -65,8 +65,9 @@ def begin(
         texts, told = _from_ntuples(folder, source, simulation, lepton)
     there = [name for name in texts if (folder / name).exists()]
     if there and not replace:
-        msg = f"{folder}: {' and '.join(there)} would be overwritten; give another folder, or --force"
-        raise UserError(msg)
+        raise UserError(
+            f"{folder}: {' and '.join(there)} would be overwritten; give another folder, or --force"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         write_whole(folder / name, text.encode())
@@ -120,8 +121,7 @@ def _from_table(folder: Path, source: Path, lepton: str | None) -> str:
     """Return a steering file that starts from a published table: no ntuples, no flow."""
     found = describe_tables(source)
     if not found.proposal:
-        msg = f"{source}: no table makes a mass spectrum: {'; '.join(found.reasons[:3])}"
-        raise UserError(msg)
+        raise UserError(f"{source}: no table makes a mass spectrum: {'; '.join(found.reasons[:3])}")
     text = Template(_template("steering")).safe_substitute(name=_name(folder), lepton=lepton or "?")
     parts = re.split(r"(?m)^(?=\[)", text)
     kept = [part for part in parts if not re.match(r"\[(read|select|subtract|unfold|flow)\]", part)]

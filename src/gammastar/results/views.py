@@ -64,8 +64,7 @@ def _pandas() -> Any:
     try:
         import pandas as pd
     except ImportError as error:
-        msg = "to_pandas needs pandas: pip install pandas"
-        raise UserError(msg) from error
+        raise UserError("to_pandas needs pandas: pip install pandas") from error
     return pd
 
 
@@ -180,8 +179,9 @@ class Kinematics(Shown):
         from gammastar.report.figures.overview import densities_figure
 
         if quantity not in (None, *QUANTITIES) or (quantity is None and ax is not None):
-            msg = f"flow.plot: quantity {quantity!r}: give {' or '.join(map(repr, QUANTITIES))}, one panel"
-            raise UserError(msg)
+            raise UserError(
+                f"flow.plot: quantity {quantity!r}: give {' or '.join(map(repr, QUANTITIES))}, one panel"
+            )
         low, high = self.mass_range
         chosen = np.linspace(low, high, 5)[1:4].round(2).tolist() if masses is None else masses
         samples = {float(mass): self.sample(float(mass), n=n) for mass in chosen}

@@ -7,7 +7,7 @@ import uproot
 
 from gammastar.core.errors import PhysicsError, StoreError
 from gammastar.core.files import data_path
-from gammastar.mock import blocks, load_card, simulate_blocks, simulate_events, write_blocks
+from gammastar.mock import load_card, samples, simulate_blocks, simulate_events, write_blocks
 from gammastar.mock.ntuple import ContentDigest, combined_meta
 from gammastar.results.events import simulate_file
 from gammastar.store.events import tree_writer
@@ -18,7 +18,7 @@ FULL = load_card(data_path("cards/na60_full.toml"))
 
 @pytest.fixture
 def small_blocks(small_pilots):
-    small_pilots.setattr(blocks, "BLOCK", 1000)
+    small_pilots.setattr(samples, "BLOCK", 1000)
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -51,7 +51,7 @@ def test_interrupted_run_goes_on(tmp_path, monkeypatch):
     """Killed in the third block, resumed: two blocks are taken up, the content is that of a whole run."""
     whole = simulate_file("na60_mock", 2500, tmp_path / "whole.root", kind="mc", seed=3)
     assert not (tmp_path / "whole.root.parts").exists()
-    made, calls = blocks.assembled, []
+    made, calls = samples.assembled, []
 
     def interrupted(*args):
         calls.append(args[1])
@@ -59,7 +59,7 @@ def test_interrupted_run_goes_on(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return made(*args)
 
-    monkeypatch.setattr(blocks, "assembled", interrupted)
+    monkeypatch.setattr(samples, "assembled", interrupted)
     part = tmp_path / "part.root"
     with pytest.raises(KeyboardInterrupt):
         simulate_file("na60_mock", 2500, part, kind="mc", seed=3)

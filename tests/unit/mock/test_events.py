@@ -9,11 +9,11 @@ from gammastar.core.constants import M_MU
 from gammastar.core.files import data_path
 from gammastar.mock import (
     efficiency,
-    exposure,
     load_card,
     measured_r,
     mode_rates,
     normalisation,
+    samples,
     simulate_events,
 )
 from gammastar.store.events import write_tree
@@ -36,7 +36,7 @@ def mc():
 @pytest.fixture(scope="module")
 def background():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exposure, "PILOT", 50_000)  # of the exposure, which is not asked for
+        patch.setattr(samples, "PILOT", 50_000)  # of the exposure, which is not asked for
         return simulate_events(CARD, N_DATA, kind="background", seed=2)
 
 

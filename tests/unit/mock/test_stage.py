@@ -10,7 +10,7 @@ from builders import ROOT
 
 from gammastar.core.errors import SteeringError, UserError
 from gammastar.core.files import data_path
-from gammastar.mock import blocks, load_card, mass_templates
+from gammastar.mock import load_card, mass_templates, samples
 from gammastar.pipeline.run import run
 from gammastar.store.manifest import read_json
 
@@ -41,7 +41,7 @@ energy = [0.2, 6.0, 20.0, 40.0, 400.0]
 
 @pytest.fixture
 def steering(tmp_path, small_pilots):
-    small_pilots.setattr(blocks, "BLOCK", 1000)
+    small_pilots.setattr(samples, "BLOCK", 1000)
     shutil.copy(SCHEMA, tmp_path / "schema.toml")
 
     def write(card="na60_mock", more=""):
@@ -69,7 +69,7 @@ def test_made_in_one_format_and_read(tmp_path, steering):
 def test_interrupted_stage_goes_on(tmp_path, steering, monkeypatch):
     whole, part = tmp_path / "whole", tmp_path / "part"
     run(steering(more='format = "rntuple"'), output=whole, only="simulate")
-    made, calls = blocks.assembled, []
+    made, calls = samples.assembled, []
 
     def interrupted(*args):
         calls.append(args[1])
@@ -77,7 +77,7 @@ def test_interrupted_stage_goes_on(tmp_path, steering, monkeypatch):
             raise KeyboardInterrupt
         return made(*args)
 
-    monkeypatch.setattr(blocks, "assembled", interrupted)
+    monkeypatch.setattr(samples, "assembled", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(steering(), output=part, only="simulate")
     run(steering(), output=part, only="simulate", resume=True)

@@ -10,7 +10,7 @@ from gammastar.cli import app
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
 from gammastar.core.files import data_path
-from gammastar.mock import exposure, load_card, mass_templates, simulate_events, tune_card
+from gammastar.mock import load_card, mass_templates, samples, simulate_events, tune_card
 from gammastar.mock.tuning import _opposite
 from gammastar.pipeline.stages.simulate import tuned
 from gammastar.store.records import read_histogram
@@ -34,7 +34,7 @@ def spectrum():
     """Expected entries of the card with 1.5 times the φ and 0.7 times the η."""
     edges = np.linspace(0.2, 1.2, 26)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exposure, "PILOT", 50_000)  # of the background, which is not asked for
+        patch.setattr(samples, "PILOT", 50_000)  # of the background, which is not asked for
         templates, _ = mass_templates(CARD, edges, 2e12, n=40_000, seed=9)
     factors = {"phi_2body": 1.5, "eta_dalitz": 0.7}
     return edges, np.round(sum(factors.get(key, 1.0) * shape for key, shape in templates.items()))

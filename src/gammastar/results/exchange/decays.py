@@ -99,8 +99,9 @@ def write_decays(
     """
     lepton = LEPTONS.get(point.state)
     if lepton is None or point.mass <= 2 * lepton:
-        msg = f"state {point.state!r} at {point.mass:g} GeV: give one of {', '.join(LEPTONS)} that is open"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"state {point.state!r} at {point.mass:g} GeV: give one of {', '.join(LEPTONS)} that is open"
+        )
     detector, model, measured = stand.detector, stand.model, stand.measured
     rng = stream(seed, "decays", detector.name, f"{point.mass:.6g}")
     sample = channel.produce(point.mass, n=min(MOST * n, MOST_IN_ALL), rng=rng)
@@ -113,8 +114,7 @@ def write_decays(
     hit = np.flatnonzero(~np.isnan(chord[:, 0]))
     if not len(hit):
         many = f"{len(sample.weight)} particles of {point.mass:g} GeV"
-        msg = f"{detector.name}: none of {many} crosses the decay volume"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"{detector.name}: none of {many} crosses the decay volume")
     p, origin, chord = p[:, hit], origin[hit], chord[hit]
     momentum = np.linalg.norm(p[:3], axis=0)
     ctau = float(np.asarray(model.ctau(point.mass, np.array([point.coupling]))).ravel()[0])
@@ -135,8 +135,9 @@ def write_decays(
     weight *= factor * detector.exposure * point.coupling**2 * model.branching(point.mass)[point.state]
     expected = float(weight.sum())
     if not expected > 0:
-        msg = f"{detector.name}: no decay is expected at {point.mass:g} GeV and coupling {point.coupling:g}"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"{detector.name}: no decay is expected at {point.mass:g} GeV and coupling {point.coupling:g}"
+        )
     steps = (np.arange(n) + rng.uniform()) / n
     drawn = np.searchsorted(np.cumsum(weight) / expected, steps, side="right")
     drawn = rng.permutation(np.minimum(drawn, len(weight) - 1))

@@ -96,8 +96,9 @@ def _some(written: list[Path], otherwise: str) -> list[Path]:
 def _produced(record: Record, n: int) -> Produced:
     exposure = record.spectrum.exposure
     if exposure is None:
-        msg = f"{record.folder}/spectrum.json: has no exposure, so that nothing counts per proton"
-        raise InputFileError(msg)
+        raise InputFileError(
+            f"{record.folder}/spectrum.json: has no exposure, so that nothing counts per proton"
+        )
     kind = "MOCK dark photons" if record.mock else "Dark photons"
     note = (
         f"{kind} from measured dilepton pairs (gammastar), per interacting proton on A = "
@@ -126,17 +127,16 @@ def _for_simulation(
 ) -> list[Path]:
     """Write the decays in each detector, and what they are."""
     if decays is None:
-        msg = "for geant give the point of the plane: --mass and --coupling"
-        raise UserError(msg)
+        raise UserError("for geant give the point of the plane: --mass and --coupling")
     channel = record.channel()
     low, high = channel.mass_range
     if not low <= decays.mass <= high:
-        msg = f"--mass {decays.mass:g} GeV: the run measured {low:.4g} to {high:.4g} GeV"
-        raise UserError(msg)
+        raise UserError(f"--mass {decays.mass:g} GeV: the run measured {low:.4g} to {high:.4g} GeV")
     exposure = record.spectrum.exposure
     if exposure is None:
-        msg = f"{record.folder}/spectrum.json: has no exposure, so that nothing counts per proton"
-        raise InputFileError(msg)
+        raise InputFileError(
+            f"{record.folder}/spectrum.json: has no exposure, so that nothing counts per proton"
+        )
     measured = accept.Measured(exposure, scaling_of(record.steering.accept), spins=(spin_of(record),))
     model = predict.make_model("dark_photon", record.folder)
     point = Point(decays.mass, decays.coupling, decays.state)

@@ -70,8 +70,7 @@ def _named(masses: Sequence[float]) -> list[float]:
     """Return increasing masses [GeV] with the six digits that stand in the names of files."""
     found = sorted({float(f"{mass:.6g}") for mass in masses})
     if not found or not found[0] > 0:
-        msg = f"masses {list(masses)[:5]} GeV: at least one, and all positive"
-        raise UserError(msg)
+        raise UserError(f"masses {list(masses)[:5]} GeV: at least one, and all positive")
     return found
 
 
@@ -179,8 +178,7 @@ def write_eventcalc(
     """
     names = _named(masses)
     if len(names) < 2:
-        msg = f"EventCalc draws straight lines between masses: give two or more, not {names}"
-        raise UserError(msg)
+        raise UserError(f"EventCalc draws straight lines between masses: give two or more, not {names}")
     energies = np.geomspace(0.5 * names[0], produced.beam_energy, ENERGIES)
     volume = np.outer(_volumes(THETAS), _volumes(energies))
     density, limits = [], []
@@ -284,13 +282,13 @@ def write_alpinist(
     file and the content of a cell as density × size.
     """
     if experiment not in ALPINIST:
-        msg = f"{experiment}: ALPINIST has tables of {', '.join(ALPINIST)} alone"
-        raise UserError(msg)
+        raise UserError(f"{experiment}: ALPINIST has tables of {', '.join(ALPINIST)} alone")
     name, beam, first, last = ALPINIST[experiment]
     if abs(beam / produced.beam_energy - 1.0) > 1e-3:
         own = produced.beam_energy
-        msg = f"{experiment} of ALPINIST has a beam of {beam:g} GeV, the rate one of {own:g} GeV"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"{experiment} of ALPINIST has a beam of {beam:g} GeV, the rate one of {own:g} GeV"
+        )
     theta = np.linspace(first, last, THETA_BINS)
     energy = np.linspace(*ENERGY_GRID[beam], ENERGY_BINS)
     edges = [

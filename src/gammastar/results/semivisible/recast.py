@@ -73,15 +73,14 @@ class Wanted:
         for name in ("mass", "epsilon"):
             low, high = getattr(self, name)
             if not 0 < low < high < np.inf:
-                msg = f"{name} = [{low:g}, {high:g}]: two positive numbers, the smaller one first"
-                raise PhysicsError(msg)
+                raise PhysicsError(
+                    f"{name} = [{low:g}, {high:g}]: two positive numbers, the smaller one first"
+                )
         for name, least in (("n_mass", 2), ("n_epsilon", 2), ("events", 100), ("seed", 0)):
             if getattr(self, name) < least:
-                msg = f"{name} = {getattr(self, name)}: at least {least}"
-                raise PhysicsError(msg)
+                raise PhysicsError(f"{name} = {getattr(self, name)}: at least {least}")
         if not 0 <= self.s_channel <= 1:
-            msg = f"s_channel = {self.s_channel:g}: a probability"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"s_channel = {self.s_channel:g}: a probability")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,8 +149,7 @@ def wanted(model: Benchmark, path: Path, **changes: int | None) -> Wanted:
     unknown = sorted(set(content) - {field.name for field in fields(Wanted)})
     if unknown:
         known = ", ".join(field.name for field in fields(Wanted))
-        msg = f"{path}: [plane] {', '.join(unknown)}: unknown; known are {known}"
-        raise SteeringError(msg)
+        raise SteeringError(f"{path}: [plane] {', '.join(unknown)}: unknown; known are {known}")
     return validated(TypeAdapter(Wanted), content, path)
 
 
