@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from gammastar.read.published.opening import hepdata, is_published, table_names
-from gammastar.read.published.proposal import TableListing, describe_tables
+from gammastar.read.published.opening import (
+    TableListing,
+    describe_tables,
+    hepdata,
+    is_published,
+    table_names,
+)
 from gammastar.read.published.spectra import (
     Conventions,
     MeasuredTable,

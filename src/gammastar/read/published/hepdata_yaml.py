@@ -33,56 +33,38 @@ _Loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # every scalar is 
 def documents(path: Path, text: str) -> list[Any]:
     """Return the documents of a YAML text; every scalar is a text."""
     try:
-        _shallow(path, text)
-        loader = _Loader(text)
-        found = []
-        while loader.check_node():
-            node = loader.get_node()
-            _bounded(path, node)
-            found.append(loader.construct_document(node))
+        _bounded(path, text)
+        return list(yaml.load_all(text, Loader=_Loader))
     except yaml.YAMLError as error:
         msg = f"{path}: is not YAML, or is cut off ({shortened(' '.join(str(error).split()))})"
         raise InputFileError(msg) from error
-    return found
 
 
-def _shallow(path: Path, text: str) -> None:
-    """Refuse what is nested too deep, event by event, before anything calls itself."""
-    depth = 0
+def _bounded(path: Path, text: str) -> None:
+    """Refuse a text that is nested too deep, or that aliases make huge or endless, event by event."""
+    sizes: dict[str | None, int] = {}  # of anchors, with their aliases written out
+    open_nodes: list[tuple[str | None, int]] = [(None, 0)]
     for event in yaml.parse(text, Loader=_Loader):
+        anchor, size = getattr(event, "anchor", None), 1
         if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth > DEEPEST:
-            msg = f"{path}: lists or tables nested more than {DEEPEST} deep; no table of HEPData is"
+            open_nodes.append((anchor, 1))
+            if len(open_nodes) > DEEPEST + 1:
+                msg = f"{path}: lists or tables nested more than {DEEPEST} deep; no table of HEPData is"
+                raise InputFileError(msg)
+            continue
+        if isinstance(event, yaml.CollectionEndEvent):
+            anchor, size = open_nodes.pop()
+        elif isinstance(event, yaml.AliasEvent):
+            if anchor in [other for other, _ in open_nodes]:
+                raise InputFileError(f"{path}: line {event.start_mark.line + 1}: an alias holds itself")
+            size = sizes.get(anchor, 1)
+        elif not isinstance(event, yaml.ScalarEvent):
+            continue
+        sizes[anchor] = size
+        open_nodes[-1] = open_nodes[-1][0], open_nodes[-1][1] + size
+        if open_nodes[-1][1] > MOST_NODES:
+            msg = f"{path}: more than {MOST_NODES} entries once its aliases are written out; refused"
             raise InputFileError(msg)
-
-
-def _bounded(path: Path, node: Any) -> None:
-    """Refuse a document that aliases make huge or endless; each node is counted once and remembered."""
-    sizes: dict[int, int] = {}
-    open_nodes: set[int] = set()
-
-    def size(at: Any) -> int:
-        if isinstance(at, yaml.ScalarNode):
-            return 1
-        if id(at) in open_nodes:
-            raise InputFileError(f"{path}: line {at.start_mark.line + 1}: an alias holds itself")
-        if id(at) not in sizes:
-            open_nodes.add(id(at))
-            inner = at.value if isinstance(at, yaml.SequenceNode) else [x for pair in at.value for x in pair]
-            total = 1
-            for one in inner:
-                total += size(one)
-                if total > MOST_NODES:
-                    msg = f"{path}: more than {MOST_NODES} entries once its aliases are written out; refused"
-                    raise InputFileError(msg)
-            open_nodes.discard(id(at))
-            sizes[id(at)] = total
-        return sizes[id(at)]
-
-    size(node)
 
 
 def listed(path: Path, found: Sequence[Any]) -> tuple[Entry, dict[str, Entry]]:
@@ -134,10 +116,6 @@ def _header(where: str, variable: Entry) -> tuple[str, str]:
     return split_unit(header["name"])
 
 
-def _float(place: str, text: Any) -> float:
-    return _number(place, text)[0]
-
-
 def _number(place: str, text: Any) -> tuple[float, bool]:
     try:
         return number(text if isinstance(text, str) and len(text) <= LONGEST_NUMBER else repr(text)[:40])
@@ -148,36 +126,30 @@ def _number(place: str, text: Any) -> tuple[float, bool]:
 
 def _axis(where: str, variable: Entry) -> TableAxis:
     name, unit = _header(where, variable)
-    low, high, value, texts = [], [], [], []
+    rows, texts = [], []
     for i, entry in enumerate(_listing(where, variable, "values"), 1):
-        place = f"{where}: {name!r}, bin {i}"
+        place, text = f"{where}: {name!r}, bin {i}", str(entry.get("value", ""))
         if "low" in entry or "high" in entry:
-            ends = [_edge(f"{place}, {key}", entry.get(key, "-")) for key in ("low", "high")]
-            low.append(-np.inf if np.isnan(ends[0]) else ends[0])
-            high.append(np.inf if np.isnan(ends[1]) else ends[1])
-            value.append(_float(place, entry["value"]) if "value" in entry else 0.5 * (low[-1] + high[-1]))
-            texts.append("")
-            continue
-        said = str(entry.get("value", ""))
-        texts.append(said)
-        try:
-            point = number(said)[0]
-        except ValueError:
-            point = float("nan")
-        for row in (low, high, value):
-            row.append(point)
-    named = any(np.isnan(value))
-    return TableAxis(
-        name, unit, np.array(low), np.array(high), np.array(value), tuple(texts) if named else ()
-    )
+            low, high = (_edge(f"{place}, {key}", entry.get(key, "-")) for key in ("low", "high"))
+            low, high = (-np.inf if np.isnan(low) else low), (np.inf if np.isnan(high) else high)
+            value, text = _number(place, text)[0] if "value" in entry else 0.5 * (low + high), ""
+            rows.append((low, high, value))
+        else:
+            try:
+                point = number(text)[0]
+            except ValueError:
+                point = float("nan")
+            rows.append((point, point, point))
+        texts.append(text)
+    low_, high_, value_ = np.array(rows, dtype=np.float64).reshape(-1, 3).T
+    return TableAxis(name, unit, low_, high_, value_, tuple(texts) if np.isnan(value_).any() else ())
 
 
 def _edge(place: str, text: Any) -> float:
-    """Return an edge; infinity is that of an open bin."""
-    said = str(text).strip().casefold().lstrip("+-.")
-    if said in {"inf", "infinity"}:
+    """Return an edge; nan for the infinity of an open bin."""
+    if str(text).strip().casefold().lstrip("+-.") in {"inf", "infinity"}:
         return float("nan")
-    return _float(place, text)
+    return _number(place, text)[0]
 
 
 def _column(where: str, variable: Entry) -> Column:
@@ -222,6 +194,6 @@ def _errors(place: str, entry: Entry, value: float) -> Iterator[tuple[str, float
 
 def _size(place: str, text: Any, value: float) -> float:
     said = str(text).strip()
-    if said.endswith("%"):
-        return abs(value) * _float(place, said[:-1]) / 100.0
-    return _float(place, said)
+    relative = said.endswith("%")
+    size, _ = _number(place, said[:-1] if relative else text)
+    return abs(value) * size / 100.0 if relative else size

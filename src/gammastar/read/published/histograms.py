@@ -13,7 +13,14 @@ import uproot
 from gammastar.core.documents import from_json, shortened
 from gammastar.core.errors import InputFileError
 from gammastar.core.records import FloatArray
-from gammastar.read.published.table import Column, Origin, PublishedTable, TableAxis, TableError, split_unit
+from gammastar.read.published.table import (
+    Origin,
+    PublishedTable,
+    TableAxis,
+    TableError,
+    one_column,
+    split_unit,
+)
 
 _TABLES = re.compile(r"TH[12][CSIFDL]|TGraph(Asymm)?Errors|TGraph")
 _ERROR = re.compile(r"(?P<value>.*Hist[12]D_y\d+)_e(?P<number>\d+)(?P<side>plus|minus)?")
@@ -49,7 +56,7 @@ def read_histogram(file: Any, name: str, origin: Origin) -> PublishedTable:
     titles = [str(found.member(label).member("fTitle")) for label in labels[: n_axes + 1]]
     axes = _axes(edges, [title or f"axis {k + 1}" for k, title in enumerate(titles[:n_axes])])
     values = np.asarray(found.values(flow=False), dtype=np.float64).ravel()
-    errors = _beside(file, name) or [_one("stat", np.asarray(found.errors(flow=False), dtype=np.float64))]
+    errors = _beside(file, name) or [_both_ways("stat", np.asarray(found.errors(flow=False), np.float64))]
     return _made(name, str(found.title), axes, (titles[n_axes] or "entries", values, errors), origin)
 
 
@@ -76,10 +83,7 @@ def read_graph(graph: Any, name: str, origin: Origin) -> PublishedTable:
     if kind == "TGraph":
         ends, errors = (x, x), []
     else:
-        low, high = (
-            np.asarray(graph.errors("low"), np.float64),
-            np.asarray(graph.errors("high"), np.float64),
-        )
+        low, high = (np.asarray(graph.errors(side), np.float64) for side in ("low", "high"))
         ends = (x - low[0], x + high[0])
         errors = [TableError("error", -low[1], high[1])]
     title = str(graph.title).split(";")
@@ -98,7 +102,7 @@ def _axes(edges: list[FloatArray], titles: list[str]) -> tuple[TableAxis, ...]:
     return tuple(found)
 
 
-def _one(label: str, size: FloatArray) -> TableError:
+def _both_ways(label: str, size: FloatArray) -> TableError:
     row = size.ravel()
     return TableError(label, -row, row)
 
@@ -110,16 +114,13 @@ def _made(
     content: tuple[str, FloatArray, list[TableError]],
     origin: Origin,
 ) -> PublishedTable:
-    header, values, errors = content
-    every = (values, *(e.plus for e in errors), *(e.minus for e in errors))
-    for row in every:
+    _, values, errors = content
+    for row in (values, *(e.plus for e in errors), *(e.minus for e in errors)):
         if not np.isfinite(row).all():
             i = int(np.argmin(np.isfinite(row)))
             msg = f"{origin.path}, table {name!r}: bin {i + 1} holds {row[i]}, not a finite number"
             raise InputFileError(msg)
-    given = tuple(e for e in errors if np.any(e.minus) or np.any(e.plus))  # zeros everywhere are none
-    column = Column(*split_unit(header), values, given, np.zeros(len(values), dtype=np.bool_))
-    return PublishedTable(name, title, axes, (column,), origin)
+    return one_column(name, title, axes, content, origin)
 
 
 def read_uhi(name: str, content: Mapping[str, Any], origin: Origin) -> PublishedTable:
@@ -164,7 +165,7 @@ def _uhi_errors(variance: FloatArray, sources: Mapping[str, Any]) -> Iterator[Ta
         row = np.asarray(shift, dtype=np.float64)
         rest -= row**2
         yield TableError(str(label), -row, row)
-    yield _one("stat", np.sqrt(np.clip(rest, 0.0, None)))
+    yield _both_ways("stat", np.sqrt(np.clip(rest, 0.0, None)))
 
 
 def _uhi_axis(axis: Mapping[str, Any]) -> tuple[FloatArray, slice, str]:

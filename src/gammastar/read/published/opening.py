@@ -1,27 +1,41 @@
-"""Open a file or record of published tables, whatever its form, and say what is in it."""
+"""Open a file or record of published tables, whatever its form; say what is in it and how to use it."""
 
 from __future__ import annotations
 
 import contextlib
 import gzip
+import json
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from gammastar.core.documents import opened, shortened, text_of
+import numpy as np
+
+from gammastar.core.documents import opened, plain, shortened, text_of
 from gammastar.core.errors import GammastarError, InputFileError
 from gammastar.core.files import is_file
 from gammastar.read.files import reading, sha256
 from gammastar.read.published import histograms, yoda_text
 from gammastar.read.published.delimited import read_csv
 from gammastar.read.published.hepdata_yaml import SUBMISSION, documents, listed, read_yaml
-from gammastar.read.published.table import Origin, PublishedTable, chosen
+from gammastar.read.published.spectra import Conventions, beam_energies, published_spectrum
+from gammastar.read.published.table import Column, Origin, PublishedTable, TableAxis, chosen
 
 MOST_BYTES = 64 << 20
 SUFFIXES = (".yaml", ".yml", ".json", ".csv", ".txt", ".dat", ".yoda", ".gz")
+MOST_TABLES = 60  # that are listed
+MOST_COLUMNS = 30
+OPEN = '"counts" # or "density", per unit of mass: the header does not say'
+GUESSES = (
+    Conventions(),
+    Conventions(content="counts"),
+    Conventions(negative="keep"),
+    Conventions(content="counts", negative="keep"),
+)
+QUANTITY = 'quantity = "counts" # all that was seen; or "per_interaction", "per_pot"'
 COVARIANCE = ", covariance"  # behind the name of a table: that of the table with its covariance
 Readers: TypeAlias = dict[str, Callable[[], PublishedTable]]
 
@@ -58,13 +72,7 @@ def hepdata(path: str | Path, table: str | int | None = None) -> PublishedTable:
 
 
 def table_names(path: str | Path) -> tuple[str, ...]:
-    """Return the names of the tables of a file or record, in their order.
-
-    Raises
-    ------
-    InputFileError
-        As `hepdata`.
-    """
+    """Return the names of the tables of a file or record, in their order."""
     with _blamed(Path(path)):
         return tuple(_readers(Path(path)))
 
@@ -191,3 +199,89 @@ def _root(path: Path) -> Readers:
             return histograms.read_histogram(file, name, origin)
 
     return {name: (lambda name=name: read(name)) for name in names}  # type: ignore[misc]
+
+
+@dataclass(frozen=True, slots=True)
+class TableListing:
+    """What was found in a file."""
+
+    listing: str  # Tables, axes, columns
+    proposal: str  # Lines of a steering file for the first table that makes a mass spectrum, "" if none does
+    reasons: tuple[str, ...]  # Why tables make none
+
+
+def describe_tables(path: str | Path) -> TableListing:
+    """Return the tables of a file or record, and steering lines for the first that is a mass spectrum."""
+    names = table_names(path)
+    lines, proposal = [f"{path}: {len(names)} tables"], ""
+    reasons: list[str] = []
+    for k, name in enumerate(names, 1):
+        if k > MOST_TABLES:
+            lines.append(f"… and {len(names) - MOST_TABLES} more tables")
+            break
+        try:
+            table = hepdata(path, k)
+        except InputFileError as error:
+            lines.append(f"\n{k} {plain(name)!r}: {error}")
+            continue
+        lines += _rows(k, table)
+        if not proposal:
+            proposal = _proposed(Path(path), k if len(names) > 1 else None, table, reasons)
+    return TableListing("\n".join(lines), proposal, tuple(reasons))
+
+
+def _rows(k: int, table: PublishedTable) -> Iterator[str]:
+    about = f", {shortened(plain(table.description, keep=''), 100)}" if table.description else ""
+    yield f"\n{k} {plain(table.name)!r}, {len(table)} rows{about}"
+    if table.origin.doi:
+        yield f"  source {plain(table.origin.doi, keep='')}"
+    for axis in table.axes:
+        yield f"  axis   {_axis(axis)}"
+    for i, column in enumerate(table.columns[:MOST_COLUMNS], 1):
+        yield f"  column {i} {_column(column)}"
+    if len(table.columns) > MOST_COLUMNS:
+        yield f"  … and {len(table.columns) - MOST_COLUMNS} more columns"
+    stated = {value: where for where, value in reversed(list(beam_energies(table).items()))}
+    for value, where in stated.items():
+        yield f"  energy sqrt(s) = {value:g} GeV ({plain(where)})"
+
+
+def _axis(axis: TableAxis) -> str:
+    if axis.text:
+        return f"{plain(axis.name)!r}: texts"
+    ends = (
+        f"{np.min(axis.low):g} to {np.max(axis.high):g} {axis.unit or '(no unit)'}" if len(axis.low) else ""
+    )
+    return f"{plain(axis.name)!r}: {'points' if axis.points else 'bins'} {plain(ends)}"
+
+
+def _column(column: Column) -> str:
+    errors = ", ".join(plain(e.label) for e in column.errors) or "none"
+    limits = f", {int(column.limits.sum())} upper limits" if column.limits.any() else ""
+    known = column.values[np.isfinite(column.values)]
+    ends = f"{known.min():.4g} to {known.max():.4g}" if len(known) else "no numbers"
+    return f"{plain(column.name)!r} [{plain(column.unit) or 'no unit'}]: {ends}, errors: {errors}{limits}"
+
+
+def _proposed(path: Path, number: int | None, table: PublishedTable, reasons: list[str]) -> str:
+    """Return steering lines for the first column that makes a spectrum; add why others do not."""
+    for i, column in enumerate(table.columns, 1):
+        said = ""
+        for told in GUESSES:
+            try:
+                found = published_spectrum(table, i, told)
+            except InputFileError as error:
+                said = str(error)
+                continue
+            edges = found.spectrum.hist.axes[0].edges
+            head = f"{column.name!r}: {len(edges) - 1} bins from {edges[0]:g} to {edges[-1]:g} GeV"
+            notes = [f"tried, check it before use; {head}", *found.notes]
+            keys: dict[str, Any] = {"file": path.name, "table": number, "column": i}
+            keys |= {k: v for k, v in asdict(told).items() if v != getattr(Conventions(), k)}
+            lines = [f"# {plain(note, keep='')}" for note in notes]
+            lines += ["[spectrum.table]"]
+            texts = {key: OPEN if key == "content" else json.dumps(value) for key, value in keys.items()}
+            lines += [f"{key} = {text}" for key, text in texts.items() if keys[key] is not None]
+            return "\n".join([*lines, QUANTITY])
+        reasons.append(said)
+    return ""

@@ -16,7 +16,6 @@ from gammastar.core.constants import M_PROTON
 from gammastar.core.errors import InputFileError, PortabilityError
 from gammastar.core.records import FloatArray, PairHists, Quantity, Spectrum
 from gammastar.core.sources import Source, Sources
-from gammastar.read.published.covariance import record_covariance
 from gammastar.read.published.table import (
     Column,
     Origin,
@@ -28,6 +27,7 @@ from gammastar.read.published.table import (
 )
 
 NEGLIGIBLE = 1e-9  # of a variance
+SAME_EDGE = 1e-9  # relative: edges and elements of a covariance that differ by less are equal
 SAME = 1e-6  # of a bin: edges of neighbours that differ by less are one
 BEAM = 0.01  # relative: beam energies that differ by more are two
 _INDEPENDENT = re.compile(r"(?i)^\s*(stat|uncor|error|err|tot|unc\b|mc stat)|uncorr")
@@ -38,56 +38,34 @@ _SAID = re.compile(r"(?i)sqrt\W{0,3}s(?:_?\W{0,3}nn)?\W{0,6}=\W{0,3}([\d.]+)\W{0
 
 @dataclass(frozen=True, slots=True)
 class Conventions:
-    """How the numbers of a table are to be taken, where the table leaves it open.
+    """How the numbers of a table are to be taken, where the table leaves it open."""
 
-    Attributes
-    ----------
-    content : {"counts", "density"}, optional
-        Numbers per bin, or per unit of mass; by default what units and name of the column say.
-    mass_unit : str, optional
-        For an axis whose header gives none.
-    edges : tuple of float, optional
-        Of the bins, in the unit of the axis, for a table that gives points.
-    mass : tuple of float, optional
-        Only bins inside [GeV].
-    scale, scale_sigma : float
-        Factor on all numbers, and its relative error: one source, "scale of the table".
-    correlated, uncorrelated : tuple of str
-        Labels of errors that move all bins together, or each on its own. By default labels that begin with
-        stat, uncor, error or total do not, all others do: the pattern of YODA's estimates.
-    error : float or "poisson", optional
-        For a column without errors: relative to the value, bin by bin, or the root of the number.
-    negative : {"refuse", "keep"}
-        What to do with negative numbers.
-    """
-
+    # Numbers per bin, or per unit of mass; by default what units and name of the column say
     content: Literal["counts", "density"] | None = None
-    mass_unit: str = ""
+    mass_unit: str = ""  # For an axis whose header gives none
+    # Of the bins, in the unit of the axis, for a table that gives points
     edges: tuple[float, ...] | None = None
-    mass: tuple[float, float] | None = None
+    mass: tuple[float, float] | None = None  # Only bins inside [GeV]
+    # Factor on all numbers, and its relative error: one source, "scale of the table"
     scale: float = 1.0
     scale_sigma: float = 0.0
+    # Labels of errors that move all bins together, or each on its own. By default labels that begin with
+    # stat, uncor, error or total do not, all others do: the pattern of YODA's estimates.
     correlated: tuple[str, ...] = ()
     uncorrelated: tuple[str, ...] = ()
+    # For a column without errors: relative to the value, bin by bin, or the root of the number
     error: float | Literal["poisson"] | None = None
-    negative: Literal["refuse", "keep"] = "refuse"
+    negative: Literal["refuse", "keep"] = "refuse"  # What to do with negative numbers
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MeasuredTable:
-    """A spectrum from a table.
+    """A spectrum from a table."""
 
-    Attributes
-    ----------
-    spectrum : Spectrum
-        Contents of mass bins [GeV]; its covariance is the sum of `sources`, its shifts the correlated ones.
-    notes : tuple of str
-        Table and column, then what was assumed, each a sentence without its full stop.
-    """
-
+    # Contents of mass bins [GeV]; its covariance is the sum of `sources`, its shifts the correlated ones
     spectrum: Spectrum
     sources: Sources
-    notes: tuple[str, ...]
+    notes: tuple[str, ...]  # Table and column, then what was assumed, each a sentence without its full stop
     origin: Origin
 
 
@@ -166,25 +144,7 @@ def published_pairs(
     charges: tuple[str | int, str | int] | None = None,
     conventions: Conventions | None = None,
 ) -> tuple[PairHists, tuple[str, ...]]:
-    """Return histograms of opposite-sign, ++ and -- pairs of a table, and what was assumed.
-
-    Parameters
-    ----------
-    unlike : str or int
-        Column of opposite-sign pairs.
-    like : str or int, optional
-        Column of like-sign pairs of both charges, which are shared equally: their geometric mean 2√(N++ N--)
-        is the column itself.
-    charges : pair of str or int, optional
-        Columns of ++ and of -- instead.
-    conventions : Conventions, optional
-        Without `error`, a column of counts without errors has that of a Poisson number.
-
-    Raises
-    ------
-    InputFileError
-        As `published_spectrum`, or if neither `like` nor `charges` is given.
-    """
+    """Return histograms of opposite-sign, ++ and -- pairs of a table, and what was assumed."""
     told = conventions or Conventions()
     if (like is None) == (charges is None):
         msg = f"{table.where}: give `like`, the pairs of both charges, or `charges`, the columns of ++ and --"
@@ -441,6 +401,52 @@ def _symmetric(
     return shift, notes
 
 
+def record_covariance(table: PublishedTable, column: Column) -> FloatArray | None:
+    """Return the covariance of a column in its own unit, shape (n, n); None if the record holds none.
+
+    It stands in the table of this name with ", covariance" behind it: two axes with the bins of this one, a
+    row for every pair of bins, and a column called "Covariance of" and the name of the column.
+    """
+    other = table.covariance
+    wanted = f"covariance of {column.name}".casefold()
+    found = [] if other is None else [one for one in other.columns if one.name.casefold() == wanted]
+    if other is None or not found:
+        return None
+    n = len(table)
+    if len(table.axes) != 1 or len(other.axes) != 2 or len(other) != n * n:
+        text = (
+            f"{len(other.axes)} axes and {len(other)} rows; a table of {n} bins needs 2 axes and {n * n} rows"
+        )
+        raise refused(other, text)
+    (size, power), (squared, twice) = energy_power(column.unit), energy_power(found[0].unit)
+    if twice != 2 * power:
+        text = f"unit {found[0].unit!r} is not the square of {column.unit!r}"
+        raise refused(other, text)
+    row, at = (_places(table, other, axis) for axis in other.axes)
+    cov = np.full((n, n), np.nan)
+    cov[row, at] = found[0].values * squared / size**2
+    if not np.isfinite(cov).all():
+        i, k = np.argwhere(~np.isfinite(cov))[0]
+        raise refused(other, f"nothing stands for {table.bin_name(int(i))} with {table.bin_name(int(k))}")
+    scale = np.sqrt(np.clip(np.outer(np.diag(cov), np.diag(cov)), 0.0, None))
+    if (np.abs(cov - cov.T) > SAME_EDGE * scale).any() or (np.abs(cov) > (1 + SAME_EDGE) * scale).any():
+        raise refused(other, "is no covariance: not symmetric, or larger off its diagonal than on it")
+    return np.asarray((cov + cov.T) / 2)
+
+
+def _places(table: PublishedTable, other: PublishedTable, axis: TableAxis) -> npt.NDArray[np.int64]:
+    """Return the bin of the table in which each row of an axis of its covariance lies."""
+    own = table.axes[0]
+    factor = energy_power(axis.unit)[0] / energy_power(own.unit)[0]
+    low, high = axis.low[:, None] * factor, axis.high[:, None] * factor
+    same = np.isclose(low, own.low, rtol=SAME_EDGE, atol=0.0) & np.isclose(
+        high, own.high, rtol=SAME_EDGE, atol=0.0
+    )
+    for row in np.flatnonzero(same.sum(axis=1) != 1):
+        raise refused(other, f"{other.bin_name(int(row))}: no bin of table {table.name!r} has these edges")
+    return np.asarray(same.argmax(axis=1))
+
+
 def _together(cov: FloatArray) -> bool:
     """Return whether one shift makes this covariance, of several bins."""
     if len(cov) < 2 or not np.any(cov - np.diag(np.diag(cov))):
@@ -479,21 +485,7 @@ def beam_energies(table: PublishedTable, column: str | int | None = None) -> Map
 def check_beam(
     table: PublishedTable, beam_energy: float, highest: float = 0.0, column: str | int | None = None
 ) -> tuple[str, ...]:
-    """Compare the energy of a table with that of a beam on a nucleon at rest; return what was assumed.
-
-    Parameters
-    ----------
-    beam_energy : float [GeV]
-    highest : float [GeV]
-        Largest mass that is used.
-    column : str or int, optional
-        Whose qualifiers count; all by default.
-
-    Raises
-    ------
-    PortabilityError
-        If the table states another energy, or masses beyond what the beam can make.
-    """
+    """Compare the energy of a table with that of a beam on a nucleon at rest; return what was assumed."""
     root_s = float(np.sqrt(2 * M_PROTON**2 + 2 * M_PROTON * beam_energy))
     stated = beam_energies(table, column)
     for where, value in stated.items():

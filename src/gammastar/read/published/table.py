@@ -26,48 +26,27 @@ _KNOWN = r"[fpnmu]?b|mub|events|counts|deg|rad|mm|cm|m"
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a table came from.
+    """Where a table came from."""
 
-    Attributes
-    ----------
-    path : Path
-        File that holds its numbers.
-    sha256 : str
-        Of that file.
-    doi : str
-        DOI or arXiv number as the file gives it; "" if it gives none.
-    comment : str
-        What the file says about itself.
-    """
-
-    path: Path
-    sha256: str
-    doi: str = ""
-    comment: str = ""
+    path: Path  # File that holds its numbers
+    sha256: str  # Of that file
+    doi: str = ""  # DOI or arXiv number as the file gives it; "" if it gives none
+    comment: str = ""  # What the file says about itself
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TableAxis:
-    """An independent variable, row by row.
+    """An independent variable, row by row."""
 
-    Attributes
-    ----------
-    name, unit : str
-        As in the header.
-    low, high : NDArray, shape (n,)
-        Edges of each bin in `unit`; both the same for a point, infinite where a bin is open, nan for a text.
-    value : NDArray, shape (n,)
-        The published place inside the bin, its centre without one.
-    text : tuple of str
-        What stands there if that is no number; empty for numbers.
-    """
-
+    # As in the header
     name: str
     unit: str
+    # Edges of each bin in `unit`; both the same for a point, infinite where a bin is open, nan for a text,
+    # (n,)
     low: FloatArray
     high: FloatArray
-    value: FloatArray
-    text: tuple[str, ...] = ()
+    value: FloatArray  # The published place inside the bin, its centre without one, (n,)
+    text: tuple[str, ...] = ()  # What stands there if that is no number; empty for numbers
 
     @property
     def points(self) -> bool:
@@ -86,43 +65,28 @@ class TableError:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Column:
-    """A dependent variable.
+    """A dependent variable."""
 
-    Attributes
-    ----------
-    name, unit : str
-        As in the header.
-    values : NDArray, shape (n,)
-        nan where nothing is given.
-    limits : NDArray of bool, shape (n,)
-        Where the value is an upper limit, as ``< 3``.
-    qualifiers : mapping of str to str
-        E.g. ``{"SQRT(S) [GeV]": "200"}``.
-    """
-
+    # As in the header
     name: str
     unit: str
-    values: FloatArray
+    values: FloatArray  # nan where nothing is given, (n,)
     errors: tuple[TableError, ...] = ()
+    # Where the value is an upper limit, as ``< 3``, (n,)
     limits: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
-    qualifiers: Mapping[str, str] = field(default_factory=dict)
+    qualifiers: Mapping[str, str] = field(default_factory=dict)  # E.g. ``{"SQRT(S) [GeV]": "200"}``.
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PublishedTable:
-    """A table as it was published, in the units of its header.
-
-    Attributes
-    ----------
-    covariance : PublishedTable, optional
-        Of this table in its record: the table of its name with ", covariance" behind it.
-    """
+    """A table as it was published, in the units of its header."""
 
     name: str
     description: str
     axes: tuple[TableAxis, ...]
     columns: tuple[Column, ...]
     origin: Origin
+    # Of this table in its record: the table of its name with ", covariance" behind it
     covariance: PublishedTable | None = None
 
     def __post_init__(self) -> None:
@@ -144,13 +108,7 @@ class PublishedTable:
         return f"{self.origin.path}, table {shortened(plain(self.name), 80)!r}"
 
     def column(self, which: str | int | None = None) -> Column:
-        """Return a column by its name or its number from 1; the only one without.
-
-        Raises
-        ------
-        InputFileError
-            If there is no such column, or there are several; near names are offered.
-        """
+        """Return a column by its name or its number from 1; the only one without."""
         return self.columns[chosen(which, [c.name for c in self.columns], f"{self.where}: column")]
 
     def bin_name(self, row: int) -> str:
@@ -165,6 +123,20 @@ class PublishedTable:
                 place = f"{axis.low[row]:g} to {axis.high[row]:g}"
             places.append(f"{axis.name} {place} {axis.unit}".strip())
         return plain(f"bin {row + 1} ({', '.join(places)})")
+
+
+def one_column(
+    name: str,
+    title: str,
+    axes: Sequence[TableAxis],
+    content: tuple[str, FloatArray, Sequence[TableError]],
+    origin: Origin,
+) -> PublishedTable:
+    """Return the table of one column, from its header, values and errors; errors of zero are none."""
+    header, values, errors = content
+    nonzero = tuple(e for e in errors if np.any(e.minus) or np.any(e.plus))
+    column = Column(*split_unit(header), values, nonzero, np.zeros(len(values), dtype=np.bool_))
+    return PublishedTable(name, title, tuple(axes), (column,), origin)
 
 
 def refused(table: PublishedTable, text: str) -> InputFileError:

@@ -12,16 +12,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from gammastar.core.documents import from_json, shortened
 from gammastar.core.errors import InputFileError
 from gammastar.core.records import FloatArray
 from gammastar.read.published.hepdata_yaml import documents
-from gammastar.read.published.table import Column, Origin, PublishedTable, TableAxis, TableError, split_unit
+from gammastar.read.published.table import (
+    Origin,
+    PublishedTable,
+    TableAxis,
+    TableError,
+    one_column,
+    split_unit,
+)
 
 _BEGIN = re.compile(r"BEGIN (YODA_)?([A-Z0-9]+)(?:<([A-Z0-9,]+)>)?(?:_V(\d+))? (\S+)")
 _EDGES = re.compile(r"Edges\(A(\d+)\):\s*(\[.*\])\s*$")
 Reader = Callable[["_Object", Origin], PublishedTable]
+IntArray = npt.NDArray[np.int64]
 
 
 @dataclass
@@ -109,9 +118,7 @@ def _table(
 ) -> PublishedTable:
     title = found.notes.get("Title", "").strip("~ ")
     name = found.notes.get("ZLabel" if len(axes) > 1 else "YLabel", "") or "value"
-    given = tuple(e for e in errors if np.any(e.minus) or np.any(e.plus))  # zeros everywhere are none
-    column = Column(*split_unit(name), values, given, np.zeros(len(values), dtype=np.bool_))
-    return PublishedTable(found.path, title, tuple(axes), (column,), origin)
+    return one_column(found.path, title, axes, (name, values, errors), origin)
 
 
 def _axis_name(found: _Object, k: int) -> tuple[str, str]:
@@ -153,11 +160,11 @@ def _breakdown(found: _Object, origin: Origin, n: int) -> list[TableError]:
 
 def _histogram(found: _Object, origin: Origin) -> PublishedTable:
     """Return the table of a histogram: sums of weights per bin, with the root of the sum of their squares."""
-    n_axes = int(found.kind[5])
     if found.version >= 3:
         axes, inside = _grid(found, origin)
         numbers = _numbers(found, origin, 2)[inside]
     else:
+        n_axes = int(found.kind[5])
         rows = [row for row in found.rows if not row[0].isalpha()]
         numbers = _numbers(_Object(found.kind, 2, found.path, rows=rows), origin, 2 * n_axes + 2)
         axes = [
@@ -189,8 +196,7 @@ def _grid(found: _Object, origin: Origin) -> tuple[list[TableAxis], list[int]]:
     kinds = list(_axis_kinds(found))
     counts, bins = [], []
     for k, discrete in enumerate(kinds):
-        edges = found.edges.get(k + 1, [])
-        n = len(edges) if discrete else len(edges) - 1
+        n = len(found.edges.get(k + 1, [])) - (0 if discrete else 1)
         if n < 1:
             raise InputFileError(f"{where}: has no edges for axis {k + 1}")
         counts.append(n + (1 if discrete else 2))
@@ -198,31 +204,21 @@ def _grid(found: _Object, origin: Origin) -> tuple[list[TableAxis], list[int]]:
     if len(found.rows) != np.prod(counts):
         msg = f"{where}: {len(found.rows)} rows, its axes ask for {np.prod(counts)}; is the file cut off?"
         raise InputFileError(msg)
-    strides = np.cumprod([1, *counts])[:-1]
-    cells = list(itertools.product(*bins))
-    inside = [int(np.dot(cell, strides)) for cell in cells]
-    axes = []
-    for k, discrete in enumerate(kinds):
-        at = np.array([cell[k] for cell in cells])
-        axes.append(_grid_axis(where, found, k, discrete=discrete, at=at))
-    return axes, inside
+    cells = np.array(list(itertools.product(*bins)))
+    axes = [_grid_axis(where, found, k, cells[:, k], discrete=kinds[k]) for k in range(len(kinds))]
+    return axes, (cells @ np.cumprod([1, *counts])[:-1]).tolist()
 
 
-def _grid_axis(where: str, found: _Object, k: int, *, discrete: bool, at: FloatArray) -> TableAxis:
+def _grid_axis(where: str, found: _Object, k: int, at: IntArray, *, discrete: bool) -> TableAxis:
     edges, name = found.edges[k + 1], _axis_name(found, k)
-    if discrete:
-        chosen = [edges[i - 1] for i in at]
-        try:
-            point = np.array([float(one) for one in chosen])
-            return TableAxis(*name, point, point, point)
-        except ValueError:
-            nothing = np.full(len(chosen), np.nan)
-            return TableAxis(*name, nothing, nothing, nothing, tuple(chosen))
     try:
         numbers = np.array([float(edge) for edge in edges])
     except ValueError as error:
-        raise InputFileError(f"{where}: axis {k + 1}: {error}") from error
-    low, high = numbers[at - 1], numbers[at]
+        if not discrete:
+            raise InputFileError(f"{where}: axis {k + 1}: {error}") from error
+        nothing = np.full(len(at), np.nan)
+        return TableAxis(*name, nothing, nothing, nothing, tuple(edges[i - 1] for i in at))
+    low, high = (numbers[at - 1], numbers[at - 1 if discrete else at])
     return TableAxis(*name, low, high, 0.5 * (low + high))
 
 
