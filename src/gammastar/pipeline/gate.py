@@ -14,7 +14,7 @@ from gammastar.core.errors import BranchError, InputFileError, SteeringError
 from gammastar.core.records import Spectrum
 from gammastar.core.sampling import stream
 from gammastar.pipeline.context import Context, axes_of, needed
-from gammastar.read.unnamed import unnamed_weights
+from gammastar.read.meaning import unnamed_weights
 from gammastar.spectrum.checks import (
     KINEMATIC,
     Check,

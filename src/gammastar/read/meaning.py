@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ FEW = 12  # different values of a branch that may select rows
 WIDEST = 200  # branches that are looked at for that
 INTEGERS = ("int8_t", "int16_t", "int32_t", "int64_t", "uint8_t", "uint16_t", "uint32_t", "bool")
 SOME = 20  # leptons or pairs, fewer tell nothing
+LIKE_WEIGHT = re.compile(r"weight|wgt|presc|scale_?factor|^(w|wt|sf)$", re.IGNORECASE)
 UNLIKE = 50  # ratio of transverse momenta along two axes, or of two legs, that is no physics
 
 # Median momentum [GeV] below which no experiment selects pairs, and above which only MeV are likely.
@@ -35,16 +37,30 @@ HEAVY = 200.0  # GeV, median pair mass beyond which MeV are likely
 PEAKS = {"ω": 223, "φ": 333, "J/ψ": 443, "Υ": 553, "Z": 23}  # PDG codes
 PARTICLES = (11, 13, 15, 211, 321, 2212)  # PDG codes that a column of charges may hold by mistake
 
-Level: TypeAlias = Literal["error", "warning"]
 IntArray: TypeAlias = npt.NDArray[np.int64]
 
 
 class Point(NamedTuple):
     """A finding of one key of the schema."""
 
-    level: Level
+    level: Literal["error", "warning"]
     key: str
     text: str
+
+
+def error(key: str, text: str) -> Point:
+    """Return what cannot give right numbers."""
+    return Point("error", key, text)
+
+
+def warning(key: str, text: str) -> Point:
+    """Return what may be right."""
+    return Point("warning", key, text)
+
+
+def graded(bad: BoolArray, key: str, text: str, most: float = 0.5) -> Point:
+    """Return an error where more than a share is bad, else a warning."""
+    return error(key, text) if np.mean(bad) > most else warning(key, text)
 
 
 def examine(
@@ -77,36 +93,25 @@ def examine(
     is judged by the medians of momentum and pair mass and by the peaks of ω, φ, J/ψ, Υ and Z: those are
     warnings. That px and py are swapped, or that pt holds p where no energy is stored, cannot be seen.
     """
-    with np.errstate(all="ignore"):  # what overflows is told by its values
-        return _examined(file, schema, truth=truth, entries=entries)
-
-
-def _examined(
-    file: str | Path, schema: Schema | Mapping[str, Any] | str | Path, *, truth: bool, entries: int
-) -> tuple[Finding, ...]:
     name = Path(str(file)).name
-    try:
-        ready = schema if isinstance(schema, Schema) else load_schema(schema)
-        points = list(_repeated_names(ready))
-        found = _sample(file, ready, truth=truth, entries=entries)
-    except UserError as error:
-        text = str(error).removeprefix(f"{file}: ")
-        return (Finding("error", f"{name}: schema", text),)
-    if found is None:
-        points.append(Point("warning", "tree", f"the tree {ready.tree!r} holds no entry"))
-    else:
-        wrong = {key for _, key, _ in points}
-        if len(found.counts):
-            points += [point for rule in RULES for point in rule(found) if point.key not in wrong]
+    with np.errstate(all="ignore"):  # what overflows is told by its values
+        try:
+            ready = schema if isinstance(schema, Schema) else load_schema(schema)
+            points = list(_repeated_names(ready))
+            sample = _sample(file, ready, truth=truth, entries=entries)
+        except UserError as problem:
+            return (Finding("error", f"{name}: schema", str(problem).removeprefix(f"{file}: ")),)
+        if sample is None:
+            points.append(warning("tree", f"the tree {ready.tree!r} holds no entry"))
+        elif not len(sample.counts):
+            rules = ", ".join(f"{rule.branch} = {rule.equals!r}" for rule in ready.row_filter)
+            text = f"none of the first entries passes ({rules}); which values occur?"
+            points.append(warning("row_filter", text))
         else:
-            points += _filtered(ready)
-    points.sort(key=lambda point: point[0])
+            wrong = {point.key for point in points}
+            points += [point for rule in RULES for point in rule(sample) if point.key not in wrong]
+    points.sort(key=lambda point: point.level)
     return tuple(Finding(level, f"{name}: {key}", text) for level, key, text in points)
-
-
-def _filtered(schema: Schema) -> Iterator[Point]:
-    rules = ", ".join(f"{rule.branch} = {rule.equals!r}" for rule in schema.row_filter)
-    yield Point("warning", "row_filter", f"none of the first entries passes ({rules}); which values occur?")
 
 
 def seen_lepton(file: str | Path, schema: Schema, *, entries: int = FIRST) -> str:
@@ -173,7 +178,11 @@ def _sample(file: str | Path, schema: Schema, *, truth: bool, entries: int) -> _
     offsets = np.concatenate([[0], np.cumsum(counts)[:-1]]) if len(counts) else counts
     pairs = ak.argcombinations(lepton["px"][:, :MOST], 2, fields=["a", "b"])
     first, second = (np.asarray(ak.to_numpy(ak.flatten(pairs[leg] + offsets))) for leg in ("a", "b"))
-    energy = schema.unit * flat["_E"] if "_E" in flat else _member_energy(file, schema, entries)
+    energy = schema.unit * flat["_E"] if "_E" in flat else None
+    if energy is None and "E" in schema.kinematics:  # of objects: read in the place of a momentum
+        momenta = dict.fromkeys(("px", "py", "pz"), schema.kinematics["E"])
+        objects = replace(schema, kinematics=momenta, truth=None)
+        energy = _flat(next(open_events(file, objects, step=entries))["lepton"]["px"])
     return _Sample(
         file=file,
         schema=schema,
@@ -188,15 +197,6 @@ def _sample(file: str | Path, schema: Schema, *, truth: bool, entries: int) -> _
         first=first.astype(np.int64),
         second=second.astype(np.int64),
     )
-
-
-def _member_energy(file: str | Path, schema: Schema, entries: int) -> FloatArray | None:
-    """Return the energies [GeV] that objects hold, read in the place of a momentum."""
-    branch = schema.kinematics.get("E")
-    if branch is None:
-        return None
-    asked = replace(schema, kinematics=dict.fromkeys(("px", "py", "pz"), branch), truth=None)
-    return _flat(next(open_events(file, asked, step=entries))["lepton"]["px"])
 
 
 def _flat(array: Any) -> FloatArray:
@@ -217,35 +217,31 @@ def _repeated_names(schema: Schema) -> Iterator[Point]:
             continue  # one column may serve both legs
         legs = branch if isinstance(branch, tuple) else (branch,)
         if len(legs) == 2 and legs[0] == legs[1]:
-            yield Point("error", key, f"both legs read {legs[0]!r}; name one branch per leg")
+            yield error(key, f"both legs read {legs[0]!r}; name one branch per leg")
             legs = legs[:1]
         for leg in legs:
             named[leg] += 1
             where.setdefault(leg, []).append(key)
     for leg, times in named.items():
         if times > 1:
-            yield Point("error", where[leg][-1], f"{leg!r} is read as {' and as '.join(where[leg])}")
+            yield error(where[leg][-1], f"{leg!r} is read as {' and as '.join(where[leg])}")
 
 
 def _content(s: _Sample) -> Iterator[Point]:
     """Look for leptons that are finite, pairs and weights."""
     n = len(s.counts)
     if not (s.counts >= 2).any():
-        yield Point(
-            "warning",
-            "lepton",
-            f"no event of {n} has two leptons; are the branches, charge and row_filter right?",
-        )
+        text = f"no event of {n} has two leptons; are the branches, charge and row_filter right?"
+        yield warning("lepton", text)
     lost = s.schema.layout == "pair" and "truth" in s.events.fields  # rows of photons that were not found
     for key, bad in _not_finite(s).items():
         if len(bad) and bad.mean() > 0.01 and not (lost and not bad.all()):
-            level: Level = "error" if bad.mean() > 0.5 else "warning"
             branch = s.schema.kinematics.get(key) or s.schema.charge or s.schema.pdg_id
             text = f"{_percent(bad)} of {len(bad)} leptons have a value of {branch!r} that is not finite"
-            yield Point(level, key, text)
+            yield graded(bad, key, text)
     weight = np.asarray(ak.to_numpy(s.events["weight"]))
     if not (weight != 0).any():
-        yield Point("error", "weight", f"all {n} entries have weight zero")
+        yield error("weight", f"all {n} entries have weight zero")
 
 
 def _not_finite(s: _Sample) -> dict[str, BoolArray]:
@@ -272,18 +268,13 @@ def _charges(s: _Sample) -> Iterator[Point]:
     if isinstance(source, tuple):
         for leg, name in enumerate(source):
             yield from _signs(s.sign[leg::2], key, name, s.schema.lepton)
-        yield from _lone_sign(s, key, source)
+        legs = [np.unique(leg[np.isfinite(leg)]) for leg in (s.charge[0::2], s.charge[1::2])]
+        for leg, other in ((0, 1), (1, 0)):
+            if len(s.counts) >= SOME and len(legs[leg]) == 1 and len(legs[other]) > 1:
+                text = f"{source[leg]!r} gives {legs[leg][0]:+g} in all {len(s.counts)} rows"
+                yield warning(key, f"{text}, {source[other]!r} both signs: is it the right branch?")
     else:
         yield from _signs(s.sign, key, source, s.schema.lepton)
-
-
-def _lone_sign(s: _Sample, key: str, names: tuple[str, str]) -> Iterator[Point]:
-    """Find a leg that has one sign in all rows while the other has both."""
-    legs = [np.unique(leg[np.isfinite(leg)]) for leg in (s.charge[0::2], s.charge[1::2])]
-    for leg, other in ((0, 1), (1, 0)):
-        if len(s.counts) >= SOME and len(legs[leg]) == 1 and len(legs[other]) > 1:
-            text = f"{names[leg]!r} gives {legs[leg][0]:+g} in all {len(s.counts)} rows"
-            yield Point("warning", key, f"{text}, {names[other]!r} both signs: is it the right branch?")
 
 
 def _signs(values: FloatArray, key: str, name: str, lepton: str) -> Iterator[Point]:
@@ -302,9 +293,8 @@ def _signs(values: FloatArray, key: str, name: str, lepton: str) -> Iterator[Poi
         advice = "these are leptons of the other flavour: name another collection, or change lepton"
     else:
         advice = f"leptons {lepton!r} have ±{wanted:g}"
-    level: Level = "error" if wrong.mean() > 0.5 else "warning"
     text = f"{_percent(wrong)} of the {len(sign)} values of {name!r} are not ±{wanted:g}"
-    yield Point(level, key, f"{text}: {_most_frequent(sign)}; {advice}")
+    yield graded(wrong, key, f"{text}: {_most_frequent(sign)}; {advice}")
 
 
 def _most_frequent(values: FloatArray) -> str:
@@ -318,11 +308,8 @@ def _opposite(s: _Sample) -> Iterator[Point]:
     if len(s.first) >= SOME and not s.opposite.any():
         values = np.unique(s.charge[np.isfinite(s.charge)])
         seen = ", ".join(f"{value:+g}" for value in values[:6])
-        yield Point(
-            "warning",
-            "charge" if s.schema.charge else "pdg_id",
-            f"no opposite-sign pair among {len(s.first)} pairs (charges: {seen}); is it the right branch?",
-        )
+        text = f"no opposite-sign pair among {len(s.first)} pairs (charges: {seen}); is it the right branch?"
+        yield warning("charge" if s.schema.charge else "pdg_id", text)
 
 
 def _twins(s: _Sample) -> Iterator[Point]:
@@ -330,13 +317,8 @@ def _twins(s: _Sample) -> Iterator[Point]:
         return
     same = (s.momentum[s.first] == s.momentum[s.second]).all(axis=1)
     if same.sum() > 1 and same.mean() > 0.01:
-        level: Level = "error" if same.mean() > 0.5 else "warning"
-        yield Point(
-            level,
-            "kinematics",
-            f"{_percent(same)} of {len(same)} pairs are one lepton twice (equal momenta); do two branches "
-            "hold the same, or are leptons stored twice?",
-        )
+        text = f"{_percent(same)} of {len(same)} pairs are one lepton twice (equal momenta); do two branches "
+        yield graded(same, "kinematics", f"{text}hold the same, or are leptons stored twice?")
 
 
 def _scale(s: _Sample) -> Iterator[Point]:
@@ -380,25 +362,21 @@ def _judge_mass(s: _Sample, source: str, value: float) -> Iterator[Point]:
     names = {name: m for name, m in LEPTON_MASS.items() if name != lepton} | {"pion": M_PI_CHARGED}
     for scale in (1.0, 1e-3, 1e3, 1e-6, 1e6):
         if scale != 1.0 and _near(value * scale, expected):
-            alone = "; or leave kinematics.mass out, if it alone is in another unit"
-            yield Point(
-                "error",
-                "unit",
+            text = (
                 f"{source} gives a lepton mass of {value:.4g} GeV, {lepton!r} have {expected:.4g} GeV: "
                 f"set unit = {unit * scale:g}, with which the median momentum is "
                 f"{scale * np.nanmedian(s.p):.3g} GeV instead of {np.nanmedian(s.p):.3g} GeV"
-                + (alone if source == "the mass branch" else ""),
             )
+            alone = "; or leave kinematics.mass out, if it alone is in another unit"
+            yield error("unit", text + (alone if source == "the mass branch" else ""))
             return
     for name, other in names.items():
         if _near(value, other):
-            level: Level = "warning" if name == "pion" else "error"
-            yield Point(
-                level,
-                "lepton",
+            text = (
                 f"{source} gives {value:.4g} GeV, the mass of {name!r}; lepton = {lepton!r} has "
-                f"{expected:.4g} GeV: is it the right collection?",
+                f"{expected:.4g} GeV: is it the right collection?"
             )
+            yield warning("lepton", text) if name == "pion" else error("lepton", text)
             return
 
 
@@ -418,14 +396,12 @@ def _mass_branch(s: _Sample) -> Iterator[Point]:
     wrong = np.abs(values - expected) > 0.1 * expected
     felt = np.abs(values**2 - expected**2) > 1e-4 * p**2  # changes masses of pairs
     if wrong.mean() > 0.5:
-        level: Level = "error" if s.schema.lepton == "mu" or (wrong & felt).mean() > 0.5 else "warning"
         low, middle, high = np.quantile(values, [0, 0.5, 1])
-        yield Point(
-            level,
-            "mass",
+        text = (
             f"the mass branch holds {low:.4g} to {high:.4g} GeV (median {middle:.4g}); {s.schema.lepton!r} "
-            f"have {expected:.4g} GeV: leave kinematics.mass out, then the known mass is taken",
+            f"have {expected:.4g} GeV: leave kinematics.mass out, then the known mass is taken"
         )
+        yield graded(wrong if s.schema.lepton == "mu" else wrong & felt, "mass", text)
 
 
 def _momenta(s: _Sample) -> Iterator[Point]:
@@ -452,12 +428,8 @@ def _momenta(s: _Sample) -> Iterator[Point]:
         other += f" and {np.median(masses[scale]):.3g} GeV"
     if peaks[scale]:
         other += f", with a peak at the {peaks[scale]}"
-    yield Point(
-        "warning",
-        "unit",
-        f"{text}; with unit = {s.schema.unit * scale:g} they are {other}: which one does the experiment "
-        "measure? (no stored mass or energy tells)",
-    )
+    text += f"; with unit = {s.schema.unit * scale:g} they are {other}: which one does the experiment "
+    yield warning("unit", f"{text}measure? (no stored mass or energy tells)")
 
 
 def _peak(masses: FloatArray) -> str:
@@ -483,26 +455,17 @@ def _energies(s: _Sample) -> Iterator[Point]:
     size = np.sqrt((p**2).sum(axis=1) + found**2)
     away = np.abs(energy / size - 1)
     # The energy of an electron may be measured, that of a muon is computed from its momentum.
-    tolerance = 0.2 if s.schema.lepton == "e" else 3e-3 if _truncated(energy) else 3e-5
+    bits = energy.astype(np.float32).view(np.uint32) & np.uint32(0xFF)
+    shortened = np.mean(bits == 0) > 0.9  # mantissas
+    tolerance = 0.2 if s.schema.lepton == "e" else 3e-3 if shortened else 3e-5
     wrong = away > tolerance
     if wrong.mean() <= (0.3 if s.schema.lepton == "e" else 0.1):
         return
     text = f"E is not √(p² + m²) within {100 * tolerance:g} % for {_percent(wrong)} of {len(energy)} leptons "
     text += f"(median E/√(p² + m²) = {np.median(energy / size):.6g})"
-    reason = next((cause for cause, ratio in _causes(s, energy, p) if _fits(ratio)), "")
-    reason = reason or "E or a momentum is another quantity, or of another lepton; look at their branches"
-    level: Level = "error" if np.mean(away > max(tolerance, 0.01)) > 0.5 else "warning"
-    yield Point(level, "E", f"{text}: {reason}")
-
-
-def _truncated(values: FloatArray) -> bool:
-    """Return whether numbers were stored with a shortened mantissa."""
-    bits = values.astype(np.float32).view(np.uint32) & np.uint32(0xFF)
-    return bool(np.mean(bits == 0) > 0.9)
-
-
-def _fits(ratio: FloatArray) -> bool:
-    return bool(np.mean(np.abs(ratio - 1) < 0.02) > 0.5)
+    reason = "E or a momentum is another quantity, or of another lepton; look at their branches"
+    fitting = (cause for cause, ratio in _causes(s, energy, p) if np.mean(np.abs(ratio - 1) < 0.02) > 0.5)
+    yield graded(away > max(tolerance, 0.01), "E", f"{text}: {next(fitting, reason)}")
 
 
 def _causes(s: _Sample, energy: FloatArray, p: FloatArray) -> Iterator[tuple[str, FloatArray]]:
@@ -526,10 +489,10 @@ def _axes(s: _Sample) -> Iterator[Point]:
     for axis, key in enumerate(("px", "py")):
         if (p[:, axis] >= 0).all() and (p[:, axis] > 0).any():
             text = f"{key} is never negative in {len(p)} leptons (median {np.median(p[:, axis]):.3g} GeV)"
-            yield Point("warning", key, f"{text}: is it pt, p or pz?")
+            yield warning(key, f"{text}: is it pt, p or pz?")
     if (p[:, 2] < 0).all():
         text = f"pz is negative in all {len(p)} leptons, and detectors stand along +z: turn its sign"
-        yield Point("warning", "pz", text)
+        yield warning("pz", text)
 
 
 def _transverse(s: _Sample) -> Iterator[Point]:
@@ -544,26 +507,20 @@ def _transverse(s: _Sample) -> Iterator[Point]:
     (low, small), (high, large) = min(found), max(found)
     if low > 0 and high > UNLIKE * low:
         text = f"the median size of {large!r} is {high:.3g} GeV, that of {small!r} {low:.3g} GeV"
-        yield Point("warning", "unit", f"{text}: are they in the same unit?")
+        yield warning("unit", f"{text}: are they in the same unit?")
 
 
 def _angles(s: _Sample) -> Iterator[Point]:
     """Look for degrees, polar angles and other quantities in the place of η and φ."""
-    for key, limit, advice in (
-        (
-            "phi",
-            2 * np.pi + 0.01,
-            "phi must be in rad; degrees have to be converted when the file is written",
-        ),
-        ("eta", 20.0, "a pseudorapidity is smaller; is it the right branch?"),
-    ):
+    degrees = "phi must be in rad; degrees have to be converted when the file is written"
+    large = "a pseudorapidity is smaller; is it the right branch?"
+    for key, limit, advice in (("phi", 2 * np.pi + 0.01, degrees), ("eta", 20.0, large)):
         values = s.angles.get(key, np.empty(0))
         values = values[np.isfinite(values)]
         beyond = np.abs(values) > limit
         if len(values) and beyond.mean() > 0.01:
-            level: Level = "error" if beyond.mean() > 0.1 else "warning"
-            reach = f"{_percent(beyond)} of {len(values)} values beyond ±{limit:.3g}"
-            yield Point(level, key, f"{reach}, up to {np.abs(values).max():.4g}: {advice}")
+            text = f"{_percent(beyond)} of {len(values)} values beyond ±{limit:.3g}"
+            yield graded(beyond, key, f"{text}, up to {np.abs(values).max():.4g}: {advice}", 0.1)
     eta = s.angles.get("eta", np.empty(0))
     eta = eta[np.isfinite(eta)]
     if len(eta) < 5 * SOME or eta.min() < 0 or eta.max() > np.pi:
@@ -571,7 +528,7 @@ def _angles(s: _Sample) -> Iterator[Point]:
     low, middle, high = np.quantile(eta, [0.01, 0.5, 0.99])
     if high < 0.6 or (low < 0.8 and high > 2.2 and abs(middle - np.pi / 2) < 0.35):
         text = f"{low:.3g} to {high:.3g}, median {middle:.3g}, never negative"
-        yield Point("warning", "eta", f"{text}: is it the polar angle θ [rad]? η = −ln tan(θ/2)")
+        yield warning("eta", f"{text}: is it the polar angle θ [rad]? η = −ln tan(θ/2)")
 
 
 def _identifiers(s: _Sample) -> Iterator[Point]:
@@ -579,10 +536,10 @@ def _identifiers(s: _Sample) -> Iterator[Point]:
     n, unique = len(s.counts), len(np.unique(np.asarray(ak.to_numpy(s.events["event"]))))
     many = 5 if s.schema.layout == "pair" else 2
     if n >= SOME and unique == 1:
-        yield Point("error", "event", f"{list(s.schema.event)} is the same for all {n} entries")
+        yield error("event", f"{list(s.schema.event)} is the same for all {n} entries")
     elif n >= 5 * SOME and unique * many < n:
         text = f"{list(s.schema.event)} has {unique} different values in {n} entries"
-        yield Point("warning", "event", f"{text}: name run, luminosity block or burst as well")
+        yield warning("event", f"{text}: name run, luminosity block or burst as well")
 
 
 def _repeats(s: _Sample) -> Iterator[Point]:
@@ -590,18 +547,14 @@ def _repeats(s: _Sample) -> Iterator[Point]:
     again = _again(s)
     if not again.any() or again.mean() <= 0.02:
         return
-    text = (
-        f"{_percent(again)} of {len(again)} rows with pairs hold the leptons of another row again, so that "
-    )
-    text += "pairs are counted more than once"
+    text = f"{_percent(again)} of {len(again)} rows with pairs hold the leptons of another row again, so "
+    text += "that pairs are counted more than once"
     if s.schema.layout != "pair" or s.schema.row_filter:
-        yield Point("warning", "row_filter", f"{text}: were files merged twice?")
+        yield warning("row_filter", f"{text}: were files merged twice?")
         return
     choice = _selectors(s)
-    advice = (
-        f"choose one kind with row_filter, for instance {choice}" if choice else "no branch tells them apart"
-    )
-    yield Point("warning", "row_filter", f"{text}: {advice}")
+    advice = f"choose one kind with row_filter, for instance {choice}" if choice else ""
+    yield warning("row_filter", f"{text}: {advice or 'no branch tells them apart'}")
 
 
 def _again(s: _Sample) -> BoolArray:
@@ -679,35 +632,28 @@ def _truth(s: _Sample) -> Iterator[Point]:
     photon = np.isfinite(m) & (m > 0)
     m, pt, energy = m[photon], pt[photon], energy[photon]
     if not len(m):
-        yield Point("warning", "truth", f"no entry of {len(photon)} has a virtual photon (mass > 0)")
+        yield warning("truth", f"no entry of {len(photon)} has a virtual photon (mass > 0)")
         return
     threshold = 2 * LEPTON_MASS[s.schema.lepton]
     below = m < threshold * (1 - 1e-5)
     if below.any():
-        yield Point(
-            "error",
-            "truth",
-            f"masses down to {m.min():.4g} GeV ({_percent(below)} of {len(m)}), below the threshold "
-            f"{threshold:.4g} GeV; unit or lepton?",
-        )
+        text = f"masses down to {m.min():.4g} GeV ({_percent(below)} of {len(m)}), below the threshold "
+        yield error("truth", f"{text}{threshold:.4g} GeV; unit or lepton?")
     small = energy**2 < (m**2 + pt**2) * (1 - 1e-5)
     if small.any():
-        yield Point("error", "truth", f"{_percent(small)} of {len(m)} energies below √(mass² + pt²)")
+        yield error("truth", f"{_percent(small)} of {len(m)} energies below √(mass² + pt²)")
     codes = s.schema.truth.signal if s.schema.truth is not None else ()
     if codes and "process" in true.fields and not np.isin(_flat(true["process"]), codes).any():
         seen = _most_frequent(_flat(true["process"]))
-        yield Point("warning", "truth", f"signal = {list(codes)} never occurs; the processes are {seen}")
+        yield warning("truth", f"signal = {list(codes)} never occurs; the processes are {seen}")
     yield from _true_masses(s)
 
 
 def _true_masses(s: _Sample) -> Iterator[Point]:
     """Compare the masses of events with one opposite-sign pair with their true photons."""
     row = np.repeat(np.arange(len(s.counts)), s.counts)[s.first]
-    chosen = (
-        s.opposite
-        & (s.counts[row] == 2)
-        & np.isfinite(s.momentum[s.first] + s.momentum[s.second]).all(axis=1)
-    )
+    finite = np.isfinite(s.momentum[s.first] + s.momentum[s.second]).all(axis=1)
+    chosen = s.opposite & (s.counts[row] == 2) & finite
     true = _flat(s.events["truth"]["mass"])[row[chosen]]
     keep = np.isfinite(true) & (true > 0)
     if keep.sum() < SOME:
@@ -715,7 +661,24 @@ def _true_masses(s: _Sample) -> Iterator[Point]:
     ratio = float(np.median(s.pair_mass(1.0, chosen)[keep] / true[keep]))
     if not 0.1 < ratio < 10:
         text = f"the pairs have {ratio:.3g} times the mass of their true photons (median of {keep.sum()})"
-        yield Point("error", "truth", f"{text}: are they in the same unit?")
+        yield error("truth", f"{text}: are they in the same unit?")
+
+
+def unnamed_weights(file: str | Path, schema: Schema, *, truth: bool = False) -> dict[str, float]:
+    """Return the mean of each branch of one number per row that is named as a weight, unused, and not one."""
+    known, found = set(schema.branches(truth=truth)), {}
+    with opened(str(file)) as source:
+        tree = open_tree(source, schema.tree, str(file))
+        for name in map(str, tree.keys(recursive=False)):
+            if name in known or not LIKE_WEIGHT.search(name):
+                continue
+            try:
+                values = np.asarray(tree[name].array(entry_stop=FIRST, library="np"))
+            except (ValueError, TypeError, NotImplementedError):
+                continue  # no plain numbers
+            if values.ndim == 1 and values.dtype.kind in "iuf" and len(values) and (values != 1).any():
+                found[name] = float(values.mean())
+    return found
 
 
 RULES: tuple[Callable[[_Sample], Iterator[Point]], ...] = (
