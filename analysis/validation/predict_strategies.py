@@ -5,19 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from validation.chi_strategies import (
+    JointOptions,
+    PairCloud,
+    Trained,
+    by_rejection,
+    fit_joint,
+    from_generator,
+)
 
 from gammastar import accept, predict
 from gammastar.core.constants import M_MU
 from gammastar.core.files import data_path
 from gammastar.core.sampling import stream
 from gammastar.flow import FlowOptions, fit
-from gammastar.flow.event_generator import JointOptions, fit_joint
 from gammastar.mock import generate_pairs, load_card
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.millicharge import load_millicharge_detector
 from gammastar.physics.vectors import CHARGES
-from gammastar.predict.millicharge import Trained, by_rejection, conditional, from_generator
+from gammastar.predict.millicharge import conditional
 from gammastar.predict.mixture import recoupled_channels, shares_of
 from gammastar.predict.models import rate_ratio
 
@@ -50,7 +57,7 @@ def _strategies() -> Iterator[tuple]:
     pairs = generate_pairs(load_card(data_path("cards/na60_mock.toml")), N_PAIRS, stream(1, "pairs"))
     keep = (pairs.mass > 0.2125) & (pairs.mass < 1.1125)
     mass, pt, energy, weight = (a[keep] for a in (pairs.mass, pairs.pt, pairs.energy, pairs.weight))
-    cloud = predict.PairCloud(mass, pt, energy, weight)
+    cloud = PairCloud(mass, pt, energy, weight)
     edges = np.linspace(0.2125, 1.1125, 181)
     content = np.histogram(mass, edges, weights=weight)[0]
     options = FlowOptions(epochs=6, epoch_size=40_000)

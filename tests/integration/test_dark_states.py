@@ -16,7 +16,6 @@ SMALL = ROOT / "analysis" / "na60_dimuon" / "small.toml"
 CHARGED = """
 [predict.millicharge]
 masses = [0.02, 0.15, 0.3]
-strategy = "{strategy}"
 channels = [{channels}]
 n_sample = 6000
 
@@ -29,11 +28,11 @@ LIGHT = '"pion_dalitz", "pseudoscalar_dalitz", "jpsi"'
 pytestmark = [pytest.mark.flow, pytest.mark.slow]
 
 
-def steering(folder, *, model="dark_photon", strategy="conditional", channels=LIGHT):
+def steering(folder, *, model="dark_photon", channels=LIGHT):
     text = SMALL.read_text().split("[report]")[0].replace("schema.toml", f"{SMALL.parent}/schema.toml")
     text = text.replace("epochs = 4", "epochs = 3\nmembers = 2").replace("n_masses = 20", "n_masses = 4")
     text = text.replace("n_masses", f'model = "{model}"\nn_masses')
-    text = text.replace("[accept]\n", CHARGED.format(strategy=strategy, channels=channels))
+    text = text.replace("[accept]\n", CHARGED.format(channels=channels))
     path = folder / "steering.toml"
     path.write_text(text)
     return path
@@ -88,18 +87,6 @@ def test_photons_below_the_threshold_of_dimuons_come_from_theory(results):
     assert (pairs.value <= pairs.high).all()
     methods = read_json(results / "manifest.json")["methods"]
     assert any("photons up to 0.2125 GeV" in key for key in methods)
-
-
-@pytest.mark.parametrize("strategy", ["rejection", "per_mass"])
-def test_the_other_strategies_agree_with_the_default(strategy, results, tmp_path):
-    other = stage(
-        run(steering(tmp_path, strategy=strategy), output=results, resume=True), "accept_millicharge"
-    )
-    default = stage(run(steering(tmp_path), output=results, resume=True), "accept_millicharge")
-    value, known = (a["mcp_bars|signal"][1:, 20] for a in (other, default))
-    error = np.hypot(other["mcp_bars|mc_error"][1:, 20], default["mcp_bars|mc_error"][1:, 20])
-    # flows of three epochs on two thousand effective pairs: a quarter beside the sample's error
-    assert (np.abs(value - known) < 3 * error + 0.25 * known).all()
 
 
 def test_b_minus_l_ends_where_its_widths_are_known(results, tmp_path):

@@ -35,9 +35,6 @@ class Millicharge(Section):
 
     masses: Annotated[Masses, Field(min_length=1)] = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
     """Masses of the particle [GeV]."""
-    strategy: Literal["conditional", "rejection", "per_mass"] = "conditional"
-    """How virtual photons are drawn: at masses of the spectrum from the flow, from all pairs with rejection
-    below the threshold, or from a generator for each mass."""
     channels: tuple[str, ...] = ()
     """Theory channels, as in [predict]."""
     n_sample: Annotated[int, Field(gt=0, le=2_000_000)] = 20_000

@@ -198,7 +198,6 @@ class RunState:
     learning: Arrays | None = None
     sampler: Any = None
     production: Any = None
-    joint: Any = None
     rate: Rate | None = None
     planes: dict[str, SignalPlane] | None = None
     searches: dict[str, Any] | None = None

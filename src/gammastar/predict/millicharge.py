@@ -1,4 +1,4 @@
-"""Millicharged pairs: rates from dileptons and theory, three ways to sample them, decays to particles."""
+"""Millicharged pairs: rates from dileptons and theory, their virtual photons, decays to particles."""
 
 from __future__ import annotations
 
@@ -24,9 +24,6 @@ from gammastar.predict.channels import VirtualPhoton
 from gammastar.predict.channels.theory import JPsi, MesonChannel
 from gammastar.predict.channels.virtual_photon import InDomain
 from gammastar.predict.mixture import envelope, joined
-
-Joint: TypeAlias = Callable[[int, np.random.Generator], tuple[FloatArray, FloatArray, FloatArray]]
-"""(n, rng) -> mass, pt, energy [GeV], each (n,), distributed as the measured lepton pairs."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,101 +110,8 @@ def conditional(
     asked = np.clip(mass, low, high)
     pt, energy = sampler.sample(asked, rng)
     energy = np.maximum(energy, np.sqrt(mass**2 + pt**2))
-    return _photons(mass, pt, energy, weight * (total / weight.sum()), in_domain)
-
-
-def by_rejection(
-    m_chi: float,
-    total: float,
-    m_lepton: float,
-    joint: Joint,
-    in_domain: InDomain,
-    *,
-    n: int,
-    rng: np.random.Generator,
-    cap: float = 3.0,
-) -> VirtualPhotons:
-    """Sample from one joint generator for all m_χ; what Eq. 8 forbids is rejected."""
-    mass, pt, energy = joint(n, rng)
-    above = mass > 2 * m_lepton * (1 + 1e-12)
-    factor = np.where(above, pair_factor(np.where(above, mass, 3 * m_lepton), m_chi, m_lepton), 0.0)
-    keep = rng.uniform(size=n) * cap < factor
-    if not keep.any():
-        raise PhysicsError(
-            f"by_rejection: none of {n} pairs lies above 2 m_chi = {2 * m_chi:g} GeV; draw more"
-        )
-    weight = np.maximum(factor[keep] / cap, 1.0)
-    return _photons(mass[keep], pt[keep], energy[keep], weight * (total / weight.sum()), in_domain)
-
-
-def from_generator(
-    total: float, generator: Joint, in_domain: InDomain, *, n: int, rng: np.random.Generator
-) -> VirtualPhotons:
-    """Sample from a generator made for one m_χ: all weights are equal; arguments as `by_rejection`."""
-    mass, pt, energy = generator(n, rng)
-    return _photons(mass, pt, energy, np.full(n, total / n), in_domain)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PairCloud:
-    """Measured pairs themselves as a joint generator: drawn again with their weights.
-
-    The flow's twin without a network: an unconditional flow of (m, qT, E) may stand in its place.
-
-    Attributes
-    ----------
-    mass, pt, energy, weight : NDArray, shape (n,)
-        Pairs [GeV] with signed weights; a pair whose weight is not positive is not drawn.
-    """
-
-    mass: FloatArray
-    pt: FloatArray
-    energy: FloatArray
-    weight: FloatArray
-
-    def weighted_for(self, m_chi: float, m_lepton: float) -> PairCloud:
-        """Return the pairs above 2 m_χ with weights times Eq. 8: the training set of one m_χ.
-
-        Parameters
-        ----------
-        m_chi : float [GeV]
-        m_lepton : float [GeV]
-            Of the measured leptons.
-        """
-        keep = self.mass > 2 * max(m_chi, m_lepton) * (1 + 1e-12)
-        if not keep.any():
-            raise PhysicsError(f"no measured pair above 2 m_chi = {2 * m_chi:g} GeV")
-        factor = pair_factor(self.mass[keep], m_chi, m_lepton)
-        return PairCloud(self.mass[keep], self.pt[keep], self.energy[keep], self.weight[keep] * factor)
-
-    def __call__(self, n: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return (mass, pt, energy) of `n` pairs."""
-        p = np.clip(self.weight, 0.0, None)
-        require(p.sum() > 0, "no pair of positive weight to draw from")
-        index = rng.choice(len(p), size=n, p=p / p.sum())
-        return self.mass[index], self.pt[index], self.energy[index]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Trained:
-    """A joint generator from a trained sampler: masses of the pairs it was trained on, kinematics from it."""
-
-    # Trained on the pairs of `cloud`, for one m_χ with the weights of `PairCloud.weighted_for`
-    sampler: Sampler
-    cloud: PairCloud
-
-    def __call__(self, n: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return (mass, pt, energy) of `n` virtual photons."""
-        mass, _, _ = self.cloud(n, rng)
-        pt, energy = self.sampler.sample(np.clip(mass, *self.sampler.mass_range), rng)
-        return mass, pt, np.maximum(energy, np.sqrt(mass**2 + pt**2))
-
-
-def _photons(
-    mass: FloatArray, pt: FloatArray, energy: FloatArray, weight: FloatArray, in_domain: InDomain
-) -> VirtualPhotons:
     inside = np.asarray(in_domain(mass, pt, energy), dtype=np.bool_)
-    return VirtualPhotons(mass, pt, energy, weight, inside)
+    return VirtualPhotons(mass, pt, energy, weight * (total / weight.sum()), inside)
 
 
 THEORY_MAX = 3.5  # GeV: heaviest virtual photon of a theory channel

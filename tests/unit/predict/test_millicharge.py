@@ -1,4 +1,4 @@
-"""Millicharged pairs: rates, three strategies that agree, pairs from theory channels."""
+"""Millicharged pairs: rates, pairs from theory channels."""
 
 from __future__ import annotations
 
@@ -15,15 +15,11 @@ from gammastar.physics.mesons import MesonTable
 from gammastar.physics.millicharge import from_dark_photons, pseudoscalar_branching
 from gammastar.predict.channels.theory import Bremsstrahlung, JPsi, PionDalitz
 from gammastar.predict.millicharge import (
-    PairCloud,
-    Trained,
-    by_rejection,
     chi_from_channel,
     chi_from_resonances,
     chi_pairs,
     chi_rate,
     conditional,
-    from_generator,
     resonance_rate,
 )
 
@@ -53,15 +49,6 @@ def _spectrum() -> np.ndarray:
     return 1e-7 * np.exp(-centre / 0.2) + 3e-8 * np.exp(-(((centre - 0.78) / 0.03) ** 2))
 
 
-def _cloud(n: int) -> PairCloud:
-    rng = np.random.default_rng(3)
-    pairs = _spectrum()
-    index = rng.choice(len(pairs), size=n, p=pairs / pairs.sum())
-    m = EDGES[index] + np.diff(EDGES)[index] * rng.uniform(1e-9, 1, n)
-    pt, energy = Simple().sample(m, rng)
-    return PairCloud(m, pt, energy, np.full(n, pairs.sum() / n))
-
-
 def test_rate_with_the_mass_of_the_muon_is_the_dimuon_yield_with_its_error() -> None:
     pairs = _spectrum()
     cov = np.diag((0.1 * pairs) ** 2)
@@ -73,34 +60,10 @@ def test_rate_with_the_mass_of_the_muon_is_the_dimuon_yield_with_its_error() -> 
         chi_rate(EDGES, pairs[1:], cov, [0.3], M_MU)
 
 
-@pytest.mark.parametrize("m_chi", [0.01, 0.2, 0.37])
-def test_three_strategies_agree(m_chi: float) -> None:
-    rng = np.random.default_rng(4)
-    pairs = _spectrum()
-    total = float(chi_rate(EDGES, pairs, np.zeros(2 * pairs.shape), [m_chi], M_MU)[0][0])
-    cloud = _cloud(300_000)
-    default = conditional(m_chi, EDGES, pairs, M_MU, Simple(), everywhere, n=100_000, rng=rng)
-    rejected = by_rejection(m_chi, total, M_MU, cloud, everywhere, n=300_000, rng=rng)
-    own = from_generator(total, cloud.weighted_for(m_chi, M_MU), everywhere, n=100_000, rng=rng)
-    for found in (rejected, own):
-        assert found.weight.sum() == pytest.approx(default.weight.sum(), rel=1e-12)
-        for name in ("mass", "pt", "energy"):
-            a = np.average(getattr(default, name), weights=default.weight)
-            b = np.average(getattr(found, name), weights=found.weight)
-            assert b == pytest.approx(a, rel=0.02), name
-        assert (found.mass > 2 * m_chi).all()
-    inside = [np.average(x.in_domain, weights=x.weight) for x in (default, rejected, own)]
-    assert np.ptp(inside) < 0.02
-
-
 def test_nothing_above_threshold_is_said() -> None:
     rng = np.random.default_rng(5)
     with pytest.raises(PhysicsError, match="no virtual photon above"):
         conditional(0.6, EDGES, _spectrum(), M_MU, Simple(), everywhere, n=10, rng=rng)
-    with pytest.raises(PhysicsError, match="none of"):
-        by_rejection(0.6, 1.0, M_MU, _cloud(100), everywhere, n=100, rng=rng)
-    with pytest.raises(PhysicsError, match="no measured pair"):
-        _cloud(100).weighted_for(0.6, M_MU)
     with pytest.raises(PhysicsError, match="makes no virtual photon"):
         chi_from_channel(PionDalitz(TABLE, BEAM), 0.1, mass_range=(0, M_PI0), n=10, rng=rng)
     with pytest.raises(PhysicsError, match="above all its resonances"):
@@ -159,25 +122,3 @@ def test_jpsi_of_chi() -> None:
     assert photons.weight.sum() == pytest.approx(1e-5 * 0.0551, rel=1e-3)
     assert photons.mass == pytest.approx(mass(443))
     assert resonance_rate(channel, [1.0, 1.6]) == pytest.approx([photons.weight.sum(), 0.0])
-
-
-@pytest.mark.slow
-def test_a_flow_of_its_own_agrees_with_the_conditional_one() -> None:
-    """Two flows, one for all masses, one trained on pairs weighted for m_χ: the same mean energies."""
-    from gammastar.flow import FlowOptions, fit
-
-    m_chi, rng = 0.25, np.random.default_rng(11)
-    cloud = _cloud(60_000)
-    own = cloud.weighted_for(m_chi, M_MU)
-    options = FlowOptions(epochs=6, epoch_size=30_000)
-    flows = [
-        fit(c.mass, c.pt, c.energy, c.weight / c.weight.mean(), beam_energy=BEAM, options=options, rng=rng)
-        for c in (cloud, own)
-    ]
-    pairs = _spectrum()
-    default = conditional(m_chi, EDGES, pairs, M_MU, flows[0], everywhere, n=50_000, rng=rng)
-    total = float(default.weight.sum())
-    single = from_generator(total, Trained(flows[1], own), everywhere, n=50_000, rng=rng)
-    for name in ("mass", "pt", "energy"):
-        a = np.average(getattr(default, name), weights=default.weight)
-        assert np.average(getattr(single, name), weights=single.weight) == pytest.approx(a, rel=0.06), name

@@ -26,7 +26,6 @@ from gammastar.physics.detector import Detector, load_detector
 from gammastar.physics.millicharge import MillichargeDetector, load_millicharge_detector
 from gammastar.physics.polarisation import FRAMES, UNPOLARISED, SpinDensities, lambda_theta
 from gammastar.pipeline.context import Context, detector_files
-from gammastar.pipeline.stages.flow import flow_options
 from gammastar.pipeline.stages.predict import (
     files_of,
     lepton_mass,
@@ -37,14 +36,7 @@ from gammastar.pipeline.stages.predict import (
     section_of,
 )
 from gammastar.predict import Production
-from gammastar.predict.millicharge import (
-    Joint,
-    MeasuredPairs,
-    Trained,
-    by_rejection,
-    conditional,
-    from_generator,
-)
+from gammastar.predict.millicharge import MeasuredPairs, conditional
 from gammastar.predict.mixture import joined
 from gammastar.predict.production import check_exposures, variations_of
 from gammastar.predict.target import TargetTransfer
@@ -400,7 +392,7 @@ def _chi_particles(
         msg = "[predict.millicharge] is needed for millicharged particles"
         raise SteeringError(msg)
     if pairs is not None and 2 * m_chi < pairs[0][-1]:
-        measured, replicas = _measured_photons(ctx, production, state, pairs, (section, m_chi), rng)
+        measured, replicas = _measured_photons(ctx, production, pairs, section, m_chi, rng)
         photons.append(predict.chi_pairs(measured, m_chi, rng=rng, longitudinal=longitudinal, spin=spin))
     for part in pairs_beside(ctx, production, pairs):
         if part.rate(np.array([m_chi]))[0, 0] > 0:
@@ -420,74 +412,22 @@ def _chi_particles(
 def _measured_photons(
     ctx: Context,
     production: Production,
-    state: Any,
     pairs: MeasuredPairs,
-    wanted: tuple[Millicharge, float],
+    section: Millicharge,
+    m_chi: float,
     rng: np.random.Generator,
 ) -> tuple[predict.VirtualPhotons, FloatArray | None]:
-    """Return virtual photons of χχ̄ by the steering's strategy, with the weights of the flow's replicas."""
-    (section, m_chi), m_lepton, photon = wanted, lepton_mass(ctx), production.parts[0]
+    """Return virtual photons of χχ̄ at masses of the spectrum, with the weights of the flow's replicas."""
+    photon = production.parts[0]
     if not isinstance(photon, predict.VirtualPhoton):
         msg = "[predict.millicharge] with a spectrum is needed to sample millicharged pairs"
         raise SteeringError(msg)
-    n, inside = section.n_sample, photon.in_domain
-    if section.strategy == "conditional":
-        made = conditional(m_chi, pairs[0], pairs[1], m_lepton, photon.sampler, inside, n=n, rng=rng)
-        if photon.replica_weights is None:
-            return made, None
-        mass = np.clip(made.mass, *photon.sampler.mass_range)
-        return made, photon.replica_weights(mass, made.pt, made.energy)
-    total = float(predict.chi_rate(*pairs, [m_chi], m_lepton)[0][0])
-    training = state.training
-    if not hasattr(training, "reference"):
-        msg = (
-            f"predict.millicharge.strategy = {section.strategy!r} needs the pairs of a full run; from the "
-            "record of a run only 'conditional' works"
-        )
-        raise SteeringError(msg)
-    cloud = predict.PairCloud(training.mass, training.pt, training.energy, training.reference)
-    if section.strategy == "rejection":
-        if state.joint is None:
-            state.joint = _joint(ctx, cloud)
-        return by_rejection(m_chi, total, m_lepton, state.joint, inside, n=n, rng=rng), None
-    trained = _per_mass(ctx, cloud.weighted_for(m_chi, m_lepton), m_chi)
-    return from_generator(total, trained, inside, n=n, rng=rng), None
-
-
-def _options(ctx: Context) -> tuple[Any, float]:
-    """Return the options of further flows, and the energy of the beam [GeV]."""
-    section, exposed = ctx.steering.flow, ctx.steering.spectrum
-    if section is None or exposed is None:
-        msg = "predict.millicharge.strategy: flows of their own need the options in [flow]"
-        raise SteeringError(msg)
-    return flow_options(section, (0.0, np.inf)), exposed.beam_energy
-
-
-def _joint(ctx: Context, cloud: predict.PairCloud) -> Joint:
-    """Return one flow of mass, pt and energy of all pairs, trained once per run."""
-    from gammastar.flow.event_generator import JointOptions, fit_joint
-
-    options, beam = _options(ctx)
-    own = JointOptions(epochs=options.epochs, batch=options.batch)
-    ctx.tell("accept", None, "one flow of mass, transverse momentum and energy")
-    return fit_joint(cloud, beam_energy=beam, options=own, rng=stream(ctx.seed, "joint"))
-
-
-def _per_mass(ctx: Context, cloud: predict.PairCloud, m_chi: float) -> Trained:
-    """Return a flow trained on the pairs with the weights of one m_χ."""
-    from gammastar import flow
-
-    columns = (cloud.mass, cloud.pt, cloud.energy, cloud.weight)
-    own = predict.PairCloud(*(values[cloud.weight > 0] for values in columns))
-    options, beam = _options(ctx)
-    ctx.tell("accept", None, f"a flow for m_chi = {m_chi:g} GeV")
-    trained = flow.fit(
-        own.mass,
-        own.pt,
-        own.energy,
-        own.weight,
-        beam_energy=beam,
-        options=replace(options, mass_range=(float(own.mass.min()), float(own.mass.max()))),
-        rng=stream(ctx.seed, "per mass", f"{m_chi:.6f}"),
+    made = conditional(
+        *(m_chi, pairs[0], pairs[1], lepton_mass(ctx), photon.sampler, photon.in_domain),
+        n=section.n_sample,
+        rng=rng,
     )
-    return Trained(trained, own)
+    if photon.replica_weights is None:
+        return made, None
+    mass = np.clip(made.mass, *photon.sampler.mass_range)
+    return made, photon.replica_weights(mass, made.pt, made.energy)

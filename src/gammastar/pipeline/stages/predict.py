@@ -333,7 +333,7 @@ def pair_stage(ctx: Context, production: Production, state: Any) -> Rate | None:
         ctx.cache.methods[f"millicharged pairs, {part.name}, photons up to {part.high:.4g} GeV"] = text
     if measured is not None:
         ctx.cache.methods["millicharged pairs, virtual photons"] = (
-            f"dileptons times Eq. 8 of Allison and Blinov, sampled by strategy {section.strategy!r}; photons "
+            "dileptons times Eq. 8 of Allison and Blinov, kinematics at the mass of each photon; photons "
             "heavier than the measured ones are left out"
         )
     return ctx.cache.keep("millicharge", key, compute, Rate)
