@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from gammastar.read.events import open_events, open_flat
+from gammastar.read.events import matched, open_events, open_flat, open_matched
 from gammastar.read.files import expand, sha256, verify
-from gammastar.read.mc import matched, open_matched
 from gammastar.read.meaning import examine
 from gammastar.read.proposal import (
     Description,

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from gammastar.select.cuts import Cutflow, Cuts, GhostVeto, Step, lost_leptons
 from gammastar.select.histogram import fill, histograms
-from gammastar.select.leptons import apply, singles
-from gammastar.select.pairing import collect, counting, helicity_cosine, pairs, repeated_events
+from gammastar.select.pairing import (
+    apply,
+    collect,
+    counting,
+    helicity_cosine,
+    pairs,
+    repeated_events,
+    singles,
+)
 
 __all__ = [
     "Cutflow",

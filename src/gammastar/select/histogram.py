@@ -16,8 +16,7 @@ from gammastar.core.pairs import Pairs
 from gammastar.core.records import BoolArray, FloatArray, PairHists
 from gammastar.select.cuts import Cutflow, Cuts, Step, pair_quantity, warned
 from gammastar.select.fused import count_kept, fill_pairs, fillable, usable
-from gammastar.select.leptons import KINEMATICS, finite_step, lepton_step, selected
-from gammastar.select.pairing import pairs
+from gammastar.select.pairing import KINEMATICS, finite_step, lepton_step, pairs, selected
 
 
 def fill(pairs: Pairs | Iterable[Pairs], axes: tuple[Any, ...]) -> PairHists:

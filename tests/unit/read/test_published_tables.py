@@ -203,7 +203,7 @@ def test_root_as_hepdata_writes_it(tmp_path):
     assert flat.columns[0].values.tolist() == list(range(6))
 
 
-def hepdata_yaml(tmp_path, values, *, bins=((0.2, 0.3), (0.3, 0.5)), units=("GeV", "1/GeV"), **more):
+def hepdata(tmp_path, values, *, bins=((0.2, 0.3), (0.3, 0.5)), units=("GeV", "1/GeV"), **more):
     axis = {
         "header": {"name": "M(EE)", "units": units[0]},
         "values": [{"low": a, "high": b} for a, b in bins],
@@ -217,12 +217,12 @@ def hepdata_yaml(tmp_path, values, *, bins=((0.2, 0.3), (0.3, 0.5)), units=("GeV
 def test_density_in_mev_becomes_contents_in_gev(tmp_path):
     """3 pairs per MeV in a bin of 100 MeV are 300 pairs; a relative error of 5 per cent is 15."""
     values = [{"value": 3.0, "errors": [{"symerror": "5%", "label": "stat"}]}] * 2
-    path = hepdata_yaml(tmp_path, values, bins=((200, 300), (300, 500)), units=("MeV", "MeV**-1"))
+    path = hepdata(tmp_path, values, bins=((200, 300), (300, 500)), units=("MeV", "MeV**-1"))
     found = read.published_spectrum(read.hepdata(path))
     assert found.spectrum.values == pytest.approx([300.0, 600.0])
     assert found.spectrum.hist.axes[0].edges == pytest.approx([0.2, 0.3, 0.5])
     assert np.sqrt(np.diag(found.spectrum.cov)) == pytest.approx([15.0, 30.0])
-    mixed = hepdata_yaml(tmp_path, values, bins=((200, 300), (300, 500)), units=("MeV", "c^2/GeV"))
+    mixed = hepdata(tmp_path, values, bins=((200, 300), (300, 500)), units=("MeV", "c^2/GeV"))
     assert read.published_spectrum(read.hepdata(mixed)).spectrum.values == pytest.approx([0.3, 0.6])
 
 
@@ -238,7 +238,7 @@ def test_asymmetric_errors_and_correlations_are_stated(tmp_path):
         }
         for sign in (1, -1)
     ]
-    found = read.published_spectrum(read.hepdata(hepdata_yaml(tmp_path, values)))
+    found = read.published_spectrum(read.hepdata(hepdata(tmp_path, values)))
     width = np.array([0.1, 0.2])
     stat, model = (found.sources.named(f"table, {name}").cov for name in ("stat", "sys,model"))
     assert stat == pytest.approx(np.diag((0.4 * width) ** 2))
@@ -255,7 +255,7 @@ def test_asymmetric_errors_and_correlations_are_stated(tmp_path):
     ):
         assert text in said
     alone = Conventions(uncorrelated=("sys,model",))
-    other = read.published_spectrum(read.hepdata(hepdata_yaml(tmp_path, values)), None, alone)
+    other = read.published_spectrum(read.hepdata(hepdata(tmp_path, values)), None, alone)
     assert other.spectrum.cov == pytest.approx(np.diag(np.diag(found.spectrum.cov)))
 
 
@@ -297,7 +297,7 @@ def test_a_table_of_another_beam_energy_is_refused(tmp_path):
     assert not check_beam(table, (19.6**2 / 2 - 0.938272**2) / 0.938272)
     values = [{"value": 1.0, "errors": [{"symerror": 0.1}]}] * 2
     qualifier = [{"name": "SQRT(S)", "units": "GEV", "value": 200}]
-    stated = read.hepdata(hepdata_yaml(tmp_path, values, qualifiers=qualifier))
+    stated = read.hepdata(hepdata(tmp_path, values, qualifiers=qualifier))
     with pytest.raises(PortabilityError, match=r"qualifier 'SQRT\(S\) \[GEV\]'.*200 GeV"):
         check_beam(stated, 400.0)
     assert "does not state its energy" in check_beam(read.hepdata(PHENIX), 400.0)[0]
@@ -317,7 +317,7 @@ def test_a_table_of_another_beam_energy_is_refused(tmp_path):
 )
 def test_energies_are_found_in_qualifiers(tmp_path, name, value, root_s):
     values = [{"value": 1.0, "errors": [{"symerror": 0.1}]}] * 2
-    table = read.hepdata(hepdata_yaml(tmp_path, values, qualifiers=[{"name": name, "value": value}]))
+    table = read.hepdata(hepdata(tmp_path, values, qualifiers=[{"name": name, "value": value}]))
     assert list(beam_energies(table).values()) == ([] if root_s is None else [pytest.approx(root_s)])
 
 

@@ -18,9 +18,8 @@ from gammastar.core.documents import opened, plain, shortened, text_of
 from gammastar.core.errors import GammastarError, InputFileError
 from gammastar.core.files import is_file
 from gammastar.read.files import reading, sha256
-from gammastar.read.published import histograms, yoda_text
-from gammastar.read.published.delimited import read_csv
-from gammastar.read.published.hepdata_yaml import SUBMISSION, documents, listed, read_yaml
+from gammastar.read.published import histograms
+from gammastar.read.published.hepdata import SUBMISSION, documents, listed, read_csv, read_yaml
 from gammastar.read.published.spectra import Conventions, beam_energies, published_spectrum
 from gammastar.read.published.table import Column, Origin, PublishedTable, TableAxis, chosen
 
@@ -178,11 +177,11 @@ def _yaml(path: Path, text: str, origin: Origin) -> Readers:
 
 
 def _yoda(path: Path, text: str, origin: Origin) -> Readers:
-    found = yoda_text.objects(path, text)
+    found = histograms.objects(path, text)
     if not found:
         raise InputFileError(f"{path}: holds no YODA object")
     return {
-        name: (lambda one=one: yoda_text.read_yoda(one, origin))  # type: ignore[misc]
+        name: (lambda one=one: histograms.read_yoda(one, origin))  # type: ignore[misc]
         for name, one in found.items()
     }
 
