@@ -24,7 +24,7 @@ from gammastar.pipeline.stages.accept import yields_at
 from gammastar.pipeline.stages.flow import pairs_near
 from gammastar.predict import DarkPhoton
 from gammastar.predict.production import measured_production
-from gammastar.predict.target import TargetTransfer
+from gammastar.predict.transfer import TargetTransfer
 
 MASS, N_EVENTS = 0.3, 20_000
 COUPLINGS = np.geomspace(1e-8, 1e-4, 200)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from gammastar.core.constants import M_PI0
 from gammastar.core.constants import mass as mass_of
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import FloatArray, Sample
+from gammastar.core.records import FloatArray, Momenta, Sample
 from gammastar.physics.mesons import Unit
 
 Importance: TypeAlias = Callable[[Sample], FloatArray]
@@ -41,15 +41,7 @@ FORWARD = frozenset({"bremsstrahlung"})
 
 
 def held(mass_range: tuple[float, float]) -> frozenset[str]:
-    """Return the processes that a spectrum of lepton pairs holds.
-
-    Examples
-    --------
-    >>> sorted(held((0.05, 1.0)) - held((0.2125, 1.0)))
-    ['pion_dalitz', 'pion_dalitz outside the measured domain']
-    >>> "jpsi" in held((0.2125, 4.0))
-    True
-    """
+    """Return the processes that a spectrum of lepton pairs holds."""
     low, high = mass_range
     inside = {name for name, (first, last) in MASSES.items() if first < high and low < last}
     return frozenset(inside | {outside(name) for name in inside - FORWARD})
@@ -190,6 +182,12 @@ def check_exclusive(channels: Sequence[Channel]) -> None:
             if shared and shared <= FORWARD and "virtual_photon" in (first.group, second.group):
                 msg += ", or count it outside the measured domain only, under [predict] outside"
             raise PhysicsError(msg)
+
+
+def sample_at_origin(p: FloatArray, weight: FloatArray, parent: FloatArray | None = None) -> Sample:
+    """Return particles of momenta (4, n) made at the origin, where no pair was measured."""
+    n = len(weight)
+    return Sample(Momenta(*p), weight, np.zeros((n, 3)), np.zeros(n, dtype=np.bool_), parent=parent)
 
 
 def unit_of(channels: Sequence[Channel]) -> Unit:

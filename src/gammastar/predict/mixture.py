@@ -110,12 +110,7 @@ class Mixture(Channel):
             check_exclusive(self.channels)
 
     def by_channel(self, mass: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
-        """Return the rate of each channel and its covariance, shapes (c, n) and (c, n, n).
-
-        Parameters
-        ----------
-        mass : array_like, shape (n,) [GeV]
-        """
+        """Return the rate of each channel and its covariance, shapes (c, n) and (c, n, n)."""
         m = np.atleast_1d(np.asarray(mass, dtype=np.float64))
         rates, covs = np.zeros((len(self.channels), len(m))), np.zeros((len(self.channels), len(m), len(m)))
         for i, channel in enumerate(self.channels):
@@ -135,10 +130,6 @@ class Mixture(Channel):
 
         Edges of bremsstrahlung are those of its band of Λ, which is not symmetric; the channels' distances to
         their edges are added in quadrature.
-
-        Parameters
-        ----------
-        mass : array_like, shape (n,) [GeV]
         """
         m = np.atleast_1d(np.asarray(mass, dtype=np.float64))
         total, down, up = np.zeros(len(m)), np.zeros(len(m)), np.zeros(len(m))
@@ -153,14 +144,7 @@ class Mixture(Channel):
         return total, np.clip(total - np.sqrt(down), 0.0, None), total + np.sqrt(up)
 
     def members(self, mass: float, n: int) -> npt.NDArray[np.int64]:
-        """Return which channel makes each of the `n` particles of `produce`, shape (n,).
-
-        Parameters
-        ----------
-        mass : float [GeV]
-        n : int
-            How many particles.
-        """
+        """Return which channel makes each of the `n` particles of `produce`, shape (n,)."""
         return np.repeat(np.arange(len(self.channels)), self._shared(mass, n)[0])
 
     def _shared(self, mass: float, n: int) -> tuple[npt.NDArray[np.int64], FloatArray]:
@@ -177,14 +161,7 @@ class Mixture(Channel):
         return counts, rates
 
     def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
-        """Return `n` particles, shared among the channels by their rates, one channel after the other.
-
-        Parameters
-        ----------
-        mass : float [GeV]
-        n : int
-            How many particles.
-        """
+        """Return `n` particles, shared among the channels by their rates, one channel after the other."""
         rows = zip(self.channels, *self._shared(mass, n), strict=True)
         return joined([_made(c, mass, int(count), float(rate), rng) for c, count, rate in rows if count])
 
@@ -200,11 +177,6 @@ class Mixture(Channel):
         """Return the replicas of the channels that have some; the others weigh one.
 
         `members` says which channel made each particle, by default those of a whole sample.
-
-        Parameters
-        ----------
-        members : NDArray of int, shape (n,), optional
-            Which part makes each particle.
         """
         own = self.members(mass, len(sample.weight)) if members is None else members
         found = [

@@ -21,7 +21,7 @@ from gammastar.physics.vectors import (
     meson_ratio,
 )
 from gammastar.predict.models import DarkPhoton, VectorModel, rate_ratio
-from gammastar.predict.recast import displaced, prompt
+from gammastar.predict.transfer import displaced
 
 R_TABLE = RTable.read(data_path("measurements/r_ratio.csv"))
 PHOTON = DarkPhoton(R_TABLE)
@@ -155,21 +155,6 @@ def test_models_refuse_what_they_cannot_say() -> None:
     assert "share of each process" in _model("b_minus_l").condition
 
 
-def test_prompt_recast() -> None:
-    mass, limit = np.array([0.25, 0.4]), np.array([1e-3, 8e-4])
-    np.testing.assert_allclose(prompt(mass, limit, PHOTON, PHOTON, state="mumu"), limit)
-    new = _model("lmu_ltau")
-    ratio = rate_ratio(new.charges, mass, {})
-    g = prompt(mass, limit, PHOTON, new, state="mumu", ratio=ratio)
-    for m, e, x, r in zip(mass, limit, g, ratio, strict=True):
-        assert x**2 * r * new.branching(m)["mumu"] == pytest.approx(e**2 * PHOTON.branching(m)["mumu"])
-    assert np.isinf(prompt([0.15], [1e-3], PHOTON, new, state="mumu")).all()
-    with pytest.raises(PhysicsError, match="final state"):
-        prompt(mass, limit, PHOTON, new, state="gamma")
-    with pytest.raises(PhysicsError, match="positive"):
-        prompt(mass, [1e-3, -1], PHOTON, new, state="mumu")
-
-
 def test_displaced_recast_keeps_the_same_model() -> None:
     mass, edges = np.array([0.05, 0.1]), np.array([[5.5e-7, 3.2e-5], [5.7e-7, 1.5e-5]])
     same = displaced(mass, edges, PHOTON, PHOTON, state="ee")
@@ -187,5 +172,7 @@ def test_displaced_recast_follows_rate_and_lifetime() -> None:
     assert tau == pytest.approx(1.0, rel=0.3)
     none = displaced(mass, edges, PHOTON, new, state="ee", ratio=1e-12)
     assert np.isnan(none).all()
+    with pytest.raises(PhysicsError, match="final state"):
+        displaced(mass, edges, PHOTON, new, state="gamma")
     with pytest.raises(PhysicsError, match="increasing"):
         displaced(mass, edges[:, ::-1], PHOTON, new, state="ee")

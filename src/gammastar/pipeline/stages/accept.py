@@ -39,7 +39,7 @@ from gammastar.predict import Production
 from gammastar.predict.millicharge import MeasuredPairs, conditional
 from gammastar.predict.mixture import joined
 from gammastar.predict.production import check_exposures, variations_of
-from gammastar.predict.target import TargetTransfer
+from gammastar.predict.transfer import TargetTransfer
 from gammastar.spectrum.angles import spin_text
 from gammastar.store.manifest import digest
 

@@ -36,7 +36,7 @@ from gammastar.predict.production import (
     rate_of,
     theory_production,
 )
-from gammastar.predict.target import OMITTED
+from gammastar.predict.transfer import OMITTED
 from gammastar.spectrum import Trend, fit_trend
 from gammastar.store.guarded import read_tensors, write_tensors
 from gammastar.store.manifest import digest, file_sha256

@@ -26,7 +26,7 @@ from gammastar.pipeline.stages.predict import model_of, pair_unit
 from gammastar.predict.mixture import beside_data, shares_of
 from gammastar.predict.names import make_model, r_table, theory_channel
 from gammastar.predict.production import needs_shares
-from gammastar.predict.recast import displaced
+from gammastar.predict.transfer import displaced
 from gammastar.report import Section
 from gammastar.report.dark import (
     View,
@@ -232,7 +232,7 @@ def recast_limits(section: Predict, where: Path | UserCode) -> list[report.Exist
 
     Notes
     -----
-    `gammastar.predict.recast.displaced` with the lengths of each experiment. Decays to e⁺e⁻ only, which is
+    `gammastar.predict.transfer.displaced` with the lengths of each experiment. Decays to e⁺e⁻ only, which is
     what the experiments mostly saw; FASER's shares of the processes are taken as those of 400 GeV.
     """
     model, photon = make_model(section.model, where), predict.DarkPhoton(r_table())

@@ -20,9 +20,9 @@ import numpy.typing as npt
 from gammastar.core.documents import text_of
 from gammastar.core.errors import InputFileError, PhysicsError, require
 from gammastar.core.files import Pathlike
-from gammastar.core.records import FloatArray, Momenta, Sample
+from gammastar.core.records import FloatArray, Sample
 from gammastar.physics.mesons import PB_PER_MB, Cells, Unit, read_cells
-from gammastar.predict.channel import MASSES, Channel
+from gammastar.predict.channel import MASSES, Channel, sample_at_origin
 
 SPECTRUM = re.compile(r"([0-9.]+)TeV_(.+?)(?:_([^_]+))?_m_([0-9.eE+-]+)\.npy")
 MESONS: Mapping[str, str] = MappingProxyType(
@@ -41,25 +41,11 @@ LARGEST = 1 << 30  # bytes of one table
 
 
 def tabulated_channel(name: str, base: Path, sigma_inelastic: float | None = None) -> Channel | None:
-    """Return the channel of ``foresee:FOLDER`` or ``eventcalc:FOLDER/NAME``; None for another name.
-
-    Parameters
-    ----------
-    base : Path
-        Folder to which the path is relative.
-    sigma_inelastic : float, optional
-        As `ForeseeSpectra.read`.
-    """
+    """Return the channel of ``foresee:FOLDER`` or ``eventcalc:FOLDER/NAME``; None for another name."""
     kind, _, path = name.partition(":")
     if kind == "foresee":
         return ForeseeSpectra.read(base / path, sigma_inelastic=sigma_inelastic)
     return EventCalcTables.read(base / path) if kind == "eventcalc" else None
-
-
-def _sample(p: FloatArray, weight: FloatArray) -> Sample:
-    p4 = Momenta(*p)
-    n = len(weight)
-    return Sample(p4, weight, np.zeros((n, 3)), np.zeros(n, dtype=np.bool_))
 
 
 def _between(masses: FloatArray, mass: float, what: str) -> tuple[int, float]:
@@ -74,41 +60,21 @@ def _between(masses: FloatArray, mass: float, what: str) -> tuple[int, float]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ForeseeSpectra(Channel):
-    """Dark photons of ``model/LLP_spectra`` of FORESEE: all modes together, generators averaged.
+    """Dark photons of ``model/LLP_spectra`` of FORESEE: all modes together, generators averaged."""
 
-    Attributes
-    ----------
-    masses : NDArray, shape (k,) [GeV]
-    grid : Cells
-        Their angles and momenta.
-    weight : NDArray, shape (k, n)
-        Content of each cell at each mass, the mean of the generators of each mode, summed over modes.
-    edges : NDArray, shape (2, k)
-        Sums with the smallest and with the largest generator of each mode.
-    modes : tuple of str
-        PDG numbers of mesons, ``Brem…``, ``DY…`` or other names.
-    unit : {"proton", "pb"}
-    """
-
-    masses: FloatArray
-    grid: Cells
+    masses: FloatArray  # (k,) [GeV]
+    grid: Cells  # Their angles and momenta
+    # Content of each cell at each mass, the mean of the generators of each mode, summed over modes, (k, n)
     weight: FloatArray
-    edges: FloatArray
-    modes: tuple[str, ...]
+    edges: FloatArray  # Sums with the smallest and with the largest generator of each mode, (2, k)
+    modes: tuple[str, ...]  # PDG numbers of mesons, ``Brem…``, ``DY…`` or other names
     unit: Unit
     source: str
     group: ClassVar[str] = "foresee_spectra"
 
     @classmethod
     def read(cls, folder: Pathlike, *, sigma_inelastic: float | None = None) -> ForeseeSpectra:
-        """Read files ``<energy>TeV_<mode>_<generator>_m_<mass>.npy``.
-
-        Parameters
-        ----------
-        sigma_inelastic : float, optional
-            Inelastic cross section [mb]: the rate counts per interacting proton. Without it the rate is in
-            pb, for a detector with a luminosity.
-        """
+        """Read files ``<energy>TeV_<mode>_<generator>_m_<mass>.npy``."""
         folder = Path(folder)
         files: dict[tuple[str, float], list[Path]] = {}
         for path in sorted(folder.glob("*_m_*.npy")):
@@ -179,7 +145,7 @@ class ForeseeSpectra(Channel):
         """Return `n` dark photons of equal weight."""
         i, x = _between(self.masses, mass, "spectra of FORESEE")
         cells = replace(self.grid, weight=(1 - x) * self.weight[i] + x * self.weight[i + 1])
-        return _sample(cells.sample(mass, n, rng), np.full(n, cells.total / n))
+        return sample_at_origin(cells.sample(mass, n, rng), np.full(n, cells.total / n))
 
 
 def _process(mode: str) -> str:
@@ -214,28 +180,19 @@ def _same(grid: Cells, cells: Cells, path: Path) -> None:
 
 @dataclass(frozen=True, eq=False)
 class EventCalcTables(Channel):
-    """Long-lived particles of EventCalc and SensCalc: a yield per proton, and a density of angle and energy.
+    """Long-lived particles of EventCalc and SensCalc: a yield per proton, a density of angle and energy."""
 
-    Attributes
-    ----------
-    masses, angles, energies : NDArray, shapes (k,), (a,), (e,) [GeV, rad, GeV]
-        Nodes of the density.
-    density : NDArray, shape (k, a, e)
-        Per rad and GeV; straight lines between the nodes.
-    limit_masses, limit_angles, limits : NDArray, shapes (l,), (b,), (l, b) [GeV, rad, GeV]
-        Largest energies at each angle.
-    yields : NDArray, shape (4, y)
-        Masses [GeV], and the particles per proton on target and unit coupling squared: central, lower and
-        upper.
-    """
-
+    # Nodes of the density, (k,) (a,) (e,) [GeV, rad, GeV]
     masses: FloatArray
     angles: FloatArray
     energies: FloatArray
-    density: FloatArray
+    density: FloatArray  # Per rad and GeV; straight lines between the nodes, (k, a, e)
+    # Largest energies at each angle, (l,) (b,) (l, b) [GeV, rad, GeV]
     limit_masses: FloatArray
     limit_angles: FloatArray
     limits: FloatArray
+    # Masses [GeV], and the particles per proton on target and unit coupling squared: central, lower and
+    # upper, (4, y)
     yields: FloatArray
     source: str
     group: ClassVar[str] = "eventcalc"
@@ -299,9 +256,8 @@ class EventCalcTables(Channel):
     def _at(self, mass: float) -> tuple[FloatArray, FloatArray]:
         """Return the density (a, e) at a mass, and the largest energy at the angles of its nodes."""
         i, x = _between(self.masses, mass, "tables of EventCalc")
-        limit = np.stack(
-            [np.interp(self.angles, self.limit_angles, row) for row in self.limits]
-        )  # beyond the angles of this table its ends hold
+        # beyond the angles of this table its ends hold
+        limit = np.stack([np.interp(self.angles, self.limit_angles, row) for row in self.limits])
         largest = [np.interp(mass, self.limit_masses, column) for column in limit.T]
         return (1 - x) * self.density[i] + x * self.density[i + 1], np.array(largest)
 
@@ -364,7 +320,7 @@ class EventCalcTables(Channel):
         phi = rng.uniform(-np.pi, np.pi, n)
         pt = momentum * np.sin(theta)
         p = np.stack([pt * np.cos(phi), pt * np.sin(phi), momentum * np.cos(theta), np.hypot(momentum, mass)])
-        return _sample(p, weight * (float(self.rate([mass])[0][0]) / weight.sum()))
+        return sample_at_origin(p, weight * (float(self.rate([mass])[0][0]) / weight.sum()))
 
 
 def _columns(path: Path, count: int) -> FloatArray:

@@ -10,21 +10,15 @@ import numpy.typing as npt
 
 from gammastar.core import constants
 from gammastar.core.errors import PhysicsError, require
-from gammastar.core.records import BoolArray, FloatArray, Momenta, Sample
+from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.core.sampling import stream
 from gammastar.physics import bremsstrahlung
 from gammastar.physics.kinematics import daughter
 from gammastar.physics.mesons import Decay, MesonTable, Unit, dark_photon_branching
-from gammastar.predict.channel import Channel, outside
+from gammastar.predict.channel import Channel, outside, sample_at_origin
 from gammastar.predict.channels.virtual_photon import InDomain
 
 _CASCADES = "first interaction of each proton only: secondary cascades are omitted and would add soft mesons"
-
-
-def _sample(p: FloatArray, weight: FloatArray, parent: FloatArray | None = None) -> Sample:
-    p4 = Momenta(*p)
-    n = len(weight)
-    return Sample(p4, weight, np.zeros((n, 3)), np.zeros(n, dtype=np.bool_), parent=parent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +44,7 @@ class Bremsstrahlung(Channel):
         return f"{self.kernel.describe()}; {_CASCADES}"
 
     def envelope(self, mass: npt.ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return the rate and the lower and upper edge of its band of Λ, each of shape (n,).
-
-        Parameters
-        ----------
-        mass : array_like, shape (n,) [GeV]
-        """
+        """Return the rate and the lower and upper edge of its band of Λ, each of shape (n,)."""
         central = self.interaction * self.kernel.rate(mass, self.beam_energy)
         if self.kernel.off_shell is None:
             return central, central, central
@@ -85,39 +74,23 @@ class Bremsstrahlung(Channel):
         return np.divide(np.stack(ends), centre, out=np.ones((2, len(z))), where=centre > 0)
 
     def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
-        """Return `n` weighted dark photons; the weights sum to the rate.
-
-        Parameters
-        ----------
-        mass : float [GeV]
-        n : int
-            How many particles.
-        """
+        """Return `n` weighted dark photons; the weights sum to the rate."""
         energy, pt, weight = self.kernel.sample(mass, self.beam_energy, n, rng)
         total = float(self.interaction * self.kernel.rate(mass, self.beam_energy))
         phi = rng.uniform(-np.pi, np.pi, n)
         pz = np.sqrt(energy**2 - pt**2 - mass**2)
         p = np.stack([pt * np.cos(phi), pt * np.sin(phi), pz, energy])
-        return _sample(p, weight * (total / weight.sum()))
+        return sample_at_origin(p, weight * (total / weight.sum()))
 
 
 @dataclass(frozen=True, slots=True)
 class MesonChannel(Channel):
-    """Dark photons from decays of mesons; the leaves say which.
-
-    Attributes
-    ----------
-    beam_energy : float
-        [GeV]
-    interaction : float
-        Probability that a proton interacts in the target.
-    mass_range : tuple of float
-        Masses that the channel covers [GeV], e.g. (0, 2 m_μ) beside a rate measured with dimuons.
-    """
+    """Dark photons from decays of mesons; the leaves say which."""
 
     table: MesonTable
-    beam_energy: float
-    interaction: float = 1.0
+    beam_energy: float  # [GeV]
+    interaction: float = 1.0  # Probability that a proton interacts in the target
+    # Masses that the channel covers [GeV], e.g. (0, 2 m_μ) beside a rate measured with dimuons.
     mass_range: tuple[float, float] = (0.0, np.inf)
     group: ClassVar[str] = "mesons"
     processes: ClassVar[frozenset[str]] = frozenset()
@@ -178,7 +151,9 @@ class MesonChannel(Channel):
             if count
         ]
         photons, parents = (np.concatenate(rows, axis=1) for rows in zip(*parts, strict=True))
-        return _sample(photons, np.full(n, total / n), None if np.isnan(parents).all() else parents.T)
+        return sample_at_origin(
+            photons, np.full(n, total / n), None if np.isnan(parents).all() else parents.T
+        )
 
     def _kinematics(
         self, decay: Decay, mass: float, n: int, rng: np.random.Generator
@@ -197,51 +172,45 @@ class PionDalitz(MesonChannel):
     """π⁰ → γA'; below the dimuon threshold, so that it adds to a rate measured with dimuons."""
 
     __slots__ = ()
-    group: ClassVar[str] = "pion_dalitz"
-    processes: ClassVar[frozenset[str]] = frozenset({"pion_dalitz"})
-    members: ClassVar[frozenset[tuple[str, str]]] = frozenset({("pseudoscalar_dalitz", "pi0")})
+    group = "pion_dalitz"
+    processes = frozenset({"pion_dalitz"})
+    members = frozenset({("pseudoscalar_dalitz", "pi0")})
 
 
 class PseudoscalarDalitz(MesonChannel):
     """η, η' → γA'."""
 
     __slots__ = ()
-    group: ClassVar[str] = "pseudoscalar_dalitz"
-    processes: ClassVar[frozenset[str]] = frozenset({"pseudoscalar_dalitz"})
-    members: ClassVar[frozenset[tuple[str, str]]] = frozenset(
-        {("pseudoscalar_dalitz", "eta"), ("pseudoscalar_dalitz", "eta_prime")}
-    )
+    group = "pseudoscalar_dalitz"
+    processes = frozenset({"pseudoscalar_dalitz"})
+    members = frozenset({("pseudoscalar_dalitz", "eta"), ("pseudoscalar_dalitz", "eta_prime")})
 
 
 class VectorDalitz(MesonChannel):
     """ω → π⁰A' and φ → ηA'."""
 
     __slots__ = ()
-    group: ClassVar[str] = "vector_dalitz"
-    processes: ClassVar[frozenset[str]] = frozenset({"vector_dalitz"})
-    members: ClassVar[frozenset[tuple[str, str]]] = frozenset(
-        {("vector_dalitz", "omega"), ("vector_dalitz", "phi"), ("vector_dalitz", "rho")}
-    )
+    group = "vector_dalitz"
+    processes = frozenset({"vector_dalitz"})
+    members = frozenset({("vector_dalitz", parent) for parent in ("omega", "phi", "rho")})
 
 
 class VectorMixing(MesonChannel):
     """ρ, ω, φ → A' by mixing."""
 
     __slots__ = ()
-    group: ClassVar[str] = "vector_mesons"
-    processes: ClassVar[frozenset[str]] = frozenset({"vector_mesons"})
-    members: ClassVar[frozenset[tuple[str, str]]] = frozenset(
-        {("rho_mixing", "rho"), ("vector_mixing", "omega"), ("vector_mixing", "phi")}
-    )
+    group = "vector_mesons"
+    processes = frozenset({"vector_mesons"})
+    members = frozenset({("rho_mixing", "rho"), ("vector_mixing", "omega"), ("vector_mixing", "phi")})
 
 
 class JPsi(MesonChannel):
     """J/ψ → A' by mixing; above the masses of low-mass dimuons."""
 
     __slots__ = ()
-    group: ClassVar[str] = "jpsi"
-    processes: ClassVar[frozenset[str]] = frozenset({"jpsi"})
-    members: ClassVar[frozenset[tuple[str, str]]] = frozenset({("vector_mixing", "jpsi")})
+    group = "jpsi"
+    processes = frozenset({"jpsi"})
+    members = frozenset({("vector_mixing", "jpsi")})
 
 
 _NODES = 20_000  # of the integral over the domain: a share of one half to 0.4 %
@@ -289,10 +258,6 @@ class Outside(Channel):
     def share(self, mass: npt.ArrayLike) -> FloatArray:
         """Return the part of the rate outside the measured domain, shape (n,).
 
-        Parameters
-        ----------
-        mass : array_like, shape (n,) [GeV]
-
         Notes
         -----
         The same `_NODES` particles of the channel for every call at a mass: a quadrature rule, no chance.
@@ -319,14 +284,7 @@ class Outside(Channel):
         return self.channel.band(mass, sample)
 
     def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
-        """Return `n` particles; those inside the domain weigh nothing, the others sum to the rate.
-
-        Parameters
-        ----------
-        mass : float [GeV]
-        n : int
-            How many particles.
-        """
+        """Return `n` particles; those inside the domain weigh nothing, the others sum to the rate."""
         sample = self.channel.produce(mass, n=n, rng=rng)
         weight = np.where(self._inside(mass, sample), 0.0, sample.weight)
         total = float(self.rate([mass])[0][0])

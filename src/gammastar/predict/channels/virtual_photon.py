@@ -201,25 +201,7 @@ def _bin_factors(edges: npt.ArrayLike, centres: FloatArray, m_lepton: float) -> 
 def interpolate_rate(
     mass: npt.ArrayLike, mass_centres: npt.ArrayLike, rates: npt.ArrayLike, cov: npt.ArrayLike
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the rate and its covariance between the measured masses, linearly.
-
-    Parameters
-    ----------
-    mass : array_like, shape (k,) [GeV]
-    mass_centres : array_like, shape (n,) [GeV]
-        Increasing.
-    rates, cov : array_like, shapes (n,), (n, n)
-
-    Returns
-    -------
-    rate : NDArray, shape (k,)
-    cov : NDArray, shape (k, k)
-
-    Raises
-    ------
-    PhysicsError
-        If a mass lies outside the first and last centre: a measurement does not extrapolate.
-    """
+    """Return the rate and its covariance between the measured masses, linearly."""
     wanted = np.atleast_1d(np.asarray(mass, dtype=np.float64))
     centres = np.asarray(mass_centres, dtype=np.float64)
     outside = ~((wanted >= centres[0]) & (wanted <= centres[-1]))
@@ -242,30 +224,7 @@ def interpolate_rate(
 def produce(
     mass: float, total: float, sampler: Sampler, in_domain: InDomain, *, n: int, rng: np.random.Generator
 ) -> Sample:
-    """Return a weighted sample of dark particles at one mass and unit coupling.
-
-    Parameters
-    ----------
-    mass : float [GeV]
-    total : float
-        Rate per proton on target and ε²: the sum of the weights.
-    sampler : Sampler
-        p(pt, energy | mass).
-    in_domain : callable
-        (mass, pt, energy) -> True where lepton pairs were measured.
-
-    Returns
-    -------
-    Sample
-        Azimuthally symmetric about the beam; its origin is the centre of production, zero. A detector's
-        own file says where its target stands.
-
-    Raises
-    ------
-    PhysicsError
-        If the mass lies outside the sampler, the rate is not a non-negative number, or the sampler leaves
-        the physical region.
-    """
+    """Return a weighted sample of dark particles at one mass and unit coupling."""
     _check(mass, total, sampler, n)
     if isinstance(sampler, Transport):
         drawn = at_mass(sampler, mass)(rng.standard_normal((n, 2)))
@@ -363,28 +322,14 @@ class VirtualPhoton(Channel):
         return rate(wanted, *self.shape.density(wanted), self.m_lepton)
 
     def moved(self, mass: npt.ArrayLike, relative: FloatArray) -> FloatArray:
-        """Return by how much the rate moves when the mass bins move by relative shifts, shape of `mass`.
-
-        Parameters
-        ----------
-        mass : array_like, shape (n,) [GeV]
-        relative : NDArray, shape (bins,)
-            Relative shifts of the mass bins.
-        """
+        """Return by how much the rate moves when the mass bins move by relative shifts, shape of `mass`."""
         wanted = np.atleast_1d(np.asarray(mass, dtype=np.float64))
         if self.shape is None:
             return np.asarray(np.interp(wanted, self.mass_centres, self.rates * relative))
         return _factors(wanted, self.m_lepton) * self.shape.shifted(wanted, relative)
 
     def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
-        """Return `n` dark photons; the weights sum to the rate at this mass.
-
-        Parameters
-        ----------
-        mass : float [GeV]
-        n : int
-            How many particles.
-        """
+        """Return `n` dark photons; the weights sum to the rate at this mass."""
         value, _ = self.rate([mass])
         return produce(mass, float(value[0]), self.sampler, self.in_domain, n=n, rng=rng)
 

@@ -21,7 +21,7 @@ from gammastar.core.sampling import stream
 from gammastar.physics.detector import Detector
 from gammastar.physics.polarisation import NO_SPIN
 from gammastar.predict.channel import Channel
-from gammastar.predict.target import TargetTransfer
+from gammastar.predict.transfer import TargetTransfer
 from gammastar.store.events import EventTable, write_events
 
 PDG = {"ee": 11, "mumu": 13}
