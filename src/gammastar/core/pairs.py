@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +12,32 @@ import numpy.typing as npt
 from gammastar.core.errors import require
 from gammastar.core.records import BoolArray, FloatArray, Shown
 
-__all__ = ["MatchedPairs", "Pairs", "VertexPairs"]
-
 IntArray = npt.NDArray[np.int64]
 ChargeArray = npt.NDArray[np.int8]
 
 CHARGES = (-2, 0, 2)
+Record = TypeVar("Record", "Pairs", "MatchedPairs", "VertexPairs")
+
+
+def _taken(record: Record, mask: BoolArray | IntArray, *, whole: Collection[str] = ()) -> Record:
+    """Return the rows of a mask or of indices, of the columns as well; fields named `whole` stay."""
+    rows = {
+        f.name: getattr(record, f.name)[mask] for f in fields(record) if f.name not in {"columns", *whole}
+    }
+    if hasattr(record, "columns"):
+        rows["columns"] = {name: column[mask] for name, column in record.columns.items()}
+    return replace(record, **rows)
+
+
+def _joined(parts: Sequence[Record], columns: Sequence[str] = ()) -> Record:
+    """Return the rows of all parts in order, with these columns."""
+    first = parts[0]
+    names = [f.name for f in fields(first) if f.name != "columns"]
+    rows: dict[str, Any] = {name: np.concatenate([getattr(p, name) for p in parts]) for name in names}
+    if hasattr(first, "columns"):
+        every: Any = parts
+        rows["columns"] = {name: np.concatenate([p.columns[name] for p in every]) for name in columns}
+    return replace(first, **rows)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -89,23 +110,14 @@ class Pairs(Shown):
 
     def select(self, mask: BoolArray | IntArray) -> Pairs:
         """Return the pairs of a boolean mask or of an array of indices (repeats allowed)."""
-        return Pairs(
-            mass=self.mass[mask],
-            pt=self.pt[mask],
-            energy=self.energy[mask],
-            charge=self.charge[mask],
-            weight=self.weight[mask],
-            event=self.event[mask],
-            columns={name: column[mask] for name, column in self.columns.items()},
-        )
+        return _taken(self, mask)
 
     @staticmethod
     def empty(columns: Sequence[str] = ()) -> Pairs:
         """Return no pairs, with the named extra columns."""
         none = np.empty(0)
-        return Pairs(
-            none, none, none, np.empty(0, np.int8), none, np.empty(0, np.int64), dict.fromkeys(columns, none)
-        )
+        sign, event = np.empty(0, np.int8), np.empty(0, np.int64)
+        return Pairs(none, none, none, sign, none, event, dict.fromkeys(columns, none))
 
     @staticmethod
     def concatenate(parts: Sequence[Pairs]) -> Pairs:
@@ -118,15 +130,7 @@ class Pairs(Shown):
                 set(part.columns) == set(names),
                 f"Pairs.concatenate: extra columns differ, {sorted(names)} and {sorted(part.columns)}",
             )
-        return Pairs(
-            mass=np.concatenate([p.mass for p in parts]),
-            pt=np.concatenate([p.pt for p in parts]),
-            energy=np.concatenate([p.energy for p in parts]),
-            charge=np.concatenate([p.charge for p in parts]),
-            weight=np.concatenate([p.weight for p in parts]),
-            event=np.concatenate([p.event for p in parts]),
-            columns={name: np.concatenate([p.columns[name] for p in parts]) for name in names},
-        )
+        return _joined(parts, names)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -184,15 +188,7 @@ class MatchedPairs(Shown):
 
     def select(self, mask: BoolArray | IntArray) -> MatchedPairs:
         """Return the true photons of a boolean mask or of indices; the fakes stay as they are."""
-        return MatchedPairs(
-            true=self.true[mask],
-            reco=self.reco[mask],
-            weight=self.weight[mask],
-            event=self.event[mask],
-            fakes=self.fakes,
-            fake_weight=self.fake_weight,
-            columns={name: column[mask] for name, column in self.columns.items()},
-        )
+        return _taken(self, mask, whole=("fakes", "fake_weight"))
 
     @staticmethod
     def concatenate(parts: Sequence[MatchedPairs]) -> MatchedPairs:
@@ -200,19 +196,8 @@ class MatchedPairs(Shown):
         if not parts:
             none = np.empty((0, 3))
             return MatchedPairs(none, none, np.empty(0), np.empty(0, np.int64), none, np.empty(0))
-        return MatchedPairs(
-            true=np.concatenate([p.true for p in parts]),
-            reco=np.concatenate([p.reco for p in parts]),
-            weight=np.concatenate([p.weight for p in parts]),
-            event=np.concatenate([p.event for p in parts]),
-            fakes=np.concatenate([p.fakes for p in parts]),
-            fake_weight=np.concatenate([p.fake_weight for p in parts]),
-            columns={
-                name: np.concatenate([p.columns[name] for p in parts])
-                for name in parts[0].columns
-                if all(name in p.columns for p in parts)
-            },
-        )
+        names = [name for name in parts[0].columns if all(name in p.columns for p in parts)]
+        return _joined(parts, names)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -248,11 +233,9 @@ class VertexPairs:
 
     def select(self, mask: BoolArray | IntArray) -> VertexPairs:
         """Return the pairs of a boolean mask or of an array of indices."""
-        return VertexPairs(*(getattr(self, name)[mask] for name in VertexPairs.__slots__))
+        return _taken(self, mask)
 
     @staticmethod
     def concatenate(parts: Sequence[VertexPairs]) -> VertexPairs:
         """Return the pairs of all parts, of which there is at least one, in order."""
-        return VertexPairs(
-            *(np.concatenate([getattr(part, name) for part in parts]) for name in VertexPairs.__slots__)
-        )
+        return _joined(parts)
