@@ -1,9 +1,9 @@
-"""Errors planted one by one in a copy of the package: does the room's own tests see each of them?
+"""Errors planted one by one in a copy of the package: do the room's own tests see each of them?
 
-``python tests/mutants/run.py [words]`` tries all of ``mutants.toml``, or those whose room or effect holds a word,
-and prints which are found; the exit status is 1 where fewer than nine of ten are. Each has twenty seconds of
-processor time for the tests of its room (``tests/unit/ROOM``), which end with the first failure. A test that
-runs out of time has found nothing. Tests that compare with stored results (``tests/golden``) take no part.
+``python tests/mutants/run.py [words]`` tries all of ``mutants.toml``, or those whose room or effect holds a
+word, and prints which are found; the exit status is 1 where fewer than nine of ten are. Each has twenty
+seconds of processor time for the tests of its room (``tests/unit/ROOM``), those of the changed file first, until one
+fails. Tests that run out of time have found nothing. Stored results (``tests/golden``) take no part.
 """
 
 from __future__ import annotations
@@ -63,7 +63,6 @@ class Mutant:
     old: str
     new: str
     within: str = ""
-    tests: tuple[str, ...] = ()  # those of the room that are asked, under tests/unit; all of them by default
 
 
 def mutants() -> list[Mutant]:
@@ -122,14 +121,21 @@ def tried(mutant: Mutant, package: Path) -> tuple[str, float, str]:
     whole = place.read_bytes(), place.stat().st_mtime_ns
     place.write_text(text, encoding="utf-8")
     try:
-        return asked(mutant.tests or (mutant.room,), package)
+        return asked(_ordered(mutant.room, path.stem), package)
     finally:
         place.write_bytes(whole[0])
         os.utime(place, ns=(whole[1], whole[1]))
 
 
-def asked(tests: Sequence[str], package: Path) -> tuple[str, float, str]:
-    """Return the verdict of tests under ``tests/unit`` on a package, the seconds, and the first failure."""
+def _ordered(room: str, module: str) -> list[Path]:
+    """Return the files of a room's tests, those first that name a module."""
+    files = sorted((ROOT / "tests" / "unit" / room).glob("test_*.py"))
+    word = re.compile(rf"\b{module}\b")
+    return sorted(files, key=lambda path: not word.search(path.read_text(encoding="utf-8")))
+
+
+def asked(tests: Sequence[Path], package: Path) -> tuple[str, float, str]:
+    """Return the verdict of tests on a package, the seconds, and the first failure."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "output")
         pid = os.fork()
@@ -144,7 +150,7 @@ def asked(tests: Sequence[str], package: Path) -> tuple[str, float, str]:
     used = float(said[1]) if said else float(SECONDS)
     lines = [line for line in text.splitlines() if line.startswith(("FAILED", "ERROR"))]
     verdict = {0: "missed", 1: "found"}.get(status, "no time" if status < 0 else "broken")
-    if status == 2 and lines:  # noqa: PLR2004 - pytest could not collect: the package does not import
+    if status == 2 and lines:  # pytest could not collect: the package does not import
         verdict = "found"
     return verdict, used, lines[0] if lines else text[-300:].strip() if verdict == "broken" else ""
 
@@ -163,26 +169,29 @@ def _ended(pid: int) -> int:
         time.sleep(0.02)
 
 
-def _test(tests: Sequence[str], package: Path, output: Path) -> None:
+def _stream(number: int) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.FileIO(number, "w", closefd=False), encoding="utf-8", write_through=True)
+
+
+def _test(tests: Sequence[Path], package: Path, output: Path) -> None:
     """Be the process that runs tests; nothing comes back from here."""
     status = 4
     try:
         stream = os.open(output, os.O_WRONLY | os.O_CREAT)
         for number in (1, 2):
             os.dup2(stream, number)
-        sys.stdout = sys.__stdout__ = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), write_through=True)
-        sys.stderr = sys.__stderr__ = io.TextIOWrapper(io.FileIO(2, "w", closefd=False), write_through=True)
+        sys.stdout = sys.__stdout__ = _stream(1)
+        sys.stderr = sys.__stderr__ = _stream(2)
         resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
         os.chdir(ROOT)
         sys.path.insert(0, str(package / "src"))
         os.environ["PYTHONPATH"] = str(package / "src")
         sys.dont_write_bytecode = True
         start = time.process_time()
-        places = [str(ROOT / "tests" / "unit" / name) for name in tests]
         pytest = importlib.import_module("pytest")
         options = ["-x", "-q", "--no-header", "--tb=line", "-p", "no:cacheprovider", "-m", "not slow"]
         options += ["-W", "ignore:Module already imported so cannot be rewritten"]
-        status = int(pytest.main([*options, *places]))
+        status = int(pytest.main([*options, *map(str, tests)]))
         print(f"SECONDS {time.process_time() - start:.1f}")  # noqa: T201
     except BaseException:  # noqa: BLE001 - the process ends here, whatever it is
         traceback.print_exc()
@@ -221,7 +230,7 @@ def main(words: Sequence[str]) -> int:
     found = 0
     with copied() as package:
         for room in dict.fromkeys(m.room for m in chosen):
-            verdict, seconds, line = asked((room,), package)
+            verdict, seconds, line = asked(_ordered(room, room), package)
             print(f"{room:12} tests as they are: {verdict} in {seconds:.1f} s {line}", flush=True)  # noqa: T201
         for mutant in chosen:
             verdict, seconds, line = tried(mutant, package)

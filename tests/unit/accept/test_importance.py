@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from builders import ROOT, particles
@@ -240,3 +242,17 @@ def test_the_data_end_where_few_pairs_are_left() -> None:
     assert end[0] == pytest.approx(10**-6.75)  # half-way in both logarithms between 1e-7 and 10^-6.5
     assert np.isinf(end[1])
     assert end[2] == 0.0
+
+
+def test_theory_beside_the_data_adds_to_the_yield_and_no_pairs_behind_it() -> None:
+    """Kish by drawing measured pairs anew: theory beside them stays, and makes the yield more certain."""
+    rng, pairs, sets = np.random.default_rng(5), 400, 2000
+    weight, probability = rng.gamma(2.0, 1.0, 2000), rng.beta(0.1, 5.0, 2000)
+    own = np.arange(2000) < 1500
+    view, lines = SimpleNamespace(couplings=np.ones(1)), SimpleNamespace(index=np.arange(2000))
+    flight = Flight(view, np.zeros(1, dtype=np.intp), lines, probability[None])
+    measured = weight[own].sum()
+    drawn = rng.poisson(pairs * weight[own] / measured, (sets, 1500)) @ probability[own]
+    total = measured / pairs * drawn + weight[~own] @ probability[~own]
+    number = pairs * flight.effective_share(weight, own)[0]
+    assert number * (total.std() / total.mean()) ** 2 == pytest.approx(1.0, abs=4 * np.sqrt(2 / sets))

@@ -7,6 +7,7 @@ import pytest
 import vector
 
 from gammastar import accept
+from gammastar.accept.plane import spin_ends
 from gammastar.core.constants import M_E, M_MU, M_PROTON
 from gammastar.core.constants import mass as mass_of
 from gammastar.core.errors import PhysicsError
@@ -17,7 +18,7 @@ from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.detector import load_detector
 from gammastar.physics.kinematics import daughter
 from gammastar.physics.mesons import MesonTable
-from gammastar.physics.polarisation import FRAMES, SpinState, axis_cosine, lambda_theta
+from gammastar.physics.polarisation import FRAMES, SpinDensities, SpinState, axis_cosine, lambda_theta
 from gammastar.physics.qed import RTable
 from gammastar.predict import Bremsstrahlung, DarkPhoton, PionDalitz, PseudoscalarDalitz, VectorMixing
 
@@ -146,3 +147,20 @@ def test_a_vector_faster_than_the_beam_has_an_axis() -> None:
     cosine = axis_cosine(photon, mass, lepton, "collins_soper", 400.0)
     assert np.isfinite(cosine).all()
     assert np.abs(cosine).max() <= 1.0
+
+
+def test_ends_of_a_measured_spin_are_one_standard_deviation_away() -> None:
+    """A yield is linear in the moments: its error is that of Gaussian propagation."""
+    root = np.array([[0.2, 0.0, 0.0], [0.1, 0.15, 0.0], [-0.05, 0.02, 0.1]])
+    spin = SpinDensities(
+        np.array([0.2, 1.0]), np.array([[0.3, -0.1, 0.05]]), (root @ root.T)[None], np.ones(1)
+    )
+    slope = np.array([[3.0, -1.0], [1.0, 2.0], [-2.0, 0.5]])  # of two couplings
+
+    def signal(one):
+        return 10.0 + one.moments[0] @ slope
+
+    own, *others = accept.spin_states(0.0, None, "laboratory", spin)
+    ends = spin_ends(signal(own), np.array([signal(one) for one in others]), paired=True)
+    sigma = np.sqrt(np.diag(slope.T @ root @ root.T @ slope))
+    np.testing.assert_allclose(ends, signal(own) + np.array([[-1.0], [1.0]]) * sigma, rtol=1e-12)

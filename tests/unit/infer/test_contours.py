@@ -302,3 +302,16 @@ def test_each_edge_has_its_own_limit():
     assert found.limit == pytest.approx(2.3 * (found.peak / 1e-7) ** 0.25, rel=1e-6)
     plain = reach(mass, coupling, grid, LIMIT)
     assert plain.edge_limits == pytest.approx(np.full((2, 2), LIMIT))
+
+
+def test_a_narrow_island_that_moves_between_masses_is_one():
+    """Islands of neighbouring masses share no coupling; the hill goes on between them, above the limit."""
+    mass, coupling = np.linspace(0.3, 0.7, 5), np.geomspace(1e-7, 1e-5, 161)
+
+    def signal(m, g):
+        return 1.25 * LIMIT * np.exp(-0.5 * ((np.log(g) - np.log(1e-6) + 6.0 * (m - 0.5)) / 0.4) ** 2)
+
+    found = reach(mass, coupling, signal(mass[:, None], coupling), LIMIT)
+    assert (found.edges[:-1, 0] > found.edges[1:, 1]).all()
+    assert [(one.low, one.high) for one in found.intervals] == [(0.3, 0.7)]
+    assert np.isnan(found.ends).all()  # no island has a tip: each goes on to the next mass

@@ -10,6 +10,7 @@ from gammastar.core.axes import filled
 from gammastar.core.errors import EmptyWindowError, PhysicsError
 from gammastar.core.records import PairHists, Response
 from gammastar.infer.joint.discovery import pairs_fit
+from gammastar.infer.joint.expectation import arrays_of
 from gammastar.infer.joint.model import Setting, window_model
 
 BINS, PRESCALE, SHARE = 8, 10, 0.2  # one pair in five would be in the prescaled trigger
@@ -87,3 +88,15 @@ def test_a_window_that_no_pair_can_be_seen_in_has_its_own_error():
     with pytest.raises(PhysicsError, match="weights") as refused:
         window_model(weighted, RESPONSE, cells, SETTING)
     assert not isinstance(refused.value, EmptyWindowError)
+
+
+def test_simulated_pairs_are_as_uncertain_as_their_number():
+    """Error of each measured bin of a window against the binomial one of the simulation, drawn anew."""
+    rng, n, replicas = np.random.default_rng(3), 4000, 400
+    drawn = rng.multinomial(n, np.r_[0.4 * SHAPE, 0.6], replicas)[:, :BINS] / n
+    simulated = replace(RESPONSE, cov_replicas=drawn[:, :, None])
+    hists = PairHists(*(filled(AXIS, np.full(BINS, x), np.full(BINS, x)) for x in (50.0, 10.0, 10.0)))
+    model = window_model(hists, simulated, (np.array([1000.0]), np.array([[0.01]])), SETTING).model
+    p = 0.4 * SHAPE
+    wanted = np.sqrt((1 - p) / (n * p))
+    np.testing.assert_allclose(arrays_of(model).sigma, wanted, rtol=4 / np.sqrt(2 * replicas))

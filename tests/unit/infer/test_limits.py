@@ -5,7 +5,7 @@ import pytest
 
 from gammastar.core.errors import PhysicsError
 from gammastar.infer import counting_limit, upper_limit
-from gammastar.infer.counting import limits_at
+from gammastar.infer.counting import expected_limits_of, limits_at
 
 POT = np.log(1.2)
 
@@ -97,3 +97,12 @@ def test_averaged_limits_rise_smoothly_with_the_error_of_the_signal(count, backg
         step = np.diff(np.log(found))
         assert (step > 0).all()
         assert step.max() < 0.25
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.02])
+def test_many_events_have_the_error_of_their_expectation(sigma):
+    """Beyond the counts that are enumerated: against the asymptotic limit of the likelihood."""
+    background = 3e4
+    found = expected_limits_of(background, background_sigma=sigma)
+    wanted = upper_limit(background, sigma, "masked", method="asymptotic").expected
+    np.testing.assert_allclose(found, wanted, rtol=0.01 + 2 * sigma)  # a log-normal is not symmetric

@@ -19,6 +19,7 @@ from gammastar.physics.resolution import MassResolution
 from gammastar.predict.in_situ import (
     Background,
     InSitu,
+    PeakFits,
     Templates,
     cls_limits,
     expected_limits,
@@ -287,3 +288,16 @@ def test_dependence_on_the_nucleus_rises_with_pt() -> None:
     same, zero = on_nucleus(sample, 207.2, 207.2, np.zeros_like, alpha_inelastic=0.71)
     np.testing.assert_allclose(same.weight, sample.weight)
     assert zero == 0.0
+
+
+def test_observed_limits_cover_what_the_background_model_leaves() -> None:
+    """A signal of any size is excluded in a tenth of all experiments, the bias of the model drawn as well."""
+    rng, n, statistics, model, signal = np.random.default_rng(8), 4000, 30.0, 60.0, 400.0
+    fitted = signal + statistics * rng.standard_normal(n) + model * rng.standard_normal(n)
+    mass, one = np.linspace(0.3, 1.0, n), np.ones(n)
+    fits = PeakFits(mass, statistics * one, fitted, statistics * one, one, 0 * one, one[:, None])
+    templates, _ = _templates()
+    found = InSitu(templates, 2.0 * one, Sources(()), fits, model * one)
+    excluded = np.mean(2.0 * found.observed((), 0.9) < signal)
+    assert excluded == pytest.approx(0.1, abs=3 * np.sqrt(0.09 / n))
+    assert found.significance.std() == pytest.approx(1.0, abs=3 / np.sqrt(2 * n))

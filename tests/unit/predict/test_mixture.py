@@ -9,7 +9,7 @@ from gammastar import accept, predict
 from gammastar.core.errors import PhysicsError
 from gammastar.core.files import data_path
 from gammastar.core.sampling import stream
-from gammastar.physics.bremsstrahlung import preset
+from gammastar.physics.bremsstrahlung import band, preset
 from gammastar.physics.detector import load_detector
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.qed import RTable
@@ -121,3 +121,16 @@ def test_replicas_share_particles_and_decays():
     assert found.replicas[1] == pytest.approx(other.signal, rel=1e-12)
     with pytest.raises(PhysicsError, match="do not fit"):
         accept.Replicated.of(sample, np.ones((2, 3)))
+
+
+def test_edges_of_a_sum_add_each_side_by_itself():
+    """The band of Λ is not symmetric: what lowers a rate says nothing of what raises it."""
+    masses = np.array([0.3, 0.7])
+    low, high = (edge.rate(masses, 400.0) for edge in band(BREM.kernel))
+    own, meson = BREM.kernel.rate(masses, 400.0), MESONS[2]
+    rate, cov = meson.rate(masses)
+    total, bottom, top = Mixture((BREM, meson)).envelope(masses)
+    np.testing.assert_allclose(total, own + rate)
+    np.testing.assert_allclose(total - bottom, np.hypot(own - low, np.sqrt(np.diag(cov))))
+    np.testing.assert_allclose(top - total, np.hypot(high - own, np.sqrt(np.diag(cov))))
+    assert (high - own > 1.2 * (own - low)).all()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -11,8 +11,13 @@ from gammastar import predict
 from gammastar.core.constants import M_E, M_MU
 from gammastar.core.errors import PhysicsError
 from gammastar.core.files import data_path
+from gammastar.core.records import Exposure, Momenta, Sample
+from gammastar.core.sources import EXTRAPOLATION
 from gammastar.physics.bremsstrahlung import band, preset
 from gammastar.physics.mesons import MesonTable
+from gammastar.physics.qed import RTable
+from gammastar.predict.production import Production, measured_production, rate_of, variations_of
+from gammastar.spectrum import Trend
 from gammastar.testing import check_channel
 
 BEAM = 400.0
@@ -142,3 +147,57 @@ def test_a_mixture_says_who_made_each_particle_and_deals_evenly() -> None:
     assert min(np.bincount(members)) >= 1999
     for i, channel in enumerate((measured, part)):
         assert sample.weight[members == i].sum() == pytest.approx(float(channel.rate([0.5])[0][0]))
+
+
+@dataclass
+class Spread(Cold):
+    """Energies from 5 to 95 GeV: half of the photons are measured."""
+
+    def sample(self, mass, rng):
+        return 0.3 * np.ones_like(mass), rng.uniform(5.0, 95.0, len(mass))
+
+
+@dataclass
+class Forward(predict.Channel):
+    """Twice as many dark photons as were measured, harder than all of these."""
+
+    group = "forward"
+    processes = frozenset({"forward"})
+    mass_range = (0.0, 2.0)
+
+    def rate(self, mass):
+        n = len(np.atleast_1d(mass))
+        return np.full(n, 2.0), np.zeros((n, n))
+
+    def produce(self, mass, *, n, rng):
+        pz = rng.uniform(100.0, 300.0, n)
+        p4 = Momenta(np.zeros(n), np.zeros(n), pz, np.hypot(pz, mass))
+        return Sample(p4, np.full(n, 2.0 / n), np.zeros((n, 3)), np.zeros(n, dtype=bool))
+
+
+def beside(factor: float) -> Production:
+    """Return measured photons and theory, with a trend that moves what was not measured by a factor."""
+    measured = replace(photons(M_MU, 0.3, 1.0), sampler=Spread((0.3, 1.0)))
+    dark = predict.DarkPhoton(RTable.read(data_path("measurements/r_ratio.csv")))
+    found = measured_production(
+        measured, [Forward()], dark, Exposure(BEAM, 12.0, 6.0, 1.0, 1e10), lambda _: {}
+    )
+    trend = Trend(np.array([0.2, 1.0]), np.full(2, np.log(factor)), np.zeros(2), np.zeros((2, 2)), BEAM)
+    return replace(found, trend=trend)
+
+
+def test_measured_part_and_extrapolation_are_those_of_particles_beside_theory() -> None:
+    """Counted in a sample of the whole production, of which the measured photons are a third."""
+    production, mass = beside(1.5), 0.5
+    found = rate_of(production, np.array([mass]), {}, seed=3)
+    n = 16_000
+    sample = production.channel.produce(mass, n=n, rng=np.random.default_rng(6))
+    members = production.members(mass, n)
+    noise = 4 * np.sqrt(0.25 / 4000 + 0.25 / np.bincount(members)[0]) / 3
+    part = sample.weight[sample.in_domain].sum() / sample.weight.sum()
+    assert part == pytest.approx(1 / 6, abs=noise)
+    assert found.measured_part[0] == pytest.approx(part, abs=noise)
+    assert found.extrapolation[0] == pytest.approx(0.5 * (1 / 3 - part), abs=noise)
+    (own,) = (v for v in variations_of(production, mass, sample, members=members) if v.name == EXTRAPOLATION)
+    moved = own.factors @ sample.weight / sample.weight.sum()
+    np.testing.assert_allclose(moved, 1 + 0.5 * (1 / 3 - part), rtol=1e-9)  # theory stays where it is

@@ -10,7 +10,15 @@ from gammastar.core.axes import filled, regular, variable
 from gammastar.core.errors import PhysicsError, UserError
 from gammastar.core.records import Exposure, Spectrum
 from gammastar.core.sampling import stream
-from gammastar.spectrum import HistSampler, extrapolate, in_domain, mass_density, per_pot, relative_shifts
+from gammastar.spectrum import (
+    EfficiencyMap,
+    HistSampler,
+    extrapolate,
+    in_domain,
+    mass_density,
+    per_pot,
+    relative_shifts,
+)
 
 BEAM = Exposure(beam_energy=400.0, target_a=9.0, target_z=4.0, thickness=0.1, pot=1e10, pot_sigma=0.05)
 AXES = (
@@ -198,3 +206,17 @@ def test_domain_lookup():
     spectrum = make_spectrum(domain=domain)
     mass, pt, energy = np.array([[0.5, 1.2, 50], [0.5, 0.2, 50], [0.1, 1.2, 50], [0.5, 1.2, 900]]).T
     assert in_domain(spectrum, mass, pt, energy).tolist() == [True, False, False, False]
+
+
+def test_weights_are_on_average_one_over_the_efficiency():
+    """The mean of 1/ε exceeds one over ε by the variance of an estimate; of Γ(n)/n it is n/(n − 1)."""
+    n, shape = 26.0, (20, 20, 20)
+    values = 0.4 * stream(10, "efficiency").gamma(n, 1 / n, shape)
+    low, high = np.array([0.2, 0.2, 2.0]), np.array([1.0, 1.2, 4.0])
+    found = EfficiencyMap(low, high, np.minimum(values, 1.0), np.full(shape, n))
+    centres = [a + (b - a) * (np.arange(20) + 0.5) / 20 for a, b in zip(low, high, strict=True)]
+    mass, root, rapidity = (x.ravel() for x in np.meshgrid(*centres, indexing="ij"))
+    weight = found.weights(mass, root**2, np.hypot(mass, root**2) * np.cosh(rapidity))
+    assert weight.mean() == pytest.approx(
+        1 / 0.4, abs=4 * weight.std() / np.sqrt(weight.size) + 1 / 0.4 / n**2
+    )

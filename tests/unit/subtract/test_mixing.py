@@ -1,5 +1,7 @@
 """Mixed events, hashed replicas and few counts: R of asymmetric acceptances, the trap, coverage."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -20,6 +22,7 @@ from gammastar.subtract import (
     r_factor,
     same_sign,
 )
+from gammastar.subtract.estimate import ChargeRatio, combinatorial, with_bootstrap
 from gammastar.subtract.mixing import with_multiplicity
 
 AXES = (regular("mass", 9, 0.2, 2.0),)
@@ -217,3 +220,38 @@ def test_errors_of_acceptance_and_multiplicity_add_in_quadrature():
     np.testing.assert_allclose(sigma / r, 0.05)
     with pytest.raises(UserError, match="positive"):
         with_multiplicity(0.0, 0.1, 1.0, 0.1)
+
+
+def test_error_of_r_is_that_of_new_leptons():
+    """Scatter of R over samples of other leptons; pairs share legs, which makes it more than that of pairs.
+
+    Drawn pairs scatter as well and count three times: the error may be twice too large, never too small.
+    """
+    halves, found = {"mass": [0.2, 0.6, 2.0]}, []
+    for k in range(30):
+        rng = stream(k, "few")
+        made = singles(rng, rng.poisson(0.8, 200), rng.poisson(0.8, 200))
+        mixed = mixed_pairs(pooled(*made), 8000, rng=rng)
+        found.append([x[[0, -1]] for x in r_factor(mixed, AXES, coarse=halves, n_replicas=20, rng=rng)])
+    r, sigma = np.array(found).transpose(1, 0, 2)
+    ratio = np.sqrt((sigma**2).mean(axis=0)) / r.std(axis=0, ddof=1)
+    noise = 1 + 3 / np.sqrt(2 * 30)
+    assert (ratio > 1 / noise).all()
+    assert (ratio < 2 * noise).all()
+
+
+def test_cells_that_no_replica_fills_keep_the_variance_of_the_formula():
+    """Events without a pair in a cell cannot say how many another sample would have there."""
+    rng = stream(9, "empty")
+    n = 3000
+    charge = rng.choice(np.array([0, 2, -2], np.int8), size=n, p=[0.6, 0.2, 0.2])
+    pairs = Pairs(rng.uniform(0.2, 1.6, n), np.ones(n), np.full(n, 30.0), charge, np.ones(n), np.arange(n))
+    hists = fill(pairs)  # nothing beyond 1.6 GeV
+    plain = combinatorial(hists, ChargeRatio(1.0, 0.0), method="B5").spectrum
+    known = np.diag(plain.cov) + np.where(np.arange(9) > 6, 2.0, 0.0)
+    spectrum = replace(plain, cov=np.diag(known))
+    found = with_bootstrap([pairs], hists, spectrum, ChargeRatio(1.0, 0.0), method="B5", n_replicas=200)
+    variance = np.diag(found.cov)
+    np.testing.assert_allclose(variance[7:], 2.0)
+    np.testing.assert_allclose(found.hist.variances(), variance)
+    np.testing.assert_allclose(variance[:7] / known[:7], 1.0, atol=4 * np.sqrt(2 / 200))

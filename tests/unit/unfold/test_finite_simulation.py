@@ -171,3 +171,19 @@ def part(sample, rows):
 def inside(sample):
     low, high = AXIS[0].edges[[0, -1]]
     return np.all([(x >= low) & (x < high) for x in (sample.true[:, 0], sample.reco[:, 0])], axis=0)
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.02])
+def test_least_squares_move_with_the_simulation_as_their_derivative_says(tau):
+    """Oracle: fits with replicas that are drawn together to a thousandth of their deviation."""
+    rng, wide = stream(6, "made"), (regular("mass", 24, 0.2, 1.4),)
+    response = unfold.response(simulated(rng, 20_000), wide, FEW, n_replicas=12, rng=rng)
+    data = counted(1.3 * response.migration @ response.prior**1.1, wide)
+    tiny, found = 1e-3, []
+    for migration in response.cov_replicas:
+        p = response.migration + tiny * (migration - response.migration)
+        near = replace(response_matrix.without_replicas(response), migration=p, efficiency=p.sum(axis=0))
+        found.append(unfold.tikhonov(data, near, tau=tau).values)
+    one, other = (unfold.tikhonov(data, r, tau=tau).cov for r in (response, near))
+    wanted = np.cov(found, rowvar=False) / tiny**2
+    np.testing.assert_allclose(one - other, wanted, rtol=0.02, atol=5e-3 * wanted.max())
