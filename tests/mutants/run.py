@@ -3,7 +3,7 @@
 ``python tests/mutants/run.py [words]`` tries all of ``mutants.toml``, or those whose room or effect holds a
 word, and prints which are found; the exit status is 1 where fewer than nine of ten are. Each has twenty
 seconds of processor time for the tests of its room (``tests/unit/ROOM``), those of the changed file first,
-until one fails. Tests that run out of time have found nothing. Stored results (``tests/golden``) take no part.
+until one fails; who runs out of time has found nothing. Stored results (``tests/golden``) take no part.
 """
 
 from __future__ import annotations
