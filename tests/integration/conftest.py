@@ -9,7 +9,7 @@ from builders import first_entries
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.files import data_path
-from gammastar.mock import exposure, load_card, simulate_events
+from gammastar.mock import load_card, samples, simulate_events
 from gammastar.report import drawing
 from gammastar.store.events import write_tree
 
@@ -31,7 +31,7 @@ truth = { mass = "gen_mll", pt = "gen_qT", energy = "gen_E", process = "gen_proc
 def small_pilots():
     """Fix the normalisation of MOCK samples with fewer events: no test here asks for its precision."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exposure, "PILOT", 40_000)
+        patch.setattr(samples, "PILOT", 40_000)
         yield
 
 
