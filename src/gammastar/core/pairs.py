@@ -44,19 +44,6 @@ def _joined(parts: Sequence[Record], columns: Sequence[str] = ()) -> Record:
 class Pairs(Shown):
     """Lepton pairs of one flavour, one entry per pair.
 
-    Attributes
-    ----------
-    mass, pt, energy : NDArray, shape (n,) [GeV]
-        Invariant mass, momentum transverse to the beam and energy of the pair.
-    charge : NDArray of int8, shape (n,)
-        Sum of the two charges: +2, 0 or -2.
-    weight : NDArray, shape (n,)
-        Weight of the event; prescales are included.
-    event : NDArray of int64, shape (n,)
-        Event identifier: pairs of one event share it and must be resampled together.
-    columns : mapping of str to NDArray, shape (n,)
-        Further pair quantities, e.g. the opening angle ``angle`` [rad].
-
     Examples
     --------
     >>> one = np.ones(2)
@@ -65,12 +52,14 @@ class Pairs(Shown):
     1
     """
 
+    # Invariant mass, momentum transverse to the beam and energy, (n,) [GeV]
     mass: FloatArray
     pt: FloatArray
     energy: FloatArray
-    charge: ChargeArray
-    weight: FloatArray
-    event: IntArray
+    charge: ChargeArray  # Sum of the two charges: +2, 0 or -2, (n,)
+    weight: FloatArray  # Weight of the event; prescales are included, (n,)
+    event: IntArray  # Event identifier: pairs of one event share it and must be resampled together, (n,)
+    # Further pair quantities, e.g. the opening angle ``angle`` [rad], (n,)
     columns: Mapping[str, FloatArray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -135,31 +124,16 @@ class Pairs(Shown):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class MatchedPairs(Shown):
-    """Simulated virtual photons with the pair that was reconstructed from each.
+    """Simulated virtual photons with the pair that was reconstructed from each."""
 
-    Attributes
-    ----------
-    true : NDArray, shape (n, 3) [GeV]
-        Generated (mass, pt, energy).
-    reco : NDArray, shape (n, 3) [GeV]
-        Reconstructed (mass, pt, energy); a row of nan where the pair was not reconstructed or not selected.
-    weight : NDArray, shape (n,)
-    event : NDArray of int64, shape (n,)
-        Event identifier for bootstraps.
-    fakes : NDArray, shape (m, 3) [GeV]
-        Reconstructed opposite-sign pairs without a true partner.
-    fake_weight : NDArray, shape (m,)
-    columns : mapping of str to NDArray, shape (n,)
-        Columns of the reconstructed pairs, nan where there is none, e.g. ``cos_theta`` or ``angle``; may be
-        empty.
-    """
-
-    true: FloatArray
+    true: FloatArray  # Generated (mass, pt, energy), (n, 3) [GeV]
+    # Reconstructed (mass, pt, energy), (n, 3) [GeV]; nan where the pair was not reconstructed or not selected
     reco: FloatArray
-    weight: FloatArray
-    event: IntArray
-    fakes: FloatArray
-    fake_weight: FloatArray
+    weight: FloatArray  # (n,)
+    event: IntArray  # Event identifier for bootstraps, (n,)
+    fakes: FloatArray  # Reconstructed opposite-sign pairs without a true partner, (m, 3) [GeV]
+    fake_weight: FloatArray  # (m,)
+    # Columns of the reconstructed pairs, e.g. ``cos_theta``, (n,), nan where there is none; may be empty
     columns: Mapping[str, FloatArray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -128,28 +128,15 @@ def _cut(text: str) -> str:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Exposure:
-    """Beam, target and protons on target.
+    """Beam, target and protons on target."""
 
-    Attributes
-    ----------
-    beam_energy : float
-        Energy of the proton beam [GeV].
-    target_a, target_z : float
-        Mass and atomic number of the target.
-    thickness : float
-        Target thickness in nuclear interaction lengths.
-    pot : float
-        Protons on target.
-    pot_sigma : float
-        Relative uncertainty of `pot` (log-normal).
-    """
-
-    beam_energy: float
+    beam_energy: float  # Energy of the proton beam [GeV]
+    # Mass and atomic number of the target
     target_a: float
     target_z: float
-    thickness: float
-    pot: float
-    pot_sigma: float = 0.0
+    thickness: float  # Target thickness in nuclear interaction lengths
+    pot: float  # Protons on target
+    pot_sigma: float = 0.0  # Relative uncertainty of `pot` (log-normal)
 
     def __post_init__(self) -> None:
         for name in ("beam_energy", "target_a", "target_z", "thickness", "pot"):
@@ -175,26 +162,14 @@ class PairHists(Shown):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Spectrum(Shown):
-    """A spectrum with its full covariance.
+    """A spectrum with its full covariance."""
 
-    Attributes
-    ----------
-    hist : Hist
-        Values on named axes; variances are the diagonal of `cov`.
-    cov : NDArray, shape (n, n)
-        Covariance of the cells in C order, no flow bins.
-    quantity : {"counts", "per_pot", "per_interaction"}
-    domain : NDArray of bool, shape of the histogram
-        Cells where dileptons were measured.
-    shifts : mapping of str to NDArray, shape (n,)
-        Named sources in `cov`: what one standard deviation makes of each cell, all cells together.
-    """
-
-    hist: Hist[Any]
-    cov: FloatArray
+    hist: Hist[Any]  # Values on named axes; variances are the diagonal of `cov`
+    cov: FloatArray  # Covariance of the cells in C order, no flow bins, (n, n)
     quantity: Quantity
     exposure: Exposure | None
-    domain: BoolArray
+    domain: BoolArray  # Cells where dileptons were measured
+    # Named sources in `cov`: what one standard deviation makes of each cell, all cells together, (n,)
     shifts: Mapping[str, FloatArray] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -237,34 +212,22 @@ class Spectrum(Shown):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Response(Shown):
-    """Detector response, P(reco | true).
+    """Detector response, P(reco | true)."""
 
-    Attributes
-    ----------
-    migration : NDArray, shape (n_reco, n_true)
-        Probability that a dilepton of true cell i is reconstructed in cell j; columns sum to `efficiency`.
-    efficiency : NDArray, shape (n_true,)
-    fakes : NDArray, shape (n_reco,)
-        Fraction of reconstructed pairs in each cell without a true partner inside the true axes.
-    prior : NDArray, shape (n_true,)
-        True spectrum of the simulation that made the response.
-    cov_replicas : NDArray, shape (n_replicas, n_reco, n_true)
-        Migration matrices of bootstrapped simulation events (may be empty).
-    prior_replicas : NDArray, shape (n_replicas, n_true) or (0, n_true)
-        True spectra of the same bootstraps; without them `prior` counts as known exactly.
-    entries : NDArray, shape (n_true,) or (0,)
-        Simulated photons behind each true cell, (Σw)²/Σw²; without them the response counts as known exactly
-        where nothing is taken from the bootstraps.
-    """
-
+    # Probability that a dilepton of true cell i is reconstructed in cell j, (n_reco, n_true)
     migration: FloatArray
-    efficiency: FloatArray
+    efficiency: FloatArray  # Sums of the columns of `migration`, (n_true,)
+    # Fraction of reconstructed pairs in each cell without a true partner inside the true axes, (n_reco,)
     fakes: FloatArray
     reco: tuple[Any, ...]
     true: tuple[Any, ...]
-    prior: FloatArray
+    prior: FloatArray  # True spectrum of the simulation that made the response, (n_true,)
+    # Migration matrices of bootstrapped simulation events (may be empty), (n_replicas, n_reco, n_true)
     cov_replicas: FloatArray
+    # True spectra of the same bootstraps, (n_replicas, n_true) or none: `prior` counts as known exactly
     prior_replicas: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
+    # Simulated photons behind each true cell, (Σw)²/Σw², (n_true,); without them the response counts as
+    # known exactly where nothing is taken from the bootstraps
     entries: FloatArray = field(default_factory=lambda: np.zeros(0))
 
     def __post_init__(self) -> None:
@@ -286,26 +249,13 @@ class Response(Shown):
 
 @dataclass(frozen=True, slots=True)
 class DarkState:
-    """A dark particle at one point of its parameter space.
+    """A dark particle at one point of its parameter space."""
 
-    Attributes
-    ----------
-    mass : float
-        [GeV]
-    coupling : float
-        ε of a dark photon, Q/e of a millicharge.
-    ctau : float
-        Proper decay length [m]; inf if stable.
-    charge : float
-        Electric charge in units of e.
-    branching : mapping of str to float
-        Branching ratios by final state, e.g. ``{"ee": 0.5, "mumu": 0.4, "hadrons": 0.1}``.
-    """
-
-    mass: float
-    coupling: float
-    ctau: float
-    charge: float
+    mass: float  # [GeV]
+    coupling: float  # ε of a dark photon, Q/e of a millicharge
+    ctau: float  # Proper decay length [m]; inf if stable
+    charge: float  # Electric charge in units of e
+    # Branching ratios by final state, e.g. ``{"ee": 0.5, "mumu": 0.4, "hadrons": 0.1}``.
     branching: Mapping[str, float]
 
     def __post_init__(self) -> None:
@@ -371,27 +321,15 @@ class Momenta:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Sample(Shown):
-    """Weighted particles.
+    """Weighted particles."""
 
-    Attributes
-    ----------
-    p4 : Momenta or vector.MomentumNumpy4D, shape (n,)
-        Four-momenta in the laboratory, z along the beam [GeV].
-    weight : NDArray, shape (n,)
-        The sum of weights is the number of particles per proton on target (at unit coupling unless said).
-    origin : NDArray, shape (n, 3)
-        Production points [m].
-    in_domain : NDArray of bool, shape (n,)
-        True where dileptons of this (mass, pt, energy) were measured.
-    parent : NDArray, shape (n, 4), or None
-        px, py, pz, E [GeV] of the meson whose Dalitz decay made the particle, in whose rest frame it is
-        transverse to its flight; nan where there is none. None: no spin state is known.
-    """
-
-    p4: Any
+    p4: Any  # Four-momenta in the laboratory, z along the beam [GeV], (n,)
+    # The sum of weights is the number of particles per proton on target (at unit coupling unless said), (n,)
     weight: FloatArray
-    origin: FloatArray
-    in_domain: BoolArray
+    origin: FloatArray  # Production points [m], (n, 3)
+    in_domain: BoolArray  # True where dileptons of this (mass, pt, energy) were measured, (n,)
+    # px, py, pz, E [GeV] of the meson whose Dalitz decay made the particle, in whose rest frame it is
+    # transverse to its flight; nan where there is none. None: no spin state is known, (n, 4)
     parent: FloatArray | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -423,27 +361,13 @@ class Template:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Limit:
-    """An upper limit on a signal yield.
+    """An upper limit on a signal yield."""
 
-    Attributes
-    ----------
-    observed : float
-        Observed limit; nan while the observation is masked.
-    expected : NDArray, shape (5,)
-        Expected limits at −2, −1, 0, +1, +2 standard deviations.
-    cl : float
-        Confidence level.
-    method : str
-        How it was computed, as written into every result.
-    mc_error : float
-        Monte Carlo error of `observed` (0 for exact methods).
-    """
-
-    observed: float
-    expected: FloatArray
-    cl: float
-    method: str
-    mc_error: float
+    observed: float  # Observed limit; nan while the observation is masked
+    expected: FloatArray  # Expected limits at −2, −1, 0, +1, +2 standard deviations, (5,)
+    cl: float  # Confidence level
+    method: str  # How it was computed, as written into every result
+    mc_error: float  # Monte Carlo error of `observed` (0 for exact methods)
 
 
 @dataclass(frozen=True, slots=True)
@@ -464,52 +388,29 @@ class MassInterval:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Reach(Shown):
-    """A contour as coupling intervals per mass.
+    """A contour as coupling intervals per mass."""
 
-    Attributes
-    ----------
-    mass : NDArray, shape (n,)
-        [GeV]; one entry per mass and island.
-    edges : NDArray, shape (n, 2)
-        Lower and upper coupling; nan where nothing is reached.
-    signal : NDArray, shape (n,)
-        Largest expected signal along the coupling at this mass.
-    limit : float or NDArray
-        Upper limit on the signal, at `peak` where it changes along the coupling.
-    closed : NDArray of bool, shape (n,)
-        False where an edge lies outside the scan.
-    clipped_side : tuple of str
-        "", "lower", "upper", "lower, upper", "lower mass" or "upper mass" per entry.
-    intervals : tuple of MassInterval
-        All masses at which anything is reached, in order; empty if nothing is, or if it was not worked out.
-    ends : NDArray, shape (n, 2, 2), or None
-        Mass and coupling at which the island of an entry ends before the mass below and that above;
-        nan where it goes on or is clipped.
-    bands : NDArray, shape (n, 5, 2), or None
-        Edges for the limits expected at −2 … +2 standard deviations; nan where nothing is reached.
-    errors : NDArray, shape (n, 2, 3), or None
-        Numerical errors of both edges [decades]: from the sample of the signal, from the toys of the limit,
-        and from interpolation in the coupling; nan where nothing is reached.
-    method : tuple of str
-        How the limit of each entry was computed; empty if it was not recorded.
-    peak : NDArray, shape (n,), or None
-        Coupling of the largest signal (over its limit, where that changes), of `signal` and `limit`.
-    edge_limits : NDArray, shape (n, 2), or None
-        Upper limit on the signal at the lower and at the upper edge; nan where nothing is reached.
-    """
-
-    mass: FloatArray
-    edges: FloatArray
-    signal: FloatArray
-    limit: FloatArray
-    closed: BoolArray
+    mass: FloatArray  # (n,) [GeV]; one entry per mass and island
+    edges: FloatArray  # Lower and upper coupling; nan where nothing is reached, (n, 2)
+    signal: FloatArray  # Largest expected signal along the coupling at this mass, (n,)
+    limit: FloatArray  # Upper limit on the signal, at `peak` where it changes along the coupling
+    closed: BoolArray  # False where an edge lies outside the scan, (n,)
+    # "", "lower", "upper", "lower, upper", "lower mass" or "upper mass" per entry
     clipped_side: tuple[str, ...]
+    # All masses at which anything is reached, in order; empty if nothing is, or if it was not worked out
     intervals: tuple[MassInterval, ...] = ()
+    # Mass and coupling at which the island of an entry ends before the mass below and that above; nan where
+    # it goes on or is clipped, (n, 2, 2)
     ends: FloatArray | None = None
+    # Edges for the limits expected at −2 … +2 standard deviations; nan where nothing is reached, (n, 5, 2)
     bands: FloatArray | None = None
+    # Numerical errors of both edges [decades]: from the sample of the signal, from the toys of the limit, and
+    # from interpolation in the coupling; nan where nothing is reached, (n, 2, 3)
     errors: FloatArray | None = None
-    method: tuple[str, ...] = ()
+    method: tuple[str, ...] = ()  # How the limit of each entry was computed; empty if it was not recorded
+    # Coupling of the largest signal (over its limit, where that changes), of `signal` and `limit`, (n,)
     peak: FloatArray | None = None
+    # Upper limit on the signal at the lower and at the upper edge; nan where nothing is reached, (n, 2)
     edge_limits: FloatArray | None = None
 
     @property

@@ -92,36 +92,23 @@ class Effect:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Rate(Shown):
-    """Dark particles per proton on target and squared coupling, at exact masses.
+    """Dark particles per proton on target and squared coupling, at exact masses."""
 
-    Attributes
-    ----------
-    mass, value : NDArray, shape (n,)
-        [GeV]; all channels together.
-    cov : NDArray, shape (n, n)
-        Of the measurement or of the theory.
-    sources : Sources
-        All of them, protons on target among them; of channels beside measured photons "theory, <group>".
-    threshold : float
-        Nothing is claimed below [GeV].
-    channels : mapping of str to NDArray, shape (n,)
-        Rate of each group of channels, where there are several.
-    low, high : NDArray, shape (n,), or None
-        Edges of theory alone.
-    measured_part, extrapolation, extrapolation_step : NDArray, shape (n,), or None
-        Share of the rate from where dileptons were measured (nan where it is not known); the relative error
-        of the whole from the others; its relative change if the trend of measured over simulated density
-        went on there.
-    """
-
+    # (n,) [GeV]; all channels together
     mass: FloatArray
     value: FloatArray
-    cov: FloatArray
+    cov: FloatArray  # Of the measurement or of the theory, (n, n)
+    # All of them, protons on target among them; of channels beside measured photons "theory, <group>"
     sources: Sources
-    threshold: float = 0.0
+    threshold: float = 0.0  # Nothing is claimed below [GeV]
+    # Rate of each group of channels, where there are several, (n,)
     channels: Mapping[str, FloatArray] = field(default_factory=dict)
+    # Edges of theory alone, (n,)
     low: FloatArray | None = None
     high: FloatArray | None = None
+    # Share of the rate from where dileptons were measured (nan where it is not known); the relative error of
+    # the whole from the others; its relative change if the trend of measured over simulated density went on
+    # there, (n,)
     measured_part: FloatArray | None = None
     extrapolation: FloatArray | None = None
     extrapolation_step: FloatArray | None = None
@@ -223,44 +210,24 @@ class AcceptanceCurves:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class SignalPlane(Shown):
-    """The signal in one detector over n masses and k couplings.
+    """The signal in one detector over n masses and k couplings."""
 
-    Attributes
-    ----------
-    rate : Rate
-        At the masses of the plane.
-    coupling : NDArray, shape (k,)
-        Increasing.
-    signal, in_domain : NDArray, shape (n, k)
-        Expected events, and the part of them from where dileptons were measured.
-    mc_error, n_effective : NDArray, shape (n, k)
-        Error of `signal` from the finite sample, effective number of accepted particles.
-    effects : tuple of Effect
-        Sources beside those of the rate.
-    parts : mapping of str to NDArray, shape (n, k)
-        Signal of each group of channels, where there are several.
-    width_sigma : NDArray, shape (n,)
-        Relative standard deviation of the total width.
-    pairs : NDArray, shape (n, k), or None
-        Effective number of pairs, measured or simulated, on whose kinematics the signal rests: where it falls
-        to few the data end. inf for theory, None where it is not known.
-
-    Raises
-    ------
-    PhysicsError
-        For shapes that do not fit, and for two sources of one name.
-    """
-
-    rate: Rate
-    coupling: FloatArray
+    rate: Rate  # At the masses of the plane
+    coupling: FloatArray  # Increasing, (k,)
+    # Expected events, and the part of them from where dileptons were measured, (n, k)
     signal: FloatArray
     in_domain: FloatArray
+    # Error of `signal` from the finite sample, effective number of accepted particles, (n, k)
     mc_error: FloatArray
     n_effective: FloatArray
-    effects: tuple[Effect, ...] = ()
+    effects: tuple[Effect, ...] = ()  # Sources beside those of the rate
+    # Signal of each group of channels, where there are several, (n, k)
     parts: Mapping[str, FloatArray] = field(default_factory=dict)
+    # Relative standard deviation of the total width, (n,)
     width_sigma: FloatArray = field(default_factory=lambda: np.zeros(0))
     curves: AcceptanceCurves | None = None
+    # Effective number of pairs, measured or simulated, on whose kinematics the signal rests: where it falls
+    # to few the data end. inf for theory, None where it is not known, (n, k)
     pairs: FloatArray | None = None
 
     def __post_init__(self) -> None:

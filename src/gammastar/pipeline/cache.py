@@ -36,7 +36,7 @@ DAMAGE = (
     *(OSError, MemoryError, AttributeError, ValueError, KeyError, EOFError),
     *(struct.error, zipfile.BadZipFile, zlib.error),
 )
-KEPT = {"stages/": "", "flow": "flow", "input/": "simulate"}  # what --resume keeps, for which stage
+RESUMABLE = {"stages/": "", "flow": "flow", "input/": "simulate"}  # what --resume keeps, for which stage
 logger = logging.getLogger(__name__)
 
 
@@ -219,7 +219,7 @@ class StageCache:
     def begin(self) -> None:
         """Sweep what killed writes left, set aside what this run will not write, and write the manifest."""
         sweep_temporaries(self.folder)
-        set_aside(self.folder, self.old, keep=self._keeps)
+        set_aside(self.folder, self.old, keep=self._survives)
         if not self.resume:
             for kind in ("pairs", "truth"):
                 sweep(self.folder / "chunks" / kind, "chunks")
@@ -228,11 +228,10 @@ class StageCache:
             sweep(self.folder / "input" / "blocks", "blocks")
         self.write(finished=False)
 
-    def _keeps(self, name: str) -> bool:
+    def _survives(self, name: str) -> bool:
         """Return whether a file of an earlier run stays: what a resumed run may take again."""
-        needs = next((stage for start, stage in KEPT.items() if name.startswith(start)), None)
-        known = needs == "" or self.wanted is None or needs in self.wanted
-        return self.resume and needs is not None and known
+        stage = next((stage for start, stage in RESUMABLE.items() if name.startswith(start)), None)
+        return self.resume and stage is not None and (not stage or stage in (self.wanted or (stage,)))
 
     @contextlib.contextmanager
     def listed(self) -> Iterator[None]:

@@ -105,12 +105,6 @@ def _check(ctx: Context, stages: list[str]) -> None:
         raise SteeringError(wrong)
 
 
-def _simulate(ctx: Context, state: RunState) -> None:
-    from gammastar.pipeline.stages.simulate import simulate_stage
-
-    state.simulated = simulate_stage(ctx)
-
-
 def _select(ctx: Context, state: RunState) -> None:
     from gammastar.pipeline.stages import read
 
@@ -141,24 +135,20 @@ def _flow(ctx: Context, state: RunState) -> None:
 
 def dark_half(ctx: Context, state: RunState) -> None:
     """Run predict, accept and infer on the spectrum, the flow and the domain that `state` holds."""
+    preview, section = None, ctx.steering.infer
+    refused = ctx.cache.partial and not ctx.allow_partial
+    if ctx.steering.report is not None and section is not None and section.likelihood != "joint":
+        from gammastar.pipeline.stages import report
+
+        # shows the first contour before all masses are done
+        preview = None if refused else functools.partial(report.first_page, ctx, state)
     _predict(ctx, state)
-    _accept(ctx, state, _first_look(ctx, state))
+    _accept(ctx, state, preview)
     _infer(ctx, state)
 
 
-def _first_look(ctx: Context, state: RunState) -> Callable[[dict[str, Any]], None] | None:
-    """Return what shows the first contour before all masses are done; None where it must not, or cannot."""
-    asked = ctx.steering.infer
-    lost = ctx.cache.partial and not ctx.allow_partial
-    if ctx.steering.report is None or asked is None or asked.likelihood == "joint" or lost:
-        return None
-    from gammastar.pipeline.stages import report
-
-    return functools.partial(report.first_page, ctx, state)
-
-
 def _production(ctx: Context, state: RunState) -> Any:
-    """Return who makes the dark particles, made once."""
+    """Return the production channels of the run, made once."""
     from gammastar.pipeline.stages import flow, predict
 
     def sampler() -> tuple[Any, Any, Any]:
@@ -189,11 +179,11 @@ def _predict(ctx: Context, state: RunState) -> None:
     state.pair_rate = predict.pair_stage(ctx, production, state)
 
 
-def _accept(ctx: Context, state: RunState, look: Callable[[dict[str, Any]], None] | None = None) -> None:
+def _accept(ctx: Context, state: RunState, preview: Callable[[dict[str, Any]], None] | None = None) -> None:
     from gammastar.pipeline.stages import accept
 
     production = _production(ctx, state)
-    state.planes = accept.accept_stage(ctx, production, needed(state.rate, "predict"), look)
+    state.planes = accept.accept_stage(ctx, production, needed(state.rate, "predict"), preview)
     state.charge_planes = accept.millicharge_stage(ctx, production, state.pair_rate, state)
 
 
@@ -234,7 +224,7 @@ def _refine(ctx: Context, state: RunState) -> None:
 
 
 STAGES = {  # files are opened by the selection, and the report comes last
-    "simulate": _simulate,
+    "simulate": _later("simulate"),
     "select": _select,
     "subtract": _later("subtract"),
     "unfold": _later("unfold"),

@@ -214,21 +214,18 @@ def chi_from_channel(
     each = max(1, n // n_masses)
     parts = [channel.produce(float(m), n=each, rng=rng) for m in masses]
     weight = [part.weight / part.weight.sum() for part in parts]
+    whole = joined(parts)
+    parent = whole.parent
+    if parent is not None:
+        parent = _turned(parent.T, -np.arctan2(np.asarray(whole.p4.py), np.asarray(whole.p4.px))).T
     return VirtualPhotons(
         mass=np.repeat(masses, each),
         pt=np.concatenate([np.asarray(part.p4.pt) for part in parts]),
         energy=np.concatenate([np.asarray(part.p4.E) for part in parts]),
         weight=np.concatenate(weight) * total / n_masses,
         in_domain=np.concatenate([part.in_domain for part in parts]),
-        parent=_own_parents(joined(parts)),
+        parent=parent,
     )
-
-
-def _own_parents(sample: Sample) -> FloatArray | None:
-    """Return the parents of a sample in axes whose x is along each particle's transverse momentum."""
-    if sample.parent is None:
-        return None
-    return _turned(sample.parent.T, -np.arctan2(np.asarray(sample.p4.py), np.asarray(sample.p4.px))).T
 
 
 def resonance_rate(channel: MesonChannel, m_chi: npt.ArrayLike) -> FloatArray:

@@ -218,20 +218,13 @@ def joined(samples: Sequence[Sample]) -> Sample:
         np.concatenate([np.asarray(getattr(s.p4, name), dtype=np.float64) for s in samples])
         for name in ("px", "py", "pz", "E")
     ]
+    parents = [np.full((len(s.weight), 4), np.nan) if s.parent is None else s.parent for s in samples]
     return Sample(
         Momenta(*components),
         np.concatenate([s.weight for s in samples]),
         np.concatenate([s.origin for s in samples]),
         np.concatenate([s.in_domain for s in samples]),
-        parent=_parents(samples),
-    )
-
-
-def _parents(samples: Sequence[Sample]) -> FloatArray | None:
-    if all(s.parent is None for s in samples):
-        return None
-    return np.concatenate(
-        [np.full((len(s.weight), 4), np.nan) if s.parent is None else s.parent for s in samples]
+        parent=None if all(s.parent is None for s in samples) else np.concatenate(parents),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,8 +121,10 @@ class _Table:
         for key, branch in tree.iteritems(ignore_duplicates=False):
             self.found.setdefault(str(key), []).append(branch)
         self.short: dict[str, list[str]] = {}
-        for key in self.found:
-            for short in _endings(key, self.separator):
+        for key in self.found:  # what a path ends in, part by part, without the whole path
+            short = key
+            while self.separator in short:
+                short = short.partition(self.separator)[2]
                 self.short.setdefault(short, []).append(key)
         self.inside: dict[str, tuple[str, ...]] = {}
         self.used: dict[str, Any] = {}
@@ -252,13 +254,6 @@ def _below(form: Any, path: str) -> tuple[str, ...]:
         if rest:
             return (name, *rest)
     return ()
-
-
-def _endings(key: str, separator: str) -> Iterator[str]:
-    """Yield what a path ends in, part by part, without the whole path."""
-    while separator in key:
-        key = key.partition(separator)[2]
-        yield key
 
 
 def _parts(field: Any) -> list[str]:

@@ -358,21 +358,17 @@ def _columns(arrays: ak.Array, schema: Schema, path: str) -> Flat:
     }
     names["charge"] = str(schema.charge)
     result: dict[str, npt.NDArray[Any]] = {}
-    offsets: npt.NDArray[Any] | None = None
+    offsets: npt.NDArray[Any] = np.zeros(0)
     for key, name in names.items():
         if key == "charge":
             check_sign(arrays[name], name, schema, path)
-        found, content = _list(arrays[name], name, path)
-        if offsets is None:
-            offsets = found
-        elif not np.array_equal(found, offsets):
+        found, result[key] = _list(arrays[name], name, path)
+        offsets = found if len(result) == 1 else offsets
+        if not np.array_equal(found, offsets):
             msg = f"{path}: the lepton branches hold lists of different length in the same event ({name!r})"
             raise BranchError(msg)
-        result[key] = content
     if "mass" not in result:
         result["mass"] = np.broadcast_to(LEPTON_MASS[schema.lepton], len(result["px"]))
-    if offsets is None:
-        raise BranchError(f"{path}: the schema names no lepton branch")
     plain = not (schema.weight or schema.prescale)
     weight = np.broadcast_to(1.0, len(arrays)) if plain else _weight(arrays, schema, path)
     return result | {"offsets": offsets, "weight": weight}
@@ -386,19 +382,13 @@ def _list(branch: ak.Array, name: str, path: str) -> tuple[npt.NDArray[Any], npt
     layout = branch.layout
     if number_type(branch) == np.bool_ or has_missing(branch):
         layout = numbers(branch).layout
-    if not _packed(layout):
+    listed_numbers = isinstance(layout, ak.contents.ListOffsetArray)
+    if not (listed_numbers and layout.content.is_numpy and int(layout.offsets[0]) == 0):
         layout = ak.to_packed(layout, highlevel=False)
         if isinstance(layout, ak.contents.RegularArray):
             layout = layout.to_ListOffsetArray64(True)
     offsets = np.asarray(layout.offsets.data)
     return offsets, np.asarray(layout.content.data)[: int(offsets[-1])]
-
-
-def _packed(layout: Any) -> bool:
-    """Return whether a layout is a list of numbers with offsets that begin at 0."""
-    if not isinstance(layout, ak.contents.ListOffsetArray):
-        return False
-    return isinstance(layout.content, ak.contents.NumpyArray) and int(layout.offsets[0]) == 0
 
 
 LINK = "from_photon"
@@ -508,7 +498,9 @@ def _match(events: ak.Array, truth: Truth, cuts: Callable[[ak.Array], Pairs]) ->
     if truth.lepton:
         candidate = _linked(candidate)
     reco = np.full((n, 3), np.nan)
-    best = _nearest(candidate, true[:, 0])
+    # the pair of each row that is nearest in mass to the photon
+    order = np.lexsort((np.abs(candidate.mass - true[candidate.event, 0]), candidate.event))
+    best = order[np.unique(candidate.event[order], return_index=True)[1]]
     row = candidate.event[best]
     reco[row] = _kinematics(candidate)[best]
     columns = {}
@@ -528,13 +520,6 @@ def _match(events: ak.Array, truth: Truth, cuts: Callable[[ak.Array], Pairs]) ->
 
 def _kinematics(pairs: Pairs) -> FloatArray:
     return np.stack([pairs.mass, pairs.pt, pairs.energy], axis=1)
-
-
-def _nearest(pairs: Pairs, true_mass: FloatArray) -> IntArray:
-    """Return the index of the pair of each row that is nearest in mass to the photon."""
-    order = np.lexsort((np.abs(pairs.mass - true_mass[pairs.event]), pairs.event))
-    _, first = np.unique(pairs.event[order], return_index=True)
-    return np.asarray(order[first], dtype=np.int64)
 
 
 def _linked(pairs: Pairs) -> Pairs:

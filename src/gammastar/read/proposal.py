@@ -44,18 +44,7 @@ class TreeSummary:
 
 
 def inspect(file: str | Path) -> tuple[TreeSummary, ...]:
-    """Return what the trees of a ROOT file hold, without reading any data.
-
-    Parameters
-    ----------
-    file : path
-        A ROOT file.
-
-    Raises
-    ------
-    InputFileError
-        If the file is missing or damaged, or holds no tree.
-    """
+    """Return what the trees of a ROOT file hold, without reading any data."""
     path = str(file)
     with opened(path) as found:
         kinds = {key: kind for key, kind in found.classnames(cycle=False).items() if kind in TREE_CLASSES}
@@ -155,20 +144,7 @@ class Proposal:
 
 
 def propose_schema(file: str | Path, *, lepton: str | None = None) -> dict[str, Any]:
-    """Return the schema mapping of the first proposal of `propose`; check it before use.
-
-    Parameters
-    ----------
-    file : path
-        A ROOT file.
-    lepton : str, optional
-        "mu" or "e".
-
-    Raises
-    ------
-    BranchError
-        If there is none.
-    """
+    """Return the schema mapping of the first proposal of `propose`; check it before use."""
     return dict(propose(file, lepton=lepton)[0].schema)
 
 
@@ -216,36 +192,31 @@ def propose(
                 found[flavour] = Proposal(tried[0], notes, tried[1])
     if found:
         return tuple(found[flavour] for flavour in FLAVOURS if flavour in found)
-    raise BranchError(_nothing(file, trees, lepton, failed))
-
-
-def _nothing(file: str | Path, trees: tuple[TreeSummary, ...], lepton: str | None, failed: list[str]) -> str:
-    names = ", ".join(repr(tree.name) for tree in trees[:5]) + (" …" if len(trees) > 5 else "")
     if failed:
         more = f" … and {len(failed) - 3} more" if len(failed) > 3 else ""
-        return f"{file}: no schema proposed; " + "; ".join(text[:300] for text in failed[:3]) + more
+        raise BranchError(f"{file}: no schema proposed; {'; '.join(text[:300] for text in failed[:3])}{more}")
+    names = ", ".join(repr(tree.name) for tree in trees[:5]) + (" …" if len(trees) > 5 else "")
     what = f"leptons {lepton!r}" if lepton else "leptons"
-    partial = next((text for tree in trees for text in _lacking(tree)), "")
-    return (
+    raise BranchError(
         f"{file}: no tree ({names}) has branches that look like momentum (px, py, pz or pt, eta, phi) and "
-        f"charge or PDG code of {what}{partial}; write the schema by hand from the list of branches"
+        f"charge or PDG code of {what}{_lacking(trees)}; write the schema by hand from the list of branches"
     )
 
 
-def _lacking(tree: TreeSummary) -> Iterator[str]:
-    """Say which lepton-like collections lack something."""
-    for stem, columns in _collections(tree).items():
-        if any(set(keys) <= set(columns) for keys in MOMENTA) and _kind_of(stem) is not None:
-            yield f"; {stem!r} in tree {tree.name!r} has momenta, but no charge and no PDG code"
+def _lacking(trees: tuple[TreeSummary, ...]) -> str:
+    """Say which lepton-like collection lacks something."""
+    for tree in trees:
+        for stem, columns in _collections(tree).items():
+            if any(set(keys) <= set(columns) for keys in MOMENTA) and _kind_of(stem) is not None:
+                return f"; {stem!r} in tree {tree.name!r} has momenta, but no charge and no PDG code"
+    return ""
 
 
 def _why(guess: Guess, guesses: list[Guess]) -> str:
     others = sorted({other.tree.name for other in guesses} - {guess.tree.name})
-    reason = (
-        "the only tree with momenta and charges of leptons"
-        if not others
-        else f"best names, then most entries ({guess.tree.entries}); {', '.join(others[:3])} would do as well"
-    )
+    reason = "the only tree with momenta and charges of leptons"
+    if others:
+        reason = f"best names, then most entries ({guess.tree.entries}); {', '.join(others[:3])} also fit"
     return f"tree {guess.tree.name!r}: {reason}"
 
 
@@ -315,9 +286,8 @@ def _kind_of(stem: str) -> str | None:
 
 
 def _guesses(tree: TreeSummary) -> Iterator[Guess]:
-    yield from _jagged(tree)
-    yield from _vectors(tree)
-    yield from _pairs(tree)
+    for find in (_jagged, _vectors, _pairs):
+        yield from find(tree)
 
 
 def _rank(tree: TreeSummary, stem: str, kind: str, order: int) -> tuple[int, ...]:
@@ -351,18 +321,22 @@ def _in_list(tree: TreeSummary, name: str) -> bool:
 
 
 def _jagged(tree: TreeSummary) -> Iterator[Guess]:
-    collections = _collections(tree)
-    for order, (stem, columns) in enumerate(collections.items()):
+    for order, (stem, columns) in enumerate(_collections(tree).items()):
         kind = _kind_of(stem)
-        sign = _sign(columns)
-        if kind is None or not sign or stem.startswith("_collection"):
-            continue
-        for keys in MOMENTA:
-            if set(keys) <= set(columns):
-                kinematics = {key: columns[key] for key in (*keys, "E", "mass") if key in columns}
-                mapping = {"layout": "jagged", **sign, "kinematics": kinematics}
-                yield Guess(tree, kind, stem, mapping, _rank(tree, stem, kind, order))
-                break
+        if kind is not None and not stem.startswith("_collection"):
+            yield from _guess(tree, kind, stem, ("jagged", columns), order)
+
+
+def _guess(
+    tree: TreeSummary, kind: str, stem: str, layout: tuple[str, Mapping[str, Any]], order: int
+) -> Iterator[Guess]:
+    """Yield the guess of columns that hold a sign and one complete set of momenta."""
+    name, columns = layout
+    sign, complete = _sign(columns), [keys for keys in MOMENTA if set(keys) <= set(columns)]
+    if sign and complete:
+        kinematics = {key: columns[key] for key in (*complete[0], "E", "mass") if key in columns}
+        mapping = {"layout": name, **sign, "kinematics": kinematics}
+        yield Guess(tree, kind, stem, mapping, _rank(tree, stem, kind, order))
 
 
 def _sign(columns: Mapping[str, Any]) -> dict[str, Any]:
@@ -400,21 +374,10 @@ def _pairs(tree: TreeSummary) -> Iterator[Guess]:
         for group, key, leg in _legs(name):
             groups.setdefault(group, {}).setdefault((key, leg), name)
     for order, ((legs, stem, *_), columns) in enumerate(groups.items()):
-        both = {
-            key: [columns[key, leg] for leg in legs]
-            for key in KEYS
-            if all((key, leg) in columns for leg in legs)
-        }
-        sign, kind = _sign(both), _kind_of(stem)
-        if kind is None or not sign:
-            continue
-        kind = kind or _kind_of(tree.name) or ""
-        for keys in MOMENTA:
-            if set(keys) <= set(both):
-                kinematics = {key: both[key] for key in (*keys, "E", "mass") if key in both}
-                mapping = {"layout": "pair", **sign, "kinematics": kinematics}
-                yield Guess(tree, kind, stem, mapping, _rank(tree, stem, kind, order))
-                break
+        whole = [key for key in KEYS if all((key, leg) in columns for leg in legs)]
+        both, kind = {key: [columns[key, leg] for leg in legs] for key in whole}, _kind_of(stem)
+        if kind is not None:
+            yield from _guess(tree, kind or _kind_of(tree.name) or "", stem, ("pair", both), order)
 
 
 def _legs(name: str) -> Iterator[tuple[tuple[Any, ...], str, str]]:
@@ -489,18 +452,7 @@ def describe(file: str | Path, *, lepton: str | None = None, pattern: str = "*")
 
 
 def write_schema(output: str | Path, found: Description) -> None:
-    """Write the proposed schema of a description; the file is there whole or not at all.
-
-    Parameters
-    ----------
-    found : Description
-        With a proposed schema.
-
-    Raises
-    ------
-    StoreError
-        If it cannot be written.
-    """
+    """Write the proposed schema of a description; the file is there whole or not at all."""
     write_whole(Path(output), (found.proposal + "\n").encode())
 
 
@@ -526,13 +478,7 @@ def _listed(trees: tuple[TreeSummary, ...], pattern: str) -> Iterator[str]:
 
 
 def to_toml(mapping: Mapping[str, Any]) -> str:
-    """Return a schema mapping as TOML text.
-
-    Parameters
-    ----------
-    mapping : mapping
-        A schema as plain values.
-    """
+    """Return a schema mapping as TOML text."""
     lines = [f"{key} = {_value(v)}" for key, v in mapping.items() if not isinstance(v, Mapping)]
     for key, table in mapping.items():
         if isinstance(table, Mapping):

@@ -167,13 +167,7 @@ class Schema:
         yield from self.lepton_columns.items()
 
     def branches(self, *, truth: bool = False) -> tuple[str, ...]:
-        """Return the names of all branches to read, without repeats.
-
-        Parameters
-        ----------
-        truth : bool
-            Those of the generated photon as well.
-        """
+        """Return the names of all branches to read, without repeats."""
         names: list[str] = [self.collection] if self.collection else []
         for key, branch in self._lepton_branches():
             if not (self.layout == "object" and key in self.kinematics):
@@ -247,18 +241,7 @@ class Schema:
 
 
 def load_schema(source: str | Path | Mapping[str, Any]) -> Schema:
-    """Return a schema from a mapping, a TOML file, or the name of a schema that comes with the package.
-
-    Parameters
-    ----------
-    source : mapping, path or str
-        Plain values, a TOML file, or the name of a shipped schema.
-
-    Raises
-    ------
-    SteeringError
-        If the file is missing or is not TOML, or if the schema is wrong.
-    """
+    """Return a schema from a mapping, a TOML file, or the name of a schema that comes with the package."""
     if isinstance(source, Mapping):
         return Schema.from_mapping(source)
     path = Path(source)
@@ -283,13 +266,7 @@ def builtin_names() -> tuple[str, ...]:
 
 
 def builtin(name: str) -> Schema:
-    """Return a schema that comes with the package, e.g. ``nanoaod_muon``.
-
-    Parameters
-    ----------
-    name : str
-        Of the schema, e.g. "nanoaod_muon".
-    """
+    """Return a schema that comes with the package, e.g. ``nanoaod_muon``."""
     _one_of("name", name, builtin_names())
     file = resources.files("gammastar.read") / "schemas" / f"{name}.toml"
     return Schema.from_mapping(from_toml(file.read_text(encoding="utf-8")))

@@ -55,25 +55,12 @@ class Step:
 
     @staticmethod
     def of(name: str, level: Level, weight: FloatArray) -> Step:
-        """Return the step of the events or leptons with these weights.
-
-        Parameters
-        ----------
-        level : str
-            "event" or "lepton".
-        weight : NDArray, shape (n,)
-            Of those that are left.
-        """
+        """Return the step of the events or leptons with these weights."""
         return Step(name, level, len(weight), float(np.sum(weight)), float(np.sum(weight**2)))
 
     @staticmethod
     def of_pairs(name: str, pairs: Pairs, keep: npt.NDArray[np.bool_]) -> Step:
-        """Return the step of the pairs that a mask keeps.
-
-        Parameters
-        ----------
-        keep : NDArray of bool, shape (n,)
-        """
+        """Return the step of the pairs that a mask keeps."""
         weight = np.where(keep, pairs.weight, 0.0)
         by_charge = [float(np.sum(weight[mask])) for mask in (pairs.os, pairs.pp, pairs.mm)]
         total = (int(np.sum(keep)), float(np.sum(weight)), float(np.sum(weight**2)))

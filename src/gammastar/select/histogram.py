@@ -123,7 +123,10 @@ def histograms(
 def _flat(chunk: Mapping[str, Any], axes: tuple[Any, ...], cuts: Cuts) -> tuple[PairHists, Cutflow]:
     """Fill one chunk of flat columns; the same steps of the cutflow as from events."""
     offsets, weight = chunk["offsets"], chunk["weight"]
-    steps = [_events_step(weight), _leptons_step("leptons", offsets, weight)]
+    n = len(weight)
+    events = Step("events", "event", n, float(n), float(n)) if _ones(weight) else None
+    events = events or Step.of("events", "event", weight)
+    steps = [events, _leptons_step("leptons", offsets, weight)]
     done = fill_pairs(chunk, axes, cuts.pair)
     if done is not None:
         steps.append(_leptons_step("finite", offsets, weight))
@@ -136,16 +139,14 @@ def _flat(chunk: Mapping[str, Any], axes: tuple[Any, ...], cuts: Cuts) -> tuple[
     return _filled(kept, axes, cuts, steps)
 
 
-def _events_step(weight: FloatArray) -> Step:
-    if weight.strides == (0,) and len(weight) and weight[0] == 1:
-        n = len(weight)
-        return Step("events", "event", n, float(n), float(n))
-    return Step.of("events", "event", weight)
+def _ones(weight: FloatArray) -> bool:
+    """Return whether all weights are one, broadcast from a single number."""
+    return weight.strides == (0,) and len(weight) > 0 and bool(weight[0] == 1)
 
 
 def _leptons_step(name: str, offsets: Any, weight: FloatArray) -> Step:
     """Return the step of all leptons; without a pass over the events where all weights are one."""
-    if weight.strides == (0,) and len(weight) and weight[0] == 1:
+    if _ones(weight):
         n = int(offsets[-1]) - int(offsets[0])
         return Step(name, "lepton", n, float(n), float(n))
     return lepton_step(name, np.diff(offsets).astype(np.int64), weight)

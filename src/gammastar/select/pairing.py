@@ -15,7 +15,7 @@ from gammastar.core.pairs import Pairs
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.physics.kinematics import two_track_vertex
 from gammastar.physics.polarisation import azimuth
-from gammastar.select.cuts import Cutflow, Cuts, GhostVeto, Step, lepton_quantity, pair_quantity, warned
+from gammastar.select.cuts import Cutflow, Cuts, Step, lepton_quantity, pair_quantity, warned
 from gammastar.select.fused import combine, count_kept, usable
 
 KINEMATICS = ("px", "py", "pz", "mass")
@@ -390,7 +390,7 @@ def _length(vectors: FloatArray) -> FloatArray:
 def _pair_masks(found: Pairs, excess: FloatArray, cuts: Cuts, steps: list[Step]) -> BoolArray:
     keep: npt.NDArray[np.bool_] = np.ones(len(found), dtype=bool)
     if cuts.ghost is not None:
-        keep = _not_ghost(found, excess, cuts.ghost)
+        keep = (found.columns["angle"] >= cuts.ghost.angle) & (excess >= cuts.ghost.excess)
         steps.append(Step.of_pairs("ghost veto", found, keep))
     for name, (low, high) in cuts.pair.items():
         value = pair_quantity(found, name)
@@ -405,7 +405,3 @@ def _pair_masks(found: Pairs, excess: FloatArray, cuts: Cuts, steps: list[Step])
         keep = keep & mask
         steps.append(Step.of_pairs(name, found, keep))
     return keep
-
-
-def _not_ghost(found: Pairs, excess: FloatArray, veto: GhostVeto) -> BoolArray:
-    return np.asarray((found.columns["angle"] >= veto.angle) & (excess >= veto.excess))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from gammastar import mock
 from gammastar.core.errors import SteeringError
 from gammastar.core.files import shipped
 from gammastar.pipeline.cache import Arrays
-from gammastar.pipeline.context import Context
+from gammastar.pipeline.context import Context, RunState, needed
 from gammastar.store.events import tree_writer
 from gammastar.store.folder import sweep
 from gammastar.store.manifest import file_sha256
@@ -40,11 +41,9 @@ def tuned(
     return result, {source: file_sha256(source)}, [f"yields of {card.name} fitted to {file}: {fit}"]
 
 
-def simulate_stage(ctx: Context) -> Arrays:
+def simulate_stage(ctx: Context, state: RunState) -> None:
     """Write the mock files; keep what later stages need to know about them."""
-    section = ctx.steering.simulate
-    if section is None:
-        return {}
+    section = needed(ctx.steering.simulate, "simulate")
     ctx.tell("simulate", None, f"card {section.card}")
     card, fitted, notes = tuned(section.card, ctx.base, ctx.seed, section.leave_out)
     ctx.cache.enter(fitted)
@@ -65,7 +64,7 @@ def simulate_stage(ctx: Context) -> Arrays:
                 prior="nominal" if name == "data" else section.response_prior,
                 engine=section.engine if name == "data" else "toy",
                 seed=ctx.seed,
-                progress=_counter(ctx, f"MOCK {name}"),
+                progress=functools.partial(_count, ctx, f"MOCK {name}"),
                 **common,
             )
             path = ctx.folder / "input" / f"mock_{name}.root"
@@ -93,11 +92,8 @@ def simulate_stage(ctx: Context) -> Arrays:
         path = ctx.folder / "input" / f"mock_{kind}.root"
         if not path.is_file() or file_sha256(path) != str(result[f"{kind}_sha"]):
             raise SteeringError(f"{path}: missing or changed since it was made; run without --resume")
-    return result
+    state.simulated = result
 
 
-def _counter(ctx: Context, text: str) -> Callable[[int, int], None]:
-    def count(done: int, total: int) -> None:
-        ctx.tell("simulate", done / total, f"{text}: {done} of {total}")
-
-    return count
+def _count(ctx: Context, text: str, done: int, total: int) -> None:
+    ctx.tell("simulate", done / total, f"{text}: {done} of {total}")
