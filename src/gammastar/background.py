@@ -49,9 +49,7 @@ class PassFraction:
 
     def __post_init__(self) -> None:
         if not 0 <= self.passed <= self.total or self.total < 1:
-            raise PhysicsError(
-                f"{self.name}: {self.passed} of {self.total} events survive; 0 <= passed <= total needed"
-            )
+            raise PhysicsError(f"{self.name}: {self.passed} of {self.total} pass; give 0 <= passed <= total")
 
     def draw(self, n: int, rng: np.random.Generator) -> FloatArray:
         """Return `n` draws from the posterior of the pass fraction."""
@@ -164,7 +162,7 @@ def expectation(
     """
     if not (np.isfinite(events) and events > 0 and relative_sigma >= 0 and n >= 1):
         raise PhysicsError(
-            f"expectation: events = {events!r}, relative_sigma = {relative_sigma!r}, n = {n!r} out of range"
+            f"expectation: events = {events!r}, sigma = {relative_sigma!r}, n = {n!r} out of range"
         )
     if shape not in {"gamma", "gaussian", "lognormal"}:
         raise PhysicsError(f"expectation: shape = {shape!r} must be 'gamma', 'gaussian' or 'lognormal'")
@@ -326,7 +324,7 @@ def vertex_tails(
     first, last = fiducial
     if not (limits[0] > 0 and (np.diff(limits) > 0).all() and 0 <= first < last and window[0] < window[1]):
         raise PhysicsError(
-            f"vertex_tails: cuts {limits}, fiducial {fiducial}, window {window} must be positive and rise"
+            f"vertex_tails: cuts {limits}, fiducial {fiducial}, window {window}: not increasing"
         )
     pairs = pairs if pairs.good.all() else pairs.select(pairs.good)
     charm = None if charm is None else charm.select(charm.good)
@@ -353,9 +351,7 @@ def _tails(
         before.append(_negative(charm.select(far & (-charm.pull > loosest))))
         total.append(-charm.weight[far])
     if not near.weight.sum() > 0:
-        raise PhysicsError(
-            f"vertex_tails: no pair is left in {window[0]:g} to {window[1]:g} GeV after subtraction"
-        )
+        raise PhysicsError(f"vertex_tails: no pair is left in {window[0]:g} to {window[1]:g} GeV")
     tail = VertexPairs.concatenate(before)
     photons = _Tail.of(-tail.pull, tail.weight, float(np.concatenate(total).sum()), cuts, VERTEX_TAILS)
     found = {VERTEX_TAILS: _expected(near, near.weight, photons, cuts, fiducial)}

@@ -68,9 +68,7 @@ class Bremsstrahlung:
                 f"bremsstrahlung {self.name!r}: window z = {self.z_range}, pT < {self.pt_max} is not physical"
             )
         if self.off_shell is not None and not self.off_shell > 0:
-            raise PhysicsError(
-                f"bremsstrahlung {self.name!r}: off_shell = {self.off_shell!r} GeV must be positive"
-            )
+            raise PhysicsError(f"bremsstrahlung {self.name!r}: off_shell {self.off_shell!r} must be positive")
 
     def describe(self) -> str:
         """Return the conventions in one line, to be printed beside the numbers."""
@@ -211,9 +209,7 @@ def kinematic_limit(beam_energy: float) -> float:
 
 def _energy(beam_energy: float) -> float:
     if not (np.isfinite(beam_energy) and beam_energy > M_PROTON):
-        raise PhysicsError(
-            f"bremsstrahlung: beam energy {beam_energy!r} GeV must be finite and above the proton's mass"
-        )
+        raise PhysicsError(f"bremsstrahlung: beam energy {beam_energy!r} GeV is not above the proton's mass")
     return float(beam_energy)
 
 
@@ -265,9 +261,7 @@ def band(central: Bremsstrahlung, factor: float = 2.0) -> tuple[Bremsstrahlung, 
     A factor of two about Λ = 1.5 GeV; the range is an assumption, not a measurement.
     """
     if central.off_shell is None:
-        raise PhysicsError(
-            f"bremsstrahlung {central.name!r} has no off-shell form factor: it has no band of Λ"
-        )
+        raise PhysicsError(f"bremsstrahlung {central.name!r} has no off-shell form factor, so no band of Λ")
     low, high = central.off_shell / factor, central.off_shell * factor
     return (
         replace(central, name=f"{central.name}, Λ = {low:g} GeV", off_shell=low),

@@ -275,9 +275,7 @@ def load_detector(path: Pathlike) -> Detector:
         raise InputFileError(f"{path}: the detector file cannot be read ({error})") from error
     filled_in(data, f"{path}: ")
     if missing:
-        raise SteeringError(
-            f"{path}: no source for {missing}; name each key, or the table it is in, under [sources]"
-        )
+        raise SteeringError(f"{path}: no source for {missing}; name each key, or its table, under [sources]")
     true = next((key for key in _booleans(data) if key not in FLAGS), None)
     if true is not None:
         raise SteeringError(f"{path}: {true} is true or false, which is no number")

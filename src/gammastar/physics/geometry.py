@@ -97,14 +97,10 @@ class Geometry(ABC):
         """
         origin, direction = np.asarray(origin, dtype=np.float64), np.asarray(direction, dtype=np.float64)
         if origin.ndim != 2 or origin.shape[1] != 3 or origin.shape != direction.shape:
-            raise PhysicsError(
-                f"chord: origin {origin.shape} and direction {direction.shape} must both have shape (n, 3)"
-            )
+            raise PhysicsError(f"chord: {origin.shape} and {direction.shape} must have shape (n, 3)")
         norm = np.linalg.norm(direction, axis=1, keepdims=True)
         if not (np.isfinite(origin).all() and np.isfinite(norm).all() and (norm > 0).all()):
-            raise PhysicsError(
-                "chord: origins must be finite and directions must have a finite, non-zero length"
-            )
+            raise PhysicsError("chord: origins must be finite, directions of a finite, non-zero length")
         low, high = self._interval(origin, direction / norm)
         low = np.maximum(low, 0.0)
         return np.where((low < high)[:, None], np.stack([low, high], axis=1), np.nan)

@@ -94,11 +94,11 @@ def read_cells(path: Pathlike) -> Cells:
         columns = np.asarray(found, dtype=np.float64)
     except (OSError, ValueError, UnicodeDecodeError) as error:
         raise InputFileError(
-            f"{path}: is no table of log10 angle, log10 momentum and cross section ({error})"
+            f"{path}: is no table of log10 angle, momentum, cross section ({error})"
         ) from error
     if columns.ndim != 2 or len(columns) != 3 or columns.shape[1] < 2:
         raise InputFileError(
-            f"{path}: expected log10 angle, log10 momentum and cross section, found shape {columns.shape}"
+            f"{path}: expected log10 angle, momentum and cross section, found {columns.shape}"
         )
     bad = ~np.isfinite(columns).all(axis=0) | (columns[2] < 0)
     for row, (low, high), name in zip(columns, LOGARITHMS, ("angle", "momentum"), strict=False):
@@ -106,12 +106,12 @@ def read_cells(path: Pathlike) -> Cells:
         if outside.any():
             value = row[outside][0]
             raise InputFileError(
-                f"{path}: log10 {name} = {value:g} lies outside {low:g} to {high:g}; give rad and GeV"
+                f"{path}: log10 {name} = {value:g} not in {low:g} to {high:g}; give rad and GeV"
             )
     if bad.any():
         where = int(np.argmax(bad))
         raise InputFileError(
-            f"{path}: cell {where}: {columns[:, where].tolist()}; contents must be finite, not negative"
+            f"{path}: cell {where}: {columns[:, where].tolist()}; finite, not negative needed"
         )
     angle, momentum, content = columns
     return Cells(angle, momentum, content, (_step(path, angle, "angle"), _step(path, momentum, "momentum")))
@@ -177,9 +177,7 @@ def read_meson_spectra(
     if sigma_inelastic is not None and not 0 < sigma_inelastic < np.inf:
         raise PhysicsError(f"sigma_inelastic = {sigma_inelastic!r} mb must be positive")
     if not (np.isfinite(sigma) and sigma >= 0):
-        raise PhysicsError(
-            f"sigma = {sigma!r}: the relative error of the mesons must be finite and not negative"
-        )
+        raise PhysicsError(f"sigma = {sigma!r}: relative error of the mesons must be finite, not negative")
     scale = 1.0 if sigma_inelastic is None else 1.0 / (sigma_inelastic * PB_PER_MB)
     found: dict[str, tuple[Path, MesonSpectrum]] = {}
     for path in sorted(folder.glob("*_*.*")):
@@ -293,13 +291,9 @@ class Decay:
         if self.form_factor not in _FORM_FACTORS:
             raise PhysicsError(f"form_factor = {self.form_factor!r} is none of {', '.join(_FORM_FACTORS)}")
         if (self.kind == "vector_dalitz") != (self.daughter is not None):
-            raise PhysicsError(
-                f"decay of {self.parent!r}: 'daughter' belongs to kind 'vector_dalitz' and to no other"
-            )
+            raise PhysicsError(f"decay of {self.parent!r}: 'daughter' belongs to 'vector_dalitz' alone")
         if (self.kind == "rho_mixing") != (self.temperature is not None):
-            raise PhysicsError(
-                f"decay of {self.parent!r}: 'temperature' belongs to kind 'rho_mixing' and to no other"
-            )
+            raise PhysicsError(f"decay of {self.parent!r}: 'temperature' belongs to 'rho_mixing' alone")
 
 
 def dark_photon_branching(decay: Decay, parent_mass: float, width: float, mass: npt.ArrayLike) -> FloatArray:

@@ -161,7 +161,7 @@ def largest_recoil(energy: npt.ArrayLike, m_chi: float) -> FloatArray:
     if not (np.isfinite(m_chi) and m_chi >= 0 and np.isfinite(e).all() and (e >= m_chi * (1 - 1e-9)).all()):
         low = float(e.min()) if e.size else np.nan
         raise PhysicsError(
-            f"recoils: energies from {low:g} GeV of a particle of {m_chi:g} GeV: none may be below its mass"
+            f"recoils: energies from {low:g} GeV of a particle of {m_chi:g} GeV: below its mass"
         )
     p2 = np.clip(e**2 - m_chi**2, 0.0, None)
     return np.asarray(2 * M_E * p2 / (m_chi**2 + 2 * e * M_E + M_E**2), dtype=np.float64)
@@ -322,7 +322,7 @@ class MillichargeDetector:
         check_exposure(self.pot, self.luminosity, self.target)
         if self.front.z <= self.target.position[2]:
             raise PhysicsError(
-                f"front.z = {self.front.z:g} m must lie behind the target at {self.target.position[2]:g} m"
+                f"front.z = {self.front.z:g} m: not behind the target at {self.target.position[2]:g} m"
             )
 
     @property

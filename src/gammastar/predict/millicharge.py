@@ -76,7 +76,7 @@ def chi_rate(
     values, covariance = np.asarray(pairs, dtype=np.float64), np.asarray(cov, dtype=np.float64)
     if values.shape != factors.shape[1:] or covariance.shape != 2 * values.shape:
         raise PhysicsError(
-            f"chi_rate: pairs {values.shape} and cov {covariance.shape} do not fit {factors.shape[1]} bins"
+            f"chi_rate: pairs {values.shape} cov {covariance.shape} do not fit {factors.shape[1]} bins"
         )
     return factors @ values, factors @ covariance @ factors.T
 
@@ -97,9 +97,7 @@ def conditional(
     content = bin_factors(edges, m_chi, m_lepton)[0] * values
     positive, total = np.clip(content, 0.0, None), float(content.sum())
     if not total > 0:
-        raise PhysicsError(
-            f"conditional: no virtual photon above 2 m_chi = {2 * m_chi:g} GeV in the measured spectrum"
-        )
+        raise PhysicsError(f"conditional: no virtual photon above 2 m_chi = {2 * m_chi:g} GeV is measured")
     index = rng.choice(len(values), size=n, p=positive / positive.sum())
     start = np.clip(np.maximum(edges[:-1], 2 * max(m_chi, m_lepton)), None, edges[1:])[index]
     mass = start + (edges[1:][index] - start) * rng.uniform(1e-9, 1.0, n)
@@ -256,9 +254,7 @@ def chi_from_resonances(
         parts.append((np.full(n, mass), np.hypot(p[0], p[1]), p[3], weight))
     mass_, pt, energy, weight = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     if not weight.sum() > 0:
-        raise PhysicsError(
-            f"channel {channel.group!r}: 2 m_chi = {2 * m_chi:g} GeV lies above all its resonances"
-        )
+        raise PhysicsError(f"channel {channel.group!r}: {2 * m_chi:g} GeV is above all its resonances")
     keep = weight > 0
     nothing = np.zeros(int(keep.sum()), dtype=np.bool_)
     return VirtualPhotons(mass_[keep], pt[keep], energy[keep], weight[keep], nothing)

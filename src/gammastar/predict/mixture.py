@@ -151,9 +151,7 @@ class Mixture(Channel):
         rates = self.by_channel([mass])[0][:, 0]
         total = float(rates.sum())
         if not total > 0 or n < np.count_nonzero(rates):
-            raise PhysicsError(
-                f"{n} particles of {mass:g} GeV asked of {len(rates)} channels with the rate {total:g}"
-            )
+            raise PhysicsError(f"{n} particles of {mass:g} GeV from {len(rates)} channels of rate {total:g}")
         open_ = rates > 0
         dealt = self.even * open_ / open_.sum() + (1.0 - self.even) * rates / total
         counts = np.where(open_, np.maximum(np.rint(n * dealt), 1), 0).astype(np.int64)
@@ -188,9 +186,7 @@ class Mixture(Channel):
         if not sizes:
             return None
         if len(sizes) > 1:
-            raise PhysicsError(
-                f"Mixture: channels with {sorted(sizes)} replicas; give all of them the same number"
-            )
+            raise PhysicsError(f"Mixture: channels with {sorted(sizes)} replicas; give all the same number")
         result = np.ones((sizes.pop(), len(own)))
         for chosen, rows in found:
             if rows is not None:
@@ -276,9 +272,7 @@ def single_decays(channels: Sequence[Channel]) -> list[tuple[Process, Channel]]:
                 table = replace(channel.table, decays=(decay,))
                 found.append((process_of(decay), replace(channel, table=table)))
         else:
-            raise PhysicsError(
-                f"channel {channel.group!r}: another vector than the dark photon needs its process"
-            )
+            raise PhysicsError(f"channel {channel.group!r}: another vector needs its process")
     return found
 
 

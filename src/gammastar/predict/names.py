@@ -53,9 +53,7 @@ def _of_user(kind: Any, key: str, name: str, where: Path | UserCode) -> Any:
             raise SteeringError(f"{key}: cannot be made without arguments ({error})") from error
     if not isinstance(named, kind):
         what = kind.__name__
-        raise SteeringError(
-            f"{key}: {type(named).__name__} is no {what.lower()}; derive it from predict.{what}"
-        )
+        raise SteeringError(f"{key}: {type(named).__name__} is no {what.lower()}; derive from predict.{what}")
     return named
 
 
@@ -82,9 +80,7 @@ def make_model(name: str, where: Pathlike | UserCode) -> Model:
         return VectorModel.named(name, r_table())
     if ":" not in name:
         known = ", ".join(("dark_photon", *CHARGES))
-        raise SteeringError(
-            f"predict.model = {name!r}: neither one of {known} nor of the form 'file.py:attribute'"
-        )
+        raise SteeringError(f"predict.model = {name!r}: none of {known} nor of the form 'file.py:attribute'")
     model: Model = _of_user(Model, f"predict.model = {name!r}", name, where)
     if type(model).rate_ratio is Model.rate_ratio:
         raise SteeringError(
@@ -94,9 +90,7 @@ def make_model(name: str, where: Pathlike | UserCode) -> Model:
         )
     labels: object = model.labels
     if not isinstance(labels, Labels):
-        raise SteeringError(
-            f"predict.model = {name!r}: labels = {labels!r} must be a gammastar.predict.Labels"
-        )
+        raise SteeringError(f"predict.model = {name!r}: labels = {labels!r} must be gammastar.predict.Labels")
     return model
 
 
@@ -163,9 +157,7 @@ def theory_channel(
         return brought
     if ":" not in name:
         known = ", ".join(("bremsstrahlung", *MESONS, "foresee:FOLDER", "eventcalc:FOLDER/NAME"))
-        raise SteeringError(
-            f"predict.channels: {name!r} is neither one of {known} nor of the form 'file.py:attribute'"
-        )
+        raise SteeringError(f"predict.channels: {name!r}: none of {known} nor 'file.py:attribute'")
     channel: Channel = _of_user(Channel, f"predict.channels: {name!r}", name, options.where)
     named = isinstance(getattr(channel, "group", None), str), getattr(channel, "processes", None)
     if not (named[0] and isinstance(named[1], frozenset) and named[1]):

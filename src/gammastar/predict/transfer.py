@@ -27,9 +27,7 @@ def in_depth(sample: Sample, thickness: float, length: float, rng: np.random.Gen
     The depth of the first interaction is exponential, cut at the end of the target; see `OMITTED`.
     """
     if not (thickness > 0 and np.isfinite(length) and length > 0):
-        raise PhysicsError(
-            f"in_depth: thickness {thickness!r} and interaction length {length!r} m must be positive"
-        )
+        raise PhysicsError(f"in_depth: thickness {thickness!r}, interaction length {length!r} m not positive")
     inside = -np.expm1(-thickness)
     depth = -length * np.log1p(-inside * rng.uniform(size=len(sample.weight)))
     origin = sample.origin.copy()
@@ -49,7 +47,7 @@ def on_nucleus(
     """Return the sample per interaction on another nucleus, and its relative uncertainty."""
     if not (a_measured > 0 and a_wanted > 0 and alpha_sigma >= 0):
         raise PhysicsError(
-            f"on_nucleus: A = {a_measured!r}, {a_wanted!r} and sigma = {alpha_sigma!r} must be positive"
+            f"on_nucleus: A = {a_measured!r}, {a_wanted!r} sigma = {alpha_sigma!r} not positive"
         )
     ratio = np.log(a_wanted / a_measured)
     exponent = np.asarray(alpha(np.asarray(sample.p4.pt, dtype=np.float64)), dtype=np.float64)
@@ -124,9 +122,7 @@ def displaced(
     m = np.atleast_1d(np.asarray(mass, dtype=np.float64))
     limits = np.asarray(edges, dtype=np.float64)
     if limits.shape != (len(m), 2) or not ((limits[:, 0] > 0) & (limits[:, 1] > limits[:, 0])).all():
-        raise PhysicsError(
-            f"displaced: edges of shape {limits.shape} must be increasing positive pairs, one per mass"
-        )
+        raise PhysicsError(f"displaced: edges of shape {limits.shape} must be increasing pairs, one per mass")
     require(length_ratio > 1, f"displaced: length_ratio = {length_ratio!r} must exceed one")
     one = np.ones(len(m))
     tau_old = np.array([float(old.ctau(float(x), 1.0)) for x in m])  # τ at unit coupling; τ ∝ 1/g²

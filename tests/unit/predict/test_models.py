@@ -146,7 +146,7 @@ def test_a_vector_from_a_file_is_the_named_one(folder) -> None:
     ("model", "said"),
     [
         ("mine.py:Silent", "Silent does not say how many of its particles are made: define rate_ratio"),
-        ("mine.py:Free", "Free is no model; derive it from predict.Model"),
+        ("mine.py:Free", "Free is no model; derive from predict.Model"),
         ("mine.py:EXTRA", "Charges is no model"),
         ("mine.py:NeedsMore", "cannot be made without arguments"),
         ("dark-photon", "neither one of dark_photon, lmu_ltau"),

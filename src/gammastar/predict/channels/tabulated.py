@@ -52,7 +52,7 @@ def _between(masses: FloatArray, mass: float, what: str) -> tuple[int, float]:
     """Return the place of the mass below, and how far the next one is, in [0, 1]; refuse others."""
     if not masses[0] <= mass <= masses[-1]:
         raise PhysicsError(
-            f"{what}: mass {mass:g} GeV lies outside the tables, {masses[0]:g} to {masses[-1]:g} GeV"
+            f"{what}: {mass:g} GeV lies outside the tables, {masses[0]:g} to {masses[-1]:g} GeV"
         )
     i = int(np.clip(np.searchsorted(masses, mass, side="right") - 1, 0, len(masses) - 2))
     return i, float((mass - masses[i]) / (masses[i + 1] - masses[i]))
@@ -173,9 +173,7 @@ def _same(grid: Cells, cells: Cells, path: Path) -> None:
         [grid.log_angle, grid.log_momentum], [cells.log_angle, cells.log_momentum], atol=1e-6
     )
     if not same:
-        raise InputFileError(
-            f"{path}: has other cells than the first file of its folder; make all of them on one grid"
-        )
+        raise InputFileError(f"{path}: has other cells than the first file of its folder; use one grid")
 
 
 @dataclass(frozen=True, eq=False)
@@ -313,9 +311,7 @@ class EventCalcTables(Channel):
         allowed = (energy <= (1 - u) * largest[i] + u * largest[i + 1]) & (energy > mass)
         weight = np.where(allowed, ((1 - v) * low + v * high) / mean[i, j], 0.0)
         if not weight.sum() > 0:
-            raise PhysicsError(
-                f"{self.source}: none of {n} particles of {mass:g} GeV lies below the largest energy"
-            )
+            raise PhysicsError(f"{self.source}: none of {n} of {mass:g} GeV lies below the largest energy")
         momentum = np.sqrt(np.clip(energy**2 - mass**2, 0.0, None))
         phi = rng.uniform(-np.pi, np.pi, n)
         pt = momentum * np.sin(theta)
@@ -332,7 +328,7 @@ def _columns(path: Path, count: int) -> FloatArray:
     if len(columns) != count or not np.isfinite(columns).all() or (columns < 0).any():
         found = f"a table of shape {columns.shape[::-1]}"
         raise InputFileError(
-            f"{path}: expected {count} columns of numbers, finite and not negative; found {found}"
+            f"{path}: expected {count} columns of numbers, finite, not negative; found {found}"
         )
     if count == 2:
         columns = columns[:, np.argsort(columns[0], kind="stable")]

@@ -101,9 +101,7 @@ class MesonChannel(Channel):
         """Decays of the table that belong to this channel."""
         found = tuple(d for d in self.table.decays if (d.kind, d.parent) in self.members)
         if not found:
-            raise PhysicsError(
-                f"channel {self.group!r}: the table of mesons holds none of {sorted(self.members)}"
-            )
+            raise PhysicsError(f"channel {self.group!r}: the table holds none of {sorted(self.members)}")
         return found
 
     @property
@@ -289,7 +287,5 @@ class Outside(Channel):
         weight = np.where(self._inside(mass, sample), 0.0, sample.weight)
         total = float(self.rate([mass])[0][0])
         if not weight.sum() > 0:
-            raise PhysicsError(
-                f"channel {self.group!r}: none of {n} particles of {mass:g} GeV is outside the domain"
-            )
+            raise PhysicsError(f"channel {self.group!r}: none of {n} particles of {mass:g} GeV lies outside")
         return replace(sample, weight=weight * (total / weight.sum()), in_domain=np.zeros(n, dtype=np.bool_))

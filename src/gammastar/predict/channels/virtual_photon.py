@@ -178,7 +178,7 @@ def rate(
     density, covariance = np.asarray(dn_dm, dtype=np.float64), np.asarray(cov, dtype=np.float64)
     if mass.ndim != 1 or density.shape != mass.shape or covariance.shape != 2 * mass.shape:
         raise PhysicsError(
-            f"rate: masses {mass.shape}, dn_dm {density.shape}, cov {covariance.shape} do not fit together"
+            f"rate: masses {mass.shape}, dn_dm {density.shape}, cov {covariance.shape} do not fit"
         )
     factor = _factors(mass, m_lepton) if edges is None else _bin_factors(edges, mass, m_lepton)
     return factor * density, covariance * np.outer(factor, factor)
@@ -235,9 +235,7 @@ def produce(
 
 def _check(mass: float, total: float, sampler: Sampler, n: int) -> None:
     if not (np.isfinite(total) and total >= 0):
-        raise PhysicsError(
-            f"rate {total!r} at {mass:g} GeV must not be negative: merge mass bins before predicting"
-        )
+        raise PhysicsError(f"rate {total!r} at {mass:g} GeV must not be negative: merge mass bins")
     low, high = sampler.mass_range
     if n < 1 or not low <= mass <= high:
         msg = (

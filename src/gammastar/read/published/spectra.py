@@ -261,9 +261,7 @@ def _content(
             raise refused(table, f"{text}: it is a density")
         return width * unit, ""
     if power != 0:
-        raise refused(
-            table, f"column {column.name!r} has the unit {column.unit!r}: no spectrum in mass alone"
-        )
+        raise refused(table, f"column {column.name!r} has unit {column.unit!r}: no spectrum in mass alone")
     if told.content == "density" or (told.content is None and _DIFFERENTIAL.search(column.name)):
         how = f"column {column.name!r} is a density per {'GeV' if axis_unit == 1 else 'unit of its axis'}"
         return width / axis_unit, "" if told.content else f"{how} by its name, as its header gives no unit"
