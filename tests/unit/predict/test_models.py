@@ -149,7 +149,7 @@ def test_a_vector_from_a_file_is_the_named_one(folder) -> None:
         ("mine.py:Free", "Free is no model; derive from predict.Model"),
         ("mine.py:EXTRA", "Charges is no model"),
         ("mine.py:NeedsMore", "cannot be made without arguments"),
-        ("dark-photon", "neither one of dark_photon, lmu_ltau"),
+        ("dark-photon", "none of dark_photon, lmu_ltau"),
     ],
 )
 def test_a_model_that_does_not_say_enough_is_refused_before_work(folder, model, said) -> None:
@@ -332,7 +332,7 @@ number = 3.0
         ("Negative", "rate -0.0003 at 0.3 GeV must be finite and not negative"),
         ("Nameless", "processes, a frozenset of names"),
         ("Scaled", "cannot be made without arguments"),
-        ("number", "float is no channel; derive it from predict.Channel"),
+        ("number", "float is no channel; derive from predict.Channel"),
         ("Good", ""),
     ],
 )
