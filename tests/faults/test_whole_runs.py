@@ -45,7 +45,7 @@ def test_what_goes_wrong_is_seen(tmp_path, monkeypatch):
         def run(*_, **__):
             raise error
 
-        monkeypatch.setattr(whole, "run", run)
+        monkeypatch.setattr(whole.pipeline_run, "_run", run)
         return whole.attempt(tmp_path, base, found)
 
     assert ends(KeyError("a")).startswith("KeyError: 'a' (test_whole_runs.py:")

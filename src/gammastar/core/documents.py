@@ -86,6 +86,12 @@ def opened(
         yield stream
 
 
+def regular_file(path: Path, most: int = ANY_SIZE) -> Path:
+    """Return the path of a file as `opened` takes it, for libraries that open by path."""
+    with opened(path, most):
+        return path
+
+
 def bytes_of(path: Path, most: int = MAX_FILE) -> bytes:
     """Return the content of a file as `opened` takes it."""
     with opened(path, most) as stream:

@@ -14,13 +14,14 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.documents import shortened
+from gammastar.core.documents import shortened, text_of
 from gammastar.core.errors import InputFileError, StoreError, UserError, require
 from gammastar.core.machine import full, told
 
 LOCK = ".gammastar.lock"  # in a folder of results that a run holds
 Pathlike: TypeAlias = str | os.PathLike[str]
 CRASH = "gammastar-crash.txt"  # the traceback of what nobody foresaw
+LARGEST_TABLE = 256 << 20  # bytes of a CSV table
 ROWS = 2000  # of a table that are written at once
 LONGEST_NAME = 200  # characters of a name in a message
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -185,9 +186,10 @@ def read_columns(
 ) -> npt.NDArray[np.float64]:
     """Return a CSV table, shape (rows, columns), whose heading is one of `known`; # starts a comment."""
     try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line and line[0] != "#"]
-    except OSError as error:
-        raise InputFileError(f"{path}: {what} cannot be read ({error.strerror}); give its path") from error
+        lines = [line for line in text_of(path, LARGEST_TABLE).splitlines() if line and line[0] != "#"]
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InputFileError(f"{path}: {what} cannot be read ({why}); give its path") from error
     rows = csv.DictReader(lines)
     there = rows.fieldnames or ()
     names = next((n for n in known if (set(n) <= set(there) if extra else sorted(n) == sorted(there))), None)

@@ -17,6 +17,7 @@ from typing import Any
 
 import distributed
 
+from gammastar.core.documents import text_of
 from gammastar.core.errors import SteeringError, StoreError
 from gammastar.facility.crew import LOST, Crew, Function, Idle, Lost, Patience, Times, logger, timed
 from gammastar.facility.processor import Signature, chosen, compare, fingerprint, other_files, signature, warm
@@ -329,7 +330,7 @@ async def _alive(address: str, timeout: float) -> None:
 def _address(path: Path) -> str:
     """Return the address in a scheduler file."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(text_of(path))
         return str(content["address"])
     except OSError as error:
         raise SteeringError(f"--dask {path}: the scheduler file cannot be read ({error.strerror})") from error

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from scipy.integrate import quad
 
 from gammastar.core.constants import M_MU, M_PI0, M_PI_CHARGED, mass, width
+from gammastar.core.documents import text_of
 from gammastar.core.errors import InputFileError, PhysicsError, require
 from gammastar.core.files import read_columns
 from gammastar.core.records import FloatArray
@@ -147,15 +148,9 @@ class TabulatedFormFactor:
         """
         wanted = ["mass_GeV", "re_f1", "im_f1", "re_f2", "im_f2"]
         try:
-            lines = [
-                line
-                for line in path.read_text(encoding="utf-8").splitlines()
-                if line and not line.startswith("#")
-            ]
-        except OSError as error:
-            raise InputFileError(
-                f"{path}: the table of form factors cannot be read ({error.strerror})"
-            ) from error
+            lines = [line for line in text_of(path).splitlines() if line and not line.startswith("#")]
+        except (OSError, ValueError) as error:
+            raise InputFileError(f"{path}: the table of form factors cannot be read ({error})") from error
         if lines and lines[0].count("(") == 2:
             return cls._complex_columns(path, lines)
         table = read_columns(path, wanted)

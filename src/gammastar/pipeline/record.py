@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from gammastar import config, flow, predict, spectrum
 from gammastar.core.constants import LEPTON_MASS
+from gammastar.core.documents import text_of
 from gammastar.core.errors import InputFileError, SteeringError, UserError
 from gammastar.core.files import shipped
 from gammastar.core.records import Spectrum
@@ -89,7 +90,7 @@ def write_record(ctx: Context, domain: Domain, trend: spectrum.Trend | None = No
     section = ctx.steering.accept
     names = () if section is None else (*section.detectors, *section.millicharge_detectors)
     for path in detector_files(names, ctx.base, "accept").values():
-        text = path.read_text(encoding="utf-8")
+        text = text_of(path)
         marked = text if "gammastar" in text else f"# copied by gammastar\n{text}"
         write_text(ctx.folder / "detectors" / f"{path.stem}.toml", marked)
 

@@ -18,7 +18,7 @@ import cramjam
 import uproot
 from uproot.interpretation.objects import CannotBeAwkward
 
-from gammastar.core.documents import ANY_SIZE
+from gammastar.core.documents import ANY_SIZE, regular_file
 from gammastar.core.documents import opened as regular
 from gammastar.core.errors import InputFileError
 from gammastar.core.files import state_of
@@ -123,8 +123,7 @@ def opened(path: str) -> Iterator[Any]:
         key = os.getpid(), path, *state  # a forked process shares the place in a file with its parent
         if key not in files:
             if state:
-                with regular(path, ANY_SIZE):  # no pipe to wait for
-                    pass
+                regular_file(Path(path))  # no pipe to wait for
             file = uproot.open({path: None}, array_cache=None, object_cache={}, **source_options(path))
             if not state or len(files) >= MOST:
                 stack, files = own, {}

@@ -12,7 +12,9 @@ import numpy as np
 from gammastar import predict
 from gammastar import spectrum as normalised
 from gammastar.core.constants import M_E, M_MU
+from gammastar.core.documents import text_of
 from gammastar.core.errors import InputFileError, UserError
+from gammastar.core.files import LARGEST_TABLE
 from gammastar.core.records import FloatArray, Sample, Spectrum
 from gammastar.core.sampling import Sampler, stream
 from gammastar.pipeline.context import Tell
@@ -80,8 +82,8 @@ def _source(
 
 def _column(path: Path) -> FloatArray:
     try:
-        values = np.loadtxt(path, dtype=np.float64, ndmin=1, encoding="utf-8")
-    except ValueError as error:
+        values = np.loadtxt(text_of(path, LARGEST_TABLE).splitlines(), dtype=np.float64, ndmin=1)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: is no list of masses, one number [GeV] per line ({error})") from error
     if values.ndim != 1 or not values.size or not (np.isfinite(values) & (values > 0)).all():
         raise UserError(

@@ -150,8 +150,8 @@ def read_chunk(path: Path, key: str | None = None) -> Kept:
     import pyarrow.parquet as pq
 
     try:
-        with opened_file(path):  # no pipe to wait for
-            table = pq.read_table(path, use_threads=False, memory_map=False, page_checksum_verification=True)
+        with opened_file(path) as stream:
+            table = pq.read_table(stream, use_threads=False, page_checksum_verification=True)
         text = table.schema.metadata[b"gammastar"].decode()
         if digest(text) != table.schema.metadata[b"sha256"].decode():
             raise ValueError("its notes do not match their digest")

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.axes import rescaled
-from gammastar.core.documents import from_json
+from gammastar.core.documents import ANY_SIZE, from_json, opened
 from gammastar.core.errors import StoreError, require
 from gammastar.core.files import atomic
 from gammastar.core.pairs import MatchedPairs, Pairs
@@ -96,7 +96,8 @@ def read_pairs(source: Path | Sequence[Path]) -> Iterator[PairChunk]:
     require(paths, f"{source}: holds no part-*.parquet", StoreError)
     for path in paths:
         try:
-            table = parquet.read_table(path)
+            with opened(path, ANY_SIZE) as stream:  # a path would also be searched for "key=value"
+                table = parquet.read_table(stream)
             about = from_json((table.schema.metadata or {})[b"gammastar"])
             columns = {name: table.column(name).to_numpy() for name in table.column_names}
             pairs = Pairs(

@@ -12,7 +12,7 @@ import numpy as np
 from hist import Hist
 
 from gammastar.core.axes import MASS, filled, variable
-from gammastar.core.documents import cell, text_of
+from gammastar.core.documents import cell, regular_file, text_of
 from gammastar.core.errors import InputFileError, PhysicsError, StoreError, require
 from gammastar.core.files import atomic
 from gammastar.core.records import Exposure, FloatArray, PairHists, Spectrum
@@ -57,7 +57,7 @@ def _csv(path: Path) -> tuple[FloatArray, FloatArray]:
 def _root(path: Path, name: str | None) -> tuple[FloatArray, FloatArray]:
     import uproot
 
-    with uproot.open(path) as file:
+    with uproot.open(regular_file(path)) as file:
         kinds: dict[str, Any] = file.classnames(cycle=False)
         there = sorted(key for key, kind in kinds.items() if kind.startswith("TH1"))
         wanted = name or (there[0] if len(there) == 1 else "")

@@ -9,6 +9,7 @@ import base64
 import contextlib
 import copy
 import functools
+import gc
 import json
 import math
 import re
@@ -34,15 +35,20 @@ from gammastar.config.checks import examine_file
 from gammastar.config.fields import _above_zero
 from gammastar.config.steering import _models_in
 from gammastar.core.errors import GammastarError
+from gammastar.pipeline import run as pipeline_run
 from gammastar.pipeline.run import run
+from gammastar.read.files import kept_open
 from gammastar.report import drawing
 from injection.adversarial import MORE, Late, keys, limited, quiet, sound, unseemly
 from injection.kills import ROOT
 from injection.steerings import text
 
 PATIENCE, MEMORY = 60.0, 4 << 30  # s of CPU, bytes
+JOURNAL = "last.toml"
 MOST = 8  # keys that are changed at once
-DRAWN = 5  # in one of so many runs figures are drawn; in all they are made
+DRAWN = 20  # in one of so many runs figures are drawn; in all they are made
+FLOWS = 5  # one of so many runs trains a flow, twice the time
+BOTH = 10  # in one of so many runs the check is called first; in the others the run makes it
 NETWORK = {"bins": 2, "hidden": 4, "layers": 1, "epochs": 1, "epoch_size": 64, "batch": 64, "n_draws": 10}
 DETECTORS = tuple(sorted(path.stem for path in (ROOT / "data" / "detectors").glob("*.toml")))
 CHANNELS = ("pion_dalitz", "pseudoscalar_dalitz", "vector_dalitz", "vector_mesons", "jpsi", "bremsstrahlung")
@@ -111,14 +117,16 @@ class Enough(BaseException):
 @contextlib.contextmanager
 def in_one_process(draws: bool) -> Iterator[None]:
     """Draw figures in this process, where they count, or only make them: ink is two thirds of a small run."""
-    cores, drawn = drawing._cores, drawing.drawn
+    cores, drawn, thresholds = drawing._cores, drawing.drawn, gc.get_threshold()
     drawing._cores = lambda: 1
+    gc.set_threshold(10_000, 10, 100)  # as the command line does
     if not draws:
         drawing.drawn = lambda _, kind, **__: {"png": _DOT}.get(kind, b"<svg/>")
     try:
         yield
     finally:
         drawing._cores, drawing.drawn = cores, drawn
+        gc.set_threshold(*thresholds)
 
 
 def of_name(table: dict[str, Any], place: str) -> Any:
@@ -277,6 +285,12 @@ def tiny(folder: Path) -> dict[str, Any]:
     return content
 
 
+def without_flow(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a steering whose kinematics are those of the histogram: half the time."""
+    content = {key: table for key, table in content.items() if key not in {"flow", "report"}}
+    return content | {"predict": content["predict"] | {"sampler": "histogram"}, "report": {}}
+
+
 def changed(content: dict[str, Any], what: Changes) -> dict[str, Any]:
     """Return a steering with some keys changed."""
     content = copy.deepcopy(content)
@@ -303,20 +317,43 @@ class Ran:
         return self.finished + self.refused + len(self.wrong)
 
 
-def attempt(folder: Path, content: dict[str, Any], found: Ran) -> str:
-    """Check a steering, run it if it is taken; return what is wrong, "" if nothing is."""
+@contextlib.contextmanager
+def noticed() -> Iterator[list[bool]]:
+    """Yield a list that holds something once the check of a run took its steering."""
+    taken: list[bool] = []
+    check = pipeline_run._check
+
+    def checked(*arguments: Any) -> None:
+        check(*arguments)
+        taken.append(True)
+
+    pipeline_run._check = checked
+    try:
+        yield taken
+    finally:
+        pipeline_run._check = check
+
+
+def attempt(folder: Path, content: dict[str, Any], found: Ran, *, both: bool = True) -> str:
+    """Check a steering, run it if it is taken; return what is wrong, "" if nothing is.
+
+    With `both` what `check` takes is taken by the run.
+    """
+    (folder / JOURNAL).write_text(text(content), encoding="utf-8")  # what a process was at when it died
     path, out = folder / "steering.toml", folder / "out"
     path.write_text(text(content), encoding="utf-8")
     shutil.rmtree(out, ignore_errors=True)
     found.checked += 1
     try:
-        with limited(PATIENCE, MEMORY), quiet():
-            if any(finding.level == "error" for finding in examine_file(path)[1]):
+        with limited(PATIENCE, MEMORY), quiet(), noticed() as taken:
+            if both and any(finding.level == "error" for finding in examine_file(path)[1]):
                 return ""
             run(path, output=out)
     except GammastarError as error:
-        found.refused += 1
         message = str(error)
+        if not taken:
+            return f"taken by the check, refused by the run: {message}" if both else ""
+        found.refused += 1
         found.said.append(message)
         return next(unseemly(message), "" if NAMED.search(message) else f"names no key: {message}")
     except Late:
@@ -352,6 +389,7 @@ def campaign(
 ) -> Ran:
     """Check and run as many steering files, or so many seconds of CPU."""
     found, base, begin = Ran(), tiny(folder), time.process_time()
+    light = without_flow(base)
     last: set[str] = set()
 
     @seed(portion)
@@ -371,13 +409,16 @@ def campaign(
             return
         last.clear()
         last.update(items)
+        start = light if found.runs % FLOWS else base
+        if start is light:
+            what = {place: value for place, value in what.items() if not place.startswith("flow.")}
         with in_one_process(draws=found.runs % DRAWN == 0):
-            wrong = attempt(folder, changed(base, what), found)
-            least = fewest(folder, base, what, wrong) if wrong and shrink else what
+            wrong = attempt(folder, changed(start, what), found, both=found.runs % BOTH == 0)
+            least = fewest(folder, start, what, wrong) if wrong and shrink else what
         if wrong:
             found.wrong.append(f"{least}: {wrong}"[:600])
 
-    with contextlib.suppress(Enough):
+    with contextlib.suppress(Enough), kept_open():
         one()
     found.seconds = time.process_time() - begin
     return found

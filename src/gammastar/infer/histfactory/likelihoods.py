@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import jsonpatch
 
-from gammastar.core.documents import bytes_of, from_json
+from gammastar.core.documents import bytes_of, from_json, regular_file
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.files import Pathlike
 from gammastar.infer.histfactory.cards import is_card, read_card
@@ -136,7 +136,7 @@ def _plain(path: Path, budget: _Budget) -> str:
 
 def _unpacked(path: Path) -> Any:
     """Return the unpacked stream of a tar archive, or None if a file is none."""
-    with path.open("rb") as stream:
+    with regular_file(path).open("rb") as stream:
         start = stream.read(6)
     opener: Any = next((o for magic, o in PACKED.items() if start.startswith(magic)), None)
     stream = path.open("rb") if opener is None else opener(path, "rb")
