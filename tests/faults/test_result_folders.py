@@ -26,7 +26,11 @@ from gammastar.pipeline.record import FILES, checked_record
 from gammastar.pipeline.run import run
 from gammastar.pipeline.stages import read as read_stage
 from gammastar.report.drawing import FORMATS, drawn
+from gammastar.results.compare import compare, overlay_files
+from gammastar.results.exchange.finished import export_for
+from gammastar.results.export import export
 from gammastar.results.reinterpret import reinterpret
+from gammastar.results.semivisible.recast import recast_file
 from gammastar.results.show import show_results, verify_results
 from gammastar.store.folder import published, sweep, working
 from gammastar.store.guarded import check_results
@@ -99,9 +103,23 @@ def test_a_folder_with_files_of_others_is_refused_and_left_as_it_is(tmp_path):
     ),
     st.booleans(),
 )
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 def test_links_at_any_level_are_refused_and_nothing_behind_them_changes(tmp_path_factory, places, resume):
     assert links.broken(tmp_path_factory.getbasetemp() / "links", places, resume=resume) == []
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(links.OUTPUTS), st.sampled_from(links.KINDS)), min_size=1, max_size=3)
+)
+@settings(max_examples=25, deadline=None, derandomize=True)
+def test_links_in_a_folder_of_output_are_not_followed(tmp_path_factory, places):
+    assert links.broken_output(tmp_path_factory.getbasetemp() / "output", places) == []
+
+
+def test_every_command_with_a_folder_of_output_has_the_guard():
+    for function in (compare, export, export_for, overlay_files, recast_file):
+        assert function.__code__.co_name == "inner"
+        assert function.__wrapped__.__name__ == function.__name__
 
 
 @pytest.mark.parametrize("resume", [False, True])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +26,9 @@ CRASH = "gammastar-crash.txt"  # the traceback of what nobody foresaw
 LARGEST_TABLE = 256 << 20  # bytes of a CSV table
 ROWS = 2000  # of a table that are written at once
 LONGEST_NAME = 200  # characters of a name in a message
+P = ParamSpec("P")
+R = TypeVar("R")
+_OUTPUT: ContextVar[Path | None] = ContextVar("folder that files are written into", default=None)
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -86,9 +91,36 @@ def results_of(path: Path) -> Path | None:
 
 
 @contextlib.contextmanager
+def output_folder(folder: Path) -> Iterator[None]:
+    """Follow no link below a folder that files are written into in this block."""
+    token = _OUTPUT.set(folder)
+    try:
+        yield
+    finally:
+        _OUTPUT.reset(token)
+
+
+def writes_folder(function: Callable[P, R]) -> Callable[P, R]:
+    """Run a function in the `output_folder` that its keyword `output` names."""
+
+    @functools.wraps(function)
+    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
+        with output_folder(Path(str(kwargs["output"]))):
+            return function(*args, **kwargs)
+
+    return inner
+
+
+def _root_of(folder: Path) -> Path:
+    """Return the folder below which no component of a path may be a link."""
+    output = _OUTPUT.get()
+    return output if output is not None and output in (folder, *folder.parents) else folder
+
+
+@contextlib.contextmanager
 def held(folder: Path, root: Path | None = None, *, make: bool = False) -> Iterator[int]:
     """Yield a descriptor of a folder, opened component by component: below `root` none may be a link."""
-    here = root or results_of(folder) or folder
+    here = root or results_of(folder) or _root_of(folder)
     if make:
         here.mkdir(parents=True, exist_ok=True)
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -112,8 +144,8 @@ def held(folder: Path, root: Path | None = None, *, make: bool = False) -> Itera
 def linked(path: Path) -> UserError:
     """Return the error of a link in a folder of results."""
     msg = (
-        f"{path}: is a link or no regular file; nothing in a folder of results is written, moved or removed "
-        "through one: remove it, or choose another folder with --output"
+        f"{path}: is a link or no regular file; nothing in a folder of results or output is written, moved "
+        "or removed through one: remove it, or choose another folder with --output"
     )
     return UserError(msg)
 

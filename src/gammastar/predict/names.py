@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ MESONS: dict[str, type[MesonChannel]] = {
 }
 
 
+@cache
 def r_table() -> RTable:
     """Return the shipped table of R."""
     return RTable.read(data_path("measurements/r_ratio.csv"))

@@ -14,7 +14,7 @@ import numpy as np
 from gammastar import report
 from gammastar.core.documents import opened, text_of
 from gammastar.core.errors import InputFileError, UserError
-from gammastar.core.files import Pathlike, data_path
+from gammastar.core.files import Pathlike, data_path, writes_folder
 from gammastar.core.records import FloatArray
 from gammastar.physics import bremsstrahlung
 from gammastar.pipeline.record import read_record
@@ -148,6 +148,7 @@ def _own(masses: FloatArray, beam_energy: float) -> list[report.RateTable]:
     return tables
 
 
+@writes_folder
 def compare(results: Path, *, output: Path, tables: Sequence[str] = (), published: bool = True) -> list[str]:
     """Draw the rate of a run with those of other tools and write ``compare.png``, ``.pdf`` and ``.csv``.
 
@@ -174,7 +175,6 @@ def compare(results: Path, *, output: Path, tables: Sequence[str] = (), publishe
                 ),
             )
     figure = report.compare_figure(masses, rate, errors, found, mock=record.mock, unit="interacting proton")
-    output.mkdir(parents=True, exist_ok=True)
     report.save_figure(figure, output / "compare")
     columns = {"mass_GeV": masses, "ours": rate, "error": errors} | {t.name: t.at(masses) for t in found}
     write_table(
@@ -223,6 +223,7 @@ def overlay(
     return figure
 
 
+@writes_folder
 def overlay_files(
     runs: Sequence[Results | Pathlike],
     *,
@@ -235,7 +236,6 @@ def overlay_files(
     opened = [run if isinstance(run, Results) else load(run) for run in runs]
     chosen, folder = _chosen(opened, detectors, part), Path(output)
     figure = overlay(opened, detectors=detectors, part=part, limits=limits)
-    folder.mkdir(parents=True, exist_ok=True)
     report.save_figure(figure, folder / "overlay")
     rows = [
         (one.label, one.reach.about["pot"], *(row[name] for name in COLUMNS))

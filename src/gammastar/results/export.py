@@ -14,6 +14,7 @@ from gammastar.accept.expected_events import Sight
 from gammastar.accept.importance import Flight, importance_of, turned
 from gammastar.accept.lifetimes import LEPTONS
 from gammastar.config import Accept
+from gammastar.core.files import writes_folder
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import stream
 from gammastar.physics.detector import Detector, load_detector
@@ -63,7 +64,6 @@ def write_darkcast(record: Record, name: str, detector: Detector, folder: Path) 
     states = [STATES[state] for state in detector.efficiency if state in STATES]
     if len(lines) < 2 or not states:
         return []
-    folder.mkdir(parents=True, exist_ok=True)
     table, module = folder / f"{name}.lmt", folder / f"{name}.py"
     write_text(table, "\n".join(["# mass lower upper", *lines]) + "\n")
     write_text(module, _description(record.mock, table.name, detector, states))
@@ -213,6 +213,7 @@ def _text(columns: dict[str, FloatArray]) -> dict[str, list[str]]:
     }
 
 
+@writes_folder
 def export(
     results: Path,
     *,
@@ -228,7 +229,6 @@ def export(
     spin = "unpolarised"
     if isinstance(held, SpinState) and held.longitudinal != NO_SPIN.longitudinal:
         spin = f"{held.longitudinal:g} longitudinal, frame {held.frame}"
-    output.mkdir(parents=True, exist_ok=True)
     found = record.detectors() if detector is None else {detector.stem: load_detector(detector)}
     channel = record.channel()
     wanted = () if section is None else section.masses

@@ -16,6 +16,7 @@ from gammastar.core.documents import cell, regular_file, text_of
 from gammastar.core.errors import InputFileError, PhysicsError, StoreError, require
 from gammastar.core.files import atomic
 from gammastar.core.records import Exposure, FloatArray, PairHists, Spectrum
+from gammastar.read.files import reading
 from gammastar.spectrum import mass_histogram
 from gammastar.store.manifest import digest, read_json, write_json
 
@@ -26,8 +27,9 @@ def read_histogram(path: Path, name: str | None = None) -> tuple[FloatArray, Flo
     r"""Return edges, shape (bins + 1,) [GeV], and entries, shape (bins,), of a histogram."""
     try:
         edges, counts = _root(path, name) if path.suffix == ".root" else _csv(path)
-    except OSError as error:
-        raise InputFileError(f"{path}: cannot be read as a spectrum ({error.strerror or error})") from error
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InputFileError(f"{path}: cannot be read as a spectrum ({why})") from error
     good = len(counts) > 0 and bool(np.all(np.isfinite(counts)) & np.all(np.diff(edges) > 0))
     if not good:
         raise InputFileError(f"{path}: needs rising bin edges and finite entries; it has {len(counts)} bins")
@@ -57,7 +59,7 @@ def _csv(path: Path) -> tuple[FloatArray, FloatArray]:
 def _root(path: Path, name: str | None) -> tuple[FloatArray, FloatArray]:
     import uproot
 
-    with uproot.open(regular_file(path)) as file:
+    with reading(path), uproot.open(regular_file(path)) as file:
         kinds: dict[str, Any] = file.classnames(cycle=False)
         there = sorted(key for key, kind in kinds.items() if kind.startswith("TH1"))
         wanted = name or (there[0] if len(there) == 1 else "")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gammastar.core.errors import GammastarError, UserError
-from gammastar.core.files import LOCK
+from gammastar.core.files import LOCK, writes_folder
 from gammastar.core.sampling import stream
 from gammastar.pipeline.cache import open_cache
 from gammastar.store.folder import MARK, working
@@ -127,6 +128,46 @@ def broken(base: Path, places: list[tuple[str, str]], *, resume: bool) -> list[s
     return wrong
 
 
+EXPORTED = ("export.json", "rate.csv", "darkcast/ship.lmt", "hepdata/submission.yaml", "hepdata/contour.yaml")
+EXPORTED += ("config/limit.xml", "config/data/data.root", "overlay.png")
+OUTPUTS = (*EXPORTED, "darkcast", "hepdata", "config", "config/data")
+
+
+@writes_folder
+def _exported(*, output: Path) -> None:
+    for name in EXPORTED:
+        write_text(output / name, f"{MARK.decode()} new {name}")
+
+
+def broken_output(
+    base: Path, places: list[tuple[str, str]], export: Callable[..., Any] = _exported
+) -> list[str]:
+    """Plant links in a folder that is exported into; return what went wrong.
+
+    A link in the place of a folder is refused with its name, one in the place of a file is replaced.
+    """
+    shutil.rmtree(base, ignore_errors=True)
+    folder, outside = base / "out", base / "mine"
+    for name in (*EXPORTED, *(Path(name).name for name in EXPORTED), "holiday.png"):
+        put(outside / name, f"of the user: {name}")
+    folder.mkdir()
+    planted = []
+    for place, kind in places:
+        free = not any(part.is_symlink() or part.is_file() for part in (folder / place).parents)
+        if free and (kind != "hard" or place in EXPORTED):
+            plant(folder, outside, place, kind)
+            planted += [] if place in EXPORTED else [str(folder / place)]
+    before, error = contents(outside), ""
+    try:
+        export(output=folder)
+    except GammastarError as caught:
+        error = str(caught)
+    wrong = ["the user's folder changed"] if contents(outside) != before else []
+    if planted and not any(path in error for path in planted):
+        wrong.append(f"no error that names the link: {error or 'none'}")
+    return wrong + ([] if planted or not error else [f"refused: {error}"])
+
+
 def forged(base: Path, *, resume: bool) -> list[str]:
     """List the user's files in the manifests of a folder, with their digests; return those that are gone."""
     shutil.rmtree(base, ignore_errors=True)
@@ -151,9 +192,12 @@ def forged(base: Path, *, resume: bool) -> list[str]:
     return wrong + (["the user's folder changed"] if contents(outside) != before else [])
 
 
-def campaign(base: Path, n: int, portion: int) -> tuple[Tried, Tried]:
-    """Return what became of every link at every level, of several links at once, and of forged manifests."""
-    rng, linked, listed = stream(67, "links", portion), Tried(), Tried()
+def campaign(base: Path, n: int, portion: int) -> tuple[Tried, Tried, Tried]:
+    """Return what became of links in results, forged manifests, and links in folders of output.
+
+    Of each link at every level, and of several at once.
+    """
+    rng, linked, listed, output = stream(67, "links", portion), Tried(), Tried(), Tried()
     every = [[(place, kind)] for place in (*FILES, *FOLDERS) for kind in KINDS]
     names = (*FILES, *FOLDERS)
     every += [
@@ -168,4 +212,8 @@ def campaign(base: Path, n: int, portion: int) -> tuple[Tried, Tried]:
             what = ", ".join(f"{kind} at {place}" for place, kind in places)
             linked.attempt(what, lambda p=places, r=resume: broken(base, p, resume=r))
         listed.attempt("forged", lambda r=resume: forged(base, resume=r))
-    return linked, listed
+    single = [[(place, kind)] for place in OUTPUTS for kind in KINDS]
+    picks = [(rng.integers(0, len(OUTPUTS), 4), rng.integers(0, 6, 4)) for _ in range(n)]
+    for places in single + [[(OUTPUTS[i], KINDS[k]) for i, k in zip(*pick, strict=True)] for pick in picks]:
+        output.attempt(f"output, {places}", lambda p=places: broken_output(base, p))
+    return linked, listed, output

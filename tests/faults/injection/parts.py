@@ -249,11 +249,13 @@ def _foreign_code(folder: Path, _: int) -> Iterator[Result]:
 
 def _links(n: int) -> Callable[[Path, int], Iterator[Result]]:
     def run(folder: Path, portion: int) -> Iterator[Result]:
-        linked, listed = links.campaign(folder, n, portion)
+        linked, listed, output = links.campaign(folder, n, portion)
         what = "links in a folder of results, at every level: files of the user's changed, or not refused"
         yield Result(what, linked.n, len(linked.wrong), note="; ".join(linked.wrong)[:300])
         what = "manifests that list files of the user's: files gone"
         yield Result(what, listed.n, len(listed.wrong), note="; ".join(listed.wrong)[:300])
+        what = "links in a folder that is exported into: files of the user's changed, or not refused"
+        yield Result(what, output.n, len(output.wrong), note="; ".join(output.wrong)[:300])
 
     return run
 

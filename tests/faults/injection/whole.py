@@ -10,10 +10,12 @@ import contextlib
 import copy
 import functools
 import gc
+import importlib
 import json
 import math
 import re
 import shutil
+import sys
 import time
 import traceback
 import types
@@ -27,10 +29,11 @@ from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
+from matplotlib.figure import Figure
 from pydantic import AfterValidator, BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
-from gammastar import config
+from gammastar import config, report
 from gammastar.config.checks import examine_file
 from gammastar.config.fields import _above_zero
 from gammastar.config.steering import _models_in
@@ -39,6 +42,7 @@ from gammastar.pipeline import run as pipeline_run
 from gammastar.pipeline.run import run
 from gammastar.read.files import kept_open
 from gammastar.report import drawing
+from gammastar.report.style import styled
 from injection.adversarial import MORE, Late, keys, limited, quiet, sound, unseemly
 from injection.kills import ROOT
 from injection.steerings import text
@@ -46,8 +50,9 @@ from injection.steerings import text
 PATIENCE, MEMORY = 60.0, 4 << 30  # s of CPU, bytes
 JOURNAL = "last.toml"
 MOST = 8  # keys that are changed at once
-DRAWN = 20  # in one of so many runs figures are drawn; in all they are made
-FLOWS = 5  # one of so many runs trains a flow, twice the time
+MADE, DRAWN = 4, 40  # in one of so many runs figures are made, and drawn
+FLOWS = 10  # one of so many runs trains a flow
+PLAIN = 2  # one of so many runs begins with background and unfolding that need no fit
 BOTH = 10  # in one of so many runs the check is called first; in the others the run makes it
 NETWORK = {"bins": 2, "hidden": 4, "layers": 1, "epochs": 1, "epoch_size": 64, "batch": 64, "n_draws": 10}
 DETECTORS = tuple(sorted(path.stem for path in (ROOT / "data" / "detectors").glob("*.toml")))
@@ -110,23 +115,50 @@ _WORDS = {part for place in keys() for part in place if "_" in part or part in c
 NAMED = re.compile(rf"\b({'|'.join(_WORDS)})\b")
 
 
+_STYLED = styled(len).__code__
+
+
 class Enough(BaseException):
     """What ends the examples of hypothesis; no error."""
 
 
 @contextlib.contextmanager
-def in_one_process(draws: bool) -> Iterator[None]:
-    """Draw figures in this process, where they count, or only make them: ink is two thirds of a small run."""
+def in_one_process(*, makes: bool, draws: bool) -> Iterator[None]:
+    """Draw figures in this process, or only make them, or neither: they are three quarters of a small run."""
     cores, drawn, thresholds = drawing._cores, drawing.drawn, gc.get_threshold()
     drawing._cores = lambda: 1
     gc.set_threshold(10_000, 10, 100)  # as the command line does
     if not draws:
         drawing.drawn = lambda _, kind, **__: {"png": _DOT}.get(kind, b"<svg/>")
+    functions = [] if makes else list(_figure_functions())
+    before = [cell.cell_contents for cell in functions]
+    for cell in functions:
+        cell.cell_contents = lambda *_, **__: _blank()
     try:
         yield
     finally:
         drawing._cores, drawing.drawn = cores, drawn
         gc.set_threshold(*thresholds)
+        for cell, function in zip(functions, before, strict=True):
+            cell.cell_contents = function
+
+
+@functools.cache
+def _blank() -> Figure:
+    figure = Figure()
+    figure.subplots(2, 2)
+    return figure
+
+
+@functools.cache
+def _figure_functions() -> tuple[Any, ...]:
+    """Return where every function of the report that makes a figure is kept by what gives it the style."""
+    for path in Path(report.__file__).parent.glob("figures/*.py"):
+        importlib.import_module(f"gammastar.report.figures.{path.stem}")
+    modules = [module for name, module in sys.modules.items() if name.startswith("gammastar.report")]
+    found = {id(value): value for module in modules for value in vars(module).values()}
+    style = [one for one in found.values() if getattr(one, "__code__", None) is _STYLED]
+    return tuple(one.__closure__[one.__code__.co_freevars.index("function")] for one in style)
 
 
 def of_name(table: dict[str, Any], place: str) -> Any:
@@ -291,6 +323,12 @@ def without_flow(content: dict[str, Any]) -> dict[str, Any]:
     return content | {"predict": content["predict"] | {"sampler": "histogram"}, "report": {}}
 
 
+def without_fits(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a steering whose background and unfolding need no fit."""
+    unfold = {"method": "iterative", "n_iterations": 4, "efficiency_floor": 0.01, "n_replicas": 3}
+    return content | {"subtract": {"method": "B1"}, "unfold": unfold}
+
+
 def changed(content: dict[str, Any], what: Changes) -> dict[str, Any]:
     """Return a steering with some keys changed."""
     content = copy.deepcopy(content)
@@ -409,11 +447,13 @@ def campaign(
             return
         last.clear()
         last.update(items)
-        start = light if found.runs % FLOWS else base
+        k = found.runs
+        start = light if k % FLOWS else base
         if start is light:
             what = {place: value for place, value in what.items() if not place.startswith("flow.")}
-        with in_one_process(draws=found.runs % DRAWN == 0):
-            wrong = attempt(folder, changed(start, what), found, both=found.runs % BOTH == 0)
+        start = without_fits(start) if k % PLAIN else start
+        with in_one_process(makes=k % MADE == 0, draws=k % DRAWN == 0):
+            wrong = attempt(folder, changed(start, what), found, both=k % BOTH == 0)
             least = fewest(folder, start, what, wrong) if wrong and shrink else what
         if wrong:
             found.wrong.append(f"{least}: {wrong}"[:600])

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.errors import PhysicsError
-from gammastar.core.files import Pathlike, write_whole
+from gammastar.core.files import Pathlike, output_folder, write_whole
 from gammastar.core.records import FloatArray, Template
 from gammastar.infer.channels import Channel, binned_channel
 from gammastar.infer.histfactory.modifiers import (
@@ -394,7 +394,7 @@ def write_xml(workspace: Mapping[str, Any], directory: Pathlike, *, prefix: str 
     from pyhf import writexml  # here: it reads ROOT files as well, which takes its time to import
 
     directory = Path(directory)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, output_folder(directory):
         config, data = Path(scratch, "config"), Path(scratch, "data")
         config.mkdir()
         data.mkdir()

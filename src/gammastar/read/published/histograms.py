@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import uproot
 
-from gammastar.core.documents import from_json, regular_file, shortened
+from gammastar.core.documents import MAX_FILE, from_json, regular_file, shortened
 from gammastar.core.errors import InputFileError
 from gammastar.core.records import FloatArray
 from gammastar.read.published.hepdata import documents
@@ -198,7 +198,7 @@ def uhi_content(text: str) -> dict[str, Mapping[str, Any]]:
 
 def opened(path: Path) -> Any:
     """Return a ROOT file; refuse one that is shorter than its header says."""
-    file = uproot.open(regular_file(path))
+    file = uproot.open(regular_file(path, MAX_FILE))
     size, expected = path.stat().st_size, file.file.fEND
     if size < expected:
         file.close()

@@ -187,9 +187,9 @@ def _yoda(path: Path, text: str, origin: Origin) -> Readers:
 
 
 def _root(path: Path) -> Readers:
-    origin = Origin(path, sha256(path))
     with reading(path), histograms.opened(path) as file:
         names = list(histograms.root_names(file))
+    origin = Origin(path, sha256(path))
     if not names:
         raise InputFileError(f"{path}: holds no histogram and no graph")
 

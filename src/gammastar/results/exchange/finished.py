@@ -11,7 +11,7 @@ import numpy as np
 
 from gammastar import accept, predict
 from gammastar.core.errors import InputFileError, PhysicsError, UserError
-from gammastar.core.files import write_whole
+from gammastar.core.files import write_whole, writes_folder
 from gammastar.core.records import FloatArray
 from gammastar.physics.detector import Detector, load_detector
 from gammastar.pipeline.context import Tell
@@ -54,6 +54,7 @@ class Asked:
     decays: Decays | None = None  # Needed by "geant"
 
 
+@writes_folder
 def export_for(
     results: Path, tool: Tool, *, output: Path, asked: Asked | None = None, tell: Tell
 ) -> list[Path]:

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from gammastar import report, semivisible
 from gammastar.core.documents import plain, validated
 from gammastar.core.errors import PhysicsError, SteeringError
-from gammastar.core.files import Pathlike, write_whole
+from gammastar.core.files import Pathlike, write_whole, writes_folder
 from gammastar.core.records import BoolArray, FloatArray, Reach
 from gammastar.report.figures.semivisible import Curve, Region, exclusion_figure, lifetime_figure
 from gammastar.semivisible import gm2
@@ -298,6 +298,7 @@ def _tables(found: Recast) -> dict[str, dict[str, list[object]]]:
     }
 
 
+@writes_folder
 def recast_file(
     model: str,
     *,
@@ -328,7 +329,6 @@ def recast_file(
     asked = wanted(point, Path(model), **changes)
     found = recast(point, asked, curves=curves, tell=tell)
     folder = Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
     report.save_figure(_figure(found), folder / "plane")
     ctau = found.ctau / LIFETIMES_AT**2
     report.save_figure(

@@ -1,0 +1,164 @@
+"""Who opens files: what comes from elsewhere is a regular file of bounded size, or an error at once."""
+
+import ast
+import os
+import re
+
+import numpy as np
+import pytest
+import uproot
+from builders import ROOT
+from injection.adversarial import limited
+
+from gammastar.core.documents import regular_file
+from gammastar.core.errors import GammastarError
+from gammastar.core.files import read_columns
+from gammastar.infer import read_likelihood
+from gammastar.physics.hadrons import TabulatedFormFactor
+from gammastar.read.published import table_names
+from gammastar.results.events import _column
+from gammastar.store.chunks import read_chunk
+from gammastar.store.pairs import read_pairs
+from gammastar.store.records import read_histogram
+
+SOURCE = ROOT / "src" / "gammastar"
+OPENS = {"open", "read_text", "read_bytes", "loadtxt", "genfromtxt", "read_table", "ParquetFile", "memmap"}
+OPENS |= {"safe_open", "load_file", "ZipFile", "TarFile", "fromfile", "from_parquet", "read_parquet"}
+LIBRARIES = {"np", "json", "tomllib", "torch", "pickle"}  # whose `load` opens
+GUARDS = {"opened", "opened_file", "regular", "regular_file", "bytes_of", "text_of", "_content"}
+OWN = {
+    "core/documents.py": ["os.open(path, flags, dir_fd=place)"],  # the guard itself
+    "core/files.py": [  # folders, and temporary names that are new
+        "os.open(here, flags)",
+        "os.open(name, flags | os.O_NOFOLLOW, dir_fd=handle)",
+        "os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 384, dir_fd=place)",
+        "os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place)",
+    ],
+    "core/machine.py": ["file.read_bytes()"],  # of installed packages
+    "facility/executors.py": [  # marks and functions of this run, in a folder of its own
+        "Path(_marks().name, str(pid)).read_bytes()",
+        "os.open(mark, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 384)",
+        "packed.read_bytes()",
+    ],
+    "facility/processor.py": ["_STATUS.read_text(encoding='utf-8')"],  # of the system
+    "infer/histfactory/likelihoods.py": [  # after a look at it; a stream
+        "path.open('rb')",
+        "tarfile.TarFile(fileobj=bounded, mode='r', tarinfo=_Member)",
+    ],
+    "infer/histfactory/workspaces.py": ["file.read_bytes()"],  # just written
+    "mock/blocks.py": ["temporary.open('wb')"],
+    "mock/engines.py": ["temporary.open('wb')"],
+    "pipeline/cache.py": ["temporary.open('wb')", "zipfile.ZipFile(temporary, 'a')"],
+    "read/files.py": [  # after a look at it
+        "uproot.open({path: None}, array_cache=None, object_cache={}, **source_options(path))"
+    ],
+    "read/schema.py": ["file.read_text(encoding='utf-8')"],  # shipped, as those of `data_path`
+    "report/hepdata.py": ["tarfile.open(fileobj=plain, mode='w')"],
+    "results/publish.py": [
+        "data_path(f'publishing/{SCRIPT}').read_bytes()",
+        "zipfile.ZipFile(whole, 'w', zipfile.ZIP_DEFLATED)",
+    ],
+    "results/start.py": [
+        "(resources.files('gammastar.results') / 'start' / f'{name}.toml').read_text(encoding='utf-8')"
+    ],
+    "semivisible/benchmarks.py": ["data_path('semivisible/benchmarks.toml').read_text()"],
+    "semivisible/gm2.py": ["data_path('semivisible/gm2.toml').read_text()"],
+    "store/events.py": ["temporary.open('w', encoding='utf-8')"],
+    "store/folder.py": ["os.open(path, flags, 420)"],  # the lock: no link, no pipe
+    "store/generators.py": ["pyhepmc.open(str(temporary), 'w')"],
+    "store/manifest.py": ["path.read_bytes()"],  # the code of the package
+    "store/records.py": ["temporary.open('w', newline='', encoding='utf-8')"],
+    "store/remote.py": ["fsspec.open(address(url), 'rb', **remote_options(url))"],  # of a server
+}
+"""Calls that open without the guard: what the package itself wrote or ships, and why."""
+
+
+def _opens(node):
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    library = getattr(getattr(node.func, "value", None), "id", "")
+    return name in OPENS or (name == "load" and library in LIBRARIES)
+
+
+def _guarded(node, streams):
+    """Return whether an argument went through the guard, or is a stream that did."""
+    parts = [part for argument in node.args for part in ast.walk(argument)]
+    parts += list(ast.walk(node.func))
+    called = {
+        getattr(part.func, "id", getattr(part.func, "attr", ""))
+        for part in parts
+        if isinstance(part, ast.Call)
+    }
+    return bool(called & GUARDS) or any(isinstance(part, ast.Name) and part.id in streams for part in parts)
+
+
+def openers():
+    """Yield file and text of every call that opens a file and takes no guarded stream."""
+    words = re.compile(rf"\b({'|'.join(OPENS)}|load)\(")
+    for path in sorted(SOURCE.rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        if not words.search(text):
+            continue
+        nodes = list(ast.walk(ast.parse(text)))
+        streams = {
+            item.optional_vars.id
+            for node in nodes
+            if isinstance(node, ast.With)
+            for item in node.items
+            if isinstance(item.optional_vars, ast.Name)
+            and isinstance(item.context_expr, ast.Call)
+            and getattr(item.context_expr.func, "id", "") in GUARDS
+        }
+        for node in nodes:
+            if isinstance(node, ast.Call) and _opens(node) and not _guarded(node, streams):
+                yield path.relative_to(SOURCE).as_posix(), ast.unparse(node)
+
+
+def test_every_opener_looks_first_or_is_listed():
+    found = {}
+    for file, call in dict.fromkeys(openers()):
+        found.setdefault(file, []).append(call)
+    assert {file: sorted(calls) for file, calls in found.items()} == {
+        file: sorted(calls) for file, calls in OWN.items()
+    }
+
+
+READERS = {
+    "spectrum.root": read_histogram,
+    "spectrum.csv": read_histogram,
+    "record.root": table_names,
+    "record.yaml": table_names,
+    "record.csv.gz": table_names,
+    "table.csv": lambda path: read_columns(path, ["mass"]),
+    "factors.csv": TabulatedFormFactor.read,
+    "masses.txt": _column,
+    "part-00000.parquet": lambda path: list(read_pairs([path])),
+    "chunk.parquet": read_chunk,
+    "likelihood.tar.gz": read_likelihood,
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "nothing", "huge", "not text"])
+def test_what_is_no_regular_file_is_an_error_that_names_it(tmp_path, name, kind):
+    path = tmp_path / name
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "huge":
+        with path.open("wb") as stream:
+            stream.truncate(1 << 43)  # without blocks: 8 TB on paper
+    elif kind == "not text":
+        path.write_bytes(b"\xff\xfe\x00" * 100)
+    with limited(5.0), pytest.raises(GammastarError, match=name.replace(".", r"\.")):
+        READERS[name](path)
+
+
+def test_what_was_read_before_still_is(tmp_path):
+    path = tmp_path / "a.root"
+    with uproot.recreate(path) as file:
+        file["mass"] = np.array([1.0, 2.0]), np.array([0.0, 0.5, 1.0])
+    assert regular_file(path) == path
+    assert read_histogram(path)[1].tolist() == [1.0, 2.0]
