@@ -64,7 +64,7 @@ def _one(
     options = {"n_iterations": ITERATIONS}
     seen, everything = (
         unfold.omnifold(kept, sample, rng=stream(44, i), **options).weight
-        for sample in (unfold.in_window(mc, WINDOW), mc)
+        for sample in (unfold.simulation.in_window(mc, WINDOW), mc)
     )
     wide, region = _binned(measured(data, WINDOW), data, mc)
     fine, _ = _binned(measured(data, FINE), data, mc)

@@ -45,7 +45,7 @@ def test_data_cut_to_a_window_are_unfolded_with_a_simulation_cut_to_it():
     data, simulated = smeared(TRUTH, 10_000), smeared(SHARES, 20_000)
     kept = data.reco[unfold.response_matrix.cells(data.reco, WINDOW) >= 0]
     options = {"rng": stream(1), "classifier": table, "n_iterations": 30}
-    found = unfold.omnifold(kept, unfold.in_window(simulated, WINDOW), **options)
+    found = unfold.omnifold(kept, unfold.simulation.in_window(simulated, WINDOW), **options)
     assert counts(simulated, found.weight)[:4] == pytest.approx(10_000 * TRUTH[:4], rel=0.002)
     plain = unfold.omnifold(kept, simulated, **options)  # the cut taken for an absence of pairs
     assert counts(simulated, plain.weight)[3] < 0.95 * 10_000 * TRUTH[3]
@@ -53,7 +53,7 @@ def test_data_cut_to_a_window_are_unfolded_with_a_simulation_cut_to_it():
 
 def test_the_window_makes_misses_and_keeps_the_truth():
     simulated = smeared(SHARES, 1000)
-    cut = unfold.in_window(simulated, WINDOW)
+    cut = unfold.simulation.in_window(simulated, WINDOW)
     np.testing.assert_array_equal(cut.true, simulated.true)
     assert np.nanmax(cut.reco[:, 0]) < 0.8
     assert cut.reconstructed.sum() == np.sum(simulated.reco[:, 0] < 0.8)

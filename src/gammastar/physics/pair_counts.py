@@ -278,19 +278,6 @@ def _log_normal(variance: FloatArray) -> FloatArray:
     return np.asarray(np.sqrt((np.exp(2 * s) - 2 * np.exp(s / 2) + 1) / s))
 
 
-def intervals(content: FloatArray, variance: FloatArray, n_sigma: float = 1.0) -> FloatArray:
-    """Return the ends of log-normal intervals of contents of a fit, shape (n, 2); 0 and 0 where content is 0.
-
-    The variance of `fit` is wider than that of the logarithm by `_log_normal`, which is undone.
-    """
-    s = np.linspace(0.0, WIDEST, 1001)
-    wide = s * _log_normal(s) ** 2
-    relative = np.divide(variance, content**2, out=np.zeros_like(content), where=content > 0)
-    beyond = np.maximum(relative / wide[-1], 1.0)
-    sigma = n_sigma * np.sqrt(np.interp(relative, wide, s) * beyond)
-    return np.stack([content * np.exp(-sigma), content * np.exp(sigma)], axis=-1)
-
-
 def seen_directly(
     observed: FloatArray, shape: Sequence[int], weight: float = 1.0, *, errors: FloatArray | None = None
 ) -> Fitted:

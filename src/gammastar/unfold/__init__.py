@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from gammastar.unfold.response_matrix import from_hist, response, spectrum_from_hist
 from gammastar.unfold.folding import refolding
-from gammastar.unfold.likelihood_fit import cell_intervals, likelihood
+from gammastar.unfold.likelihood_fit import cell_intervals, fine_response, likelihood
 from gammastar.unfold.iterative_bayes import iterative, stable_iterations
 from gammastar.unfold.regularised import l_curve, least_squares, tikhonov
 from gammastar.unfold.line_shape import forward_fold
 from gammastar.unfold.methods import scan
 from gammastar.unfold.closure_tests import bottom_line, closure, linearity, refolding_test, stress
 from gammastar.unfold.systematics import Variation, with_systematics
-from gammastar.unfold.simulation import in_window
 from gammastar.unfold.omnifolding import omnifold, omnifold_bias, omnifold_replicas, subtracted_replicas
 
 __all__ = [
@@ -20,6 +19,7 @@ __all__ = [
     "spectrum_from_hist",
     "likelihood",
     "cell_intervals",
+    "fine_response",
     "iterative",
     "stable_iterations",
     "tikhonov",
@@ -28,14 +28,13 @@ __all__ = [
     "forward_fold",
     "refolding",
     "scan",
+    "bottom_line",
     "closure",
     "stress",
     "linearity",
-    "bottom_line",
     "refolding_test",
     "Variation",
     "with_systematics",
-    "in_window",
     "subtracted_replicas",
     "omnifold",
     "omnifold_replicas",

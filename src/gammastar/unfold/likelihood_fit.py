@@ -16,18 +16,21 @@ from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import FloatArray, Response, Spectrum
 from gammastar.physics import pair_counts
 from gammastar.unfold.folding import Method, Options, Unfolder, check_axes, scaled_prior
-from gammastar.unfold.response_matrix import EFFICIENCY_FLOOR
+from gammastar.unfold.profile_intervals import profile_intervals
+from gammastar.unfold.response_matrix import EFFICIENCY_FLOOR, gathered, guarded, parts_of
+from gammastar.unfold.response_matrix import response as simulated_response
 
 NARROW = (221, 223, 333, 443, 100443, 553, 100553, 200553)  # η, ω, φ, ψ, ψ(2S), Υ, Υ(2S), Υ(3S)
 REACH = 0.25  # GeV, within which a line is a line
 WINDOW, FINE = 3.0, 24  # half a window in widths of the line, and fine bins in it
 NEAR, FEW = 0.1, 30  # relative distance from a line, and photons, from which the resolution there is taken
 MOST_FAKES = 0.95
+UNMEASURED = 0.01  # of the simulated photons of a cell, at most, where it counts as measured
 
 
 def likelihood(
     measured: Spectrum,
-    response: Response,
+    response: Response | FineResponse,
     *,
     observed: tuple[FloatArray, FloatArray] | None = None,
     efficiency_floor: float = EFFICIENCY_FLOOR,
@@ -39,8 +42,9 @@ def likelihood(
     ----------
     measured : Spectrum
         Subtracted pairs on the reconstructed axes of `response`.
-    response : Response
-        Should hold true cells beyond the reconstructed axes from which pairs migrate into them.
+    response : Response or FineResponse
+        `fine_response` makes one with cells beyond the axes and for narrow lines; of a plain one its true
+        cells are taken as they are.
     observed : (NDArray, NDArray), shapes (n_reco,)
         Opposite-sign pairs before the subtraction and their variances. Then the variance of a count is that
         of its expectation. By default the covariance of `measured` is taken as it is.
@@ -66,6 +70,9 @@ def likelihood(
     N₊₋ = P λ + B, with λ = λ_sim exp(f) (1 + lines): f is normal, smooth along each axis with amplitudes of
     largest marginal likelihood; η, ω, φ and heavier lines may stand on top. Laplace's approximation.
     """
+    if isinstance(response, FineResponse):
+        asked: dict[str, Any] = {"observed": observed, "efficiency_floor": efficiency_floor, "hyper": hyper}
+        return response.summed(likelihood(measured, response.response, **asked))
     check_axes(tuple(measured.hist.axes), response.reco, "the measured spectrum")
     counts, prior = _model(measured, response, observed)
     found = pair_counts.fit(counts, prior, hyper)
@@ -79,30 +86,43 @@ def likelihood(
     return Spectrum(hist, cov, "counts", measured.exposure, domain.reshape(shape))
 
 
-def cell_intervals(spectrum: Spectrum, n_sigma: float = 1.0) -> FloatArray:
-    """Return asymmetric intervals of the cells of a spectrum that `likelihood` unfolded.
+def cell_intervals(
+    measured: Spectrum,
+    response: Response | FineResponse,
+    *,
+    observed: tuple[FloatArray, FloatArray],
+    hyper: FloatArray | None = None,
+    n_sigma: float = 1.0,
+) -> FloatArray:
+    """Return asymmetric intervals of true cells by profile likelihood of the counts.
 
     Parameters
     ----------
-    spectrum : Spectrum
-        As counts, or per proton on target.
+    measured, response, observed, hyper
+        As for `likelihood`.
     n_sigma : float
         Standard deviations; 1 for a probability of 0.683.
 
     Returns
     -------
-    NDArray, shape of the histogram + (2,)
-        Lower and upper end, positive also where no pair was seen; 0 and 0 outside the measured domain.
+    NDArray, shape of the true axes + (2,)
+        Lower and upper end, 0 or above; of statistics of data, background and simulation.
 
     Notes
     -----
-    Log-normal, as the posterior of a cell. In pseudo-experiments with a known response they hold the truth of
-    cells with 3 expected pairs or more in 0.74 to 0.89 of the cases where the spectrum is smooth, up to 0.96
-    where it has the shape of the simulation; in cells beside a sharp structure that the simulation does not
-    have in 0.54 to 0.58.
+    No smoothness is assumed: the contents of all cells around that share pairs by migration are free, so that
+    the intervals hold whatever the spectrum is, and are longer than the errors of `likelihood`, which borrow
+    from neighbours. Its value of a cell may lie outside: then the smooth spectrum and the counts of this cell
+    differ by more than one standard deviation, as they should in up to a third of the cells.
     """
-    found = pair_counts.intervals(spectrum.values.ravel(), np.diag(spectrum.cov), n_sigma)
-    return found.reshape(*spectrum.values.shape, 2)
+    fine = response if isinstance(response, FineResponse) else None
+    plain = response.response if isinstance(response, FineResponse) else response
+    counts, prior = _model(measured, plain, observed)
+    content = pair_counts.fit(counts, prior, hyper).content
+    sums = sparse.eye_array(len(plain.prior)) if fine is None else fine.sums
+    axes = plain.true if fine is None else fine.true
+    found = profile_intervals(counts, content, sums.toarray()[:, prior.used], n_sigma)
+    return found.reshape(*(len(axis) for axis in axes), 2)
 
 
 def _model(
@@ -232,6 +252,65 @@ def line_shaped(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class FineResponse:
+    """A response whose true cells reach beyond the axes, and where narrow lines have cells of their own.
+
+    Attributes
+    ----------
+    response : Response
+        On the fine cells.
+    true : tuple of hist axes
+        Of the result.
+    view : function
+        Gives simulated photons in the windows of lines the masses of the lines.
+    """
+
+    response: Response
+    true: tuple[Any, ...]
+    view: Callable[[MatchedPairs], MatchedPairs]
+
+    @property
+    def sums(self) -> sparse.csr_array:
+        """Matrix that sums fine cells into those of the result."""
+        return gathered(self.response.true, self.true)
+
+    def summed(self, spectrum: Spectrum) -> Spectrum:
+        """Return a spectrum on the axes of the result; a cell is measured if its parts are, but for 1 %."""
+        sums, prior = self.sums, self.response.prior
+        cov, shape = sums @ spectrum.cov @ sums.T, tuple(len(axis) for axis in self.true)
+        lost = sums @ (prior * spectrum.domain.ravel()) <= (1 - UNMEASURED) * (sums @ prior)
+        cov[lost] = cov[:, lost] = 0.0
+        values = np.where(lost, 0.0, sums @ spectrum.values.ravel())
+        hist = filled(self.true, values, np.diag(cov))
+        return replace(spectrum, hist=hist, cov=cov, domain=~lost.reshape(shape))
+
+
+def fine_response(
+    matched: MatchedPairs | Iterable[MatchedPairs], axes_reco: Sequence[Any], axes_true: Sequence[Any]
+) -> FineResponse:
+    """Return the response that `likelihood` should be given.
+
+    Parameters
+    ----------
+    matched : MatchedPairs, or a sequence of parts of it
+        Read several times.
+    axes_reco, axes_true : sequence of hist axes
+        As for `response`.
+
+    Notes
+    -----
+    A response averages over its true cell as the simulation fills it. Pairs migrate into the axes from
+    beyond, and where a narrow line stands in a wide bin they migrate from the line alone.
+    """
+    parts = parts_of(matched)
+    lines = narrow_lines(axes_true, parts)
+    wide = with_lines(guarded(axes_true, axes_reco, parts), lines)
+    view = line_shaped(lines, wide, parts)
+    found = simulated_response(map(view, parts), axes_reco, wide, n_replicas=0)
+    return FineResponse(found, tuple(axes_true), view)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class LikelihoodUnfolder:
     """`likelihood` with a smoothness that was fitted once."""
 
@@ -244,18 +323,26 @@ class LikelihoodUnfolder:
         asked: dict[str, Any] = {"observed": self.observed, "efficiency_floor": self.efficiency_floor}
         return likelihood(measured, response, hyper=self.hyper, **asked)
 
-    def goodness(self, measured: Spectrum, response: Response) -> tuple[FloatArray, FloatArray]:
-        """Return what `refolding_test` tells of the counts, with their number for the cells, and the fit.
+    def judged(self, measured: Spectrum, response: FineResponse) -> dict[str, FloatArray]:
+        """Return what tells how good the fit is, and intervals.
 
-        χ², number of counts, mean and standard deviation of χ², its p-value; and what all true cells put into
-        the measured ones, also those that are not in the result.
+        Of the counts as `refolding_test` tells it: χ², number of counts, mean and standard deviation of χ²,
+        p-value; what all true cells put into the measured ones, also those that are not in the result; and
+        ends of the intervals of cells, shape (n, 2), in the domain or not.
         """
-        counts, prior = _model(measured, response, self.observed)
+        counts, prior = _model(measured, response.response, self.observed)
         found = pair_counts.fit(counts, prior, self.hyper)
         chi2, mean, spread = found.goodness
         scale = 0.5 * spread**2 / mean  # of a χ² distribution with this mean and variance
         p = float(chdtrc(mean / scale, chi2 / scale))
-        return np.array([chi2, len(counts.observed), mean, spread, p]), found.expected - counts.base
+        judged = {
+            "refolding_toys": np.array([chi2, len(counts.observed), mean, spread, p]),
+            "refolded": found.expected - counts.base,
+        }
+        if self.observed is not None:
+            sums = response.sums.toarray()[:, prior.used]
+            judged["intervals"] = profile_intervals(counts, found.content, sums)
+        return judged
 
 
 def _prepare(measured: Spectrum, response: Response, options: Options) -> tuple[Unfolder, float]:

@@ -5,7 +5,7 @@ import pytest
 from scipy import sparse
 
 from gammastar.core.sampling import stream
-from gammastar.physics.pair_counts import Counts, Prior, fit, intervals, seen_directly
+from gammastar.physics.pair_counts import Counts, Prior, fit, seen_directly
 
 N = 24
 
@@ -38,38 +38,6 @@ def test_pulls_from_few_pairs_to_many(total):
     assert (np.abs(pulls) > 4).sum() <= 5  # of 1440; 2 at the fewest pairs, marked: seen before it was set
     assert abs(np.mean(sums)) < 4 / np.sqrt(60)  # standard error of the mean of unit pulls, 4 of them
     assert 0.75 < np.std(sums) < 1.3
-
-
-@pytest.mark.parametrize("kind", ["falling", "line"])
-def test_intervals_of_cells_cover_down_to_three_pairs(kind):
-    """Of a truth that the prior does not have: 0.77 where it falls, 0.69 with a line; below 0.70 and 0.66."""
-    x, matrix = np.arange(N), smeared(N, 0.5)
-    shape = np.exp(-x / 6.0) if kind == "falling" else np.exp(-x / 10.0)
-    shape *= 1.0 if kind == "falling" else 1 + 4 * np.exp(-0.5 * ((x - 12) / 1.2) ** 2)
-    inside, empty = [], []
-    for total in (100.0, 600.0):
-        true, rng = total * shape / shape.sum(), np.random.default_rng([5, int(total)])
-        base, prior = np.full(N, 0.1 * total / N), Prior(np.full(N, total / N), (N,), np.arange(N))
-        for _ in range(40):
-            seen = rng.poisson(matrix @ true + base).astype(float)
-            found = fit(Counts(seen, sparse.csr_array(matrix), base, np.zeros((N, N))), prior)
-            low, high = intervals(found.content, np.diag(found.cov)).T
-            assert ((low > 0) & (low < found.content) & (found.content < high)).all()
-            known = matrix.sum(axis=0) * true >= 3
-            inside += ((low < true) & (true < high))[known].tolist()
-            empty += ((low < true) & (true < high))[~known].tolist()
-    assert len(inside) > 900
-    for cases in (inside, empty):
-        # lower end: binomial, of cells of one data set that are correlated by about a factor of two
-        assert 0.683 - 3 * np.sqrt(2 * 0.683 * 0.317 / len(cases)) < np.mean(cases) < 0.85
-
-
-def test_intervals_of_wide_and_narrow_cells():
-    content, sigma = np.array([0.0, 5.0, 5.0, 5.0]), np.array([0.0, 0.02, 0.7, 1.0])
-    s = np.maximum(sigma**2, 1e-12)
-    variance = content**2 * (np.exp(2 * s) - 2 * np.exp(s / 2) + 1)
-    expected = np.stack([content * np.exp(-sigma), content * np.exp(sigma)], axis=1)
-    np.testing.assert_allclose(intervals(content, variance), expected, rtol=1e-4)
 
 
 def test_errors_do_not_vanish_with_the_value():

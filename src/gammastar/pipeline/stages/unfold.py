@@ -11,7 +11,7 @@ import numpy as np
 
 from gammastar import config, unfold
 from gammastar.config import Systematics
-from gammastar.core.axes import MASS, filled, flow_free
+from gammastar.core.axes import MASS, flow_free
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import SteeringError
 from gammastar.core.records import FloatArray, PairHists, Response, Spectrum
@@ -41,10 +41,9 @@ from gammastar.unfold import (
 )
 from gammastar.unfold.folding import Method, Options, folded_again
 from gammastar.unfold.iterative_bayes import values_alone
-from gammastar.unfold.likelihood_fit import LikelihoodUnfolder, line_shaped, narrow_lines, with_lines
-from gammastar.unfold.response_matrix import divide, gathered, guarded
+from gammastar.unfold.likelihood_fit import LikelihoodUnfolder
+from gammastar.unfold.response_matrix import divide
 
-UNMEASURED = 0.01  # of the simulated photons of a cell, at most, where it counts as measured
 REFOLDED_TOYS = 40  # mean and width of the χ² to 3 % and 11 %
 SOURCES = {"background": "background", "charm": "open charm"}
 
@@ -75,11 +74,24 @@ def unfold_stage(ctx: Context, state: Any) -> None:
         total, mean = kept["source_sizes"].T
         table = {"source": kept["source_names"].tolist(), "total": total.tolist(), "cell": mean.tolist()}
         write_table(ctx.folder / "systematics.csv", table)
+    if "intervals" in kept:
+        write_table(ctx.folder / "cells.csv", _cells(state.unfolded, kept))
     if "scan" in kept:
         names = ("chi2_per_cell", "correlation", "error", "bias")
         columns = {"strength": kept["scan_strength"].tolist()}
         columns |= {name: column.tolist() for name, column in zip(names, kept["scan"].T, strict=True)}
         write_table(ctx.folder / "regularisation.csv", columns)
+
+
+def _cells(unfolded: Spectrum, kept: Arrays) -> dict[str, list[float]]:
+    """Return edges, photons with their error, and the interval by profile likelihood of every cell."""
+    table: dict[str, Any] = {}
+    places = np.indices(unfolded.values.shape).reshape(len(unfolded.hist.axes), -1)
+    for axis, place in zip(unfolded.hist.axes, places, strict=True):
+        table |= {f"{axis.name}_low": axis.edges[place], f"{axis.name}_high": axis.edges[place + 1]}
+    table |= {"photons": unfolded.values.ravel(), "error": np.sqrt(np.diag(unfolded.cov))}
+    table |= {"interval_low": kept["intervals"][:, 0], "interval_high": kept["intervals"][:, 1]}
+    return {name: column.tolist() for name, column in (table | {"measured": unfolded.domain.ravel()}).items()}
 
 
 def _unfolded(ctx: Context, section: config.Unfold, method: Method | None, state: Any) -> Arrays:
@@ -90,14 +102,11 @@ def _unfolded(ctx: Context, section: config.Unfold, method: Method | None, state
     known = simulation_of(section, state.truth)
     axes, rng = tuple(subtracted.hist.axes), stream(ctx.seed, "response")
     asked = true_axes(ctx)
-    beyond = section.method == "likelihood"
-    wide = asked
-    if beyond:
-        lines = narrow_lines(asked, known.parts)
-        wide = with_lines(guarded(asked, axes, known.parts), lines)
-        known = known.seen_as(line_shaped(lines, wide, known.parts))
-    n_replicas = 0 if beyond else section.n_replicas
-    response = unfold.response(known.parts, axes, wide, n_replicas=n_replicas, rng=rng)
+    fine = unfold.fine_response(known.parts, axes, asked) if section.method == "likelihood" else None
+    if fine is None:
+        response = unfold.response(known.parts, axes, asked, n_replicas=section.n_replicas, rng=rng)
+    else:
+        response, known = fine.response, known.seen_as(fine.view)
     plain = response_matrix.without_replicas(response)
     shifts = asked_shifts(ctx.steering.systematics, state.subtraction)
     measured, variations = systematics.data_variations(subtracted, shifts, plain)
@@ -121,16 +130,17 @@ def _unfolded(ctx: Context, section: config.Unfold, method: Method | None, state
             "statistics": systematics.relative_errors(result, statistical, of_data),
             "statistical_cov": statistical,
         }
-        if isinstance(unfolder, LikelihoodUnfolder):
-            extra["refolding_toys"], extra["refolded"] = unfolder.goodness(subtracted, response)
+        if fine is not None and isinstance(unfolder, LikelihoodUnfolder):
+            extra |= unfolder.judged(subtracted, fine)
     refolded = np.array(unfold.refolding(result, subtracted, response))
     extra.setdefault("refolded", folded_again(result, response))
-    sums = gathered(wide, asked)
-    result = _summed(result, asked, sums, response.prior)
-    sources = tuple(replace(source, shift=sums @ source.shift) for source in sources)
-    extra["statistical_cov"] = sums @ extra["statistical_cov"] @ sums.T
-    prior = sums @ response.prior
-    efficiency = divide(sums @ (response.prior * response.efficiency), prior)
+    prior, efficiency = response.prior, response.efficiency
+    if fine is not None:
+        sums, result = fine.sums, fine.summed(result)
+        sources = tuple(replace(source, shift=sums @ source.shift) for source in sources)
+        extra["statistical_cov"] = sums @ extra["statistical_cov"] @ sums.T
+        prior = sums @ response.prior
+        efficiency = divide(sums @ (response.prior * response.efficiency), prior)
     if section.method == "iterative":
         extra |= _refolding_toys(ctx, int(extra["strength"]), subtracted, response)
     if section.preset == "line shape":
@@ -161,16 +171,6 @@ def _refolding_toys(ctx: Context, n: int, subtracted: Spectrum, response: Respon
     found = unfold.refolding_test(subtracted, response, unfolder, rng=rng, n_toys=REFOLDED_TOYS)
     spread = float(found.toys.std(ddof=1))
     return {"refolding_toys": np.array([found.chi2, found.cells, found.expected, spread, found.p_value])}
-
-
-def _summed(spectrum: Spectrum, axes: tuple[Any, ...], sums: Any, prior: FloatArray) -> Spectrum:
-    """Return a spectrum on coarser axes; a cell is measured if its parts are, but for a per cent."""
-    cov, shape = sums @ spectrum.cov @ sums.T, tuple(len(axis) for axis in axes)
-    lost = sums @ (prior * spectrum.domain.ravel()) <= (1 - UNMEASURED) * (sums @ prior)
-    cov[lost] = cov[:, lost] = 0.0
-    values = np.where(lost, 0.0, sums @ spectrum.values.ravel())
-    hist = filled(axes, values, np.diag(cov))
-    return replace(spectrum, hist=hist, cov=cov, domain=~lost.reshape(shape))
 
 
 def _options(section: config.Unfold, hists: PairHists | None = None) -> Options:
