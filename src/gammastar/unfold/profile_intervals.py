@@ -159,8 +159,8 @@ def _minimum(
         gradient = 1 - fit.observed / mean
         root: FloatArray = np.sqrt(fit.observed) / mean
         inner = root[:, :, None] * fit.cov * root[:, None, :] + np.eye(root.shape[1])
-        inverse = np.linalg.inv(inner)
-        pushed = _times(fit.cov, gradient) + fit.shift
+        inverse: FloatArray = np.asarray(np.linalg.inv(inner), dtype=np.float64)
+        pushed: FloatArray = _times(fit.cov, gradient) + fit.shift
         scaled = root[:, :, None] * fit.seen
         white = np.matmul(inverse, scaled)
         curvature = np.matmul(scaled.transpose(0, 2, 1), white)
@@ -172,7 +172,7 @@ def _minimum(
             left = t - (coefficients * (fit.x + step)).sum(axis=1)
             slope = left / (coefficients * along).sum(axis=1)
             step = step + slope[:, None] * along
-        pushed += _times(fit.cov, root**2 * _times(fit.seen, step))
+        pushed += _times(fit.cov, root * (root * _times(fit.seen, step)))
         shift = _times(fit.cov, root * _times(inverse, root * pushed)) - pushed
         change = _times(fit.seen, step) + shift
         pace = np.minimum(_within(fit.x, step), _within(mean, change))
