@@ -103,3 +103,13 @@ def test_smooth_counts_in_three_axes_and_their_goodness():
     assert abs(np.mean(distance)) < 1
     weighted = seen_directly(3.0 * rng.poisson(mean), shape, weight=3.0)
     assert weighted.content.sum() == pytest.approx(3 * mean.sum(), rel=0.1)
+
+
+def test_simulated_photons_of_a_cell_are_shared_out():
+    """Pairs of one cell that are seen in one place are missing in another: multinomial, not Poisson."""
+    rng, seen, entries, content = np.random.default_rng(6), np.array([0.5, 0.3]), 40, 1000.0
+    drawn = rng.multinomial(entries, [*seen, 1 - seen.sum()], 20_000)[:, :2] / entries
+    matrix = sparse.csr_array(seen[:, None])
+    counts = Counts(np.zeros(2), matrix, np.zeros(2), np.zeros((2, 2)), 0.0, np.array([float(entries)]))
+    wanted = np.cov(content * drawn, rowvar=False)
+    np.testing.assert_allclose(counts.covariance(np.array([content])), wanted, rtol=0.04)

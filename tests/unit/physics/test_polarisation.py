@@ -248,3 +248,15 @@ def test_cosines_of_vectors_that_outrun_the_beam_stay_cosines():
     for frame in ("laboratory", "helicity", "collins_soper"):
         found = axis_cosine(photon, mass, lepton, frame, 400.0)
         assert (np.abs(found) <= 1).all()
+
+
+def test_the_collins_soper_axis_is_that_of_the_textbooks():
+    """cos θ = 2 (ℓ⁺ℓ̄⁻ − ℓ⁻ℓ̄⁺)/(m √(m² + pt²)) with ℓ± = (E ± pz)/√2 where the protons have no mass."""
+    rng, mass, n = np.random.default_rng(9), 3.0, 50
+    pt, pz = rng.uniform(0, 2, n), rng.uniform(20, 120, n)
+    photon = np.stack([pt, np.zeros(n), pz, np.sqrt(mass**2 + pt**2 + pz**2)])
+    one = daughter(photon, mass, M_MU, M_MU, rng.uniform(-1, 1, n), rng.uniform(-np.pi, np.pi, n))
+    two = photon - one
+    product = (one[3] + one[2]) * (two[3] - two[2]) - (one[3] - one[2]) * (two[3] + two[2])
+    wanted = product / (mass * np.sqrt(mass**2 + pt**2))
+    np.testing.assert_allclose(axis_cosine(photon, mass, one, "collins_soper", BEAM), wanted, atol=0.01)
