@@ -22,7 +22,7 @@ def truth(total):
     return total * shape / shape.sum()
 
 
-@pytest.mark.parametrize("total", [60.0, 600.0, 60_000.0])
+@pytest.mark.parametrize("total", [60.0, 60_000.0])
 def test_pulls_from_few_pairs_to_many(total):
     """The truth is not that of the prior, and no normal prior made it."""
     true, matrix = truth(total), sparse.csr_array(smeared(N, 1.2))
@@ -72,7 +72,7 @@ def test_few_simulated_photons_are_part_of_the_error():
     """With as many simulated photons as data, errors grow by about √2, and the pulls stay."""
     true, exact, rng = truth(30_000.0), smeared(N, 0.6), stream(9, "simulation")
     simulated, pulls, errors = np.full(N, 800), [], {True: [], False: []}
-    for _ in range(40):
+    for _ in range(20):
         counts = np.stack(
             [
                 rng.multinomial(n, [*column, 1 - column.sum()])
@@ -96,7 +96,7 @@ def test_smooth_counts_in_three_axes_and_their_goodness():
     shape, rng = (10, 3, 4), stream(11, "three")
     mass, pt, energy = np.indices(shape)
     mean = (20 * np.exp(-mass / 4) * (1 + pt) * (1 + 0.2 * energy)).ravel()
-    found = [seen_directly(rng.poisson(mean).astype(float), shape) for _ in range(30)]
+    found = [seen_directly(rng.poisson(mean).astype(float), shape) for _ in range(15)]
     pulls = np.array([(one.content - mean) / np.sqrt(np.diag(one.cov)) for one in found])
     assert 0.6 < pulls.std() < 1.2
     distance = [(one.goodness[0] - one.goodness[1]) / one.goodness[2] for one in found]
