@@ -9,7 +9,7 @@ import forks
 import pytest
 from hypothesis import settings
 
-from gammastar.core.machine import keep_heap
+from gammastar.core.machine import tune_malloc
 
 settings.register_profile("patient", deadline=None)  # other work on the machine is no failure
 settings.load_profile("patient")
@@ -61,7 +61,7 @@ def pytest_runtestloop(session):
         gc.enable()
         gc.freeze()  # what was imported and collected is no garbage: nobody looks at it again
         gc.set_threshold(50_000, 20, 50)
-        keep_heap()
+        tune_malloc()
         logging.root.setLevel(logging.INFO)  # once: `log_level` sets it for each phase of each test
         forks.pools.open()
         forks.server.open()

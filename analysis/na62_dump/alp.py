@@ -14,7 +14,7 @@ from gammastar.core.constants import M_PROTON
 from gammastar.core.files import data_path
 from gammastar.core.records import FloatArray, Sample
 from gammastar.core.sampling import stream
-from gammastar.physics.detector import Cuts, Detector, load_detector
+from gammastar.physics.detector import Detector, LeptonCuts, load_detector
 from gammastar.physics.kinematics import daughter, momentum_in_rest_frame
 
 PS = 2.99792458e-4  # metres of light per picosecond
@@ -66,7 +66,9 @@ def sample(
 def loose_detector() -> Detector:
     """Return the looser description of the public recasts: decays from 102 to 182 m, leptons above 1 GeV."""
     detector = load_detector(data_path("detectors/na62_dump.toml"))
-    return replace(detector, volume=replace(detector.volume, z0=102.0, z1=182.0), cuts=Cuts(min_momentum=1.0))
+    return replace(
+        detector, volume=replace(detector.volume, z0=102.0, z1=182.0), cuts=LeptonCuts(min_momentum=1.0)
+    )
 
 
 def product_limit(

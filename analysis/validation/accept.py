@@ -16,7 +16,7 @@ from gammastar.core.files import data_path
 from gammastar.core.records import Exposure, Sample
 from gammastar.core.sampling import stream
 from gammastar.physics.bremsstrahlung import preset
-from gammastar.physics.detector import Cuts, Detector, Target, load_detector
+from gammastar.physics.detector import Detector, LeptonCuts, Target, load_detector
 from gammastar.physics.geometry import Frustum
 from gammastar.physics.qed import RTable
 from gammastar.predict import DarkPhoton
@@ -152,7 +152,7 @@ def _na62_edges(n: int) -> Iterator[dict]:
     na62 = load_detector(data_path("detectors/na62_dump.toml"))
     model = DarkPhoton(RTable.read(data_path("measurements/r_ratio.csv")))
     longer = replace(na62, volume=replace(na62.volume, z0=102.0, z1=182.0))
-    above = replace(na62, accept_on="parent", planes=(), magnet=None, cuts=Cuts())
+    above = replace(na62, accept_on="parent", planes=(), magnet=None, cuts=LeptonCuts())
     published = {0.1: (5.71e-7, 1.49e-5), 0.2: (4.65e-7, 7.14e-6), 0.3: (4.70e-7, 2.51e-6)}
     seen = {0.1: 0.151, 0.2: 0.140, 0.3: 0.156}
     epsilon = np.geomspace(1e-7, 1e-4, 241)

@@ -37,11 +37,11 @@ def main(kind: str, *arguments: str) -> dict[str, float]:
         if not first and (Path(arguments[-1]) / "report.html").is_file():
             first.append(_spent())
 
-    from gammastar.core.machine import keep_heap, plain_numba
+    from gammastar.core.machine import skip_numba_entrypoints, tune_malloc
 
-    keep_heap()  # all three as the command line does
+    tune_malloc()  # all three as the command line does
     gc.set_threshold(10_000, 10, 100)
-    plain_numba()
+    skip_numba_entrypoints()
     if kind == "run":
         from gammastar.pipeline.run import run
 

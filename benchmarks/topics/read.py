@@ -221,9 +221,9 @@ def imports() -> Iterator[dict]:
 
 FIRST = """
 import numpy as np
-from gammastar.core.machine import plain_numba
+from gammastar.core.machine import skip_numba_entrypoints
 from gammastar.select.fused import usable
-plain_numba()
+skip_numba_entrypoints()
 one = np.ones(1)
 usable(one, one, one, one, one)
 """

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from gammastar.core.errors import GammastarError, InputFileError, StoreError, UserError
 from gammastar.core.files import LOCK
-from gammastar.pipeline.cache import open_cache, told_loss
+from gammastar.pipeline.cache import open_cache, skipped_input_message
 from gammastar.pipeline.record import FILES, checked_record
 from gammastar.pipeline.run import run
 from gammastar.pipeline.stages import read as read_stage
@@ -572,7 +572,7 @@ def test_what_was_skipped_is_shown_and_kept_when_a_resumed_run_stops(results):
     loss = {"select": {"lost_fraction": 0.25, "skipped": [{"file": "/data/bad.root", "kind": "pairs"}]}}
     content = read_manifest(results)
     write_manifest(results, content | {"partial": loss})
-    said = told_loss(loss)
+    said = skipped_input_message(loss)
     assert "25.000%" in said
     assert "bad.root" in said
     assert said in show_results(results)

@@ -10,7 +10,7 @@ from gammastar.core.errors import SteeringError
 from gammastar.core.files import data_path
 from gammastar.mock import load_card, simulate_events
 from gammastar.pipeline.run import run
-from gammastar.predict.displaced import Displaced
+from gammastar.predict.displaced import DisplacedYields
 from gammastar.store.events import write_tree
 from gammastar.store.manifest import read_json
 
@@ -97,7 +97,7 @@ def test_a_run_of_so_few_pairs_reaches_nothing_and_many_an_island_with_two_sides
 
 
 def test_what_is_kept(results):
-    kept = Displaced.from_arrays(dict(np.load(results / "stages" / "displaced.npz")))
+    kept = DisplacedYields.from_arrays(dict(np.load(results / "stages" / "displaced.npz")))
     assert np.isnan(kept.count).all()  # masked: nobody looked
     assert abs(kept.sides[0] - 1) < 5 * kept.sides[1]
     assert (kept.signal >= 0).all()

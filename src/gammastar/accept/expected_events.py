@@ -12,7 +12,7 @@ import numpy.typing as npt
 from gammastar.accept.lifetimes import LEPTONS, Accepted, Lines, Replicated, accepted
 from gammastar.core.errors import PhysicsError, PortabilityError
 from gammastar.core.records import Exposure, FloatArray, Sample
-from gammastar.physics.detector import Detector, Stand, target_factor
+from gammastar.physics.detector import Detector, DetectorLike, target_factor
 from gammastar.physics.millicharge import MillichargeDetector
 from gammastar.physics.polarisation import NO_SPIN, Spin
 
@@ -52,12 +52,12 @@ class Measured:
     alpha_inelastic: float | None = None
     spins: tuple[Spin, ...] = (NO_SPIN,)
 
-    def factor(self, detector: Stand) -> float:
+    def factor(self, detector: DetectorLike) -> float:
         """Return the rate per proton on the detector's target over that on the measured one.
 
         Parameters
         ----------
-        detector : Stand
+        detector : DetectorLike
             With the target of the search.
         """
         if self.scaling is not None:

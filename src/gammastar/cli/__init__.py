@@ -21,8 +21,8 @@ from gammastar.cli import analysis, files, results
 from gammastar.cli.terminal import plain_logs, plain_warnings, say
 from gammastar.core.documents import plain, shortened
 from gammastar.core.errors import GammastarError
-from gammastar.core.machine import full, keep_heap, told
-from gammastar.core.resolve import guarded
+from gammastar.core.machine import disk_full_message, is_disk_full, tune_malloc
+from gammastar.core.resolve import user_code_errors
 
 __all__ = ["app", "main"]
 
@@ -77,13 +77,13 @@ def main() -> None:
     if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
         os.environ["PYTHONUTF8"] = "1"  # names of files, texts and what libraries open: alike in every locale
         os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - this very command
-    keep_heap()
+    tune_malloc()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy: threads without a free core only wait
     gc.set_threshold(10_000, 10, 100)  # collections of everything are a fifth of the time of imports
     plain_logs()
     plain_warnings()
     try:
-        with guarded():
+        with user_code_errors():
             app(standalone_mode=False)
     except GammastarError as error:
         say(f"error: {error}", err=True)
@@ -94,7 +94,11 @@ def main() -> None:
     except OSError as error:
         if error.errno is None:  # of a library, not of the system
             _crash(error)
-        said = told(error) if full(error) else f"{error.filename or ''}: {error.strerror or error}"
+        said = (
+            disk_full_message(error)
+            if is_disk_full(error)
+            else f"{error.filename or ''}: {error.strerror or error}"
+        )
         say(f"error: {said}", err=True)
         sys.exit(1)
     except (click.Abort, KeyboardInterrupt) as error:
@@ -113,8 +117,8 @@ def _crash(error: Exception) -> NoReturn:
 
     from gammastar.core.files import CRASH, write_whole
 
-    if full(error):
-        say(f"error: {told(error)}", err=True)
+    if is_disk_full(error):
+        say(f"error: {disk_full_message(error)}", err=True)
         sys.exit(1)
     text = plain("".join(traceback.format_exception(error)))
     about = f"gammastar {version('gammastar')}, Python {sys.version.split()[0]}: {shlex.join(sys.argv[1:])}"

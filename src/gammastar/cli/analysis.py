@@ -41,7 +41,7 @@ def run(steering: Path, only: str | None, allow_partial: bool, **options: Any) -
 
     Writes results/<analysis>/.
     """
-    from gammastar.core.machine import plain_numba
+    from gammastar.core.machine import skip_numba_entrypoints
     from gammastar.pipeline.run import run
 
     steering = analysis_file(steering)
@@ -53,7 +53,7 @@ def run(steering: Path, only: str | None, allow_partial: bool, **options: Any) -
 
             executor = stack.enter_context(open_executor(**elsewhere))
         else:
-            plain_numba(steering)
+            skip_numba_entrypoints(steering)
         folder = run(
             steering,
             only=only,

@@ -45,11 +45,11 @@ def verify(results: Path) -> None:
 @TRUST
 def reinterpret(results: Path, output: Path, **options: Any) -> None:
     """Compute the reach of another model or detector from the record of RESULTS alone."""
-    from gammastar.core.machine import plain_numba
+    from gammastar.core.machine import skip_numba_entrypoints
     from gammastar.results.reinterpret import reinterpret as again
 
     if not options["model"]:
-        plain_numba(results / "steering.json")
+        skip_numba_entrypoints(results / "steering.json")
     with shown() as tell:
         again(results, output=output, tell=tell, **options)
     say(f"results in {output}")

@@ -21,12 +21,12 @@ from gammastar.config.steering import Steering
 from gammastar.core.documents import Finding, shortened
 from gammastar.core.errors import GammastarError
 from gammastar.core.files import folder_names, shipped
-from gammastar.core.resolve import guarded, resolve
+from gammastar.core.resolve import resolve, user_code_errors
 from gammastar.store.filesets import given_files, is_fileset, split_name
 from gammastar.store.remote import Remote, unprotected
 
 if TYPE_CHECKING:
-    from gammastar.physics.detector import Stand
+    from gammastar.physics.detector import DetectorLike
     from gammastar.read import Schema
 
 FIRST_ENTRIES = 20_000  # looked at, of all files together
@@ -47,7 +47,7 @@ class CheckContext:
     schema: Schema | None = None
     data: list[Path] = field(default_factory=list)
     response: list[Path] = field(default_factory=list)
-    detectors: dict[str, Stand] = field(default_factory=dict)
+    detectors: dict[str, DetectorLike] = field(default_factory=dict)
 
     def has(self, stage: str) -> bool:
         """Return whether a stage is in the steering and will run."""
@@ -84,7 +84,7 @@ def wrong(where: str, text: str) -> Finding:
 def tried(where: str, make: Callable[..., Any], *arguments: Any) -> tuple[Any, list[Finding]]:
     """Return what a function makes, or None and why not, whatever the code of a user raises."""
     try:
-        with guarded():
+        with user_code_errors():
             return make(*arguments), []
     except (Exception, SystemExit) as error:  # noqa: BLE001 - code of a user may raise anything
         return None, [raised(where, error)]

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from gammastar.core.documents import shortened, text_of
 from gammastar.core.errors import InputFileError, StoreError, UserError, require
-from gammastar.core.machine import full, told
+from gammastar.core.machine import disk_full_message, is_disk_full
 
 LOCK = ".gammastar.lock"  # in a folder of results that a run holds
 Pathlike: TypeAlias = str | os.PathLike[str]
@@ -170,7 +170,7 @@ def atomic(path: Path) -> Iterator[Path]:
             place = stack.enter_context(held(path.parent, make=True))
             os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=place))
         except OSError as error:
-            why = told(error, path.parent) if full(error) else error.strerror
+            why = disk_full_message(error, path.parent) if is_disk_full(error) else error.strerror
             msg = f"{path}: the folder cannot be written: {why}; choose another with --output"
             raise StoreError(msg) from error
         try:
@@ -183,7 +183,7 @@ def atomic(path: Path) -> Iterator[Path]:
             os.fchmod(handle, 0o666 & ~_UMASK)  # a temporary file is private, a result is not
             os.replace(name, path.name, src_dir_fd=place, dst_dir_fd=place)
         except OSError as error:
-            why = told(error, path.parent) if full(error) else error.strerror
+            why = disk_full_message(error, path.parent) if is_disk_full(error) else error.strerror
             msg = f"{path}: cannot be written: {why}"
             raise StoreError(msg) from error
         finally:

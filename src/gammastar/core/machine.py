@@ -27,7 +27,7 @@ OPTIONS = {ARENA_MAX: 1, MMAP_THRESHOLD: 32 * MB, TRIM_THRESHOLD: 512 * MB, TOP_
 
 
 @functools.cache
-def keep_heap() -> bool:
+def tune_malloc() -> bool:
     """Let the C library of this process keep freed memory for the next chunk; return whether it does.
 
     Without it glibc asks the kernel for every array above some hundred kB and gives it back, and the kernel
@@ -46,7 +46,7 @@ def keep_heap() -> bool:
     return all(answer == 1 for answer in accepted)
 
 
-def plain_numba(*files: Path) -> None:
+def skip_numba_entrypoints(*files: Path) -> None:
     """Let numba begin without the extensions that awkward and vector register, a second of every process.
 
     None of the package's loops takes their arrays. Call it where the process is ours; it does nothing if one
@@ -78,7 +78,7 @@ def _pools(_: tuple[bool, ...]) -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def full(error: BaseException | None) -> bool:
+def is_disk_full(error: BaseException | None) -> bool:
     """Return whether an error, or one behind it, says that there is no space."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in FULL:
@@ -87,7 +87,7 @@ def full(error: BaseException | None) -> bool:
     return False
 
 
-def told(error: BaseException, *folders: Path) -> str:
+def disk_full_message(error: BaseException, *folders: Path) -> str:
     """Return a sentence with the folder and what is free there."""
     named = getattr(error, "filename", None)
     places = [("", Path(str(named)))] if named else [("", folder) for folder in folders] or list(_places())

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.errors import require
-from gammastar.core.records import BoolArray, FloatArray, Shown
+from gammastar.core.records import BoolArray, FloatArray, ReprMixin
 
 IntArray = npt.NDArray[np.int64]
 ChargeArray = npt.NDArray[np.int8]
@@ -41,7 +41,7 @@ def _joined(parts: Sequence[Record], columns: Sequence[str] = ()) -> Record:
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Pairs(Shown):
+class Pairs(ReprMixin):
     """Lepton pairs of one flavour, one entry per pair.
 
     Examples
@@ -123,7 +123,7 @@ class Pairs(Shown):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class MatchedPairs(Shown):
+class MatchedPairs(ReprMixin):
     """Simulated virtual photons with the pair that was reconstructed from each."""
 
     true: FloatArray  # Generated (mass, pt, energy), (n, 3) [GeV]

@@ -21,14 +21,14 @@ __all__ = [
     "Limit",
     "Momenta",
     "PairHists",
+    "PreformattedText",
     "Reach",
+    "ReprMixin",
     "Response",
     "Sample",
-    "Shown",
     "Spectrum",
     "Template",
-    "Told",
-    "described",
+    "summarise",
 ]
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
@@ -39,14 +39,14 @@ Quantity: TypeAlias = Literal["counts", "per_pot", "per_interaction"]
 LONGEST = 88  # characters of a value
 
 
-class Shown:
+class ReprMixin:
     """Gives a dataclass a representation of one screen, as text and as HTML.
 
     Examples
     --------
     >>> from dataclasses import dataclass
     >>> @dataclass(repr=False)
-    ... class Rate(Shown):
+    ... class Rate(ReprMixin):
     ...     mass: object
     ...     unit: str
     >>> print(Rate(np.array([0.2, 0.4]), "GeV"))
@@ -60,7 +60,7 @@ class Shown:
     def _lines(self) -> list[tuple[str, str]]:
         record: Any = self
         values = [(one.name, getattr(self, one.name)) for one in fields(record) if one.repr]
-        return [(name, described(value)) for name, value in values if value is not None]
+        return [(name, summarise(value)) for name, value in values if value is not None]
 
     def __repr__(self) -> str:
         lines = self._lines()
@@ -77,7 +77,7 @@ class Shown:
         return f"<table><caption>{html.escape(type(self).__name__)}</caption>{rows}</table>"
 
 
-class Told(str):
+class PreformattedText(str):
     """A text that a prompt and a notebook show as it is."""
 
     __slots__ = ()
@@ -90,7 +90,7 @@ class Told(str):
         return f"<pre>{html.escape(self)}</pre>"
 
 
-def described(value: Any) -> str:
+def summarise(value: Any) -> str:
     """Return a value in a line: arrays by size and range, histograms by axes, mappings by their keys."""
     if isinstance(value, np.ndarray):
         return _array(value)
@@ -102,9 +102,9 @@ def described(value: Any) -> str:
     elif hasattr(value, "names"):
         text = ", ".join(map(str, value.names)) or "none"
     elif isinstance(value, tuple) and value:
-        named = [getattr(item, "name", None) or described(item) for item in value[:100]]
+        named = [getattr(item, "name", None) or summarise(item) for item in value[:100]]
         text = f"{len(value)}: {', '.join(dict.fromkeys(map(str, named)))}"
-    elif isinstance(value, Shown) or (is_dataclass(value) and len(text) > LONGEST):
+    elif isinstance(value, ReprMixin) or (is_dataclass(value) and len(text) > LONGEST):
         text = type(value).__name__
     return _cut(text)
 
@@ -146,7 +146,7 @@ class Exposure:
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class PairHists(Shown):
+class PairHists(ReprMixin):
     """Histograms of opposite-sign, ++ and -- pairs on common axes (Weight storage)."""
 
     os: Hist[Any]  # Opposite-sign pairs
@@ -161,7 +161,7 @@ class PairHists(Shown):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Spectrum(Shown):
+class Spectrum(ReprMixin):
     """A spectrum with its full covariance."""
 
     hist: Hist[Any]  # Values on named axes; variances are the diagonal of `cov`
@@ -211,7 +211,7 @@ class Spectrum(Shown):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Response(Shown):
+class Response(ReprMixin):
     """Detector response, P(reco | true)."""
 
     # Probability that a dilepton of true cell i is reconstructed in cell j, (n_reco, n_true)
@@ -320,7 +320,7 @@ class Momenta:
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Sample(Shown):
+class Sample(ReprMixin):
     """Weighted particles."""
 
     p4: Any  # Four-momenta in the laboratory, z along the beam [GeV], (n,)
@@ -387,7 +387,7 @@ class MassInterval:
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Reach(Shown):
+class Reach(ReprMixin):
     """A contour as coupling intervals per mass."""
 
     mass: FloatArray  # (n,) [GeV]; one entry per mass and island

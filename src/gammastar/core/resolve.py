@@ -80,7 +80,7 @@ class UserCode:
             raise SteeringError(msg)
         package = _package(root, files)
         install({package: _modules(package, Path(root), files)})
-        with guarded():
+        with user_code_errors():
             module = importlib.import_module(f"{package}.{path.removesuffix('.py')}")
         if not hasattr(module, attribute):
             public = sorted(key for key in vars(module) if not key.startswith("_"))
@@ -291,7 +291,7 @@ class _Import:
 
 
 @contextlib.contextmanager
-def guarded() -> Iterator[None]:
+def user_code_errors() -> Iterator[None]:
     """Turn what user code raises into an error with file, function and line; undo its changes of folder."""
     try:
         here = Path.cwd()

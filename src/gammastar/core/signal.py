@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import FloatArray, Shown
+from gammastar.core.records import FloatArray, ReprMixin
 from gammastar.core.sources import KINDS, SAMPLE, THEORY_OF, Kind, Source, Sources, spelling
 
 Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
@@ -91,7 +91,7 @@ class Effect:
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Rate(Shown):
+class Rate(ReprMixin):
     """Dark particles per proton on target and squared coupling, at exact masses."""
 
     # (n,) [GeV]; all channels together
@@ -209,7 +209,7 @@ class AcceptanceCurves:
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class SignalPlane(Shown):
+class SignalPlane(ReprMixin):
     """The signal in one detector over n masses and k couplings."""
 
     rate: Rate  # At the masses of the plane

@@ -24,9 +24,9 @@ from loky import get_reusable_executor
 
 from gammastar.core.errors import GammastarError, StoreError
 from gammastar.core.files import write_whole
-from gammastar.core.machine import full, told
+from gammastar.core.machine import disk_full_message, is_disk_full
 from gammastar.core.pairs import MatchedPairs, Pairs
-from gammastar.core.resolve import guarded, install, installed
+from gammastar.core.resolve import install, installed, user_code_errors
 from gammastar.facility.cluster import DaskCrew, connected
 from gammastar.facility.crew import Crew, Function, Idle, Patience, Through, Times, timed
 from gammastar.facility.harvest import Harvest, harvest
@@ -149,7 +149,7 @@ def _marks() -> tempfile.TemporaryDirectory[str]:
         return tempfile.TemporaryDirectory(prefix="gammastar-workers-")  # goes with this process
     except OSError as error:
         raise StoreError(
-            f"workers need a folder for temporary files: {told(error, Path(_temporary()))}"
+            f"workers need a folder for temporary files: {disk_full_message(error, Path(_temporary()))}"
         ) from error
 
 
@@ -196,7 +196,7 @@ def _begin(folder: str) -> None:
         _note(-1)  # takes its block now: later there may be none
         warm()
     except (GammastarError, OSError) as error:
-        why = told(error, Path(_temporary())) if isinstance(error, OSError) else error
+        why = disk_full_message(error, Path(_temporary())) if isinstance(error, OSError) else error
         _Worker.trouble = f"worker process {os.getpid()} cannot start: {why}"
 
 
@@ -444,13 +444,13 @@ def _function(packed: bytes | Path) -> Callable[[Any], Any]:
 def _call(blob: bytes | Path, task: tuple[int, Any]) -> tuple[int, GammastarError | None, Any]:
     index, item = task
     try:
-        with guarded():
+        with user_code_errors():
             return index, None, _function(blob)(item)
     except GammastarError as error:
         return index, error, None
     except OSError as error:
-        if full(error):
-            return index, StoreError(told(error)), None
+        if is_disk_full(error):
+            return index, StoreError(disk_full_message(error)), None
         raise
 
 

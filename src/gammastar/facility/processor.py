@@ -29,10 +29,10 @@ from gammastar.core import errors
 from gammastar.core.documents import ANY_SIZE, opened
 from gammastar.core.errors import BranchError, GammastarError, InputFileError, StoreError
 from gammastar.core.files import state_of
-from gammastar.core.machine import full, keep_heap, told
+from gammastar.core.machine import disk_full_message, is_disk_full, tune_malloc
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray
-from gammastar.core.resolve import guarded
+from gammastar.core.resolve import user_code_errors
 from gammastar.select import Cutflow, Cuts, Step
 from gammastar.store.chunks import Arrays, Chunk, Job, Source, read_chunk, write_chunk
 from gammastar.store.manifest import package_digest, versions
@@ -267,7 +267,7 @@ class DileptonPairs:
         if self.fill is None:
             return result
         arrays = read_chunk(self.job.path(chunk), self.job.chunk_key(chunk)).arrays
-        with guarded():
+        with user_code_errors():
             return result | {"filled": dict(self.fill(pairs_of(arrays)))}
 
     def index(self, path: str) -> int:
@@ -306,14 +306,14 @@ class DileptonPairs:
         try:
             same_here(self.code)
             spent = stopwatch()
-            with guarded():
+            with user_code_errors():
                 return {"done": [where | _kept(self.job, chunk) | spent()], "failed": []}
         except GammastarError as error:
             found: GammastarError = error
         except OSError as error:
-            if not full(error):
+            if not is_disk_full(error):
                 raise
-            found = StoreError(f"{chunk.label}: {told(error)}")
+            found = StoreError(f"{chunk.label}: {disk_full_message(error)}")
         name, code = type(found).__name__, found.exit_code
         return {"done": [], "failed": [where | {"error": name, "message": str(found), "exit_code": code}]}
 
@@ -433,7 +433,7 @@ def warm() -> int:
     """
     from gammastar.facility.executors import open_executor
 
-    keep_heap()
+    tune_malloc()
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "events.root"
         momenta = {key: ak.Array(np.full((3, 2), value)) for key, value in (("px", 0.3), ("pz", 5.0))}

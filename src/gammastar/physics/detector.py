@@ -70,7 +70,7 @@ def exposure_text(pot: float | None, luminosity: float | None) -> str:
     return f"{pot:.3g} protons on target" if luminosity is None else f"{luminosity / 1e3:.4g} /fb"
 
 
-class Stand(Protocol):
+class DetectorLike(Protocol):
     """A detector with its beam and target, of whatever kind."""
 
     @property
@@ -133,7 +133,7 @@ class Magnet:
 
 
 @dataclass(frozen=True, slots=True)
-class Cuts:
+class LeptonCuts:
     """Smallest momentum of each lepton, smallest and largest sum of energies [GeV]."""
 
     min_momentum: float = 0.0  # Of each lepton [GeV]
@@ -171,7 +171,7 @@ class Detector:
     pot_sigma: float = 0.0  # Relative uncertainty of `pot` or `luminosity`
     planes: tuple[Plane, ...] = ()
     magnet: Magnet | None = None
-    cuts: Cuts = Cuts()
+    cuts: LeptonCuts = LeptonCuts()
     # Expected events; None where the source gives none
     background: float | None = None
     background_sigma: float | None = None
@@ -201,7 +201,7 @@ class Detector:
             "volume: decays are drawn in it, so it must be finite when accept_on = 'daughters'",
         )
         require(
-            daughters or not (self.planes or self.magnet or self.cuts != Cuts()),
+            daughters or not (self.planes or self.magnet or self.cuts != LeptonCuts()),
             "planes, magnet and cuts act on leptons: accept_on = 'daughters' is needed",
         )
         self._check_places()
@@ -284,7 +284,7 @@ def load_detector(path: Pathlike) -> Detector:
 
 def target_factor(
     exposure: Exposure,
-    detector: Stand,
+    detector: DetectorLike,
     *,
     scaling: Scaling = "per_interaction",
     alpha: float | None = None,

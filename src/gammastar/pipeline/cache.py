@@ -54,7 +54,7 @@ class Keepable(Protocol):
 RecordType = TypeVar("RecordType", bound=Keepable)
 
 
-class KeptArrays(Arrays):
+class CachedArrays(Arrays):
     """Arrays of a kept stage; one that a later stage looks for in vain is an error that names the file."""
 
     def __init__(self, arrays: Mapping[str, Any], *, path: Path) -> None:
@@ -168,7 +168,7 @@ class StageCache:
         return found
 
     @contextlib.contextmanager
-    def blamed(self, stage: str) -> Iterator[None]:
+    def wrap_errors(self, stage: str) -> Iterator[None]:
         """Name the kept stages where one that builds on them breaks: they may not hold what it needs."""
         try:
             yield
@@ -204,7 +204,7 @@ class StageCache:
     @property
     def loss(self) -> str:
         """What was skipped of the input, in a sentence; "" if nothing was."""
-        return told_loss(self.partial)
+        return skipped_input_message(self.partial)
 
     def finish(self) -> None:
         """Write the finished manifest; results of earlier runs go unless somebody changed them."""
@@ -234,7 +234,7 @@ class StageCache:
         return self.resume and stage is not None and (not stage or stage in (self.wanted or (stage,)))
 
     @contextlib.contextmanager
-    def listed(self) -> Iterator[None]:
+    def write_on_exit(self) -> Iterator[None]:
         """Enter what lies in the folder when the block ends, be it with an error: the next run knows it."""
         try:
             yield
@@ -286,7 +286,7 @@ def input_name(path: Any, folder: Path) -> str:
     return full.relative_to(root).as_posix() if full.is_relative_to(root) else str(full)
 
 
-def told_loss(partial: Mapping[str, Any]) -> str:
+def skipped_input_message(partial: Mapping[str, Any]) -> str:
     """Return what was skipped of the input, in a sentence; "" if nothing was."""
     parts = []
     for stage, entry in partial.items():
@@ -306,7 +306,7 @@ def load_arrays(path: Path) -> Arrays:
         with opened(path) as stream, np.load(stream, allow_pickle=False) as file:
             if sum(entry.file_size for entry in file.zip.infolist()) > path.stat().st_size:
                 raise ValueError("compressed, as no run writes it")
-            return KeptArrays({name: file[name] for name in file.files}, path=path)
+            return CachedArrays({name: file[name] for name in file.files}, path=path)
     except DAMAGE as error:
         msg = f"{path}: the kept stage is damaged ({type(error).__name__}: {str(error)[:200]}); run again"
         raise StoreError(msg) from error

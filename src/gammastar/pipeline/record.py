@@ -20,7 +20,7 @@ from gammastar.core.records import Spectrum
 from gammastar.core.resolve import python_names
 from gammastar.physics.detector import Detector, load_detector
 from gammastar.physics.polarisation import SpinDensities
-from gammastar.pipeline.cache import told_loss
+from gammastar.pipeline.cache import skipped_input_message
 from gammastar.pipeline.context import Context, detector_files
 from gammastar.pipeline.stages.flow import read_spin
 from gammastar.pipeline.stages.predict import mass_dependence, photons_of, write_trend
@@ -180,6 +180,6 @@ def read_record(folder: Path) -> Record:
         flow=flow.load(folder / "flow"),
         mock=manifest["mock"],
         folder=folder,
-        loss=told_loss(manifest["partial"]),
+        loss=skipped_input_message(manifest["partial"]),
         spin=read_spin(folder),
     )

@@ -13,7 +13,7 @@ import numpy as np
 
 from gammastar import config
 from gammastar.core.errors import SteeringError, StoreError
-from gammastar.core.resolve import guarded
+from gammastar.core.resolve import user_code_errors
 from gammastar.pipeline.cache import open_cache
 from gammastar.pipeline.context import Context, Executor, RunState, Tell, needed
 from gammastar.store.folder import working
@@ -66,7 +66,7 @@ def run(
         ctx = Context(parsed, steering.resolve().parent, fixed, cache, tell, executor, allow_partial)
         _check(ctx, names[: names.index(only) + 1] if only else names)
         cache.begin()
-        with cache.listed():
+        with cache.write_on_exit():
             _run(ctx, names, only)
     return folder
 
@@ -75,14 +75,14 @@ def _run(ctx: Context, names: Sequence[str], only: str | None) -> None:
     state = RunState()
     for stage in names:
         if stage in STAGES:
-            with ctx.cache.blamed(stage), guarded():
+            with ctx.cache.wrap_errors(stage), user_code_errors():
                 STAGES[stage](ctx, state)
         if stage == only:
             return
     if ctx.steering.report is not None:
         from gammastar.pipeline.stages import report
 
-        with ctx.cache.blamed("report"), guarded():
+        with ctx.cache.wrap_errors("report"), user_code_errors():
             report.write(ctx, state)
     ctx.cache.finish()
 

@@ -120,7 +120,7 @@ def best_cut(signal: FloatArray, limit: FloatArray) -> npt.NDArray[np.intp]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Displaced:
+class DisplacedYields:
     """What a search behind the target expects, over n masses, c cuts and k couplings."""
 
     mass: FloatArray  # shape (n,) [GeV]
@@ -163,7 +163,7 @@ class Displaced:
         ratio = self.background_sigma / np.maximum(self.background, 1e-12)
         return np.asarray(np.sqrt(np.log1p(ratio**2) + (self.sides[0] - 1.0) ** 2 + self.sides[1] ** 2))
 
-    def times(self, factor: float) -> Displaced:
+    def times(self, factor: float) -> DisplacedYields:
         """Return the expectations for so many times the pairs; relative errors stay, nothing was counted."""
         names = ("behind", "before", "error", "background", "background_sigma", "parts")
         scaled = {name: factor * getattr(self, name) for name in names}

@@ -40,7 +40,7 @@ PARTICLES = (11, 13, 15, 211, 321, 2212)  # PDG codes that a column of charges m
 IntArray: TypeAlias = npt.NDArray[np.int64]
 
 
-class Point(NamedTuple):
+class BranchFinding(NamedTuple):
     """A finding of one key of the schema."""
 
     level: Literal["error", "warning"]
@@ -48,17 +48,17 @@ class Point(NamedTuple):
     text: str
 
 
-def error(key: str, text: str) -> Point:
+def error(key: str, text: str) -> BranchFinding:
     """Return what cannot give right numbers."""
-    return Point("error", key, text)
+    return BranchFinding("error", key, text)
 
 
-def warning(key: str, text: str) -> Point:
+def warning(key: str, text: str) -> BranchFinding:
     """Return what may be right."""
-    return Point("warning", key, text)
+    return BranchFinding("warning", key, text)
 
 
-def graded(bad: BoolArray, key: str, text: str, most: float = 0.5) -> Point:
+def graded(bad: BoolArray, key: str, text: str, most: float = 0.5) -> BranchFinding:
     """Return an error where more than a share is bad, else a warning."""
     return error(key, text) if np.mean(bad) > most else warning(key, text)
 
@@ -207,7 +207,7 @@ def _percent(mask: BoolArray) -> str:
     return f"{100 * float(np.mean(mask)):.3g} %"
 
 
-def _repeated_names(schema: Schema) -> Iterator[Point]:
+def _repeated_names(schema: Schema) -> Iterator[BranchFinding]:
     """Find branches that are named for two different things, or for both legs."""
     sign = "charge" if schema.charge else "pdg_id"
     named: Counter[str] = Counter()
@@ -227,7 +227,7 @@ def _repeated_names(schema: Schema) -> Iterator[Point]:
             yield error(where[leg][-1], f"{leg!r} is read as {' and as '.join(where[leg])}")
 
 
-def _content(s: _Sample) -> Iterator[Point]:
+def _content(s: _Sample) -> Iterator[BranchFinding]:
     """Look for leptons that are finite, pairs and weights."""
     n = len(s.counts)
     if not (s.counts >= 2).any():
@@ -260,7 +260,7 @@ def _not_finite(s: _Sample) -> dict[str, BoolArray]:
     return found
 
 
-def _charges(s: _Sample) -> Iterator[Point]:
+def _charges(s: _Sample) -> Iterator[BranchFinding]:
     key = "charge" if s.schema.charge else "pdg_id"
     source = getattr(s.schema, key)
     if s.schema.positive is not None:
@@ -277,7 +277,7 @@ def _charges(s: _Sample) -> Iterator[Point]:
         yield from _signs(s.sign, key, source, s.schema.lepton)
 
 
-def _signs(values: FloatArray, key: str, name: str, lepton: str) -> Iterator[Point]:
+def _signs(values: FloatArray, key: str, name: str, lepton: str) -> Iterator[BranchFinding]:
     sign = values[np.isfinite(values)]
     known, wanted = np.abs(sign), 1.0 if key == "charge" else 11.0 if lepton == "e" else 13.0
     wrong = known != wanted
@@ -304,7 +304,7 @@ def _most_frequent(values: FloatArray) -> str:
     return shown + (f" … and {len(found) - 5} more" if len(found) > 5 else "")
 
 
-def _opposite(s: _Sample) -> Iterator[Point]:
+def _opposite(s: _Sample) -> Iterator[BranchFinding]:
     if len(s.first) >= SOME and not s.opposite.any():
         values = np.unique(s.charge[np.isfinite(s.charge)])
         seen = ", ".join(f"{value:+g}" for value in values[:6])
@@ -312,7 +312,7 @@ def _opposite(s: _Sample) -> Iterator[Point]:
         yield warning("charge" if s.schema.charge else "pdg_id", text)
 
 
-def _twins(s: _Sample) -> Iterator[Point]:
+def _twins(s: _Sample) -> Iterator[BranchFinding]:
     if not len(s.first):
         return
     same = (s.momentum[s.first] == s.momentum[s.second]).all(axis=1)
@@ -321,7 +321,7 @@ def _twins(s: _Sample) -> Iterator[Point]:
         yield graded(same, "kinematics", f"{text}hold the same, or are leptons stored twice?")
 
 
-def _scale(s: _Sample) -> Iterator[Point]:
+def _scale(s: _Sample) -> Iterator[BranchFinding]:
     """Judge unit and flavour by a stored mass, else by E² − p², else by momenta and pairs."""
     found = _masses(s)
     for source, value in found.items():
@@ -354,7 +354,7 @@ def _masses(s: _Sample) -> dict[str, float]:
     return found
 
 
-def _judge_mass(s: _Sample, source: str, value: float) -> Iterator[Point]:
+def _judge_mass(s: _Sample, source: str, value: float) -> Iterator[BranchFinding]:
     lepton, unit = s.schema.lepton, s.schema.unit
     expected = LEPTON_MASS[lepton]
     if _near(value, expected):
@@ -380,7 +380,7 @@ def _judge_mass(s: _Sample, source: str, value: float) -> Iterator[Point]:
             return
 
 
-def _mass_branch(s: _Sample) -> Iterator[Point]:
+def _mass_branch(s: _Sample) -> Iterator[BranchFinding]:
     if "mass" not in s.schema.kinematics:
         return
     finite = np.isfinite(s.mass)
@@ -404,7 +404,7 @@ def _mass_branch(s: _Sample) -> Iterator[Point]:
         yield graded(wrong if s.schema.lepton == "mu" else wrong & felt, "mass", text)
 
 
-def _momenta(s: _Sample) -> Iterator[Point]:
+def _momenta(s: _Sample) -> Iterator[BranchFinding]:
     """Judge the unit by medians of momentum and pair mass, and by peaks."""
     p = s.p[np.isfinite(s.p) & (s.p > 0)]
     chosen = s.opposite if s.opposite.any() else np.ones(len(s.first), dtype=bool)
@@ -443,7 +443,7 @@ def _peak(masses: FloatArray) -> str:
     return ""
 
 
-def _energies(s: _Sample) -> Iterator[Point]:
+def _energies(s: _Sample) -> Iterator[BranchFinding]:
     """Compare a stored energy with the momentum; both are scaled alike."""
     if s.energy is None:
         return
@@ -480,7 +480,7 @@ def _causes(s: _Sample, energy: FloatArray, p: FloatArray) -> Iterator[tuple[str
         yield "eta holds the polar angle θ", energy * np.abs(np.sin(theta)) / pt
 
 
-def _axes(s: _Sample) -> Iterator[Point]:
+def _axes(s: _Sample) -> Iterator[BranchFinding]:
     """Look for momenta along the axes that are something else."""
     p = s.momentum[np.isfinite(s.momentum).all(axis=1)]
     if len(p) < 5 * SOME or "pt" in s.schema.kinematics:
@@ -495,7 +495,7 @@ def _axes(s: _Sample) -> Iterator[Point]:
         yield warning("pz", text)
 
 
-def _transverse(s: _Sample) -> Iterator[Point]:
+def _transverse(s: _Sample) -> Iterator[BranchFinding]:
     """Compare px and py, of both legs of a pair: nothing makes one of them many times larger."""
     found: list[tuple[float, str]] = []
     for axis, key in enumerate(("px", "py")):
@@ -510,7 +510,7 @@ def _transverse(s: _Sample) -> Iterator[Point]:
         yield warning("unit", f"{text}: are they in the same unit?")
 
 
-def _angles(s: _Sample) -> Iterator[Point]:
+def _angles(s: _Sample) -> Iterator[BranchFinding]:
     """Look for degrees, polar angles and other quantities in the place of η and φ."""
     degrees = "phi must be in rad; degrees have to be converted when the file is written"
     large = "a pseudorapidity is smaller; is it the right branch?"
@@ -531,7 +531,7 @@ def _angles(s: _Sample) -> Iterator[Point]:
         yield warning("eta", f"{text}: is it the polar angle θ [rad]? η = −ln tan(θ/2)")
 
 
-def _identifiers(s: _Sample) -> Iterator[Point]:
+def _identifiers(s: _Sample) -> Iterator[BranchFinding]:
     """Look at the identifiers of events."""
     n, unique = len(s.counts), len(np.unique(np.asarray(ak.to_numpy(s.events["event"]))))
     many = 5 if s.schema.layout == "pair" else 2
@@ -542,7 +542,7 @@ def _identifiers(s: _Sample) -> Iterator[Point]:
         yield warning("event", f"{text}: name run, luminosity block or burst as well")
 
 
-def _repeats(s: _Sample) -> Iterator[Point]:
+def _repeats(s: _Sample) -> Iterator[BranchFinding]:
     """Find pairs that are in the file more than once."""
     again = _again(s)
     if not again.any() or again.mean() <= 0.02:
@@ -624,7 +624,7 @@ def _selectors(s: _Sample) -> str:
     return " or ".join(rule for _, rule in sorted(found)[:4])
 
 
-def _truth(s: _Sample) -> Iterator[Point]:
+def _truth(s: _Sample) -> Iterator[BranchFinding]:
     if "truth" not in s.events.fields:
         return
     true = s.events["truth"]
@@ -649,7 +649,7 @@ def _truth(s: _Sample) -> Iterator[Point]:
     yield from _true_masses(s)
 
 
-def _true_masses(s: _Sample) -> Iterator[Point]:
+def _true_masses(s: _Sample) -> Iterator[BranchFinding]:
     """Compare the masses of events with one opposite-sign pair with their true photons."""
     row = np.repeat(np.arange(len(s.counts)), s.counts)[s.first]
     finite = np.isfinite(s.momentum[s.first] + s.momentum[s.second]).all(axis=1)
@@ -681,7 +681,7 @@ def unnamed_weights(file: str | Path, schema: Schema, *, truth: bool = False) ->
     return found
 
 
-RULES: tuple[Callable[[_Sample], Iterator[Point]], ...] = (
+RULES: tuple[Callable[[_Sample], Iterator[BranchFinding]], ...] = (
     _content,
     _charges,
     _opposite,

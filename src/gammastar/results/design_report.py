@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from gammastar.accept.calibration import Cells, Origins, WindowScan, central_interval
 from gammastar.core.records import BoolArray, FloatArray
-from gammastar.physics.detector import Stand
+from gammastar.physics.detector import DetectorLike
 from gammastar.report.figures.kinematics import ProductionMap, production_figure
 from gammastar.report.tables import Table, text_table
 
@@ -48,7 +48,7 @@ def rows_of(at: Origins, cells: Cells, chosen: tuple[int, int]) -> list[dict[str
 
 
 def proposal_of(
-    detector: Stand,
+    detector: DetectorLike,
     scan: WindowScan,
     chosen: tuple[int, int],
     rows: list[dict[str, Any]],
@@ -100,7 +100,7 @@ def table_of(rows: list[dict[str, Any]], coupling: str) -> str:
     )
 
 
-def sentences(detector: Stand, proposal: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
+def sentences(detector: DetectorLike, proposal: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
     """Return the sentences below the table."""
     parts = np.array([row["measured"] for row in rows])
     if parts.max() < NOTHING:

@@ -13,7 +13,7 @@ import numpy as np
 from gammastar import config
 from gammastar.core.errors import SteeringError, UserError
 from gammastar.core.records import FloatArray
-from gammastar.core.resolve import guarded
+from gammastar.core.resolve import user_code_errors
 from gammastar.core.sampling import stream
 from gammastar.pipeline.cache import open_cache
 from gammastar.pipeline.context import Context, RunState, Tell
@@ -65,7 +65,7 @@ def scan_folder(steering: Path) -> Path:
     return Path("results") / f"{config.load(steering).analysis.name}_scan"
 
 
-@guarded()
+@user_code_errors()
 def training_pairs(steering: Path, output: Path | None, *, tell: Tell = silent) -> tuple[Context, Any]:
     """Run the stages before the flow, or take kept ones; return the run and the flow's pairs."""
     parsed = config.load(steering)
@@ -74,7 +74,7 @@ def training_pairs(steering: Path, output: Path | None, *, tell: Tell = silent) 
     mock = parsed.analysis.mock or parsed.simulate is not None
     cache = open_cache(folder, resume=True, seed=parsed.analysis.seed, mock=mock)
     ctx, state = Context(parsed, steering.resolve().parent, folder, cache, tell), RunState()
-    with cache.listed():
+    with cache.write_on_exit():
         for stage in config.STAGES[: config.STAGES.index("flow")]:
             if stage in STAGES and stage != "in_situ" and getattr(parsed, stage) is not None:
                 STAGES[stage](ctx, state)

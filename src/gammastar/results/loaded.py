@@ -15,7 +15,7 @@ import numpy as np
 
 from gammastar.core.errors import InputFileError, UserError
 from gammastar.core.files import Pathlike
-from gammastar.core.records import Told
+from gammastar.core.records import PreformattedText
 from gammastar.core.signal import Rate, SignalPlane, SignalPlanes
 from gammastar.results.views import (
     DISPLACED,
@@ -188,7 +188,7 @@ class Results:
             )
         return known[min(known, key=lambda value: abs(value - mass))]
 
-    def summary(self) -> Told:
+    def summary(self) -> PreformattedText:
         """Return the reaches and the numbers of the run, one per line, and its notes."""
         lines = [f"{self.folder}" + ("  (MOCK data)" if self.mock else "")]
         lines += [f"  {found.sentence}" for name, found in self.reach.items() if name not in OTHERS]
@@ -197,7 +197,7 @@ class Results:
             numbers = {PHOTONS: f"{float(self.spectrum.values.sum()):.4g}"} | numbers
         width = max(map(len, numbers), default=0)
         lines += [f"  {name:{min(width, 48)}s}  {value}" for name, value in numbers.items()]
-        return Told("\n".join([*lines, *(f"  note: {note}" for note in self.manifest["notes"])]))
+        return PreformattedText("\n".join([*lines, *(f"  note: {note}" for note in self.manifest["notes"])]))
 
     @property
     def report(self) -> Path:
@@ -224,7 +224,9 @@ class Results:
 
     def _repr_html_(self) -> str:
         """Return the same with a link to the page of the run, for notebooks."""
-        return f'{Told(repr(self))._repr_html_()}<a href="{self.report.as_posix()}">report.html</a>'
+        return (
+            f'{PreformattedText(repr(self))._repr_html_()}<a href="{self.report.as_posix()}">report.html</a>'
+        )
 
     @cached_property
     def _main(self) -> str:

@@ -59,7 +59,7 @@ def reinterpret(
         tell_code(ctx, results, own=own)
         spectrum = read_spectrum(results / "spectrum.json")
         found = flow.load(results / "flow")
-        with cache.listed():
+        with cache.write_on_exit():
             cache.done("spectrum", cache.key(None), digest_of(spectrum))
             cache.done("flow", cache.key(None), flow.digest(found.to_tensors()))
             spin = read_spin(results)

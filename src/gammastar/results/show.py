@@ -9,7 +9,7 @@ from typing import Any
 
 from gammastar.core.errors import StoreError, UserError
 from gammastar.core.records import MassInterval
-from gammastar.pipeline.cache import load_arrays, told_loss
+from gammastar.pipeline.cache import load_arrays, skipped_input_message
 from gammastar.report.tables import masses_reached
 from gammastar.store.folder import published
 from gammastar.store.guarded import check_chunks, of_this_version, read_result
@@ -34,7 +34,7 @@ def show_results(folder: Path) -> str:
     if not manifest.get("finished"):
         lines.append("this run is not finished")
     if manifest["partial"]:
-        lines.append(told_loss(manifest["partial"]))
+        lines.append(skipped_input_message(manifest["partial"]))
     for name, value in manifest["numbers"].items():
         lines.append(f"{name}: {value}")
     for file in sorted(name for name in manifest["files"] if REACH.fullmatch(name)):
@@ -94,7 +94,7 @@ def verify_results(folder: Path) -> Iterator[str]:
     yield f"code: {_code(manifest)}"
     wrong = []
     if manifest["partial"]:
-        yield told_loss(manifest["partial"])
+        yield skipped_input_message(manifest["partial"])
     for name, state, sha in _inputs(folder, manifest):
         wrong += [name] if state == "CHANGED" else []
         yield f"input {name}: {state} {sha[:16]}"

@@ -14,7 +14,7 @@ import numpy as np
 
 from gammastar.core.axes import ENERGY, PT
 from gammastar.core.errors import UserError
-from gammastar.core.records import FloatArray, Reach, Shown, Spectrum, described
+from gammastar.core.records import FloatArray, Reach, ReprMixin, Spectrum, summarise
 from gammastar.core.signal import Rate
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class LoadedRate(Rate):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Kinematics(Shown):
+class Kinematics(ReprMixin):
     """What draws transverse momentum and energy of virtual photons at a mass: the trained flow of a run."""
 
     sampler: Any  # The flow itself, with ``sample(mass, rng)``
@@ -296,8 +296,8 @@ class DetectorReach(Reach):
             "reached": ", ".join(ends) or f"{int(np.isfinite(self.edges).any(axis=1).sum())} masses",
             "limit": limit,
             "contours": ", ".join(self.parts),
-            "mass": described(self.mass),
-            "edges": described(self.edges),
+            "mass": summarise(self.mass),
+            "edges": summarise(self.edges),
         }
         return [(name, text) for name, text in told.items() if text]
 

@@ -15,7 +15,7 @@ from gammastar import accept
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import PhysicsError, PortabilityError
 from gammastar.core.records import Exposure, Sample
-from gammastar.physics.detector import Cuts, Detector, Plane, Target, load_detector
+from gammastar.physics.detector import Detector, LeptonCuts, Plane, Target, load_detector
 from gammastar.physics.geometry import Cone, Cylinder, Frustum
 
 DETECTORS = ROOT / "data" / "detectors"
@@ -155,7 +155,11 @@ def test_daughters_are_a_part_of_the_parents() -> None:
     free = accept.yields(particles, MASS, epsilon, Model(), detector("daughters", planes=()), rng=rng())
     assert (np.abs(free.signal - parent.signal) < 4 * free.mc_error).all()
     last = free.signal
-    for cuts in (Cuts(), Cuts(min_momentum=3.0), Cuts(min_momentum=3.0, min_energy_sum=30.0)):
+    for cuts in (
+        LeptonCuts(),
+        LeptonCuts(min_momentum=3.0),
+        LeptonCuts(min_momentum=3.0, min_energy_sum=30.0),
+    ):
         box = detector("daughters", cuts=cuts)
         found = accept.yields(particles, MASS, epsilon, Model(), box, rng=rng())
         assert (found.signal < last).all()

@@ -7,16 +7,16 @@ import sys
 
 import pytest
 
-from gammastar.core.machine import keep_heap
+from gammastar.core.machine import tune_malloc
 
 LOOP = """
 import resource
 import sys
 import numpy as np
-from gammastar.core.machine import keep_heap
+from gammastar.core.machine import tune_malloc
 
 if sys.argv[1] == "kept":
-    assert keep_heap()
+    assert tune_malloc()
 
 def chunk():
     columns = [np.full(250_000, float(i)) for i in range(20)]
@@ -57,7 +57,7 @@ def _faults(how):
 
 
 def test_it_can_be_asked_for_twice():
-    assert keep_heap() is keep_heap()
+    assert tune_malloc() is tune_malloc()
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives chunks back at once")

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from gammastar.core.axes import ENERGY, MASS, PT, variable
 from gammastar.core.errors import EmptyWindowError, PhysicsError
-from gammastar.core.records import FloatArray, PairHists, Response, Shown
+from gammastar.core.records import FloatArray, PairHists, ReprMixin, Response
 from gammastar.infer.toys import lint_names
 
 CHARGES = "charge_ratio"
@@ -33,7 +33,7 @@ class JointEffect:
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class JointModel(Shown):
+class JointModel(ReprMixin):
     """Pairs of one mass window, and a search whose signal they predict.
 
     True cells j of (q_T, E[, m]) have free contents n_j ≥ 0. With them the opposite-sign pairs of bin i

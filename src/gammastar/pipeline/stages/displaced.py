@@ -22,7 +22,7 @@ from gammastar.infer.counting_search import BANDS, intervals_of, plain
 from gammastar.physics.detector import VertexTelescope, load_telescope, measured_vertices, simulated_vertices
 from gammastar.pipeline.context import Context, needed
 from gammastar.pipeline.stages.read import stored_pairs
-from gammastar.predict.displaced import Displaced, best_cut, displaced_shares
+from gammastar.predict.displaced import DisplacedYields, best_cut, displaced_shares
 from gammastar.predict.in_situ import InSitu
 from gammastar.predict.models import DarkPhoton
 from gammastar.predict.names import r_table
@@ -37,7 +37,7 @@ LOOSE = 2.0 / 3.0  # of the first cut: from there on both sides of the interacti
 class DisplacedSearch:
     """A finished search: its expectations, the cut and the limits of each mass, contours by name."""
 
-    found: Displaced
+    found: DisplacedYields
     best: npt.NDArray[np.intp]
     limits: FloatArray
     reaches: dict[str, Reach]
@@ -51,7 +51,7 @@ def displaced_search(ctx: Context, section: Section, state: Any, prompt: InSitu)
     ctx.cache.enter({path: sha})
     key = ctx.cache.key(section, ctx.cache.key_of("in_situ"), sha)
     found = ctx.cache.keep(
-        "displaced", key, lambda: _expected(ctx, section, state, prompt, telescope), Displaced
+        "displaced", key, lambda: _expected(ctx, section, state, prompt, telescope), DisplacedYields
     )
     search = _inferred(section, found)
     _note(ctx, section, search, telescope)
@@ -89,7 +89,7 @@ def _vertices(
 
 def _expected(
     ctx: Context, section: Section, state: Any, prompt: InSitu, telescope: VertexTelescope
-) -> Displaced:
+) -> DisplacedYields:
     """Return signal and background over masses, cuts and couplings."""
     asked = needed(section.displaced, "in_situ.displaced")
     pairs, others = _vertices(ctx, section, state, telescope)
@@ -140,7 +140,7 @@ def _expected(
         ]
     found = [row[3] for row in rows]
     names = tuple(dict.fromkeys(name for tails in found for name in tails.parts))
-    return Displaced(
+    return DisplacedYields(
         mass=prompt.mass[kept],
         coupling=coupling,
         cuts=cuts,
@@ -158,7 +158,7 @@ def _expected(
     )
 
 
-def _inferred(section: Section, found: Displaced) -> DisplacedSearch:
+def _inferred(section: Section, found: DisplacedYields) -> DisplacedSearch:
     """Return the limits of every mass at its best cut, and the contours, of the run and of projections."""
     asked = needed(section.displaced, "in_situ.displaced")
     reaches: dict[str, Reach] = {}
@@ -191,7 +191,7 @@ def _inferred(section: Section, found: Displaced) -> DisplacedSearch:
     return DisplacedSearch(found, best, limits, reaches)
 
 
-def _observed(found: Displaced, best: npt.NDArray[np.intp], cl: float) -> FloatArray:
+def _observed(found: DisplacedYields, best: npt.NDArray[np.intp], cl: float) -> FloatArray:
     """Return the observed limit on the signal of each mass."""
     limits = [
         counting_limit(

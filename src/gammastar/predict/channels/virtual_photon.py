@@ -26,7 +26,7 @@ LEAST = 8.0  # effective number of particles from which a shape is fitted
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Proposal:
+class NormalMixture:
     """A mixture of normal densities in two dimensions."""
 
     share: FloatArray  # Sum to one, shape (c,)
@@ -56,11 +56,11 @@ class Proposal:
         return np.asarray(np.log(np.exp(logs - largest).sum(axis=0)) + largest)
 
 
-def broad() -> Proposal:
+def broad() -> NormalMixture:
     """Return the proposal of the pilot, which knows nothing."""
     n = len(WIDTHS)
     cov = np.eye(2) * np.square(WIDTHS)[:, None, None]
-    return Proposal(np.full(n, 1 / n), np.zeros((n, 2)), cov)
+    return NormalMixture(np.full(n, 1 / n), np.zeros((n, 2)), cov)
 
 
 def adapted(
@@ -81,7 +81,7 @@ def adapted(
     return proposal.draw(n, rng)
 
 
-def _fitted(point: FloatArray, rows: FloatArray) -> Proposal:
+def _fitted(point: FloatArray, rows: FloatArray) -> NormalMixture:
     """Return one normal density per row of contributions (k, n), beside the broad ones."""
     start = broad()
     means, covs = [], []
@@ -97,7 +97,7 @@ def _fitted(point: FloatArray, rows: FloatArray) -> Proposal:
         return start
     k = len(means)
     share = np.concatenate([[PLAIN], np.full(len(WIDTHS) - 1, PLAIN / 2), np.full(k, (1 - 2 * PLAIN) / k)])
-    return Proposal(share, np.concatenate([start.mean, means]), np.concatenate([start.cov, covs]))
+    return NormalMixture(share, np.concatenate([start.mean, means]), np.concatenate([start.cov, covs]))
 
 
 ABOVE = 5e-4  # GeV above the threshold of the leptons, where Eq. 6 divides by zero
