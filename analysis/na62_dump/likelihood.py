@@ -60,13 +60,13 @@ def channel(state: str, signal: float, mass: float, sigma: float) -> infer.Chann
 
 def zero_event_limit() -> float:
     """Return the limit on the nominal signal where no observed event lies near."""
-    return float(infer.counting_limit(0, 0.0, signal_sigma=SIGMAS["pot"]))
+    return float(infer.counting_limit(0, 0.0, signal_sigma=SIGMAS["pot"], method="exact"))
 
 
 def expected_limits(states: Sequence[str]) -> FloatArray:
     """Return the limits at −2 … +2 standard deviations, protons on target randomised."""
     total = sum(BACKGROUND[state] for state in states)
-    return infer.expected_limits(total, signal_sigma=SIGMAS["pot"], randomise_pot=True)
+    return infer.expected_limits(total, signal_sigma=SIGMAS["pot"], method="exact", randomise_pot=True)
 
 
 @dataclass(frozen=True)

@@ -236,10 +236,6 @@ def test_pseudo_experiments_give_a_limit_of_a_few_events(tmp_path):
         ({"likelihood": ""}, r"needs \[infer.joint\], which belongs to it"),
         ({"likelihood": 'likelihood = "joint"\nmethod = "marginalised"'}, "marginalised"),
         (
-            {"likelihood": 'likelihood = "joint"\naveraged_from = 1.5'},
-            "averaged_from: only likelihood = 'two-step'",
-        ),
-        (
             {
                 "a": ('weights = "signed"', 'method = "B4"'),
                 "b": ("r_factor = 1.162", ""),

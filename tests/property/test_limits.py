@@ -75,3 +75,18 @@ def test_expected_bands_are_in_order(background, cl):
     assert np.isnan(found.observed)
     assert (np.diff(found.expected) >= -1e-9).all()
     assert found.expected[0] >= -math.log(1 - cl) / LOOSE
+
+
+@settings(max_examples=20)
+@given(
+    count=COUNTS,
+    background=BACKGROUNDS,
+    errors=st.tuples(st.floats(0, 1.2), st.floats(0, 1.2)),
+    background_sigma=st.floats(0, 1.0),
+)
+def test_a_less_certain_signal_weakens_a_limit(count, background, errors, background_sigma):
+    certain, less = (
+        counting_limit(count, background, signal_sigma=s, background_sigma=background_sigma)
+        for s in sorted(errors)
+    )
+    assert less >= certain / LOOSE

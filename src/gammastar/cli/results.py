@@ -152,7 +152,7 @@ def overlay(runs: tuple[str, ...], output: Path, **options: Any) -> None:
 @click.option("--patch", "names", multiple=True, help="Only these patches.")
 @click.option(
     "--method",
-    type=click.Choice(["auto", "exact", "marginalised", "asymptotic"]),
+    type=click.Choice(["auto", "exact", "marginalised", "mid-p", "asymptotic"]),
     help="[that of --steering, of the run that wrote PATH, or asymptotic]",
 )
 @click.option("--statistic", type=click.Choice(["ratio", "qtilde"]), help="Of exact CLs [ratio].")
@@ -188,7 +188,8 @@ def scan(
 ) -> None:
     """Test every signal of a published likelihood: pyhf workspace, HS3, card, folder or archive at PATH.
 
-    The method `auto` is exact at few events; `marginalised` is exact with toys averaged over the nuisances.
+    The methods `auto` and `marginalised` are exact and averaged over the nuisances; where that needs fitted
+    toys, `auto` is asymptotic at many events. `mid-p` takes half of what is as likely as the data.
     A likelihood from a run of gammastar is tested as that run says. Toys are drawn anew at every strength:
     with --limit choose signals by --patch, or take --method asymptotic.
     """

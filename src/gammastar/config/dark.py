@@ -279,14 +279,11 @@ class Infer(Section):
     """Expected background of the main detector; that of each detector file by default [events]."""
     background_sigma: Annotated[float, Field(ge=0, le=3)] = 0.0
     """Error of the background: ln κ."""
-    method: Literal["auto", "exact", "marginalised", "asymptotic"] = "auto"
-    """'exact', with nuisances at their fit; 'marginalised', exact with nuisances averaged; 'asymptotic'; or
-    'auto': asymptotic from `asymptotic_from` events on, below it 'exact', or 'marginalised' if the signal is
-    uncertain beyond `averaged_from`."""
+    method: Literal["auto", "exact", "marginalised", "mid-p", "asymptotic"] = "auto"
+    """'auto': of a count exact and averaged over the nuisances, as 'marginalised'; of the joint one exact
+    where pairs or events are few. 'mid-p': averaged, half of P(n); 'exact': nuisances at their fit."""
     asymptotic_from: Positive = 20.0
-    """Where 'auto' turns asymptotic [events]."""
-    averaged_from: Annotated[float, Field(ge=1)] = 1.25
-    """κ of the signal (the median of the scan) beyond which 'auto' averages over the nuisances."""
+    """Where 'auto' of the joint likelihood, or of fitted toys in `gammastar scan`, is asymptotic [events]."""
     coupling: PositiveRange = (1e-9, 1e-2)
     """Range of couplings of the scan."""
     n_couplings: Annotated[int, Field(ge=10, le=10_000)] = 141
@@ -324,10 +321,8 @@ class Infer(Section):
 
     def _joint(self) -> None:
         """Refuse what the joint likelihood does not know, where the steering asks for it."""
-        if "averaged_from" in self.model_fields_set:
-            raise ValueError("averaged_from: only likelihood = 'two-step' has it; leave it out")
-        if self.method == "marginalised":
-            msg = "method = 'marginalised' belongs to likelihood = 'two-step'; take 'auto' or another"
+        if self.method in {"marginalised", "mid-p"}:
+            msg = "method = {self.method!r} belongs to likelihood = 'two-step'; take 'auto' or another"
             raise ValueError(msg)
 
 

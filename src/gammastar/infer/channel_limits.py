@@ -21,7 +21,6 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import brentq
 from scipy.special import gammaincc, ndtr, ndtri
 
 from gammastar.core.errors import PhysicsError
@@ -37,6 +36,7 @@ from gammastar.infer.toys import (
     Toys,
     WeightedToys,
     draw_weighted_toys,
+    falling_root,
     toy_model,
 )
 
@@ -170,8 +170,7 @@ def exact_limit(
     channels change with the coupling, compute the strength at each point and give its inverse to `reach` as
     the signal, with a limit of one: excluded is where the strength is below one.
 
-    The convention holds at every size of the nuisances: nothing here turns to averaged toys where the signal
-    is uncertain, as method "auto" of [infer] and of `scan` does beyond κ = `averaged_from`.
+    The convention holds at every size of the nuisances. [infer] and `upper_limit` average over them.
     """
     convention = Convention() if convention is None else convention
     if not 0.0 < cl < 1.0 or convention.statistic == "q0":
@@ -189,7 +188,7 @@ def exact_limit(
             )
             return float(np.log(max(at.cls, 1e-300)) - np.log(1.0 - cl))
 
-        strength = float(np.exp(_root(excess, np.log(guess))))
+        strength = float(np.exp(falling_root(excess, np.log(guess))))
         label = f"exact CLs, closed form at n = 0, {convention}"
         return StrengthLimit(strength, 0.0, strength * total, cl, 0, label)
     n = START
@@ -210,7 +209,7 @@ def _solved(toys: WeightedToys, guess: float, cl: float) -> tuple[float, float]:
     def excess(log_strength: float) -> float:
         return _logit(toys.at(float(np.exp(log_strength))).cls) - _logit(1.0 - cl)
 
-    root, step = _root(excess, float(np.log(guess))), 0.05
+    root, step = falling_root(excess, float(np.log(guess))), 0.05
     slope = (excess(root + step) - excess(root - step)) / (2.0 * step)
     error = toys.at(float(np.exp(root))).error / ((1.0 - cl) * cl)
     return float(np.exp(root)), float(error / max(abs(slope), 1e-3))
@@ -236,20 +235,6 @@ def _closed(convention: Convention, data: Toys) -> bool:
 def _logit(p: float) -> float:
     p = min(max(p, 1e-12), 1.0 - 1e-12)
     return float(np.log(p / (1.0 - p)))
-
-
-def _root(function: Callable[[float], float], start: float) -> float:
-    """Return the root of a falling function of the logarithm of the strength, bracketed around a start."""
-    low = high = start
-    for _ in range(60):
-        if function(high) <= 0:
-            break
-        low, high = high, high + 0.5
-    for _ in range(60):
-        if function(low) > 0:
-            break
-        low -= 0.5
-    return float(brentq(function, low, high, xtol=1e-4))
 
 
 GRID_STEP, MOST_POINTS = 1e-3, 1 << 20  # of V, and points at most
@@ -388,15 +373,17 @@ def asymptotic_limit(
 
     expected = np.empty(5)
     for i, target in enumerate(targets.tolist()):
-        expected[i] = guess = _bracketed_root(partial(_missing, spread, target), guess)
+        expected[i] = guess = _strength(partial(_missing, spread, target), guess)
     value = np.nan
     if observed is not None:
         data = observed
-        value = total * _bracketed_root(
-            lambda x: np.log(cls_of(data.q(model, x), spread(x)) / alpha), expected[2]
-        )
+        value = total * _strength(lambda x: np.log(cls_of(data.q(model, x), spread(x)) / alpha), expected[2])
     label = "asymptotic CLs (q̃μ, compiled fits)"
     return Limit(value, total * expected, cl, label, 0.0)
+
+
+def _strength(function: Callable[[float], float], guess: float) -> float:
+    return float(np.exp(falling_root(lambda x: function(float(np.exp(x))), float(np.log(guess)))))
 
 
 def _missing(spread: Callable[[float], float], target: float, strength: float) -> float:
@@ -435,13 +422,3 @@ def _prepared(
 def _joined(parts: Sequence[tuple[FloatArray, FloatArray]], aux: FloatArray) -> _Data:
     offsets = np.r_[0, np.cumsum([len(ratio) for ratio, _ in parts])].astype(np.int64)
     return _Data(np.concatenate([r for r, _ in parts]), np.concatenate([n for _, n in parts]), offsets, aux)
-
-
-def _bracketed_root(function: Callable[[float], float], guess: float) -> float:
-    """Return the root of a function that falls with the strength, bracketed around a guess."""
-    low = high = guess
-    while function(high) > 0 and high < 1e12:
-        low, high = high, 1.6 * high
-    while function(low) <= 0 and low > 1e-12:
-        low, high = low / 1.6, low
-    return float(brentq(function, low, high, rtol=1e-6, xtol=1e-12))

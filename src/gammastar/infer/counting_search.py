@@ -18,10 +18,8 @@ from gammastar.infer.channels import counting_channel
 from gammastar.infer.contours import reach, with_errors
 from gammastar.infer.counting import (
     ASYMPTOTIC_FROM,
-    AVERAGED_FROM,
     label_at,
     limits_at,
-    one_treatment,
     tabulated,
 )
 from gammastar.infer.discovery import (
@@ -45,11 +43,8 @@ class SearchOptions:
     """What a search asks for; [infer] of a steering file."""
 
     cl: float = 0.90
-    method: Literal["auto", "exact", "marginalised", "asymptotic"] = "auto"
-    # Events from which "auto" takes asymptotic limits, and κ of the signal beyond which it averages over the
-    # nuisances
-    asymptotic_from: float = ASYMPTOTIC_FROM
-    averaged_from: float = AVERAGED_FROM
+    method: Literal["auto", "exact", "marginalised", "mid-p", "asymptotic"] = "auto"
+    asymptotic_from: float = ASYMPTOTIC_FROM  # Events from which "auto" of a joint likelihood is asymptotic
     nuisances: tuple[str, ...] = ("pot",)  # Kinds or names of sources that the limit takes
     min_effective: float = 10.0  # Effective pairs, and drawn particles, below which a yield is not trusted
     discovery: tuple[float, ...] = ()  # Significances [standard deviations]
@@ -57,9 +52,8 @@ class SearchOptions:
 
     @property
     def convention(self) -> dict[str, Any]:
-        """Return the options of a limit."""
-        names = ("method", "asymptotic_from", "averaged_from")
-        return {name: getattr(self, name) for name in names}
+        """Return the options of the limit of a count, which "auto" averages over the nuisances."""
+        return {"method": "marginalised" if self.method == "auto" else self.method}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -258,13 +252,6 @@ class CountingSearch:
         reliable = self.plane.data_end(self.options.min_effective)
         return {"reliable": reliable, "threshold": self.plane.rate.threshold}
 
-    @property
-    def treatment(self) -> dict[str, Any]:
-        """Return the options of a limit in which "auto" treats every signal like the median one."""
-        options = self.options
-        averaged_from = one_treatment(float(np.median(self.sigma)), options.averaged_from)
-        return options.convention | {"averaged_from": averaged_from}
-
     def limits(self) -> tuple[FloatArray, FloatArray, Limit]:
         """Return observed and expected limits for each uncertainty of the signal, or those over the plane."""
         if self.joint is not None:
@@ -393,7 +380,7 @@ class CountingSearch:
                 signal_sigma=sigma,
                 cl=self.options.cl,
                 observed=self.observed,
-                **self.treatment,
+                **self.options.convention,
             )
             return float(levels[0])
 
@@ -605,7 +592,7 @@ def _fraction(search: Search, part: str, i: int) -> tuple[float, float]:
 
 
 def _method(part: str, search: Search) -> str:
-    limit, options = search.limit.method, search.options
+    limit = search.limit.method
     joint = {} if search.joint is None else search.joint.methods
     kind, _, which = part.partition(", ")
     if kind in joint:
@@ -613,10 +600,6 @@ def _method(part: str, search: Search) -> str:
     if part.startswith("discovery"):
         return f"exact p-value by enumeration, nuisances averaged, median {part.removeprefix('discovery, ')}"
     if part.startswith("projection"):
-        if options.method == "auto":  # it may choose another engine at another exposure
-            averaged = one_treatment(float(np.median(search.sigma)), options.averaged_from) < 1.0
-            how = "nuisances averaged" if averaged else "nuisances at fitted values"
-            limit = f"exact CLs, {how}, or asymptotic CLs, as the events at this exposure ask"
         return f"{limit}, median expected, {part.removeprefix('projection, ')}"
     return limit
 

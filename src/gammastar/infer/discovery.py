@@ -15,14 +15,8 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.infer.channel_limits import fft_cls
 from gammastar.infer.channels import Channel
-from gammastar.infer.counting import (
-    ASYMPTOTIC_FROM,
-    AVERAGED_FROM,
-    chosen_method,
-    poisson_quantile,
-    upper_limit,
-)
-from gammastar.infer.toys import ToyModel, toy_model
+from gammastar.infer.counting import poisson_quantile, upper_limit
+from gammastar.infer.toys import ToyModel, falling_root, toy_model
 from gammastar.physics.averaged_counts import at_least, at_most
 
 
@@ -163,10 +157,9 @@ def projected_yields(
         If given, the median discovery at this significance instead of the limit; it averages over nuisances
         whatever the method: a background at its fitted value follows any excess.
     observed : int or "masked" or "asimov"
-        Of the present exposure. At other ones it only counts for the choice of "auto".
+        Of the present exposure, whose asymptotic limits follow the fit to it.
     options
-        `method`, `asymptotic_from`, `averaged_from` and `randomise_pot` of `upper_limit`; events are those at
-        each exposure.
+        `method` and `randomise_pot` of `upper_limit`.
 
     Returns
     -------
@@ -183,27 +176,15 @@ def projected_yields(
     if not np.all(np.isfinite(factors) & (factors > 0)):
         msg = f"projected_yields: exposure {exposure!r} must be positive and finite"
         raise PhysicsError(msg)
-    method, bounds = options.get("method", "auto"), (ASYMPTOTIC_FROM, AVERAGED_FROM)
-    bounds = options.get("asymptotic_from", bounds[0]), options.get("averaged_from", bounds[1])
-    needed = []
-    for factor in factors.tolist():
-        if significance is None:
-            count = None if isinstance(observed, str) else observed * factor
-            engine = chosen_method(method, background * factor, count, signal_sigma, *bounds)
-            found = upper_limit(
-                background * factor,
-                background_sigma,
-                observed if factor == 1.0 else "masked",
-                signal_sigma=signal_sigma,
-                cl=cl,
-                **(options | {"method": engine}),
-            ).expected[2]
-        else:
-            found = discovery_yield(
-                background * factor, background_sigma, significance=significance, signal_sigma=signal_sigma
-            )
-        needed.append(float(found) / factor)
-    return np.array(needed)
+    sizes: dict[str, Any] = {"background_sigma": background_sigma, "signal_sigma": signal_sigma}
+
+    def at(factor: float) -> float:
+        events, seen = background * factor, observed if factor == 1.0 else "masked"
+        if significance is not None:
+            return discovery_yield(events, significance=significance, **sizes)
+        return float(upper_limit(events, observed=seen, cl=cl, **sizes, **options).expected[2])
+
+    return np.array([at(factor) / factor for factor in factors.tolist()])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -283,12 +264,7 @@ def _limit(channels: Sequence[Channel], cl: float, guess: float) -> float:
         found = fft_cls(channels, strength=float(np.exp(log_strength))).cls
         return float(np.log(max(found, 1e-300)) - np.log(1.0 - cl))
 
-    low, high = np.log(guess) - 0.7, np.log(guess) + 0.7
-    while excess(high) > 0:
-        low, high = high, high + 0.7
-    while excess(low) <= 0:
-        low, high = low - 0.7, low
-    return float(np.exp(brentq(excess, low, high, xtol=1e-5)))
+    return float(np.exp(falling_root(excess, float(np.log(guess)))))
 
 
 def _fixed(channel: Channel, name: str, value: float) -> Channel:

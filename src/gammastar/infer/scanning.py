@@ -4,32 +4,37 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, Unpack
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from scipy.optimize import brentq
 
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.files import write_whole
 from gammastar.core.records import FloatArray
-from gammastar.infer.binned.model import binned_model, signal_sigma
+from gammastar.infer.binned.model import binned_model
 from gammastar.infer.binned.toys import binned_asymptotic, binned_cls, binned_limits
 from gammastar.infer.channel_limits import exact_cls
 from gammastar.infer.channels import Channel
-from gammastar.infer.counting import ASYMPTOTIC_FROM, AVERAGED_FROM, QUANTILES, Auto
+from gammastar.infer.counting import ASYMPTOTIC_FROM, QUANTILES, expected_counts, tail
 from gammastar.infer.discovery import expected_data
 from gammastar.infer.histfactory.hs3 import to_hs3
 from gammastar.infer.histfactory.likelihoods import Likelihood
 from gammastar.infer.histfactory.workspaces import MASKED, channels_of
-from gammastar.infer.toys import TIE, CLs, Convention, draw_weighted_toys, statistics, toy_model
+from gammastar.infer.toys import (
+    TIE,
+    CLs,
+    Convention,
+    draw_weighted_toys,
+    falling_root,
+    statistics,
+    toy_limits,
+    toy_model,
+)
 
-LARGEST_STRENGTH = 1e6
-STEP = 30.0  # largest factor between two strengths on the way to a limit
 SMALLEST_LEVEL = 1e-12  # CLs of which nothing more is known
-PRECISION = 1e-3  # relative, of a limit on the strength
 CODES = {"normsys": {"interpcode": "code4"}, "histosys": {"interpcode": "code4p"}}
 """What our interpolations, those of ROOT's HistFactory, are called in pyhf."""
 
@@ -66,7 +71,7 @@ def scan(
     method: ScanMethod = "asymptotic",
     convention: Convention | None = None,
     rng: np.random.Generator | None = None,
-    **auto: Unpack[Auto],
+    asymptotic_from: float = ASYMPTOTIC_FROM,
 ) -> Iterator[ScanPoint]:
     """Test the signal of each patch: asymptotic CLs (q̃μ), or exact ones.
 
@@ -77,15 +82,15 @@ def scan(
     strength : float
         Signal strength to be tested.
     method : {"asymptotic", "exact", "auto"}
-        "auto": exact below `asymptotic_from` events; `ScanPoint.method` says which and why.
+        "auto": exact, averaged over the nuisances; where only fitted toys can do that, asymptotic from
+        `asymptotic_from` events on. `ScanPoint.method` says which and why.
     convention : Convention, optional
-        Of exact CLs; the ratio of profiled likelihoods with fixed auxiliary measurements by default.
+        Of exact CLs; the ratio of profiled likelihoods with fixed auxiliary measurements by default, with
+        averaged ones for "auto".
     rng : numpy.random.Generator, optional
         Of the toys of exact CLs; of seed 1 by default.
-    **auto
-        `asymptotic_from`: events of `sensitive_events`, expected or observed, whichever are fewer.
-        `averaged_from`: κ of the signal beyond which toys of "auto" are averaged over the nuisances, if the
-        convention has them fixed.
+    asymptotic_from : float
+        Events of `sensitive_events`, expected or observed, whichever are fewer.
 
     Yields
     ------
@@ -101,15 +106,15 @@ def scan(
     Notes
     -----
     A patch that fails is a point whose `failure` says why; with nothing else to test it is raised. Where
-    fewer than some twenty events are expected asymptotic formulae give too small a CLs. Exact ones take
-    weighted toys of `toys` where all nuisances are log-normal normalisations of one signal and one background
-    per channel, and toys of `binned.toys` for everything else.
+    fewer than some twenty events are expected asymptotic formulae give too small a CLs. Exact ones are sums
+    over counts where one bin is averaged over log-normal nuisances, weighted toys of `toys` where all
+    nuisances are such of one signal and one background per channel, and toys of `binned.toys` elsewhere.
     """
     chosen = _chosen(likelihood, names)
     rng = np.random.default_rng(1) if rng is None else rng
     for name in chosen:
         try:
-            yield _point(likelihood, name, (strength, method, convention, rng), auto)
+            yield _point(likelihood, name, (strength, method, convention, rng), asymptotic_from)
         except (InputFileError, PhysicsError) as error:
             if len(chosen) == 1:
                 raise
@@ -121,7 +126,7 @@ def _point(
     likelihood: Likelihood,
     name: str,
     how: tuple[float, ScanMethod, Convention | None, np.random.Generator],
-    auto: Auto,
+    asymptotic_from: float,
 ) -> ScanPoint:
     """Return the test of one signal."""
     (strength, method, convention, rng), why = how, ""
@@ -132,9 +137,8 @@ def _point(
         return ScanPoint(name, values, level, np.ones(5), 0, "no signal event is expected, so CLs = 1")
     exactly = method == "exact"
     if method == "auto":
-        exactly, why = suits(spec, auto.get("asymptotic_from", ASYMPTOTIC_FROM))
-    if exactly and method == "auto":
-        convention = usual_convention(spec, convention, auto.get("averaged_from", AVERAGED_FROM))
+        exactly, why = suits(spec, asymptotic_from)
+        convention = averaged(convention)
     try:
         if exactly:
             return _exactly(name, values, spec, (strength, rng, convention, why))
@@ -159,46 +163,30 @@ def strength_limits(
 ) -> tuple[float, FloatArray]:
     """Return upper limits on the strength μ of a signal: where its CLs falls to 1 − `cl`."""
     spec = likelihood.patched(name)
-    exactly = how.get("method") == "exact"
-    convention = how.get("convention")
+    exactly, convention = how.get("method") == "exact", how.get("convention")
     if how.get("method") == "auto":
         exactly, _ = suits(spec, how.get("asymptotic_from", ASYMPTOTIC_FROM))
-        convention = usual_convention(spec, convention, how.get("averaged_from", AVERAGED_FROM))
-    if exactly and expected_events(spec) >= 0 and _simple(spec) is None:
+        convention = averaged(convention)
+    channels = _simple(spec)
+    if exactly and expected_events(spec) >= 0 and channels is None:
         return binned_limits(spec, cl=cl, seed=seed, convention=convention)
-    target = float(np.log1p(-cl))
 
     @functools.cache
     def levels(strength: float) -> FloatArray:
         rng = np.random.default_rng(seed)
         point = next(scan(likelihood, [name], strength=strength, rng=rng, **how))
-        return np.log(np.maximum([point.observed, *point.expected], SMALLEST_LEVEL))
+        return np.array([point.observed, *point.expected])
 
-    def crossing(i: int) -> float:
-        """Return where ln CLs, nearly a straight line in the strength, falls to its target."""
-        strength, last = 1.0, levels(1.0)[i] - target
-        if np.isnan(last):
-            return float("nan")
-        while last != 0.0:
-            up = last > 0.0
-            aim = target / min(last + target, -1e-9)  # of a straight line from CLs = 1 at no signal
-            factor = float(
-                np.clip(aim * (1.2 if up else 1 / 1.2), *((1.2, STEP) if up else (1 / STEP, 1 / 1.2)))
-            )
-            here = strength * factor
-            if not 1 / LARGEST_STRENGTH < here < LARGEST_STRENGTH:
-                return float("inf") if up else 0.0
-            found = levels(here)[i] - target
-            if (found > 0.0) != up:
-                ends = sorted((strength, here))
-                return float(
-                    brentq(lambda x: float(levels(x)[i]) - target, *ends, rtol=PRECISION, xtol=1e-12)
-                )
-            strength, last = here, found
-        return strength
+    if exactly and not (channels and _counted(channels, convention)):
+        limits, _ = toy_limits(levels, 1.0 - cl, SMALLEST_LEVEL)
+    else:
+        limits = np.exp([falling_root(functools.partial(_excess, levels, cl, i), 0.0) for i in range(6)])
+    return float(limits[0]), np.asarray(limits[1:])
 
-    observed, *expected = (crossing(i) for i in range(6))
-    return observed, np.array(expected)
+
+def _excess(levels: Callable[[float], FloatArray], cl: float, i: int, log_strength: float) -> float:
+    """Return ln of one CLs over its level, nearly a straight line in the strength."""
+    return float(np.log(max(levels(float(np.exp(log_strength)))[i], SMALLEST_LEVEL)) - np.log1p(-cl))
 
 
 def _chosen(likelihood: Likelihood, names: Sequence[str] | None) -> list[str]:
@@ -304,24 +292,18 @@ def sensitive_events(workspace: Mapping[str, Any]) -> tuple[float, float]:
 
 def suits(workspace: Mapping[str, Any], asymptotic_from: float) -> tuple[bool, str]:
     """Return whether a workspace should be tested exactly, and why not."""
+    if _simple(workspace) is not None:
+        return True, "log-normal nuisances"
     events = min(sensitive_events(workspace))
     if events >= asymptotic_from:
         return False, f"{events:.3g} events, asymptotic from {asymptotic_from:g}"
     return True, f"{events:.3g} events, exact below {asymptotic_from:g}"
 
 
-def usual_convention(
-    workspace: Mapping[str, Any], convention: Convention | None, averaged_from: float
-) -> Convention:
-    """Return the convention with toys averaged over the nuisances where the signal is uncertain.
-
-    One that already says what toys do with nuisances stays as it is.
-    """
+def averaged(convention: Convention | None) -> Convention:
+    """Return the convention averaged over the nuisances; one that already says what toys do stays."""
     convention = Convention() if convention is None else convention
-    if convention.auxiliary != "fixed" or not np.isfinite(averaged_from):
-        return convention
-    averaged = np.exp(signal_sigma(binned_model(workspace))) > averaged_from
-    return replace(convention, auxiliary="averaged") if averaged else convention
+    return replace(convention, auxiliary="averaged") if convention.auxiliary == "fixed" else convention
 
 
 def _simple(workspace: Mapping[str, Any]) -> list[Channel] | None:
@@ -344,6 +326,8 @@ def exact_point(
     channels = _simple(workspace)
     if channels is None:
         return binned_cls(workspace, strength, rng=rng, convention=convention, n_toys=max(n_toys // 5, 1))
+    if sizes := _counted(channels, convention):
+        return _enumerated(channels[0], strength, sizes, convention or Convention())
     masked = any(channel.observed is None for channel in channels)
     known = [expected_data(channel) if channel.observed is None else channel for channel in channels]
     convention = Convention() if convention is None else convention
@@ -354,10 +338,39 @@ def exact_point(
     order = np.argsort(q, kind="stable")
     cumulative = np.cumsum(without[order]) / without.sum()
     at = q[order][np.minimum(np.searchsorted(cumulative, QUANTILES), len(q) - 1)]
-    beyond = q[None, :] >= at[:, None] - TIE
+    beyond = convention.beyond(q[None, :], at[:, None], TIE)
     clsb = beyond @ with_signal / with_signal.sum()
     expected = clsb / np.maximum(beyond @ without / without.sum(), 1e-300)
     found = exact_cls(known, rng=rng, convention=convention, strength=strength, n_toys=n_toys)
     if masked:
         found = CLs(np.nan, 0.0, np.nan, np.nan, np.nan, found.toys, found.effective, found.method)
     return found, np.sort(expected)
+
+
+def _counted(channels: Sequence[Channel], convention: Convention | None) -> tuple[float, float] | None:
+    """Return ln κ of signal and background of one bin whose CLs is a sum over counts; None for others."""
+    (one, *more) = channels
+    both = set(one.signal_sigma) & set(one.background_sigma)
+    plain = Convention("ratio", "averaged", ties="whole" if convention is None else convention.ties)
+    if more or both or len(one.ratio) > 1 or convention != plain:
+        return None
+    signal, background = (
+        float(np.hypot.reduce([0.0, *s.values()])) for s in (one.signal_sigma, one.background_sigma)
+    )
+    return signal, background
+
+
+def _enumerated(
+    channel: Channel, strength: float, sizes: tuple[float, float], convention: Convention
+) -> tuple[CLs, FloatArray]:
+    """Return observed and expected CLs of a count, averaged over its nuisances."""
+    counts, masked = expected_counts(channel.background, sizes[1]), channel.observed is None
+    every = np.r_[0.0 if channel.observed is None else float(len(channel.observed)), counts]
+    half = convention.ties == "mid-p"
+    own, b = np.full(6, strength * channel.signal), channel.background
+    both = tail(own, every, b, sizes, half=half)
+    none = tail(np.zeros(6), every, b, (0.0, sizes[1]), half=half)
+    label, level = f"exact CLs by enumeration, {convention}", both / none
+    if masked:
+        return CLs(np.nan, 0.0, np.nan, np.nan, np.nan, 0, np.inf, label), level[1:]
+    return CLs(float(level[0]), 0.0, float(both[0]), float(none[0]), np.nan, 0, np.inf, label), level[1:]

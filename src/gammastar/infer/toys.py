@@ -1,15 +1,21 @@
-"""Toys: pseudo-experiments of a model, plain or drawn where the data are rare and weighted back."""
+"""Toys: pseudo-experiments of a model, plain or drawn where the data are rare and weighted back.
+
+Also how every limit is found from a statistic: `falling_root` of an exact one, `toy_limits` of one with toys.
+"""
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import logsumexp
+from scipy.interpolate import PchipInterpolator
+from scipy.optimize import brentq
+from scipy.special import logit, logsumexp
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
@@ -18,6 +24,7 @@ from gammastar.infer.channels import Channel
 
 Statistic: TypeAlias = Literal["ratio", "qtilde", "q0"]
 Auxiliary: TypeAlias = Literal["fixed", "randomised", "averaged"]
+Ties: TypeAlias = Literal["whole", "mid-p"]
 KINDS = {"ratio": 0, "qtilde": 1, "q0": 2}
 
 
@@ -38,26 +45,36 @@ class Convention:
     constraint : {"auxiliary", "posterior"}
         "auxiliary": ln κ·θ with a unit-normal measurement of θ; "posterior": the log-normal density in the
         yield's factor itself, as RooLognormal, whose factor 1/e^{σθ} moves the maximum by −σ² (in the log).
+    ties : {"whole", "mid-p"}
+        "mid-p": outcomes as likely as the observed one count half, with signal and without.
     """
 
     statistic: Statistic = "ratio"
     auxiliary: Auxiliary = "fixed"
     constraint: Literal["auxiliary", "posterior"] = "auxiliary"
+    ties: Ties = "whole"
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
             ("statistic", self.statistic, get_args(Statistic)),
             ("auxiliary", self.auxiliary, get_args(Auxiliary)),
             ("constraint", self.constraint, ("auxiliary", "posterior")),
+            ("ties", self.ties, get_args(Ties)),
         ):
             if value not in allowed:
                 msg = f"Convention.{name} = {value!r} must be one of {', '.join(allowed)}"
                 raise PhysicsError(msg)
 
+    def beyond(self, q: FloatArray, observed: FloatArray | float, near: float) -> FloatArray:
+        """Return whether statistics are at least an observed one; at mid-P ½ for those `near` it."""
+        above = (q > observed + near).astype(np.float64)
+        return above + (1.0 if self.ties == "whole" else 0.5) * (np.abs(q - observed) <= near)
+
     def __str__(self) -> str:
         """Return the label used in `method`."""
         name = {"ratio": "ratio s+b/b", "qtilde": "q̃μ", "q0": "q0"}[self.statistic]
         tail = ", log-normal posterior" if self.constraint == "posterior" else ""
+        tail += ", mid-P" if self.ties == "mid-p" else ""
         if self.auxiliary == "averaged":
             return f"{name}, nuisances profiled, toys averaged over nuisances{tail}"
         return f"{name}, nuisances profiled, {self.auxiliary} auxiliaries{tail}"
@@ -283,10 +300,10 @@ class WeightedToys:
         """Return CLs of a signal strength."""
         model, kind = self.model, self.convention.statistic
         observed = float(statistics(model, self.data, strength, kind)[0])
-        beyond = statistics(model, self.toys, strength, kind) >= observed - TIE
+        beyond = self.convention.beyond(statistics(model, self.toys, strength, kind), observed, TIE)
         with_signal, without = np.exp(self.log_weight(strength)), np.exp(self.log_weight(0.0))
         sums = with_signal.sum(), without.sum()
-        clsb, clb = float(with_signal[beyond].sum() / sums[0]), float(without[beyond].sum() / sums[1])
+        clsb, clb = float(with_signal @ beyond / sums[0]), float(without @ beyond / sums[1])
         n = len(beyond)
         label = f"exact CLs, {n} weighted toys, {self.convention}"
         effective = min(sums[0] ** 2 / (with_signal**2).sum(), sums[1] ** 2 / (without**2).sum())
@@ -338,3 +355,73 @@ def _log_density(
     if convention.auxiliary == "randomised":
         density = density - 0.5 * ((toys.aux - theta) ** 2).sum(axis=1)
     return density
+
+
+FARTHEST = 1e6  # factor on the first strength, either way, up to which a limit is sought
+STEP, FINE = 2.0, 4  # factor between strengths of a limit by toys; further ones next to the crossings
+
+
+def falling_root(function: Callable[[float], float], start: float, *, step: float = 0.5) -> float:
+    """Return where a falling function of ln μ is zero; ±inf where it is not within a factor of 1e6."""
+    known = functools.cache(function)
+    side = 1.0 if known(start) > 0 else -1.0
+    here, before, reach = start, start, float(np.log(FARTHEST))
+    if np.isnan(known(start)):
+        return float("nan")
+    while (known(here) > 0) == (side > 0):
+        if abs(here - start) > reach:
+            return side * float("inf")
+        here, before, step = here + side * step, here, 1.5 * step
+    return float(brentq(known, here, before, xtol=1e-6))
+
+
+def toy_limits(
+    levels: Callable[[float], npt.ArrayLike],
+    alpha: float,
+    smallest: float,
+    *,
+    start: float = 1.0,
+    farthest: float = FARTHEST,
+) -> tuple[FloatArray, FloatArray]:
+    """Return the strengths at which each of several CLs falls to α, and d logit CLs/d ln μ there.
+
+    Notes
+    -----
+    CLs of one seed are tabulated over strengths in steps of two until all lie on both sides of α, then four
+    times more finely next to the crossings; their logits, cut at `smallest`, are interpolated (PCHIP).
+    A limit is inf beyond `farthest` times the start, and 0 below 1/`farthest`.
+    """
+    table: dict[float, FloatArray] = {}
+
+    def at(strength: float) -> FloatArray:
+        if strength not in table:
+            table[strength] = np.asarray(levels(strength), dtype=np.float64)
+        return table[strength]
+
+    high = low = start
+    while np.nanmax(at(high)) > alpha and high < farthest * start:
+        high *= STEP
+    while np.nanmin(at(low)) <= alpha and low > start / farthest:
+        low /= STEP
+    for first in sorted(table)[:-1]:
+        if ((at(first) > alpha) & (at(first * STEP) <= alpha)).any():
+            for k in range(1, FINE):
+                at(first * STEP ** (k / FINE))
+    strengths = np.array(sorted(table))
+    rows = np.clip([table[mu] for mu in strengths], smallest, 1.0 - 1e-9)
+    found = [_first_crossing(np.log(strengths), row) for row in (logit(rows) - logit(alpha)).T]
+    limits, slopes = np.array(found).T
+    return limits, slopes
+
+
+def _first_crossing(x: FloatArray, curve: FloatArray) -> tuple[float, float]:
+    """Return e to the point where a falling curve is zero for the first time, and its slope there."""
+    if np.isnan(curve).any():
+        return float("nan"), 0.0
+    below = np.flatnonzero((curve[:-1] > 0) & (curve[1:] <= 0))
+    if not below.size:
+        return (float("inf") if curve[-1] > 0 else 0.0), 0.0
+    i, smooth = int(below[0]), PchipInterpolator(x, curve)
+    roots = smooth.solve(0.0, extrapolate=False)
+    root = roots[(roots >= x[i] - 1e-12) & (roots <= x[i + 1] + 1e-12)][0]
+    return float(np.exp(root)), float(smooth(root, 1))

@@ -18,7 +18,7 @@ from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
 from gammastar.core.files import write_whole
 from gammastar.core.records import FloatArray
 from gammastar.infer.binned.toys import goodness_of_fit, strength_interval
-from gammastar.infer.counting import ASYMPTOTIC_FROM, AVERAGED_FROM
+from gammastar.infer.counting import ASYMPTOTIC_FROM
 from gammastar.infer.histfactory.cards import to_card
 from gammastar.infer.histfactory.likelihoods import Likelihood
 from gammastar.infer.scanning import ScanPoint, strength_limits, write_hs3
@@ -31,8 +31,7 @@ from gammastar.store.manifest import MANIFEST, is_published, manifest_like, read
 
 OF_LIKELIHOOD = re.compile(r"(workspace|patchset|hs3).*|steering\.json")
 DEFAULT_CL = 0.95
-LARGEST_KAPPA = 1e6  # with which a run says that it does not average
-AVERAGED = "marginalised"  # of [infer] method: exact, toys averaged over the nuisances
+AVERAGED = ("marginalised", "mid-p")  # of [infer] method: exact, toys averaged over the nuisances
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,6 @@ class _How:
 
     method: str
     asymptotic_from: float = ASYMPTOTIC_FROM
-    averaged_from: float = AVERAGED_FROM
     cl: float = 0.0
     source: str = ""
 
@@ -84,16 +82,15 @@ def scan_lines(
     _checked(path)
     likelihood = infer.read_likelihood(path, **where)
     how = _how(path, likelihood, method, steering)
-    if how.method == AVERAGED and auxiliary not in {None, "averaged"}:
+    if how.method in AVERAGED and auxiliary not in {None, "averaged"}:
         raise SteeringError(
-            f"scan: method = 'marginalised' averages over the nuisances; it cannot take {auxiliary!r} toys"
+            f"scan: method = {how.method!r} averages over the nuisances; it cannot take {auxiliary!r} toys"
         )
     cl = asked.cl or how.cl or DEFAULT_CL
     head = _said(how, cl)
     options: dict[str, Any] = {
-        "method": "exact" if how.method == AVERAGED else how.method,
+        "method": "exact" if how.method in AVERAGED else how.method,
         "asymptotic_from": how.asymptotic_from,
-        "averaged_from": np.inf if auxiliary else how.averaged_from,
         "convention": _convention(path, likelihood, how, statistic, auxiliary),
     }
     tested = []
@@ -128,8 +125,6 @@ def _said(how: _How, cl: float) -> list[str]:
     rest = ""
     if how.method == "auto":
         rest = f", asymptotic from {how.asymptotic_from:g} events"
-        if how.averaged_from < LARGEST_KAPPA:
-            rest += f", averaged beyond κ = {how.averaged_from:g}"
     level = f"; excluded at {100 * cl:g} % CL is what lies below {1 - cl:.3g}" if how.cl else ""
     return [f"as {how.source} says: method = {how.method!r}{rest}{level}"]
 
@@ -243,8 +238,8 @@ def _how(path: Path, likelihood: Likelihood, method: str | None, steering: Path 
         if section is None:
             return _How(method or "asymptotic")
     if method is not None:  # asked for: only from where on "auto" is asymptotic is left to the record
-        return _How(method, section.asymptotic_from, section.averaged_from, section.cl)
-    return _How(section.method, section.asymptotic_from, section.averaged_from, section.cl, source)
+        return _How(method, section.asymptotic_from, section.cl)
+    return _How(section.method, section.asymptotic_from, section.cl, source)
 
 
 def _convention(
@@ -252,9 +247,10 @@ def _convention(
 ) -> infer.Convention:
     """Return the convention of exact CLs: as asked, else as the patch set says, else that of NA62."""
     said = likelihood.convention
-    usual: Any = "averaged" if how.method == AVERAGED else said.get("auxiliary", "fixed")
+    usual: Any = "averaged" if how.method in AVERAGED else said.get("auxiliary", "fixed")
     try:
-        return infer.Convention(statistic or said.get("statistic", "ratio"), auxiliary or usual)
+        kind = statistic or said.get("statistic", "ratio")
+        return infer.Convention(kind, auxiliary or usual, ties="mid-p" if how.method == "mid-p" else "whole")
     except PhysicsError as error:
         raise InputFileError(
             f"{path}: metadata of the patch set say how limits were set, but not so: {error}"

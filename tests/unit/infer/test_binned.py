@@ -13,7 +13,7 @@ from gammastar.cli import app
 from gammastar.core.errors import PhysicsError
 from gammastar.infer import Convention, scan, to_hs3
 from gammastar.infer.binned.fits import fitted
-from gammastar.infer.binned.model import binned_model, signal_sigma
+from gammastar.infer.binned.model import binned_model
 from gammastar.infer.binned.toys import (
     BinnedToys,
     binned_cls,
@@ -194,16 +194,15 @@ def test_auto_acts_on_its_own_warning():
     assert many.method.startswith("asymptotic")
 
 
-def test_auto_averages_an_uncertain_signal():
-    for size, word in ((1.2, "fixed auxiliaries"), (1.6, "averaged over nuisances")):
+def test_auto_averages_at_any_error_of_the_signal():
+    for size in (1.05, 1.6):
         samples = [
             ("signal", [3.0], [MU, norm("rate", size, 1 / size)]),
             ("background", [0.8], [bins("staterror", "mc", [0.1])]),
         ]
         spec = space({"c": samples}, {"c": [1]})
-        assert signal_sigma(binned_model(spec)) == pytest.approx(np.log(size), rel=1e-6)
         (point,) = scan(Likelihood(spec, {}, {}, ()), method="auto")
-        assert word in point.method
+        assert "averaged over nuisances" in point.method
 
 
 def test_templates_below_zero_are_cut_as_in_root():

@@ -13,7 +13,6 @@ from gammastar.infer import (
     counting_channel,
     exact_cls,
     unbinned_channel,
-    upper_limit,
 )
 from gammastar.infer.channel_limits import asymptotic_cls, fft_cls
 
@@ -75,13 +74,6 @@ def test_asymptotic_against_pyhf(observed, background, sigma_b, sigma_s):
     ours, expected = asymptotic_cls([channel], strength=2.0)
     assert ours == pytest.approx(float(cls), rel=3e-4)
     np.testing.assert_allclose(expected, np.array(band, float), rtol=3e-4)
-
-
-def test_method_choice_shows_its_threshold():
-    assert "exact" in upper_limit(3.0, 0.1, 2, method="auto").method
-    assert "chosen below 20 events" in upper_limit(3.0, 0.1, 2, method="auto").method
-    assert upper_limit(50.0, 0.1, 48, method="auto").method.startswith("asymptotic")
-    assert upper_limit(3.0, 0.1, 2, method="auto", asymptotic_from=1.0).method.startswith("asymptotic")
 
 
 @pytest.mark.parametrize(("count", "background", "signal"), [(0, 0.3, 2.0), (1, 0.5, 3.5), (10, 10.0, 6.6)])

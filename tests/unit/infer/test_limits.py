@@ -1,4 +1,4 @@
-"""Limits as records: exact below twenty events, asymptotic only where it says so."""
+"""Limits as records: averaged over the nuisances at any count, asymptotic only where it says so."""
 
 import numpy as np
 import pytest
@@ -11,30 +11,63 @@ POT = np.log(1.2)
 
 
 def test_na62_electrons():
-    limit = upper_limit(0.0094, np.log(4), 0, signal_sigma=POT)
+    limit = upper_limit(0.0094, np.log(4), 0, signal_sigma=POT, method="exact")
     assert limit.observed == pytest.approx(2.4857, abs=1e-4)
     assert limit.mc_error == 0.0
     assert limit.cl == 0.9
     assert "κ 1.2" in limit.method
     assert (np.diff(limit.expected) > 0).all()
-    fixed = upper_limit(0.0094, np.log(4), 0, signal_sigma=POT, randomise_pot=False)
+    fixed = upper_limit(0.0094, np.log(4), 0, signal_sigma=POT, randomise_pot=False, method="exact")
     assert fixed.expected == pytest.approx(np.full(5, 2.4857), abs=1e-4)
 
 
-def test_nuisances_are_averaged_where_the_signal_is_uncertain():
-    """Beyond κ = 1.25, one treatment for a whole scan; 3.99 events at κ = 1.63 are 2.67 then."""
-    for kappa, averaged in ((1.2, False), (1.3, True), (1.63, True)):
-        limit = upper_limit(0.01, 0.0, 0, signal_sigma=np.log(kappa))
-        assert ("nuisances averaged" in limit.method) == averaged
-        assert f"{'beyond' if averaged else 'up to'} a signal κ of 1.25" in limit.method
+def test_nuisances_are_averaged_at_any_error_of_the_signal():
+    """3.99 events at κ = 1.63 with nuisances at their fit are 2.67 then."""
+    limit = upper_limit(0.01, 0.0, 0, signal_sigma=np.log(1.63))
+    assert "nuisances averaged" in limit.method
     assert limit.observed == pytest.approx(2.67, abs=5e-3)
-    plug_in = upper_limit(0.01, 0.0, 0, signal_sigma=np.log(1.63), averaged_from=2.0)
+    plug_in = upper_limit(0.01, 0.0, 0, signal_sigma=np.log(1.63), method="exact")
     assert plug_in.observed == pytest.approx(np.log(10) * 1.63 ** (np.log(1.63) * np.log(10)), rel=1e-6)
     sigma = np.log([[1.05, 1.2, 1.3, 1.6, 1.7]])
-    observed, _, typical = limits_at(sigma, 0.01, 0.0, 0)
-    wanted = [counting_limit(0, 0.01, signal_sigma=s, method="marginalised") for s in sigma[0]]
+    observed, _, _ = limits_at(sigma, 0.01, 0.0, 0)
+    wanted = [counting_limit(0, 0.01, signal_sigma=s) for s in sigma[0]]
     np.testing.assert_allclose(observed[0], wanted, rtol=1e-4)
-    assert "beyond" in typical.method
+
+
+@pytest.mark.parametrize("background", [0.3, 19.0, 21.0, 900.0])
+def test_limits_know_no_step(background):
+    """A small step of κ or b moves a limit by as little, and in one direction, at few counts as at many."""
+    n, step = round(background), 1e-3
+    limit = {
+        (s, b): float(counting_limit(n, background + b, signal_sigma=s, background_sigma=0.2))
+        for s in (0.0, 0.2, 0.2231 - step, 0.2231 + step, 0.5)
+        for b in (0.0, step * background)
+    }
+    for b in (0.0, step * background):
+        row = [limit[s, b] for s in (0.0, 0.2, 0.2231 - step, 0.2231 + step, 0.5)]
+        assert (np.diff(row) > 0).all()
+        assert row[3] / row[2] - 1 < 4 * step  # d ln s/dσ is below two there
+    for s in (0.0, 0.2, 0.5):  # a per mille of b is less than a hundredth of the limit
+        assert -1e-6 < 1 - limit[s, step * background] / limit[s, 0.0] < 0.01
+
+
+def test_half_of_the_observed_count_lowers_a_limit():
+    """CLs = [P(< n) + ½ P(n)] with signal over that without; nothing changes where no event is seen."""
+    found = float(counting_limit(2, 0.8, method="mid-p"))
+    weight = np.array([1.0, 1.0, 0.5]) / [1, 1, 2]
+    tails = [np.exp(-m) * (weight * np.power(m, [0, 1, 2])).sum() for m in (found + 0.8, 0.8)]
+    assert tails[0] / tails[1] == pytest.approx(0.1, rel=1e-6)
+    assert found < counting_limit(2, 0.8, method="none")
+    none = counting_limit(0, 0.8, signal_sigma=0.3, method="mid-p")
+    assert none == pytest.approx(counting_limit(0, 0.8, signal_sigma=0.3), rel=1e-7)
+
+
+def test_many_events_are_enumerated_like_few():
+    """Of 1e5 ± 300 events every median is that of a Gaussian: σ Φ⁻¹(1 − 0.1/2), and its error is averaged."""
+    limit = upper_limit(1e5, 0.0, "masked")
+    assert limit.expected[2] == pytest.approx(1.64485 * np.sqrt(1e5), rel=5e-3)
+    wide = upper_limit(1e5, 0.02, "masked")
+    assert wide.expected[2] == pytest.approx(1.64485 * np.sqrt(1e5 + 2000.0**2), rel=0.03)
 
 
 @pytest.mark.parametrize("observed", ["masked", "asimov"])

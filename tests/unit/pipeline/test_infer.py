@@ -149,7 +149,7 @@ def test_discoveries_and_projections(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("method", "background"), [("auto", 40.0), ("exact", 0.4), ("marginalised", 0.0), ("asymptotic", 40.0)]
+    ("method", "background"), [("auto", 4.0), ("exact", 0.4), ("marginalised", 0.0), ("asymptotic", 40.0)]
 )
 def test_projection_to_the_same_protons_on_target_is_the_reach(tmp_path, method, background):
     """Same method, same nuisances, same masses: the contour of the run itself."""
@@ -160,20 +160,23 @@ def test_projection_to_the_same_protons_on_target_is_the_reach(tmp_path, method,
     np.testing.assert_allclose(search.projections[pot].edges, search.reach.edges, rtol=1e-9)
     rows = [row for row in table(tmp_path / "b") if row["part"].startswith("projection")]
     words = {
+        "auto": "nuisances averaged",
         "marginalised": "nuisances averaged",
         "asymptotic": "asymptotic CLs",
         "exact": "fixed auxiliaries",
     }
-    assert all(words.get(method, "as the events at this exposure ask") in row["method"] for row in rows)
+    assert all(words[method] in row["method"] for row in rows)
 
 
-def test_method_follows_the_threshold(tmp_path):
-    exact = searched(tmp_path / "a", background=4.0)[2].limit
-    asked = searched(tmp_path / "b", background=4.0, asymptotic_from=3.0)[2].limit
-    assert "exact" in exact.method
+def test_limits_are_averaged_unless_asymptotic_ones_are_asked_for(tmp_path):
+    averaged = searched(tmp_path / "a", background=40.0)[2].limit
+    asked = searched(tmp_path / "b", background=40.0, method="asymptotic")[2].limit
+    assert "nuisances averaged" in averaged.method
     assert asked.method.startswith("asymptotic")
-    assert asked.expected[2] < exact.expected[2]
-    assert "averaged" in searched(tmp_path / "c", method="marginalised")[2].limit.method
+    assert asked.expected[2] == pytest.approx(averaged.expected[2], rel=0.1)
+    half = searched(tmp_path / "c", background=40.0, method="mid-p")[2].limit
+    assert "averaged, mid-P" in half.method
+    assert half.expected[2] < averaged.expected[2]
 
 
 def test_uncertainties_of_the_signal_enter_limits_and_patches(tmp_path):
@@ -267,6 +270,7 @@ def test_workspace_and_patches_hold_the_nuisances_of_the_limit(tmp_path, run, su
             signal_sigma=float(np.sqrt(np.sum(np.square(counted)))),
             background_sigma=float(np.log(norm["data"]["hi"])),
             randomise_pot=True,
+            method="exact",
         )
         np.testing.assert_allclose(expected[i, j], own, rtol=3e-4)
         some += 1
@@ -296,15 +300,18 @@ def test_millicharged_limits_follow_the_steering(tmp_path):
     """[infer] nuisances and method, [spectrum] extrapolate: as for dark photons."""
     none, _ = charged(tmp_path / "a", nuisances=[], method="exact")
     kappa = float(np.log1p(0.5))
-    assert none.reach.limit == pytest.approx(float(expected_limits(0.1, background_sigma=kappa)[2]))
+    assert none.reach.limit == pytest.approx(
+        float(expected_limits(0.1, background_sigma=kappa, method="exact")[2])
+    )
     scaling, _ = charged(tmp_path / "b", nuisances=["scaling"], method="exact")
-    wanted = expected_limits(0.1, background_sigma=kappa, signal_sigma=np.log1p(0.25), randomise_pot=True)
+    asked = {"background_sigma": kappa, "signal_sigma": np.log1p(0.25), "method": "exact"}
+    wanted = expected_limits(0.1, **asked, randomise_pot=True)
     assert scaling.limit.expected == pytest.approx(wanted)
     assert scaling.reach.limit == pytest.approx(float(wanted[2]))
     averaged, _ = charged(tmp_path / "c", nuisances=["scaling"], method="marginalised")
     assert "nuisances averaged" in averaged.limit.method
     assert averaged.limit.expected[2] != pytest.approx(float(wanted[2]), rel=1e-3)
-    large, _ = charged(tmp_path / "d", nuisances=[], method="auto", asymptotic_from=0.05)
+    large, _ = charged(tmp_path / "d", nuisances=[], method="asymptotic")
     assert large.limit.method.startswith("asymptotic")
     inside, _ = charged(tmp_path / "e", nuisances=[], method="exact", extrapolate=False)
     np.testing.assert_allclose(inside.reach.edges, inside.measured.edges)

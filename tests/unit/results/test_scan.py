@@ -37,7 +37,7 @@ def likelihood(observed, background=0.5, sigma=0.3):
 def test_exact_scan_is_the_enumeration():
     found = list(scan(likelihood([1]), method="exact"))
     for point, signal in zip(found, (2.5, 5.0), strict=True):
-        wanted = counting_cls(signal, 1, 0.5, signal_sigma=POT, background_sigma=0.3)
+        wanted = counting_cls(signal, 1, 0.5, signal_sigma=POT, background_sigma=0.3, method="exact")
         assert point.observed == pytest.approx(float(wanted), abs=4 * point.error + 1e-3)
         assert "exact CLs" in point.method
         assert (np.diff(point.expected) >= 0).all()
@@ -53,14 +53,11 @@ def test_expected_bands_of_one_bin_without_nuisances():
     np.testing.assert_allclose(point.expected, wanted, rtol=0.06, atol=2e-3)
 
 
-def test_auto_follows_events_and_nuisances():
-    few = next(scan(likelihood([1]), method="auto"))
-    assert few.method.startswith("exact")
-    assert "exact below 20" in few.method
-    many = next(scan(likelihood([60], background=55.0), method="auto"))
-    assert many.method.startswith("asymptotic")
-    assert "asymptotic from 20" in many.method
-    assert next(scan(likelihood([1]), method="auto", asymptotic_from=0.2)).method.startswith("asymptotic")
+def test_auto_averages_and_follows_events_where_toys_are_fitted():
+    for counts, background in ([1], 0.5), ([60], 55.0):
+        point = next(scan(likelihood(counts, background=background), method="auto"))
+        assert point.method.startswith("exact CLs by enumeration")
+        assert "averaged over nuisances" in point.method
     space = workspace("c", [0.5, 0.4], 0.3, [1, 0])
     space["channels"][0]["samples"] = [
         sample("signal", [1.0, 1.0], log_normal("pot", POT), signal=True),
@@ -69,6 +66,9 @@ def test_auto_follows_events_and_nuisances():
     (point,) = scan(Likelihood(space, {}, {}, ()), method="auto")
     assert point.method.startswith("exact CLs, 8000 toys")
     assert "exact below 20" in point.method
+    (many,) = scan(Likelihood(space, {}, {}, ()), method="auto", asymptotic_from=0.2)
+    assert many.method.startswith("asymptotic")
+    assert "asymptotic from 0.2" in many.method
 
 
 def test_a_masked_likelihood_has_no_observed_cls_in_any_method():
@@ -125,7 +125,7 @@ def test_scan_follows_the_convention_of_the_steering(tmp_path):
         said = scanned(tmp_path, "--steering", steering(path, method))
         assert label in said
         assert float(said.split("CLs ")[1].split()[0]) == pytest.approx(wanted[method], abs=4e-3)
-    assert "asymptotic from 0.2" in scanned(tmp_path, "--steering", steering(path, "auto", 0.2))
+    assert "averaged over nuisances" in scanned(tmp_path, "--steering", steering(path, "auto", 0.2))
     assert "fixed auxiliaries" in scanned(tmp_path, "--steering", str(path), "--method", "exact")
 
 

@@ -358,26 +358,6 @@ class BinnedModel:
         return np.asarray(bins + self.penalty(x, aux)[0] + constant, dtype=np.float64)
 
 
-def signal_sigma(model: BinnedModel) -> float:
-    """Return the uncertainty of all signal together, ln κ: one σ of each nuisance, in quadrature."""
-    signal = (model.events.linear == model.poi).any(axis=1)
-    error = np.where(np.isfinite(model.tau), model.tau**-0.5, model.width)
-    moved = np.flatnonzero(np.isfinite(error) & ~model.fixed)
-    centre = model.start.copy()
-    centre[moved] = np.where(np.isfinite(model.tau), 1.0, model.centre)[moved]
-    centre[model.poi] = 1.0
-    shifts = np.zeros((moved.size, len(centre)))
-    shifts[np.arange(moved.size), moved] = error[moved]
-    sums = [
-        np.maximum(
-            model.events.cells(np.clip(centre + sign * shifts, model.low, model.high))[signal].sum(axis=0),
-            1e-300,
-        )
-        for sign in (1.0, -1.0)
-    ]
-    return float(np.sqrt(((0.5 * np.log(sums[0] / sums[1])) ** 2).sum()))
-
-
 @dataclass(slots=True)
 class _Parameters:
     """Parameters as they are met in a workspace."""

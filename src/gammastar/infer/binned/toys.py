@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.interpolate import PchipInterpolator
-from scipy.special import logit, ndtr, xlogy
+from scipy.special import ndtr, xlogy
 from scipy.stats import chi2, poisson
 
 from gammastar.core.errors import PhysicsError
@@ -18,12 +17,10 @@ from gammastar.infer.binned.fits import fitted
 from gammastar.infer.binned.model import SMALLEST, BinnedModel, binned_model
 from gammastar.infer.channel_limits import BANDS, cls_of
 from gammastar.infer.counting import QUANTILES
-from gammastar.infer.toys import CLs, Convention
+from gammastar.infer.toys import CLs, Convention, Ties, toy_limits
 
 SAME = 1e-6  # differences of the statistic below this are ties
 TOYS = 4_000  # of each hypothesis
-LEAST, MOST = 1e-6, 1e6  # strengths that are tried
-FACTOR, FINE = 2.0, 4  # between strengths of a limit; further ones around the crossings
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,7 +61,7 @@ def binned_cls(
     observed = float(statistic_of(model, data, strength, convention)[0])
     ordered = [np.sort(values) for values in q]
     levels = np.quantile(ordered[1], QUANTILES, method="inverted_cdf")
-    tails = np.array([_beyond(values, np.r_[observed, levels]) for values in ordered])
+    tails = np.array([_beyond(values, np.r_[observed, levels], convention.ties) for values in ordered])
     cls = tails[0] / np.maximum(tails[1], 1.0 / n_toys)
     relative = ((1.0 - tails) / np.maximum(tails, 1.0 / n_toys) / n_toys).sum(axis=0)
     label = f"exact CLs, {2 * n_toys} toys, {convention}"
@@ -94,9 +91,10 @@ def statistic_of(model: BinnedModel, toys: BinnedToys, strength: float, conventi
     return q if convention.statistic == "ratio" else np.maximum(q, 0.0)
 
 
-def _beyond(values: FloatArray, bounds: FloatArray) -> FloatArray:
-    """Return the fractions of sorted values at or above bounds."""
-    return np.asarray(1.0 - np.searchsorted(values, bounds - SAME, side="left") / len(values))
+def _beyond(values: FloatArray, bounds: FloatArray, ties: Ties) -> FloatArray:
+    """Return the fractions of sorted values at or above bounds; at mid-P equal ones count half."""
+    below, up_to = (np.searchsorted(values, bounds + side * SAME, side="left") for side in (-1.0, 1.0))
+    return np.asarray(1.0 - (below if ties == "whole" else 0.5 * (below + up_to)) / len(values))
 
 
 def drawn(
@@ -138,49 +136,15 @@ def binned_limits(
     convention: Convention | None = None,
     n_toys: int = TOYS,
 ) -> tuple[float, FloatArray]:
-    """Return observed and expected upper limits on the strength by toys.
-
-    Notes
-    -----
-    The logit of CLs is tabulated over strengths in steps of two until all six values lie on both sides of
-    1 − cl, then four times more finely, and interpolated in ln μ (PCHIP).
-    """
-    alpha, table = 1.0 - cl, dict[float, FloatArray]()
+    """Return observed and expected upper limits on the strength by toys."""
 
     def levels(strength: float) -> FloatArray:
-        if strength not in table:
-            rng = np.random.default_rng(seed)
-            found, expected = binned_cls(workspace, strength, rng=rng, convention=convention, n_toys=n_toys)
-            table[strength] = np.r_[found.cls, expected]
-        return table[strength]
+        rng = np.random.default_rng(seed)
+        found, expected = binned_cls(workspace, strength, rng=rng, convention=convention, n_toys=n_toys)
+        return np.array([found.cls, *expected])
 
-    high = low = 1.0
-    while np.nanmax(levels(high)) > alpha and high < MOST:
-        high *= FACTOR
-    while np.nanmin(levels(low)) < alpha and low > LEAST:
-        low /= FACTOR
-    for start in sorted(table)[:-1]:
-        pair = np.array([table[start], table[start * FACTOR]])
-        if ((pair[0] > alpha) & (pair[1] <= alpha)).any():
-            for k in range(1, FINE):
-                levels(start * FACTOR ** (k / FINE))
-    strengths = np.array(sorted(table))
-    curves = logit(np.clip([table[mu] for mu in strengths], 0.1 / n_toys, 1.0 - 1e-9)) - logit(alpha)
-    limits = [_crossing(np.log(strengths), curve) for curve in curves.T]
-    return limits[0], np.array(limits[1:])
-
-
-def _crossing(x: FloatArray, curve: FloatArray) -> float:
-    """Return e to the point where a falling curve is zero for the first time."""
-    if np.isnan(curve).any():
-        return float("nan")
-    below = np.flatnonzero((curve[:-1] > 0) & (curve[1:] <= 0))
-    if not below.size:
-        return float("inf") if curve[-1] > 0 else 0.0
-    i = int(below[0])
-    roots = PchipInterpolator(x, curve).solve(0.0, extrapolate=False)
-    inside = roots[(roots >= x[i] - 1e-12) & (roots <= x[i + 1] + 1e-12)]
-    return float(np.exp(inside[0]))
+    limits, _ = toy_limits(levels, 1.0 - cl, 0.1 / n_toys)
+    return float(limits[0]), limits[1:]
 
 
 QTILDE = Convention("qtilde")

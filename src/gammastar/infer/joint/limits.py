@@ -24,7 +24,7 @@ from gammastar.infer.discovery import Ranking
 from gammastar.infer.joint.expectation import Arrays, Point, arrays_of, expected
 from gammastar.infer.joint.fits import Fits, fit
 from gammastar.infer.joint.model import JointData, JointModel
-from gammastar.infer.toys import TIE, CLs
+from gammastar.infer.toys import TIE, CLs, toy_limits
 
 TOYS = 1000  # of each hypothesis and strength
 TOY_PRECISION = 1e-7  # of −ln L: far below what separates two pseudo-experiments
@@ -255,45 +255,23 @@ def joint_limit(model: JointModel, options: JointLimits | None = None, *, seed: 
 def _toy_limit(
     arrays: Arrays, data: JointData, asked: JointLimits, seed: int, start: float
 ) -> tuple[float, float]:
-    """Return the limit of one data set and its error: a line in ln μ through ln CLs next to the level."""
-    alpha, known = 1.0 - asked.cl, {}
+    """Return the limit of one data set and its error."""
+    alpha, errors = 1.0 - asked.cl, dict[float, float]()
 
-    def value(x: float) -> float:
-        if x not in known:
-            rng = stream(seed, "joint")
-            found = _cls(arrays, data, float(np.exp(x)), asked.n_toys, rng)
-            relative = found.error / found.cls if found.cls > 0 else 1.0
-            known[x] = np.log(max(found.cls, 0.5 / asked.n_toys) / alpha), relative
-        return float(known[x][0])
+    def levels(strength: float) -> list[float]:
+        found = _cls(arrays, data, strength, asked.n_toys, stream(seed, "joint"))
+        errors[strength] = found.error / found.cls if found.cls > 0 else 1.0
+        return [found.cls]
 
-    if asked.hopeless and value(np.log(FARTHEST)) > 0:
+    if asked.hopeless and levels(FARTHEST)[0] > alpha:
         return float("inf"), 0.0
-    low = high = np.log(start)
-    step = 0.5
-    while value(high) > 0:
-        if high > np.log(FARTHEST):
-            return float("inf"), 0.0
-        low, high, step = high, high + step, 1.5 * step
-    step = 0.5
-    while value(low) < 0:
-        high, low, step = low, low - step, 1.5 * step
-    for _ in range(12):
-        if high - low < 0.05:
-            break
-        share = np.clip(value(low) / (value(low) - value(high)), 0.15, 0.85)
-        middle = low + share * (high - low)
-        low, high = (middle, high) if value(middle) > 0 else (low, middle)
-    share = value(low) / (value(low) - value(high)) if value(low) > value(high) else 0.5
-    at = low + share * (high - low)
-    near = np.array([[x, y] for x, (y, _) in known.items() if abs(y) < 1.5])
-    slope = (
-        abs(np.polyfit(near[:, 0], near[:, 1], 1)[0])
-        if len(near) > 2
-        else (value(low) - value(high)) / (high - low)
-    )
-    error = min(known[low][1], known[high][1]) / max(slope, 0.1)
-    limit = float(np.exp(at))
-    return limit, limit * float(error)
+    smallest, farthest = 0.5 / asked.n_toys, FARTHEST / start
+    limits, slopes = toy_limits(levels, alpha, smallest, start=start, farthest=farthest)
+    limit, slope = float(limits[0]), abs(float(slopes[0])) * asked.cl  # of ln CLs
+    if not np.isfinite(limit) or limit == 0.0:
+        return limit, 0.0
+    nearest = min(errors, key=lambda mu: abs(np.log(mu / limit)))
+    return limit, limit * errors[nearest] / max(slope, 0.1)
 
 
 LARGEST = 1e12

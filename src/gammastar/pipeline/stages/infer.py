@@ -43,8 +43,7 @@ from gammastar.pipeline.stages.predict import model_of
 from gammastar.store.manifest import digest, write_json
 from gammastar.store.records import write_reach
 
-KEYS = ("method", "asymptotic_from", "averaged_from", "cl")  # of [infer], which a patch set carries with it
-LARGEST_KAPPA = 1e6  # of no signal: never averaged
+KEYS = ("method", "asymptotic_from", "cl")  # of [infer], which a patch set carries with it
 EXPLORED_CL = (0.90, 0.95)  # of the explorer, besides that of [infer]
 MASS_NUCLEON = 0.9389
 FULL_TOYS = {"statistic": "qtilde", "auxiliary": "randomised"}  # of a joint likelihood
@@ -299,23 +298,22 @@ def _write_grid(
         coupling_name=coupling,
         hepdata=section.hepdata,
     )
-    averaged = search.treatment["averaged_from"] < 1.0
-    _say_how(section, patches, averaged_from=1.0 if averaged else LARGEST_KAPPA)
+    _say_how(section, patches)
     write_json(ctx.folder / f"patchset{suffix}.json", patches, indent=None)
     return {"": (spec, patches)}
 
 
-def _say_how(section: Infer, patches: dict[str, Any], *, averaged_from: float, **more: str) -> None:
+def _say_how(section: Infer, patches: dict[str, Any], **more: str) -> None:
     """Put into a patch set how this run sets limits and treats nuisances: `gammastar scan` reads it."""
     convention = {key: getattr(section, key) for key in KEYS}
-    patches["metadata"][CONVENTION] = convention | {"averaged_from": averaged_from} | more
+    patches["metadata"][CONVENTION] = convention | more
 
 
 def _write_joint(ctx: Context, name: str, documents: Documents) -> Documents:
     """Write and return ``workspace.json`` and ``patchset.json`` of each mass, in a folder of its own."""
     for label, (spec, patches) in documents.items():
         folder = ctx.folder / name / label
-        _say_how(section_of(ctx), patches, averaged_from=LARGEST_KAPPA, **FULL_TOYS)
+        _say_how(section_of(ctx), patches, **FULL_TOYS)
         write_json(folder / "workspace.json", spec)
         write_json(folder / "patchset.json", patches, indent=None)
     return documents
