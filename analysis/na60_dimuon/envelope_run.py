@@ -17,7 +17,7 @@ from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.kinematics import daughter
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.polarisation import cosine
-from gammastar.predict.channels import (
+from gammastar.predict.channels.theory import (
     Bremsstrahlung,
     MesonChannel,
     PionDalitz,

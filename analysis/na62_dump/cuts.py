@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from beam_line import BeamLine, approach, invariant_mass
 from tracking import Spectrometer, Tracks, extrapolate, inside, load_spectrometer, plane_of
 
 from gammastar.core.constants import M_E, M_MU, M_PI_CHARGED
@@ -16,7 +17,7 @@ from gammastar.core.files import data_path
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.physics.detector import Detector, load_detector
-from gammastar.physics.kinematics import BeamLine, approach, invariant_mass, two_track_vertex
+from gammastar.physics.kinematics import two_track_vertex
 
 MASSES = {"e": M_E, "mu": M_MU, "pi": M_PI_CHARGED}
 STATES = {"ee": ("e", "e"), "mumu": ("mu", "mu")}

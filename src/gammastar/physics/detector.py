@@ -19,7 +19,7 @@ from gammastar.core.records import Exposure, FloatArray
 from gammastar.physics.geometry import Volume
 
 DUMP = 1.0  # interaction lengths: nothing is seen out of a target as thick as this
-FLAGS = frozenset({"volume.spherical"})  # keys that are true or false
+FLAGS = frozenset({"volume.spherical", "illustrative"})  # keys that are true or false
 Scaling: TypeAlias = Literal["per_interaction", "power"]
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=True)
 
@@ -52,22 +52,40 @@ COLLISION = Target(1.0, 1.0, math.inf)
 """The point of a collider where beams meet, in the place of a target: every collision makes particles."""
 
 
-def check_exposure(pot: float | None, luminosity: float | None, target: Target) -> None:
-    """Refuse a detector that names both protons on target and a luminosity, or none of them."""
-    given = {name: value for name, value in (("pot", pot), ("luminosity", luminosity)) if value is not None}
-    require(
-        len(given) == 1,
-        "give either pot, the protons on target, or luminosity [1/pb], the integrated one of a collider; "
-        f"found {' and '.join(given) or 'none of them'}",
-    )
-    for name, value in given.items():
-        require(math.isfinite(value) and value > 0, f"{name} = {value!r} must be positive")
-    require(pot is None or target is not COLLISION, "target: protons on target need the target they hit")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exposed:
+    """What a detector sees of a beam: a target and protons on it, or the luminosity of a collider."""
 
+    target: Target = COLLISION
+    pot: float | None = None  # Protons on target
+    # Integrated luminosity of a collider [1/pb], in the place of `pot`; particles then count by their cross
+    # section [pb], and no `target` is needed
+    luminosity: float | None = None
 
-def exposure_text(pot: float | None, luminosity: float | None) -> str:
-    """Return protons on target or luminosity as words."""
-    return f"{pot:.3g} protons on target" if luminosity is None else f"{luminosity / 1e3:.4g} /fb"
+    def __post_init__(self) -> None:
+        both = (("pot", self.pot), ("luminosity", self.luminosity))
+        given = {name: value for name, value in both if value is not None}
+        require(
+            len(given) == 1,
+            "give either pot, the protons on target, or luminosity [1/pb], the integrated one of a collider; "
+            f"found {' and '.join(given) or 'none of them'}",
+        )
+        for name, value in given.items():
+            require(math.isfinite(value) and value > 0, f"{name} = {value!r} must be positive")
+        target = self.pot is None or self.target is not COLLISION
+        require(target, "target: protons on target need the target they hit")
+
+    @property
+    def exposure(self) -> float:
+        """Protons on target, or the luminosity [1/pb]: events over what a rate counts in."""
+        return float(self.pot if self.luminosity is None else self.luminosity)  # type: ignore[arg-type]
+
+    @property
+    def exposure_text(self) -> str:
+        """Protons on target or luminosity as words."""
+        if self.luminosity is None:
+            return f"{self.pot:.3g} protons on target"
+        return f"{self.luminosity / 1e3:.4g} /fb"
 
 
 class DetectorLike(Protocol):
@@ -151,7 +169,7 @@ class LeptonCuts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Detector:
+class Detector(Exposed):
     """A beam dump or fixed-target detector."""
 
     name: str
@@ -163,11 +181,6 @@ class Detector:
     # Selection efficiency; its keys are the final states that the detector sees
     efficiency: Mapping[str, float]
     sources: Mapping[str, str]  # Where each number comes from
-    target: Target = COLLISION
-    pot: float | None = None  # Protons on target
-    # Integrated luminosity of a collider [1/pb], in the place of `pot`; particles then count by their cross
-    # section [pb], and no `target` is needed
-    luminosity: float | None = None
     pot_sigma: float = 0.0  # Relative uncertainty of `pot` or `luminosity`
     planes: tuple[Plane, ...] = ()
     magnet: Magnet | None = None
@@ -180,7 +193,7 @@ class Detector:
     def __post_init__(self) -> None:
         energy = self.beam_energy
         require(math.isfinite(energy) and energy > 0, f"beam_energy = {energy!r} must be positive")
-        check_exposure(self.pot, self.luminosity, self.target)
+        Exposed.__post_init__(self)
         for name in ("pot_sigma", "background", "background_sigma"):
             value = getattr(self, name)
             require(
@@ -206,16 +219,6 @@ class Detector:
         )
         self._check_places()
 
-    @property
-    def exposure(self) -> float:
-        """Protons on target, or the luminosity [1/pb]: events over what a rate counts in."""
-        return float(self.pot if self.luminosity is None else self.luminosity)  # type: ignore[arg-type]
-
-    @property
-    def exposure_text(self) -> str:
-        """Protons on target or luminosity as words."""
-        return exposure_text(self.pot, self.luminosity)
-
     def _check_places(self) -> None:
         """Refuse a volume around or before the target, and planes that no lepton reaches."""
         place, (first, last) = self.target.position, self.volume.z_range
@@ -234,29 +237,41 @@ class Detector:
             )
 
 
-def _numbers(data: Any, key: str = "") -> Iterator[str]:
-    """Yield the dotted keys of all numbers; entries of a list go by their name, or the list's own key."""
+def _leaves(data: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted keys and values; entries of a list go by their name, or the list's own key."""
     if isinstance(data, Mapping):
         for name, value in data.items():
-            yield from _numbers(value, f"{key}.{name}" if key else name)
+            yield from _leaves(value, f"{key}.{name}" if key else name)
     elif isinstance(data, list):
         for entry in data:
             name = entry.get("name", "") if isinstance(entry, Mapping) else ""
-            yield from _numbers(entry, f"{key}.{name}" if name else key)
-    elif isinstance(data, int | float) and not isinstance(data, bool):
-        yield key
+            yield from _leaves(entry, f"{key}.{name}" if name else key)
+    else:
+        yield key, data
 
 
-def _booleans(data: Any, key: str = "") -> Iterator[str]:
-    """Yield the dotted keys of all truth values, which would count as zero and one."""
-    if isinstance(data, Mapping):
-        for name, value in data.items():
-            yield from _booleans(value, f"{key}.{name}" if key else name)
-    elif isinstance(data, list):
-        for entry in data:
-            yield from _booleans(entry, key)
-    elif isinstance(data, bool):
-        yield key
+def read_detector(path: Path) -> dict[str, Any]:
+    """Return the tables of a detector file, in which every number has a line in ``[sources]``."""
+    try:
+        data = from_toml(path)
+        name_of(data)
+        sources = sources_of(data)
+    except (OSError, ValueError) as error:
+        raise InputFileError(f"{path}: the detector file cannot be read ({error})") from error
+    filled_in(data, f"{path}: ")
+    leaves = dict(_leaves({key: value for key, value in data.items() if key != "sources"}))
+    numbers = [key for key, value in leaves.items() if isinstance(value, int | float)]
+    missing = [
+        key
+        for key in numbers
+        if not isinstance(leaves[key], bool) and not any(f"{key}.".startswith(f"{s}.") for s in sources)
+    ]
+    if missing:
+        raise SteeringError(f"{path}: no source for {missing}; name each key, or its table, under [sources]")
+    true = next((key for key in numbers if isinstance(leaves[key], bool) and key not in FLAGS), None)
+    if true is not None:  # it would count as zero or one
+        raise SteeringError(f"{path}: {true} is true or false, which is no number")
+    return data
 
 
 _ADAPTER: TypeAdapter[Detector] = TypeAdapter(Detector)
@@ -264,22 +279,7 @@ _ADAPTER: TypeAdapter[Detector] = TypeAdapter(Detector)
 
 def load_detector(path: Pathlike) -> Detector:
     """Read a detector file."""
-    path = Path(path)
-    try:
-        data = from_toml(path)
-        name_of(data)
-        sources = sources_of(data)
-        keys = _numbers({name: value for name, value in data.items() if name != "sources"})
-        missing = [key for key in keys if not any(f"{key}.".startswith(f"{source}.") for source in sources)]
-    except (OSError, ValueError) as error:
-        raise InputFileError(f"{path}: the detector file cannot be read ({error})") from error
-    filled_in(data, f"{path}: ")
-    if missing:
-        raise SteeringError(f"{path}: no source for {missing}; name each key, or its table, under [sources]")
-    true = next((key for key in _booleans(data) if key not in FLAGS), None)
-    if true is not None:
-        raise SteeringError(f"{path}: {true} is true or false, which is no number")
-    return validated(_ADAPTER, data, path)
+    return validated(_ADAPTER, read_detector(Path(path)), Path(path))
 
 
 def target_factor(

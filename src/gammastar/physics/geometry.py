@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 from pydantic import ConfigDict, Field
@@ -120,7 +120,7 @@ class Cone(Geometry):
     # If true, `z_min` and `z_max` are distances from the apex, not planes: with an infinite end this is the
     # volume of Eq. B1 of Allison and Blinov, whose shield has the same length at every angle.
     spherical: bool = False
-    kind: Literal["cone"] = "cone"  # Of the file: the name of the shape
+    kind: Literal["cone"] = "cone"
     __pydantic_config__: ClassVar[ConfigDict] = _FROZEN
 
     def __post_init__(self) -> None:
@@ -169,6 +169,20 @@ class Cone(Geometry):
         return low, high
 
 
+def _check_ends(volume: Any) -> None:
+    """Refuse a volume that does not begin before it ends, or stands nowhere."""
+    name, z0, z1 = type(volume).__name__, volume.z0, volume.z1
+    finite = all(map(math.isfinite, (z0, z1, volume.x, volume.y)))
+    require(finite and z0 < z1, f"{name}: z0 = {z0!r} must lie before z1 = {z1!r}")
+
+
+def _check_positive(volume: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(volume, name)
+        what = f"{type(volume).__name__}.{name}"
+        require(math.isfinite(value) and value > 0, f"{what} = {value!r} m must be positive")
+
+
 @dataclass(frozen=True, slots=True)
 class Frustum(Geometry):
     """A rectangular volume whose cross-section changes linearly along z."""
@@ -184,15 +198,12 @@ class Frustum(Geometry):
     # Centre of the cross-section [m]
     x: float = 0.0
     y: float = 0.0
-    kind: Literal["frustum"] = "frustum"  # Of the file: the name of the shape
+    kind: Literal["frustum"] = "frustum"
     __pydantic_config__: ClassVar[ConfigDict] = _FROZEN
 
     def __post_init__(self) -> None:
-        finite = all(math.isfinite(value) for value in (self.z0, self.z1, self.x, self.y))
-        require(finite and self.z0 < self.z1, f"Frustum: z0 = {self.z0!r} must lie before z1 = {self.z1!r}")
-        for name in ("half_x0", "half_y0", "half_x1", "half_y1"):
-            value = getattr(self, name)
-            require(math.isfinite(value) and value > 0, f"Frustum.{name} = {value!r} must be positive")
+        _check_ends(self)
+        _check_positive(self, "half_x0", "half_y0", "half_x1", "half_y1")
 
     @property
     def z_range(self) -> tuple[float, float]:
@@ -235,15 +246,12 @@ class Box(Geometry):
     # horizontal plane.
     angle_x: float = 0.0
     angle_y: float = 0.0
-    kind: Literal["box"] = "box"  # Of the file: the name of the shape
+    kind: Literal["box"] = "box"
     __pydantic_config__: ClassVar[ConfigDict] = _FROZEN
 
     def __post_init__(self) -> None:
-        finite = all(math.isfinite(value) for value in (self.z0, self.z1, self.x, self.y))
-        require(finite and self.z0 < self.z1, f"Box: z0 = {self.z0!r} must lie before z1 = {self.z1!r}")
-        for name in ("half_x", "half_y"):
-            value = getattr(self, name)
-            require(math.isfinite(value) and value > 0, f"Box.{name} = {value!r} m must be positive")
+        _check_ends(self)
+        _check_positive(self, "half_x", "half_y")
         for name in ("angle_x", "angle_y"):
             value = getattr(self, name)
             require(abs(value) < math.pi / 2, f"Box.{name} = {value!r} rad must lie between -π/2 and π/2")
@@ -293,13 +301,12 @@ class Cylinder(Geometry):
     # Axis [m]
     x: float = 0.0
     y: float = 0.0
-    kind: Literal["cylinder"] = "cylinder"  # Of the file: the name of the shape
+    kind: Literal["cylinder"] = "cylinder"
     __pydantic_config__: ClassVar[ConfigDict] = _FROZEN
 
     def __post_init__(self) -> None:
         require(self.radius > 0, f"Cylinder.radius = {self.radius!r} must be positive")
-        finite = all(math.isfinite(value) for value in (self.z0, self.z1, self.x, self.y))
-        require(finite and self.z0 < self.z1, f"Cylinder: z0 = {self.z0!r} must lie before z1 = {self.z1!r}")
+        _check_ends(self)
 
     @property
     def z_range(self) -> tuple[float, float]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -138,8 +139,30 @@ def write_cells(path: Path, cells: Cells, note: str = "") -> None:
             np.savetxt(temporary, rows.T, fmt="%12.5e", header=header, comments="# ", encoding="utf-8")
 
 
+class Species(ABC):
+    """What decays need to know of a meson: a parametrised one or one with a tabulated spectrum."""
+
+    __slots__ = ()
+    pdg: int  # PDG number
+    sigma: float  # Relative uncertainty of the yield
+
+    @property
+    @abstractmethod
+    def per_interaction(self) -> float:
+        """Mesons per inelastic interaction on the nucleus, or their cross section [pb]."""
+
+    @property
+    def mass(self) -> float:
+        """Mass [GeV]."""
+        return constants.mass(self.pdg)
+
+    @abstractmethod
+    def sample(self, mass: npt.ArrayLike, n: int, beam_energy: float, rng: np.random.Generator) -> FloatArray:
+        """Draw px, py, pz, E [GeV], shape (4, n), for an (off-shell) mass."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class MesonSpectrum:
+class MesonSpectrum(Species):
     """A meson with a tabulated spectrum, in the place of a `gammastar.physics.mesons.Meson`."""
 
     pdg: int
@@ -152,11 +175,6 @@ class MesonSpectrum:
     def per_interaction(self) -> float:
         """Mesons per inelastic interaction, or their cross section [pb]."""
         return self.cells.total * self.per_cross_section
-
-    @property
-    def mass(self) -> float:
-        """Mass [GeV]."""
-        return constants.mass(self.pdg)
 
     def sample(
         self,
@@ -229,7 +247,7 @@ def beam_frame(beam_energy: float) -> tuple[float, float]:
 
 
 @dataclass(frozen=True, slots=True)
-class Meson:
+class Meson(Species):
     """One species."""
 
     pdg: int
@@ -247,11 +265,6 @@ class Meson:
     def per_interaction(self) -> float:
         """Mesons per inelastic interaction on the nucleus."""
         return self.multiplicity * self.a_factor
-
-    @property
-    def mass(self) -> float:
-        """Mass [GeV]."""
-        return constants.mass(self.pdg)
 
     def sample(self, mass: npt.ArrayLike, n: int, beam_energy: float, rng: np.random.Generator) -> FloatArray:
         """Draw px, py, pz, E [GeV], shape (4, n), for an (off-shell) mass.
@@ -327,29 +340,6 @@ def dark_photon_branching(decay: Decay, parent_mass: float, width: float, mass: 
         momentum = (1 + q2 / gap) ** 2 - 4 * parent_mass**2 * q2 / gap**2
         value = np.clip(momentum, 0.0, None) ** 1.5 * form(q2)
     return np.asarray(np.where(inside, decay.branching * value, 0.0), dtype=np.float64)
-
-
-class Species(Protocol):
-    """What decays need to know of a meson: `Meson`, or a `gammastar.physics.mesons.MesonSpectrum`."""
-
-    @property
-    def pdg(self) -> int:
-        """PDG number."""
-
-    @property
-    def sigma(self) -> float:
-        """Relative uncertainty of the yield."""
-
-    @property
-    def per_interaction(self) -> float:
-        """Mesons per interaction, or their cross section [pb]."""
-
-    @property
-    def mass(self) -> float:
-        """Mass [GeV]."""
-
-    def sample(self, mass: npt.ArrayLike, n: int, beam_energy: float, rng: np.random.Generator) -> FloatArray:
-        """Draw px, py, pz, E [GeV], shape (4, n), for an (off-shell) mass."""
 
 
 @dataclass(frozen=True, slots=True)

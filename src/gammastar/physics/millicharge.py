@@ -16,11 +16,11 @@ from pydantic import ConfigDict, Field, TypeAdapter
 from scipy.special import gammainc
 
 from gammastar.core.constants import ALPHA, GEV2_MB, M_E
-from gammastar.core.documents import from_toml, name_of, sources_of, validated
-from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
+from gammastar.core.documents import validated
+from gammastar.core.errors import PhysicsError
 from gammastar.core.files import Pathlike
 from gammastar.core.records import BoolArray, FloatArray
-from gammastar.physics.detector import COLLISION, Target, check_exposure, exposure_text
+from gammastar.physics.detector import Exposed, read_detector
 from gammastar.physics.qed import FormFactor2, kappa, lepton_factor, pseudoscalar_dalitz
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
@@ -296,7 +296,7 @@ class Front:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MillichargeDetector:
+class MillichargeDetector(Exposed):
     """A detector of millicharged particles behind a target."""
 
     name: str
@@ -306,11 +306,6 @@ class MillichargeDetector:
     front: Front
     detection: Detection
     sources: Mapping[str, str]
-    target: Target = COLLISION
-    pot: float | None = None  # Protons on target
-    # Integrated luminosity of a collider [1/pb], in the place of `pot`, and no `target`: pairs count by their
-    # cross section [pb]
-    luminosity: float | None = None
     efficiency: float = 1.0
     # Expected events and their standard deviation
     background: float | None = None
@@ -319,21 +314,11 @@ class MillichargeDetector:
 
     def __post_init__(self) -> None:
         _positive(beam_energy=self.beam_energy, efficiency=self.efficiency)
-        check_exposure(self.pot, self.luminosity, self.target)
+        Exposed.__post_init__(self)
         if self.front.z <= self.target.position[2]:
             raise PhysicsError(
                 f"front.z = {self.front.z:g} m: not behind the target at {self.target.position[2]:g} m"
             )
-
-    @property
-    def exposure(self) -> float:
-        """Protons on target, or the luminosity [1/pb]: events over what a rate counts in."""
-        return float(self.pot if self.luminosity is None else self.luminosity)  # type: ignore[arg-type]
-
-    @property
-    def exposure_text(self) -> str:
-        """Protons on target or luminosity as words."""
-        return exposure_text(self.pot, self.luminosity)
 
     @property
     def exponent(self) -> int:
@@ -346,15 +331,4 @@ _ADAPTER: TypeAdapter[MillichargeDetector] = TypeAdapter(MillichargeDetector)
 
 def load_millicharge_detector(path: Pathlike) -> MillichargeDetector:
     """Read a TOML file whose keys are the attributes of `MillichargeDetector`."""
-    path = Path(path)
-    try:
-        data = from_toml(path)
-        name_of(data)
-        sources = sources_of(data)
-    except (OSError, ValueError) as error:
-        raise InputFileError(f"{path}: the detector file cannot be read ({error})") from error
-    words = {"name", "source", "sources", "illustrative"}
-    missing = sorted(set(data) - words - set(sources))
-    if missing:
-        raise SteeringError(f"{path}: no source for {missing}; name each key or table under [sources]")
-    return validated(_ADAPTER, data, path)
+    return validated(_ADAPTER, read_detector(Path(path)), Path(path))

@@ -20,9 +20,8 @@ from gammastar.physics.millicharge import bin_factors, from_dark_photons, pair_f
 from gammastar.physics.polarisation import TRANSVERSE, UNPOLARISED, SpinDensities, cosine, lambda_theta
 from gammastar.physics.qed import kappa
 from gammastar.predict.channel import Channel, check_exclusive, held
-from gammastar.predict.channels import VirtualPhoton
 from gammastar.predict.channels.theory import JPsi, MesonChannel
-from gammastar.predict.channels.virtual_photon import InDomain
+from gammastar.predict.channels.virtual_photon import InDomain, VirtualPhoton
 from gammastar.predict.mixture import envelope, joined
 
 

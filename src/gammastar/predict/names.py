@@ -18,24 +18,15 @@ from gammastar.physics.mesons import MesonTable
 from gammastar.physics.qed import RTable
 from gammastar.physics.vectors import CHARGES
 from gammastar.predict.channel import Channel
-from gammastar.predict.channels import (
-    Bremsstrahlung,
-    JPsi,
-    MesonChannel,
-    PionDalitz,
-    PseudoscalarDalitz,
-    VectorDalitz,
-    VectorMixing,
-    tabulated_channel,
-)
+from gammastar.predict.channels import tabulated, theory
 from gammastar.predict.models import DarkPhoton, Labels, Model, VectorModel
 
-MESONS: dict[str, type[MesonChannel]] = {
-    "pion_dalitz": PionDalitz,
-    "pseudoscalar_dalitz": PseudoscalarDalitz,
-    "vector_dalitz": VectorDalitz,
-    "vector_mesons": VectorMixing,
-    "jpsi": JPsi,
+MESONS: dict[str, type[theory.MesonChannel]] = {
+    "pion_dalitz": theory.PionDalitz,
+    "pseudoscalar_dalitz": theory.PseudoscalarDalitz,
+    "vector_dalitz": theory.VectorDalitz,
+    "vector_mesons": theory.VectorMixing,
+    "jpsi": theory.JPsi,
 }
 
 
@@ -149,12 +140,12 @@ def theory_channel(
         if options.off_shell is not None:
             title = f"{kernel.name}, Λ = {options.off_shell:g} GeV"
             kernel = replace(kernel, name=title, off_shell=options.off_shell)
-        return Bremsstrahlung(kernel, beam_energy, interaction)
+        return theory.Bremsstrahlung(kernel, beam_energy, interaction)
     if name in MESONS:
         table = MesonTable.read(options.mesons(), sigma_inelastic=options.sigma_inelastic)
         bounds: dict[str, Any] = {} if mass_range is None else {"mass_range": mass_range}
         return MESONS[name](table, beam_energy, interaction, **bounds)
-    brought = tabulated_channel(name, options.base, options.sigma_inelastic)
+    brought = tabulated.tabulated_channel(name, options.base, options.sigma_inelastic)
     if brought is not None:
         return brought
     if ":" not in name:

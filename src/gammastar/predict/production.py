@@ -30,7 +30,8 @@ from gammastar.physics.polarisation import SpinDensities
 from gammastar.physics.qed import kappa
 from gammastar.physics.vectors import Process
 from gammastar.predict.channel import Channel, check_exclusive, unit_of
-from gammastar.predict.channels import Outside, VirtualPhoton
+from gammastar.predict.channels.theory import Outside
+from gammastar.predict.channels.virtual_photon import VirtualPhoton
 from gammastar.predict.mixture import Mixture, Scaled, envelope, recoupled_channels
 from gammastar.predict.models import DarkPhoton, Model, VectorModel, rate_ratio
 

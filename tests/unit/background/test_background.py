@@ -9,9 +9,10 @@ from builders import ROOT
 from gammastar.background import PassFraction, expectation
 from gammastar.core.constants import M_E
 from gammastar.core.errors import PhysicsError
-from gammastar.physics.kinematics import BeamLine, approach, invariant_mass, two_track_vertex
+from gammastar.physics.kinematics import two_track_vertex
 
 sys.path.append(str(ROOT / "analysis" / "na62_dump"))
+from beam_line import BeamLine, approach, invariant_mass
 from random_pairs import accidental_rate, random_pairs
 
 NO_SURVIVOR = PassFraction("vetoes", 0, 100)
