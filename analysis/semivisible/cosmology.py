@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import ClassVar, TypeAlias
 
 import numpy as np
@@ -20,10 +19,10 @@ from scipy.special import kve
 
 from gammastar.core.constants import GEV2_MB, LEPTON_MASS, M_PI_CHARGED, M_TAU
 from gammastar.core.errors import require
-from gammastar.core.files import Pathlike, data_path
+from gammastar.core.files import Pathlike
 from gammastar.core.records import FloatArray
 from gammastar.physics.qed import RTable
-from gammastar.semivisible.benchmarks import Card, sourced
+from gammastar.semivisible.benchmarks import Card
 from gammastar.semivisible.models import DarkSector, mediator_widths
 from gammastar.semivisible.production import s_channel_cross_section
 
@@ -65,6 +64,7 @@ class Cosmology(Card):
     """
 
     title: ClassVar[str] = "cosmology"
+    shipped: ClassVar[str] = "semivisible/cosmology.toml"
     omega: float
     annihilation: float
     efficiency: float
@@ -80,8 +80,7 @@ def load_cosmology(path: Pathlike | None = None) -> Cosmology:
     SteeringError
         If a number of the card is missing or has no source.
     """
-    path = None if path is None else Path(path)
-    return sourced(data_path("semivisible/cosmology.toml") if path is None else path, Cosmology)
+    return Cosmology.load(path)
 
 
 def _standard_model(energy: FloatArray, r_table: RTable | None) -> FloatArray:

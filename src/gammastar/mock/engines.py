@@ -99,14 +99,9 @@ TOY = ToyEngine()
 
 @dataclass(frozen=True, eq=False)
 class PythiaEngine:
-    """Hadrons of Pythia, decays of our own.
+    """Hadrons of Pythia, decays of our own."""
 
-    Attributes
-    ----------
-    soft, charm_pool, photons : Pool
-        Inelastic events, pairs of charmed hadrons, Drell-Yan photons; the last two may be missing.
-    """
-
+    # Inelastic events, pairs of charmed hadrons, Drell-Yan photons; the last two may be missing
     soft: Pool
     charm_pool: Pool | None = None
     photons: Pool | None = None

@@ -376,21 +376,14 @@ class ContentDigest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SimulatedEvents:
-    """A mock sample.
+    """A mock sample."""
 
-    Attributes
-    ----------
-    branches : mapping of str to array, equal lengths
-        ``Muon`` is a jagged record array (px, py, pz [GeV], charge, chi2match, dx, dy [µm]; with truth also
-        motherPdg, gen_px, gen_py, gen_pz, motherIdx (the same for muons of one photon) and decayZ [cm],
-        where the muon was born, along the beam from the interaction), the others are flat. Weights are
-        ``weight × prescale``.
-    meta : mapping
-        Exposure, sums of weights per process, seed, card digest, background and its R.
-    """
-
+    # ``Muon`` is a jagged record array (px, py, pz [GeV], charge, chi2match, dx, dy [µm]; with truth also
+    # motherPdg, gen_px, gen_py, gen_pz, motherIdx (the same for muons of one photon) and decayZ [cm], where
+    # the muon was born, along the beam from the interaction), the others are flat. Weights are ``weight ×
+    # prescale``
     branches: Mapping[str, Any]
-    meta: Mapping[str, Any]
+    meta: Mapping[str, Any]  # Exposure, sums of weights per process, seed, card digest, background and its R
 
     def __len__(self) -> int:
         return len(self.branches["event"])

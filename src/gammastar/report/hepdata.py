@@ -31,29 +31,16 @@ LONGEST_NAME = 60  # HEPData takes 64 characters
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What a submission says besides its numbers.
-
-    Attributes
-    ----------
-    coupling : str
-        Name of the coupling in table headings, e.g. ``"kinetic mixing epsilon"``.
-    qualifiers : mapping of str to str or float
-        Of every column, e.g. ``{"CL": 0.9, "POT": 1.4e17, "SQRT(S) [GeV]": 27.4}``.
-    reaction : str
-        As HEPData's keyword, e.g. ``"P NUCLEUS --> DARKPHOTON X"``.
-    method : str
-        How the limits were computed.
-    phrases : tuple of str
-        Further keywords, e.g. ``("Dark Photon",)``.
-    """
+    """What a submission says besides its numbers."""
 
     title: str
     abstract: str
-    coupling: str
+    coupling: str  # Name of the coupling in table headings, e.g. ``"kinetic mixing epsilon"``
+    # Of every column, e.g. ``{"CL": 0.9, "POT": 1.4e17, "SQRT(S) [GeV]": 27.4}``
     qualifiers: Mapping[str, str | float]
-    reaction: str
-    method: str
-    phrases: tuple[str, ...] = ()
+    reaction: str  # As HEPData's keyword, e.g. ``"P NUCLEUS --> DARKPHOTON X"``
+    method: str  # How the limits were computed
+    phrases: tuple[str, ...] = ()  # Further keywords, e.g. ``("Dark Photon",)``
 
 
 def write_submission(

@@ -51,36 +51,19 @@ def _templates() -> jinja2.Environment:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Section:
-    """A section of the report.
-
-    Attributes
-    ----------
-    paragraphs : sequence of str
-        Plain text; it is escaped.
-    figures : sequence of (caption, Figure or the bytes of a PNG or SVG file)
-        Without a byte: a figure that is still being drawn.
-    numbers, methods : mapping of str to str
-        What the summary and the provenance of a run take of it.
-    warnings : sequence of str
-        What a reader must know before he takes a number; shown above the text.
-    notes : sequence of str
-        Conventions and details, folded.
-    shown : int
-        Figures that stand open; the others are folded, with the tables.
-    open_tables : bool
-        Leave the tables open.
-    """
+    """A section of the report."""
 
     heading: str
-    paragraphs: Sequence[str] = ()
-    figures: Sequence[tuple[str, Figure | bytes]] = ()
+    paragraphs: Sequence[str] = ()  # Plain text; it is escaped
+    figures: Sequence[tuple[str, Figure | bytes]] = ()  # Without a byte: a figure that is still being drawn
     tables: Sequence[Table] = ()
+    # What the summary and the provenance of a run take of it
     numbers: Mapping[str, str] = field(default_factory=dict)
     methods: Mapping[str, str] = field(default_factory=dict)
-    warnings: Sequence[str] = ()
-    notes: Sequence[str] = ()
-    shown: int = 2
-    open_tables: bool = False
+    warnings: Sequence[str] = ()  # What a reader must know before he takes a number; shown above the text
+    notes: Sequence[str] = ()  # Conventions and details, folded
+    shown: int = 2  # Figures that stand open; the others are folded, with the tables
+    open_tables: bool = False  # Leave the tables open
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,27 +78,13 @@ class Lead:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Provenance:
-    """Where the numbers come from.
+    """Where the numbers come from."""
 
-    Attributes
-    ----------
-    versions : mapping of str to str
-        Package and version.
-    seeds : mapping of str to int
-        Stage and the seed of its random stream.
-    digests : mapping of str to str
-        Input or stage and its SHA-256.
-    methods : mapping of str to str
-        Number and how it was computed.
-    placeholders : sequence of str
-        Inputs that stand in for ones that are not at hand.
-    """
-
-    versions: Mapping[str, str] = field(default_factory=dict)
-    digests: Mapping[str, str] = field(default_factory=dict)
-    methods: Mapping[str, str] = field(default_factory=dict)
-    placeholders: Sequence[str] = ()
-    seeds: Mapping[str, int] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)  # Package and version
+    digests: Mapping[str, str] = field(default_factory=dict)  # Input or stage and its SHA-256
+    methods: Mapping[str, str] = field(default_factory=dict)  # Number and how it was computed
+    placeholders: Sequence[str] = ()  # Inputs that stand in for ones that are not at hand
+    seeds: Mapping[str, int] = field(default_factory=dict)  # Stage and the seed of its random stream
 
 
 def page(
@@ -259,29 +228,17 @@ def titled(name: str, caption: str, figure: Any) -> tuple[str, Any]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plane2D:
-    """Expected events of one detector over the plane.
+    """Expected events of one detector over the plane."""
 
-    Attributes
-    ----------
-    mass : NDArray, shape (n,) [GeV]
-        Increasing.
-    coupling : NDArray, shape (k,)
-        Equidistant in the logarithm.
-    signal : NDArray, shape (n, k)
-        Expected events.
-    in_domain_signal : NDArray, shape (n, k), or None
-        Their part from where dileptons were measured; None for theory, which measured nothing.
-    limit : sequence of float or NDArray, shape (n, k)
-        Expected limit on the signal for each confidence level; an array where it changes along the plane.
-    excluded : sequence of (label, NDArray of shape (n, 2))
-        What others exclude: polygons (mass [GeV], coupling), grey.
-    """
-
-    mass: FloatArray
-    coupling: FloatArray
-    signal: FloatArray
+    mass: FloatArray  # Increasing [GeV], shape (n,)
+    coupling: FloatArray  # Equidistant in the logarithm, shape (k,)
+    signal: FloatArray  # Expected events, shape (n, k)
+    # Their part from where dileptons were measured; None for theory, which measured nothing, shape (n, k)
     in_domain_signal: FloatArray | None
+    # Expected limit on the signal for each confidence level; an array where it changes along the plane,
+    # shape (n, k)
     limit: Sequence[float | FloatArray]
+    # What others exclude: polygons (mass [GeV], coupling), grey, shape (n, 2))
     excluded: Sequence[tuple[str, FloatArray]] = ()
 
     @classmethod

@@ -29,31 +29,18 @@ TEXTS = ("name", "plane", "kind", "citation", "reference", "source", "licence")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExistingLimit:
-    """A published limit.
+    """A published limit."""
 
-    Attributes
-    ----------
-    name : str
-        As written into the figure.
-    plane : str
-        Model whose plane it belongs to: ``"dark_photon"``, ``"millicharge"``, …
-    kind : str
-        ``"observed"``, ``"projection"`` or ``"recast"``.
-    citation, reference : str
-        Publication, and its arXiv number or DOI.
-    source, licence : str
-        Where the numbers were taken from, and under which licence.
-    polygon : NDArray, shape (n, 2)
-        Mass [GeV] and coupling; open curves are closed towards large couplings.
-    """
-
-    name: str
-    plane: str
-    kind: str
+    name: str  # As written into the figure
+    plane: str  # Model whose plane it belongs to: ``"dark_photon"``, ``"millicharge"``, …
+    kind: str  # ``"observed"``, ``"projection"`` or ``"recast"``
+    # Publication, and its arXiv number or DOI
     citation: str
     reference: str
+    # Where the numbers were taken from, and under which licence
     source: str
     licence: str
+    # Mass [GeV] and coupling; open curves are closed towards large couplings, shape (n, 2)
     polygon: FloatArray
 
     @property

@@ -19,17 +19,13 @@ Column = Sequence[object] | npt.NDArray[np.generic]
 class Table:
     """A table.
 
-    Attributes
-    ----------
-    columns : mapping of str to sequence
-        Heading (with the unit) and entries of each column; columns have equal lengths.
-
     Raises
     ------
     PhysicsError
         If the lengths differ.
     """
 
+    # Heading (with the unit) and entries of each column; columns have equal lengths
     columns: Mapping[str, Column]
     caption: str = ""
 

@@ -9,20 +9,19 @@ them are filled as the table says they matter. Weights undo every choice, so the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import map_coordinates
 
 from gammastar.core.errors import PhysicsError
-from gammastar.core.files import Pathlike, data_path
+from gammastar.core.files import Pathlike
 from gammastar.core.records import FloatArray
 from gammastar.physics.qed import RTable
-from gammastar.semivisible.benchmarks import ColliderCard, sourced
+from gammastar.semivisible.benchmarks import ColliderCard
 from gammastar.semivisible.cascade import Cascade, decay, decay_states
 from gammastar.semivisible.decays import DecayTable, Mixings, decay_table
 from gammastar.semivisible.missing_momentum import Missing, exponential_sum, from_sums, no_visible_decay
@@ -43,66 +42,31 @@ FLOOR = 2e-3  # smallest share of a cell or event relative to an even choice: bo
 
 @dataclass(frozen=True, slots=True)
 class BaBar(ColliderCard):
-    """The selection at generator level.
-
-    Attributes
-    ----------
-    beam_minus, beam_plus : float
-        Beam energies [GeV].
-    cos_max : float
-        Largest |cos θ*| of the photon.
-    threshold : float
-        Energy [GeV] above which a particle is visible.
-    theta_min, theta_max : float
-        Polar angles in the laboratory between which it is visible [degrees].
-    radius : float
-        Decays farther from the beam are invisible [m]; inf: prompt decays everywhere.
-    transverse : bool
-        The variable that the threshold cuts on is the transverse momentum.
-    thresholds, angles, factor
-        What spans the band: other thresholds [GeV], other polar angles, a factor on the probability that a
-        decay inside is not seen.
-    """
+    """The selection at generator level."""
 
     title: ClassVar[str] = "BaBar"
+    shipped: ClassVar[str] = "semivisible/babar.toml"
+    # Beam energies [GeV]
     beam_minus: float
     beam_plus: float
-    cos_max: float
-    threshold: float
+    cos_max: float  # Largest |cos θ*| of the photon
+    threshold: float  # Energy [GeV] above which a particle is visible
+    # Polar angles in the laboratory between which it is visible [degrees]
     theta_min: float
     theta_max: float
-    radius: float
-    transverse: bool = False
-    thresholds: tuple[float, ...] = ()
-    angles: tuple[tuple[float, float], ...] = ()
+    radius: float  # Decays farther from the beam are invisible [m]; inf: prompt decays everywhere
+    transverse: bool = False  # The variable that the threshold cuts on is the transverse momentum
+    # What spans the band: other thresholds [GeV], other polar angles, a factor on the probability that a
+    # decay inside is not seen
+    thresholds: Sequence[float] = ()
+    angles: Sequence[Sequence[float]] = ()
     factor: float = 1.0
     sources: Mapping[str, str] | None = None
 
 
 def load_babar(path: Pathlike | None = None) -> BaBar:
-    """Return the selection of a card, by default the shipped one.
-
-    Raises
-    ------
-    InputFileError
-        If the file cannot be read or is not TOML.
-    SteeringError
-        If a number of the card is missing or has no source.
-    """
-    path = None if path is None else Path(path)
-    return sourced(data_path("semivisible/babar.toml") if path is None else path, _with_band)
-
-
-def _with_band(*, band: Mapping[str, Any] | None = None, sources: dict[str, str], **numbers: Any) -> BaBar:
-    """Return the record of a card whose table `band` has a source of its own."""
-    band = band or {}
-    return BaBar(
-        **numbers,
-        thresholds=tuple(band.get("thresholds", ())),
-        angles=tuple((low, high) for low, high in band.get("angles", ())),
-        factor=band.get("factor", 1.0),
-        sources=sources | ({"band": band["source"]} if band else {}),
-    )
+    """Return the selection of a card, by default the shipped one; each of its numbers needs a source."""
+    return BaBar.load(path)
 
 
 def cascades(

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.documents import filled_in, from_toml, name_of, sources_of
-from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
+from gammastar.core.errors import InputFileError, PhysicsError, SteeringError, require
 from gammastar.core.files import Pathlike, data_path, read_columns
 from gammastar.core.records import FloatArray
 from gammastar.semivisible import models
@@ -38,35 +39,26 @@ SHIPPED = {  # points, a user's curve, and where straight lines between the poin
 }
 K_ENERGIES = (20, 40, 50, 60, 80, 100, 150)  # GeV
 MODELS = ("idm", "scalar_idm", "i2dm", "inverse_seesaw", "dark_dirac_seesaw", "pseudo_dirac")
-Record = TypeVar("Record")
 
 
 def _columns(path: Path, names: tuple[str, ...]) -> FloatArray:
-    """Return the columns of a CSV file with comments, shape (n, len(names))."""
+    """Return columns of positive numbers of a CSV file, shape (n, len(names))."""
     table = read_columns(path, names, extra=True)
-    if not (np.isfinite(table) & (table > 0)).all():
-        raise InputFileError(f"{path}: all values must be positive and finite")
+    good = (np.isfinite(table) & (table > 0)).all()
+    require(good, f"{path}: all values must be positive and finite", InputFileError)
     return table
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Published:
-    """A published upper limit on the kinetic mixing of an invisible dark photon.
+    """A published upper limit on the kinetic mixing of an invisible dark photon."""
 
-    Attributes
-    ----------
-    mass, epsilon : NDArray, shape (n,)
-        [GeV] and 90 % CL upper limit.
-    full : bool
-        False for the few points that are shipped.
-    straight : tuple of float
-        Masses [GeV] between which straight lines between shipped points are within 7 % of the published one.
-        BaBar's is jagged above 2 GeV: lines between the points are off by 0.44 to 1.45 there.
-    """
-
+    # [GeV] and 90 % CL upper limit, shape (n,)
     mass: FloatArray
     epsilon: FloatArray
-    full: bool
+    full: bool  # False for the few points that are shipped
+    # Masses [GeV] between which straight lines between shipped points are within 7 % of the published one.
+    # BaBar's is jagged above 2 GeV: lines between the points are off by 0.44 to 1.45 there
     straight: tuple[float, float] = (np.inf, 0.0)
 
     def at(self, mass: npt.ArrayLike) -> FloatArray:
@@ -140,33 +132,18 @@ def correction() -> Correction:
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """A named point of a model; masses may scale with the dark photon.
+    """A named point of a model; masses may scale with the dark photon."""
 
-    Attributes
-    ----------
-    name, kind, status, source : str
-        `kind` is a builder of `gammastar.semivisible.models`.
-    parameters : mapping
-        What the builder takes.
-    mediator : float or None
-        Mass of the dark photon that belongs to it [GeV].
-    scaled : tuple of str
-        Parameters that are in units of the mass of the dark photon instead of GeV.
-    neutrino : tuple of NeutrinoMixing
-        Mixings of its states with neutrinos.
-    plane : mapping
-        What the file says of the plane that it wants.
-    """
-
+    # `kind` is a builder of `gammastar.semivisible.models`
     name: str
     kind: str
     status: str
     source: str
-    parameters: Mapping[str, Any]
-    mediator: float | None = None
-    scaled: tuple[str, ...] = ()
-    neutrino: tuple[NeutrinoMixing, ...] = ()
-    plane: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any]  # What the builder takes
+    mediator: float | None = None  # Mass of the dark photon that belongs to it [GeV]
+    scaled: tuple[str, ...] = ()  # Parameters that are in units of the mass of the dark photon instead of GeV
+    neutrino: tuple[NeutrinoMixing, ...] = ()  # Mixings of its states with neutrinos
+    plane: Mapping[str, Any] = field(default_factory=dict)  # What the file says of the plane that it wants
 
     def sector(self, mediator: float | None = None, **changes: Any) -> DarkSector:
         """Return the dark sector for a mass of the dark photon [GeV], with some parameters changed.
@@ -189,6 +166,7 @@ class Benchmark:
         return build(mediator=mass, **options)  # type: ignore[no-any-return]
 
 
+@cache
 def _registry() -> dict[str, Any]:
     return tomllib.loads(data_path("semivisible/benchmarks.toml").read_text())
 
@@ -239,16 +217,8 @@ def load_benchmark(name: Pathlike) -> Benchmark:
 
 KEYS = {
     "": {
-        "name",
-        "source",
-        "alpha_d",
-        "unit",
-        "mediator",
-        "neutrino",
-        "plane",
-        "matrix",
-        "states",
-        "benchmark",
+        *("name", "source", "alpha_d", "unit", "mediator"),
+        *("neutrino", "plane", "matrix", "states", "benchmark"),
     },
     "matrix": {"field", "mass", "charges"},
     "states": {"field", "masses", "couplings", "squared_charges"},
@@ -268,45 +238,42 @@ def _own(path: Path) -> Benchmark:
         raise InputFileError(f"{path}: cannot be read as TOML ({error})") from error
     try:
         filled_in(content)
-        _known("", content)
-        found = _parsed(name, content)
-        sector = found.sector(1.0 if found.mediator is None else found.mediator)
-        lifetimes(sector, neutrino=found.neutrino)
+        _refuse_unknown("", content)
+        model = _parsed(name, content)
+        sector = model.sector(1.0 if model.mediator is None else model.mediator)
+        lifetimes(sector, neutrino=model.neutrino)
     except (PhysicsError, SteeringError, TypeError, ValueError, KeyError) as error:
         said = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
         raise SteeringError(f"{path}: {said}") from error
-    return found
+    return model
 
 
-def _known(table: str, content: Any) -> None:
+def _refuse_unknown(table: str, content: Any) -> None:
     """Refuse keys that a table does not have."""
-    if not isinstance(content, Mapping):
-        raise SteeringError(f"{table} must be a table")
-    wrong = sorted(set(content) - KEYS[table])
-    if wrong:
-        where = f"[{table}] " if table else ""
-        raise SteeringError(f"{where}{', '.join(wrong)}: unknown; known are {', '.join(sorted(KEYS[table]))}")
+    require(isinstance(content, Mapping), f"{table} must be a table", SteeringError)
+    wrong, where = sorted(set(content) - KEYS[table]), f"[{table}] " if table else ""
+    known = ", ".join(sorted(KEYS[table]))
+    require(not wrong, f"{where}{', '.join(wrong)}: unknown; known are {known}", SteeringError)
 
 
 def _parsed(name: str, content: Mapping[str, Any]) -> Benchmark:
     """Return the record of the tables of a file."""
     tables = [table for table in ("matrix", "states", "benchmark") if table in content]
-    if len(tables) != 1:
-        raise SteeringError(
-            f"give one of [matrix], [states] and [benchmark]; found {', '.join(tables) or 'none'}"
-        )
-    table = content[tables[0]]
-    _known(tables[0], table)
-    unit = content.get("unit", "GeV")
-    if unit not in ("GeV", "mediator"):
-        raise SteeringError(
-            f'unit = {unit!r}: "GeV", or "mediator" for masses that scale with the dark photon'
-        )
+    listed = ", ".join(tables) or "none"
+    require(
+        len(tables) == 1, f"give one of [matrix], [states] and [benchmark]; found {listed}", SteeringError
+    )
+    table, unit = content[tables[0]], content.get("unit", "GeV")
+    _refuse_unknown(tables[0], table)
+    require(
+        unit in ("GeV", "mediator"),
+        f'unit = {unit!r}: "GeV", or "mediator" for masses that scale with the dark photon',
+        SteeringError,
+    )
     kind, masses, parameters = _built(tables[0], table, content)
     for mixing in content.get("neutrino", ()):
-        _known("neutrino", mixing)
-    if not isinstance(content.get("plane", {}), Mapping):
-        raise SteeringError("[plane] must be a table")
+        _refuse_unknown("neutrino", mixing)
+    require(isinstance(content.get("plane", {}), Mapping), "[plane] must be a table", SteeringError)
     return Benchmark(
         name=name,
         kind=kind,
@@ -324,24 +291,24 @@ def _built(
     which: str, table: Mapping[str, Any], content: Mapping[str, Any]
 ) -> tuple[str, str, dict[str, Any]]:
     """Return the builder, the parameter that holds its masses, and its parameters."""
+    parameters: dict[str, Any] = {"alpha_d": content["alpha_d"]}
     if which == "benchmark":
-        if table["kind"] not in MODELS:
-            raise SteeringError(f"[benchmark] kind = {table['kind']!r}: choose one of {', '.join(MODELS)}")
-        return table["kind"], "", dict(table["parameters"]) | {"alpha_d": content["alpha_d"]}
+        kind = table["kind"]
+        choices = ", ".join(MODELS)
+        require(kind in MODELS, f"[benchmark] kind = {kind!r}: choose one of {choices}", SteeringError)
+        return kind, "", dict(table["parameters"]) | parameters
     nature = table.get("field", "majorana")
     if which == "matrix":
-        if nature not in BUILDERS:
-            raise SteeringError(f"[matrix] field = {nature!r}: choose one of {', '.join(BUILDERS)}")
-        parameters: dict[str, Any] = {"mass_matrix": [[complex(x) for x in row] for row in table["mass"]]}
-        parameters |= {"charges": table["charges"], "alpha_d": content["alpha_d"]}
-        return BUILDERS[nature], "mass_matrix", parameters
+        choices = ", ".join(BUILDERS)
+        require(nature in BUILDERS, f"[matrix] field = {nature!r}: choose one of {choices}", SteeringError)
+        parameters["mass_matrix"] = [[complex(x) for x in row] for row in table["mass"]]
+        return BUILDERS[nature], "mass_matrix", parameters | {"charges": table["charges"]}
     couplings = []
     for entry in table["couplings"]:
-        _known("couplings", entry)
+        _refuse_unknown("couplings", entry)
         couplings.append((tuple(entry["states"]), entry.get("vector", 0.0), entry.get("axial", 0.0)))
-    parameters = {"masses": table["masses"], "couplings": couplings, "field": nature}
-    parameters |= {"alpha_d": content["alpha_d"], "squared_charges": table.get("squared_charges", 1.0)}
-    return "from_couplings", "masses", parameters
+    parameters |= {"masses": table["masses"], "couplings": couplings, "field": nature}
+    return "from_couplings", "masses", parameters | {"squared_charges": table.get("squared_charges", 1.0)}
 
 
 def _mixing(entry: Mapping[str, Any]) -> NeutrinoMixing:
@@ -359,7 +326,29 @@ class Card:
 
     __slots__ = ()
     title: ClassVar[str]
+    shipped: ClassVar[str]  # Card below the folder of the data
     sources: Mapping[str, str] | None
+
+    @classmethod
+    def load(cls, path: Pathlike | None = None) -> Self:
+        """Return the record of a card, by default the shipped one; a table [band] has one source for all."""
+        file = data_path(cls.shipped) if path is None else Path(path)
+        try:
+            card = from_toml(file)
+            sources = sources_of(card)
+        except (OSError, ValueError) as error:
+            raise InputFileError(f"{file}: cannot be read as TOML ({error})") from error
+        card.pop("sources", None)
+        band = card.pop("band", {})
+        without = ", ".join(sorted(set(card) - set(sources)))
+        require(not without, f"{file}: no source is given for {without}", SteeringError)
+        try:
+            if band:
+                sources["band"] = band.pop("source")
+            numbers: dict[str, Any] = card | band | {"sources": sources}
+            return cls(**numbers)
+        except (TypeError, KeyError, ValueError) as error:
+            raise SteeringError(f"{file}: {error}") from error
 
     @property
     def unverified(self) -> tuple[str, ...]:
@@ -384,20 +373,3 @@ class ColliderCard(Card):
     def boost(self) -> float:
         """βγ of the centre of mass along the electron beam."""
         return (self.beam_minus - self.beam_plus) / self.sqrt_s
-
-
-def sourced(file: Path, record: Callable[..., Record]) -> Record:
-    """Return the record of a card."""
-    try:
-        card = from_toml(file)
-        sources = sources_of(card)
-    except (OSError, ValueError) as error:
-        raise InputFileError(f"{file}: cannot be read as TOML ({error})") from error
-    card.pop("sources", None)
-    without = sorted(set(card) - set(sources) - {"band"})  # a band holds its own source
-    if without:
-        raise SteeringError(f"{file}: no source is given for {', '.join(without)}")
-    try:
-        return record(**card, sources=sources)
-    except (TypeError, KeyError, ValueError) as error:
-        raise SteeringError(f"{file}: {error}") from error

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.files import Pathlike, data_path
+from gammastar.core.files import Pathlike
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.core.sampling import stream
 from gammastar.semivisible.babar import s_channel_cascades
-from gammastar.semivisible.benchmarks import ColliderCard, sourced
+from gammastar.semivisible.benchmarks import ColliderCard
 from gammastar.semivisible.cascade import Cascade, decay
 from gammastar.semivisible.decays import decay_table
 from gammastar.semivisible.models import mediator_widths
@@ -26,50 +25,29 @@ CHUNK = 4_000
 
 @dataclass(frozen=True, slots=True)
 class DisplacedSearch(ColliderCard):
-    """A search for a photon and a displaced lepton pair at generator level.
-
-    Attributes
-    ----------
-    beam_minus, beam_plus : float
-        Beam energies [GeV].
-    cos_max : float
-        Largest |cos θ*| of the photon.
-    luminosity : float
-        [1/fb]
-    threshold : float
-        Energy of each lepton [GeV].
-    theta_min, theta_max : float
-        Polar angles of the leptons in the laboratory [degrees].
-    radius_min, radius_max : float
-        Distances from the beam between which the decay counts [m].
-    events : float
-        Events that are excluded.
-    """
+    """A search for a photon and a displaced lepton pair at generator level."""
 
     title: ClassVar[str] = "Belle II"
+    shipped: ClassVar[str] = "semivisible/belle2.toml"
+    # Beam energies [GeV]
     beam_minus: float
     beam_plus: float
-    cos_max: float
-    luminosity: float
-    threshold: float
+    cos_max: float  # Largest |cos θ*| of the photon
+    luminosity: float  # [1/fb]
+    threshold: float  # Energy of each lepton [GeV]
+    # Polar angles of the leptons in the laboratory [degrees]
     theta_min: float
     theta_max: float
+    # Distances from the beam between which the decay counts [m]
     radius_min: float
     radius_max: float
-    events: float
+    events: float  # Events that are excluded
     sources: Mapping[str, str] | None = None
 
 
 def load_displaced(path: Pathlike | None = None) -> DisplacedSearch:
-    """Return the search of a card, by default the shipped one of Belle II.
-
-    Raises
-    ------
-    SteeringError
-        If a number of the card is missing or has no source.
-    """
-    path = None if path is None else Path(path)
-    return sourced(data_path("semivisible/belle2.toml") if path is None else path, DisplacedSearch)
+    """Return the search of a card, by default that of Belle II; each of its numbers needs a source."""
+    return DisplacedSearch.load(path)
 
 
 def displaced_probability(
@@ -201,19 +179,19 @@ def displaced_plane(
     """
     search = load_displaced() if card is None else card
     options = Options() if options is None else options
-    found = np.zeros((len(mass), len(epsilon)))
-    for index, m in enumerate(mass):
-        sector, rng = model(float(m)), stream(options.seed, "displaced", index)
+    sigma = np.zeros((len(mass), len(epsilon)))  # of displaced pairs per ε² [fb]
+    for index, m in enumerate(mass.tolist()):
+        sector, rng = model(m), stream(options.seed, "displaced", index)
         r_table, neutrino = options.r_table, options.neutrino
         if m < search.sqrt_s and len(mediator_widths(sector)[0]):
-            photons = sample_photons(float(m), search.sqrt_s, search.cos_max, options.n, rng)[1]
+            photons = sample_photons(m, search.sqrt_s, search.cos_max, options.n, rng)[1]
             table = decay_table(sector, r_table=r_table, neutrino=neutrino)
             events = decay(table, photons, rng, boost=search.boost, polarised=options.polarised)
-            sigma = float(monophoton_cross_section(float(m), search.sqrt_s, search.cos_max))
-            sigma_dark = sigma * dark_branching(sector, epsilon)
-            found[index] = sigma_dark * displaced_probability(events, search, epsilon, rng)
-        sigma = float(s_channel_cross_section(sector, search.sqrt_s).sum())
-        if options.s_channel > 0 and sigma > 0:
+            dark = dark_branching(sector, epsilon)
+            sigma[index] = float(monophoton_cross_section(m, search.sqrt_s, search.cos_max)) * dark
+            sigma[index] *= displaced_probability(events, search, epsilon, rng)
+        s_channel = options.s_channel * float(s_channel_cross_section(sector, search.sqrt_s).sum())
+        if s_channel > 0:
             events = s_channel_cascades(sector, search, options.n, rng, r_table=r_table, neutrino=neutrino)
-            found[index] += options.s_channel * sigma * displaced_probability(events, search, epsilon, rng)
-    return np.asarray(search.luminosity * epsilon**2 * found)
+            sigma[index] += s_channel * displaced_probability(events, search, epsilon, rng)
+    return np.asarray(search.luminosity * epsilon**2 * sigma)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -12,9 +11,9 @@ import numpy.typing as npt
 
 from gammastar.core.constants import M_E
 from gammastar.core.errors import PhysicsError
-from gammastar.core.files import Pathlike, data_path
+from gammastar.core.files import Pathlike
 from gammastar.core.records import FloatArray
-from gammastar.semivisible.benchmarks import Card, correction, sourced
+from gammastar.semivisible.benchmarks import Card, correction
 from gammastar.semivisible.cascade import Cascade, decay
 from gammastar.semivisible.decays import DecayTable
 from gammastar.semivisible.missing_momentum import (
@@ -31,40 +30,24 @@ EVENTS_90 = 2.302585092994046  # excluded at 90 % CL when none is seen and none 
 
 @dataclass(frozen=True, slots=True)
 class NA64(Card):
-    """The selection at generator level.
-
-    Attributes
-    ----------
-    beam : float
-        [GeV]
-    eot : float
-        Electrons on target of the published limit.
-    missing_energy, hcal_energy : float
-        Smallest missing energy, and largest visible energy behind the electromagnetic calorimeter [GeV].
-    ecal_end, hcal_end : float
-        Ends of the two calorimeters after the first interaction [m].
-    """
+    """The selection at generator level."""
 
     title: ClassVar[str] = "NA64"
-    beam: float
-    eot: float
+    shipped: ClassVar[str] = "semivisible/na64.toml"
+    beam: float  # [GeV]
+    eot: float  # Electrons on target of the published limit
+    # Smallest missing energy, and largest visible energy behind the electromagnetic calorimeter [GeV]
     missing_energy: float
     hcal_energy: float
+    # Ends of the two calorimeters after the first interaction [m]
     ecal_end: float
     hcal_end: float
     sources: Mapping[str, str] | None = None
 
 
 def load_na64(path: Pathlike | None = None) -> NA64:
-    """Return the selection of a card, by default the shipped one.
-
-    Raises
-    ------
-    SteeringError
-        If a number of the card is missing or has no source.
-    """
-    path = None if path is None else Path(path)
-    return sourced(data_path("semivisible/na64.toml") if path is None else path, NA64)
+    """Return the selection of a card, by default the shipped one; each of its numbers needs a source."""
+    return NA64.load(path)
 
 
 def annihilation_masses(card: NA64) -> tuple[float, float]:

@@ -27,60 +27,37 @@ Model: TypeAlias = Callable[[float], DarkSector]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a plane is scanned.
+    """How a plane is scanned."""
 
-    Attributes
-    ----------
-    n : int
-        Events per mass.
-    polarised : bool
-        Dark photons are transverse; isotropic decay otherwise.
-    r_table : RTable or None
-        Opens hadronic decays.
-    neutrino : NeutrinoMixing, several, or None
-        Let states decay to a neutrino and a pair.
-    s_channel : float
-        Probability that an event of e+e− → A'* → ψψ, in which nothing is seen, passes the monophoton
-        selection (it lacks the photon); zero leaves the process out.
-    prompt : int
-        Dark photons of an importance sample of prompt decays, where plain events are few; not with
-        `polarised`. Zero: plain events alone.
-    """
-
-    n: int = 100_000
+    n: int = 100_000  # Events per mass
     seed: int = 1
-    polarised: bool = False
-    r_table: RTable | None = None
-    neutrino: Mixings = None
+    polarised: bool = False  # Dark photons are transverse; isotropic decay otherwise
+    r_table: RTable | None = None  # Opens hadronic decays
+    neutrino: Mixings = None  # Let states decay to a neutrino and a pair
+    # Probability that an event of e+e− → A'* → ψψ, in which nothing is seen, passes the monophoton
+    # selection (it lacks the photon); zero leaves the process out
     s_channel: float = 0.0
+    # Dark photons of an importance sample of prompt decays, where plain events are few; not with
+    # `polarised`. Zero: plain events alone
     prompt: int = 2_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plane:
-    """Probabilities of missing momentum on a grid, all of shape (masses, couplings).
+    """Probabilities of missing momentum on a grid, all of shape (masses, couplings)."""
 
-    Attributes
-    ----------
-    mass, epsilon : NDArray
-        Masses of the dark photon [GeV] and its kinetic mixing.
-    babar, babar_low, babar_high, babar_error : NDArray
-        With the band of thresholds and acceptance.
-    strict, inclusive : NDArray
-        NA64; nan at masses where a cascade has no room in its beam.
-    warnings : tuple of str
-        What the models say of themselves, e.g. broad dark photons.
-    """
-
+    # Masses of the dark photon [GeV] and its kinetic mixing
     mass: FloatArray
     epsilon: FloatArray
+    # With the band of thresholds and acceptance
     babar: FloatArray
     babar_low: FloatArray
     babar_high: FloatArray
     babar_error: FloatArray
+    # NA64; nan at masses where a cascade has no room in its beam
     strict: FloatArray
     inclusive: FloatArray
-    warnings: tuple[str, ...]
+    warnings: tuple[str, ...]  # What the models say of themselves, e.g. broad dark photons
 
 
 def scan(

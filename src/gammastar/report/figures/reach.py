@@ -43,33 +43,27 @@ Kind: TypeAlias = Literal["measured", "extrapolated", "expected", "observed"]
 class Contour:
     """One contour of a reach figure.
 
-    Attributes
-    ----------
-    label : str
-        Text of the legend.
-    kind : {"measured", "extrapolated", "expected", "observed"}
-        Filled: the signal lies where dileptons were measured. Hatched: it rests on an extrapolation. Edges
-        are solid, and dashed where the data or the scan end before the contour does. "expected" draws a thin
-        line only. "observed" is an exclusion and needs real data.
-    bands : NDArray, shape (n, 5, 2), optional
-        Edges (lower, upper coupling) of the entries of `reach` for limits at −2 … +2 standard deviations;
-        nan where nothing is reached. Usually ``reach.bands``; they are drawn for the contours that ask.
-    fraction : NDArray, shape (n, 2), optional
-        Part of the signal that stems from the measured domain, on the lower and on the upper edge.
-    domain : DomainMap, optional
-        That part over the whole plane: the hatching follows it instead of filling the contour.
-
     Raises
     ------
     PhysicsError
         If `bands` or `fraction` has another shape.
     """
 
-    label: str
+    label: str  # Text of the legend
     reach: Reach
+    # Filled: the signal lies where dileptons were measured. Hatched: it rests on an extrapolation. Edges
+    # are solid, and dashed where the data or the scan end before the contour does. "expected" draws a thin
+    # line only. "observed" is an exclusion and needs real data, "measured", "extrapolated", "expected",
+    # "observed"
     kind: Kind = "measured"
+    # Edges (lower, upper coupling) of the entries of `reach` for limits at −2 … +2 standard deviations; nan
+    # where nothing is reached. Usually ``reach.bands``; they are drawn for the contours that ask, shape (n,
+    # 5, 2)
     bands: FloatArray | None = None
+    # Part of the signal that stems from the measured domain, on the lower and on the upper edge, shape (n,
+    # 2)
     fraction: FloatArray | None = None
+    # That part over the whole plane: the hatching follows it instead of filling the contour
     domain: DomainMap | None = None
 
     def __post_init__(self) -> None:
@@ -200,22 +194,15 @@ _WIDE = 0.0065  # half the width of a letter of it, in parts of the frame
 class Yields:
     """Expected signal events over the plane, for lines of equal yield.
 
-    Attributes
-    ----------
-    mass : NDArray, shape (n,) [GeV]
-    coupling : NDArray, shape (k,)
-    signal : NDArray, shape (n, k)
-        nan where it is not known well enough.
-
     Raises
     ------
     PhysicsError
         If shapes do not fit.
     """
 
-    mass: FloatArray
-    coupling: FloatArray
-    signal: FloatArray
+    mass: FloatArray  # [GeV], shape (n,)
+    coupling: FloatArray  # shape (k,)
+    signal: FloatArray  # nan where it is not known well enough, shape (n, k)
 
     def __post_init__(self) -> None:
         if self.signal.shape != (len(self.mass), len(self.coupling)):
@@ -357,28 +344,18 @@ _EMPTY_RANGE = (1e-9, 1e-2)  # couplings shown when nothing is reached and no ra
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    r"""The plane of mass and coupling: ranges, labels and the line at threshold.
+    r"""The plane of mass and coupling: ranges, labels and the line at threshold."""
 
-    Attributes
-    ----------
-    mass_range, coupling_range : tuple of float, optional
-        Shown ranges; by default around the contours.
-    log_mass : bool
-        Logarithmic mass axis.
-    threshold : float or None
-        Mass below which the search has no final state or no measured spectrum [GeV]; a dotted line.
-    title : str
-        E.g. the detector; above the axes.
-    """
-
+    # Shown ranges; by default around the contours
     mass_range: tuple[float, float] | None = None
     coupling_range: tuple[float, float] | None = None
-    log_mass: bool = True
+    log_mass: bool = True  # Logarithmic mass axis
+    # Mass below which the search has no final state or no measured spectrum [GeV]; a dotted line
     threshold: float | None = 2 * M_MU
     threshold_label: str = r"$2m_\mu$"
     mass_label: str = MASS_DARK
     coupling_label: str = LABELS[COUPLING]
-    title: str = ""
+    title: str = ""  # E.g. the detector; above the axes
 
 
 @styled

@@ -132,13 +132,6 @@ def acceptance_figure(
 class RateTable:
     """Rates of another tool at its own masses.
 
-    Attributes
-    ----------
-    mass : NDArray, shape (n,) [GeV]
-    rate : NDArray, shape (n,)
-    low, high : NDArray, shape (n,), or None
-        Its own envelope.
-
     Raises
     ------
     PhysicsError
@@ -146,8 +139,9 @@ class RateTable:
     """
 
     name: str
-    mass: FloatArray
-    rate: FloatArray
+    mass: FloatArray  # [GeV], shape (n,)
+    rate: FloatArray  # shape (n,)
+    # Its own envelope, shape (n,)
     low: FloatArray | None = None
     high: FloatArray | None = None
 
@@ -240,25 +234,18 @@ SHOWN = 1e-3  # events; below them a fraction means nothing
 class DomainMap:
     """Which part of the accepted signal comes from (mass, qT, E) where dileptons were measured.
 
-    Attributes
-    ----------
-    mass : NDArray, shape (n,) [GeV]
-    coupling : NDArray, shape (k,)
-    signal, measured : NDArray, shape (n, k)
-        Expected events, and those from the measured domain.
-    error : NDArray, shape (n, k), optional
-        Relative standard deviation of the signal from its extrapolated part.
-
     Raises
     ------
     PhysicsError
         If a shape does not fit.
     """
 
-    mass: FloatArray
-    coupling: FloatArray
+    mass: FloatArray  # [GeV], shape (n,)
+    coupling: FloatArray  # shape (k,)
+    # Expected events, and those from the measured domain, shape (n, k)
     signal: FloatArray
     measured: FloatArray
+    # Relative standard deviation of the signal from its extrapolated part, shape (n, k)
     error: FloatArray | None = None
 
     def __post_init__(self) -> None:

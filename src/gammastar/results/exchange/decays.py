@@ -30,41 +30,24 @@ MOST, MOST_IN_ALL = 40, 400_000  # particles drawn per event that is written, an
 
 @dataclass(frozen=True)
 class Point:
-    """A particle that decays in a detector.
+    """A particle that decays in a detector."""
 
-    Attributes
-    ----------
-    mass : float [GeV]
-    state : {"ee", "mumu"}
-    """
-
-    mass: float
+    mass: float  # [GeV]
     coupling: float
-    state: str
+    state: str  # "ee", "mumu"
 
 
 @dataclass(frozen=True)
 class Stand:
-    """Where and how particles decay.
+    """Where and how particles decay."""
 
-    Attributes
-    ----------
-    model : LongLived
-        Lifetime and branching ratio.
-    detector : Detector
-        Volume, beam and exposure; magnets, planes, cuts and efficiencies are left to the simulation.
-    measured : Measured or None
-        As for `gammastar.accept.yields`; its first spin state is that of the particles.
-    name : str
-        Of the detector, for the interaction length of its target in `transfer`.
-    transfer : TargetTransfer
-        How particles of the measured target become those of the detector's.
-    """
-
-    model: LongLived
+    model: LongLived  # Lifetime and branching ratio
+    # Volume, beam and exposure; magnets, planes, cuts and efficiencies are left to the simulation
     detector: Detector
+    # As for `gammastar.accept.yields`; its first spin state is that of the particles
     measured: Measured | None = None
-    name: str = ""
+    name: str = ""  # Of the detector, for the interaction length of its target in `transfer`
+    # How particles of the measured target become those of the detector's
     transfer: TargetTransfer = field(default_factory=TargetTransfer)
 
 

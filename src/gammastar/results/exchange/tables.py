@@ -29,28 +29,14 @@ MODE, CONDITION = "gammastar", "True"  # of FORESEE: label and condition of `add
 
 @dataclass(frozen=True)
 class Produced:
-    """Dark photons of one channel, per interacting proton and ε².
+    """Dark photons of one channel, per interacting proton and ε²."""
 
-    Attributes
-    ----------
-    channel : Channel
-        Its rate counts per proton on its target.
-    beam_energy : float
-        [GeV]
-    interaction : float
-        Probability that a proton interacts in that target, by which rates are divided.
-    n : int
-        Particles that are drawn per mass.
-    note : str
-        First line of every file that may have one.
-    """
-
-    channel: Channel
-    beam_energy: float
-    interaction: float = 1.0
-    n: int = 20_000
+    channel: Channel  # Its rate counts per proton on its target
+    beam_energy: float  # [GeV]
+    interaction: float = 1.0  # Probability that a proton interacts in that target, by which rates are divided
+    n: int = 20_000  # Particles that are drawn per mass
     seed: int = 1
-    note: str = ""
+    note: str = ""  # First line of every file that may have one
 
     def rate(self, masses: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the rate and its standard deviation at masses [GeV]."""

@@ -43,30 +43,19 @@ LIFETIMES_AT = 1e-3  # kinetic mixing of the figure of lifetimes
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The plane of a model, ``[plane]`` of its file.
+    """The plane of a model, ``[plane]`` of its file."""
 
-    Attributes
-    ----------
-    mass, epsilon : tuple of float
-        Ends of the masses of the dark photon [GeV] and of its kinetic mixing, both even in the logarithm.
-    events, seed : int
-        Events per mass.
-    polarised : bool
-        Dark photons are transverse.
-    hadrons : bool
-        Dark states decay to hadrons too; R stays at its value of 2 GeV above.
-    s_channel : float
-        Probability that an event of e+e− → A'* → ψψ in which nothing is seen passes BaBar's selection.
-    """
-
+    # Ends of the masses of the dark photon [GeV] and of its kinetic mixing, both even in the logarithm
     mass: tuple[float, float] = (0.02, 7.9)
     epsilon: tuple[float, float] = (1e-5, 0.1)
     n_mass: int = 24
     n_epsilon: int = 61
+    # Events per mass
     events: int = 20_000
     seed: int = 1
-    polarised: bool = False
-    hadrons: bool = False
+    polarised: bool = False  # Dark photons are transverse
+    hadrons: bool = False  # Dark states decay to hadrons too; R stays at its value of 2 GeV above
+    # Probability that an event of e+e− → A'* → ψψ in which nothing is seen passes BaBar's selection
     s_channel: float = 0.0
 
     def __post_init__(self) -> None:
@@ -85,29 +74,16 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recast:
-    """What searches say of a model.
-
-    Attributes
-    ----------
-    limits : dict of Published
-        Of "BaBar" and "NA64", for an invisible dark photon.
-    displaced : NDArray, shape (2, masses, couplings)
-        Events at Belle II: with a photon, and with the s-channel beside it.
-    ctau : NDArray, shape (masses, states)
-        Of the dark states at ε = 1 [m].
-    masses : NDArray, shape (masses, states)
-        Of the dark states [GeV].
-    closed : NDArray of bool, shape (masses,)
-        Where the dark photon has no open dark decay.
-    """
+    """What searches say of a model."""
 
     model: Benchmark
     plane: semivisible.Plane
-    limits: dict[str, Published]
+    limits: dict[str, Published]  # Of "BaBar" and "NA64", for an invisible dark photon
+    # Events at Belle II: with a photon, and with the s-channel beside it, shape (2, masses, couplings)
     displaced: FloatArray
-    ctau: FloatArray
-    masses: FloatArray
-    closed: BoolArray
+    ctau: FloatArray  # Of the dark states at ε = 1 [m], shape (masses, states)
+    masses: FloatArray  # Of the dark states [GeV], shape (masses, states)
+    closed: BoolArray  # Where the dark photon has no open dark decay, shape (masses,)
 
     def excess(self, search: str, probability: FloatArray) -> FloatArray:
         """Return ln(ε² P/ε_lim²), shape (masses, couplings)."""
