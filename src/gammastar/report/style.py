@@ -170,6 +170,12 @@ def new_figure(
     return figure, axes
 
 
+def single(size: tuple[float, float] = (7.2, 5.6)) -> tuple[Figure, Axes]:
+    """Return a figure as `new_figure`, with one pair of axes."""
+    figure, axes = new_figure(size=size)
+    return figure, axes[0, 0]
+
+
 def mark_mock(ax: Axes, mock: bool, *, position: tuple[float, float] = (0.03, 0.96)) -> None:
     """Write MOCK inside the axes if the data are mock data.
 
@@ -220,6 +226,12 @@ def steps(ax: Axes, edges: FloatArray, values: FloatArray, **options: Any) -> No
     """Draw a histogram as steps (or filled, with ``histtype="fill"``)."""
     look = {"edges": False} | options  # no vertical lines at the two ends
     mplhep.histplot(values, bins=edges, ax=ax, yerr=False, flow="none", **look)
+
+
+def band(ax: Axes, edges: FloatArray, centre: FloatArray, half: FloatArray, **options: Any) -> None:
+    """Fill what lies within half a width about the contents of a histogram."""
+    look: dict[str, Any] = {"fill": True, "color": COLOURS[0], "alpha": 0.35, "linewidth": 0}
+    ax.stairs(centre + half, edges, baseline=centre - half, **(look | options))
 
 
 def points(ax: Axes, edges: FloatArray, values: FloatArray, errors: FloatArray, **options: Any) -> None:

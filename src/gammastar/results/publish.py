@@ -22,7 +22,7 @@ from gammastar.core.sampling import stream
 from gammastar.physics.qed import dark_photon_rate
 from gammastar.pipeline.cache import kept_arrays
 from gammastar.pipeline.record import Record
-from gammastar.report.hepdata_spectrum import write_spectrum_record
+from gammastar.report.hepdata import write_spectrum_record
 from gammastar.spectrum import relative_shifts
 from gammastar.spectrum.normalise import mass_shifts
 

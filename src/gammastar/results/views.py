@@ -176,7 +176,7 @@ class Kinematics(ReprMixin):
         ax: Axes | None = None,
     ) -> Axes:
         """Draw the densities of q_T and energy at some masses."""
-        from gammastar.report.figures.overview import densities_figure
+        from gammastar.report.figures.kinematics import densities_figure
 
         if quantity not in (None, *QUANTITIES) or (quantity is None and ax is not None):
             raise UserError(
@@ -217,7 +217,7 @@ class Workspace(dict[str, Any]):
 
     def plot(self, *, ax: Axes | None = None) -> Axes:
         """Draw the expected events of every channel, stacked by sample."""
-        from gammastar.report.figures.overview import channels_figure
+        from gammastar.report.figures.limits import channels_figure
 
         sizes = [len(channel["samples"][0]["data"]) for channel in self["channels"]]
         starts = np.concatenate([[0], np.cumsum(sizes)])
@@ -264,7 +264,7 @@ class Patches(Mapping[str, list[dict[str, Any]]]):
 
     def plot(self, *, ax: Axes | None = None) -> Axes:
         """Draw the points of mass and coupling that have a signal."""
-        from gammastar.report.figures.overview import points_figure
+        from gammastar.report.figures.limits import points_figure
 
         points = np.array([p["metadata"]["values"][:2] for p in self._patches.values()], dtype=np.float64)
         return _drawn(partial(points_figure, points, mock=self.mock), ax)

@@ -91,8 +91,6 @@ def test_scan_refolding_and_domain(made):
     assert not line[:2].any()
     assert not np.any(drawn[:2])
     assert "MOCK" in texts(figures.domain_map(response, 0.05, mock=True))
-    with pytest.raises(PhysicsError, match="pt"):
-        figures.domain_map(response, 0.05, mock=True, axis="pt")
 
 
 def test_table_of_sources_adds_in_quadrature():

@@ -1,32 +1,39 @@
-"""Figures of the inference: pulls and impacts of nuisances, and limits with bands against mass."""
+"""Figures of the inference: impacts, limits against mass, likelihoods, searches in situ, recasts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Polygon
 
 from gammastar.core.axes import COUPLING, LABELS, MASS
-from gammastar.core.errors import PhysicsError, require
-from gammastar.core.records import FloatArray, Reach
+from gammastar.core.errors import require
+from gammastar.core.records import BoolArray, FloatArray, Reach
+from gammastar.report import style
 from gammastar.report.figures.reach import existing, region
 from gammastar.report.style import (
     BAND68,
     BAND95,
     COLOURS,
+    LINES,
     MASS_DARK,
     checked,
-    log_mass_axis,
-    log_range,
     mark_mock,
-    new_figure,
     steps,
     styled,
 )
+
+SIGNAL, FEW_BINS = "signal", 12  # sample of a likelihood; bins that have room for their names
+STACKED = ("#3f90da", "#ffa90e", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd")
+"""More colours of arXiv:2107.02270, for many samples, without the red of a signal."""
+Limits = Sequence[tuple[str, FloatArray]]
 
 
 @styled
@@ -46,33 +53,31 @@ def impact_figure(
     require(n, "impact_figure: there is no nuisance to be drawn")
     pull, constraint = checked("pull", pull, (n,)), checked("constraint", constraint, (n,))
     impact = checked("impact", impact, (n, 2))
-    figure, axes = new_figure(1, 1, size=(7.6, 1.9 + 0.46 * n))
-    ax = axes[0, 0]
-    place = np.arange(n)[::-1]
+    figure, ax = style.single(size=(7.6, 1.9 + 0.46 * n))
+    height = np.arange(n)[::-1]
     for side, colour in ((0, COLOURS[0]), (1, COLOURS[1])):
-        ax.barh(place, impact[:, side], height=0.62, color=colour, alpha=0.55, linewidth=0, zorder=2)
+        ax.barh(height, impact[:, side], height=0.62, color=colour, alpha=0.55, linewidth=0, zorder=2)
         if prefit is not None:
             before = checked("prefit", prefit, (n, 2))[:, side]
-            ax.barh(place, before, height=0.62, fill=False, edgecolor=colour, linewidth=1.2, zorder=3)
+            ax.barh(height, before, height=0.62, fill=False, edgecolor=colour, linewidth=1.2, zorder=3)
     both = impact if prefit is None else np.concatenate([impact, np.nan_to_num(prefit)])
     widest = max(1.25 * float(np.abs(both).max()), 1e-4)
     ax.set(xlim=(-widest, widest), ylim=(-0.7, n - 0.3), xlabel=rf"impact $\Delta\log_{{10}}{coupling}$")
     ax.axvline(0.0, color="0.4", linewidth=0.8, zorder=1)
-    ax.set_yticks(place, [f" {name.replace('_', ' ')}" for name in names])
+    ax.set_yticks(height, [f" {name.replace('_', ' ')}" for name in names])
     ax.tick_params(axis="y", which="both", length=0, labelsize=12)
     ax.locator_params(axis="x", nbins=5)
     top = ax.twiny()
-    top.errorbar(
-        pull, place, xerr=constraint, fmt="o", color="black", markersize=4.5, linewidth=1.3, zorder=5
-    )
-    reach = max(2.0, 1.1 * float(np.nan_to_num(np.abs(pull) + constraint).max()))
-    top.set(xlim=(-reach, reach), xlabel=r"pull $(\hat\theta-\theta_0)/\Delta\theta$")
+    look: dict[str, Any] = {"color": "black", "markersize": 4.5, "linewidth": 1.3}
+    top.errorbar(pull, height, xerr=constraint, fmt="o", zorder=5, **look)
+    largest = max(2.0, 1.1 * float(np.nan_to_num(np.abs(pull) + constraint).max()))
+    top.set(xlim=(-largest, largest), xlabel=r"pull $(\hat\theta-\theta_0)/\Delta\theta$")
     for line in (-1.0, 1.0):
         top.axvline(line, color="0.6", linewidth=0.8, linestyle=":", zorder=1)
     handles = [
         Patch(facecolor=COLOURS[0], alpha=0.55, label=r"$\theta=-1\sigma$"),
         Patch(facecolor=COLOURS[1], alpha=0.55, label=r"$\theta=+1\sigma$"),
-        Line2D([], [], color="black", marker="o", markersize=4.5, linewidth=1.3, label="pull"),
+        Line2D([], [], marker="o", label="pull", **look),
     ]
     if prefit is not None:
         handles.append(Patch(fill=False, edgecolor="0.3", linewidth=1.2, label="before the fit"))
@@ -81,6 +86,20 @@ def impact_figure(
         figure.suptitle(title, x=0.02, ha="left", fontsize=13)
     mark_mock(top, mock, position=(0.97, 0.05))
     return figure
+
+
+def _expected(ax: Axes, mass: FloatArray, bands: FloatArray) -> None:
+    """Fill the bands of expected limits at −2 … +2 standard deviations, shape (n, 5)."""
+    for low, high, colour, text in ((0, 4, BAND95, r"$\pm2\sigma$"), (1, 3, BAND68, r"$\pm1\sigma$")):
+        edges = bands[:, low], bands[:, high]
+        ax.fill_between(mass, *edges, color=colour, linewidth=0, label=f"expected {text}")
+
+
+def _observed(ax: Axes, mass: FloatArray, observed: FloatArray | None, mock: bool) -> None:
+    require(not mock or observed is None, "mock data have no observed limit")
+    if observed is not None:
+        values = checked("observed", observed, (len(mass),))
+        ax.plot(mass, values, color="black", linewidth=2.2, label="observed")
 
 
 @styled
@@ -95,28 +114,21 @@ def limit_figure(
     mass_label: str = MASS_DARK,
 ) -> Figure:
     """Draw upper limits on the signal events against mass with the expected bands."""
-    n = len(mass)
-    bands = checked("expected", expected, (n, 5))
-    if mock and observed is not None:
-        raise PhysicsError("limit_figure: mock data have no observed limit")
-    figure, axes = new_figure(1, 1, size=(7.4, 5.4))
-    ax = axes[0, 0]
-    ax.fill_between(mass, bands[:, 0], bands[:, 4], color=BAND95, linewidth=0, label=r"expected $\pm2\sigma$")
-    ax.fill_between(mass, bands[:, 1], bands[:, 3], color=BAND68, linewidth=0, label=r"expected $\pm1\sigma$")
+    bands = checked("expected", expected, (len(mass), 5))
+    figure, ax = style.single(size=(7.4, 5.4))
+    _expected(ax, mass, bands)
     ax.plot(mass, bands[:, 2], color="black", linestyle="--", label="expected median")
-    if observed is not None:
-        ax.plot(mass, checked("observed", observed, (n,)), color="black", linewidth=2.2, label="observed")
+    _observed(ax, mass, observed, mock)
     ax.set_xlim(float(mass[0]), float(mass[-1]))
-    log_mass_axis(ax)
+    style.log_mass_axis(ax)
     drawn = bands if observed is None else np.column_stack([bands, observed])
-    ax.set_ylim(0.0, 1.45 * float(np.nanmax(drawn)))
-    ax.set(xlabel=mass_label, ylabel="upper limit on signal events")
+    ax.set(
+        xlabel=mass_label, ylabel="upper limit on signal events", ylim=(0.0, 1.45 * float(np.nanmax(drawn)))
+    )
     ax.set_title(title, loc="left")
     ax.set_title(f"{100 * cl:.3g} % CL", loc="right")
     handles, labels = ax.get_legend_handles_labels()
-    order = sorted(
-        range(len(labels)), key=lambda k: ("observed" not in labels[k], "median" not in labels[k], k)
-    )
+    order = sorted(range(len(labels)), key=lambda k: (labels[k] != "observed", "median" not in labels[k], k))
     ax.legend([handles[k] for k in order], [labels[k] for k in order], loc="upper right")
     mark_mock(ax, mock)
     return figure
@@ -128,6 +140,16 @@ def frame(expected: FloatArray) -> tuple[float, float]:
     return (0.2 * float(finite.min()), 3.0 * float(finite.max())) if finite.size else (1e-4, 1.0)
 
 
+def _plane(mass: FloatArray, couplings: tuple[float, float], limits: Limits) -> tuple[Figure, Axes]:
+    """Return a plane of mass and coupling with published limits in grey."""
+    figure, ax = style.single(size=(7.6, 6.2))
+    ax.set(yscale="log", xlim=(float(mass[0]), float(mass[-1])), ylim=couplings)
+    for label, vertices in limits:
+        existing(ax, label, vertices)
+    ax.set(xlabel=MASS_DARK, ylabel=LABELS[COUPLING])
+    return figure, ax
+
+
 @styled
 def coupling_figure(
     mass: FloatArray,
@@ -136,32 +158,16 @@ def coupling_figure(
     mock: bool,
     cl: float = 0.90,
     observed: FloatArray | None = None,
-    limits: Sequence[tuple[str, FloatArray]] = (),
+    limits: Limits = (),
 ) -> Figure:
     """Draw limits on the coupling against mass with expected bands, for a signal that goes as ε²."""
-    n = len(mass)
-    bands = checked("expected", expected, (n, 5))
-    if mock and observed is not None:
-        raise PhysicsError("coupling_figure: mock data have no observed limit")
-    figure, axes = new_figure(1, 1, size=(7.6, 6.2))
-    ax = axes[0, 0]
-    ax.set(yscale="log", xlim=(float(mass[0]), float(mass[-1])), ylim=frame(bands))
-    for label, vertices in limits:
-        existing(ax, label, vertices)
-    for low, high, colour, text in ((0, 4, BAND95, r"$\pm2\sigma$"), (1, 3, BAND68, r"$\pm1\sigma$")):
-        edges = bands[:, low], bands[:, high]
-        ax.fill_between(mass, *edges, color=colour, linewidth=0, label=f"expected {text}")
-    look = {
-        "color": "black",
-        "linestyle": "--",
-        "marker": ".",
-        "markersize": 4,
-    }  # a mass between gaps is a point
-    ax.plot(mass, bands[:, 2], label="expected median, 100 % measured", **look)
-    if observed is not None:
-        ax.plot(mass, checked("observed", observed, (n,)), color="black", linewidth=2.2, label="observed")
-    log_mass_axis(ax)
-    ax.set(xlabel=MASS_DARK, ylabel=LABELS[COUPLING])
+    bands = checked("expected", expected, (len(mass), 5))
+    figure, ax = _plane(mass, frame(bands), limits)
+    _expected(ax, mass, bands)
+    look: dict[str, Any] = {"color": "black", "linestyle": "--", "marker": ".", "markersize": 4}
+    ax.plot(mass, bands[:, 2], label="expected median, 100 % measured", **look)  # points between gaps
+    _observed(ax, mass, observed, mock)
+    style.log_mass_axis(ax)
     ax.set_title(f"{100 * cl:.3g} % CL, prompt decays in situ", loc="left")
     ax.legend(loc="lower right")
     mark_mock(ax, mock)
@@ -175,17 +181,11 @@ def gap_figure(
     reaches: Mapping[str, Reach],
     *,
     mock: bool,
-    limits: Sequence[tuple[str, FloatArray]] = (),
+    limits: Limits = (),
 ) -> Figure:
     """Draw the reach for prompt decays and for those behind the target, and what lies between them."""
     mass, coupling, ratio = plane
-    figure, axes = new_figure(1, 1, size=(7.6, 6.2))
-    ax = axes[0, 0]
-    ax.set(
-        yscale="log", xlim=(float(mass[0]), float(mass[-1])), ylim=(float(coupling[0]), float(coupling[-1]))
-    )
-    for label, vertices in limits:
-        existing(ax, label, vertices)
+    figure, ax = _plane(mass, (float(coupling[0]), float(coupling[-1])), limits)
     ax.plot(*prompt, color="black", linestyle="--", label="prompt decays in situ, expected limit")
     if np.isfinite(prompt[1]).any():
         ax.set_ylim(top=60.0 * max(float(coupling[-1]), float(np.nanmax(prompt[1]))))
@@ -198,23 +198,13 @@ def gap_figure(
         ax.clabel(lines, fmt=lambda level: rf"$10^{{{level:.0f}}}$", fontsize=10)
         ax.plot([], [], color=COLOURS[0], linestyle=":", label="displaced signal over its expected limit")
     for i, (name, reach) in enumerate(reaches.items(), 1):
-        colour = COLOURS[i % len(COLOURS)]
-        filled = name == "all"
+        colour, whole = COLOURS[i % len(COLOURS)], name == "all"
+        fill: dict[str, Any] = {"facecolor": colour, "alpha": 0.35} if whole else {"facecolor": "none"}
         for polygon in region(reach.mass, reach.edges):
-            ax.add_patch(
-                Polygon(
-                    polygon,
-                    facecolor=colour if filled else "none",
-                    alpha=0.35 if filled else 1.0,
-                    edgecolor=colour,
-                )
-            )
+            ax.add_patch(Polygon(polygon, edgecolor=colour, **fill))
         if np.isfinite(reach.edges).any():
-            ax.plot(
-                [], [], color=colour, label="displaced, expected reach" if filled else f"displaced, {name}"
-            )
-    log_mass_axis(ax)
-    ax.set(xlabel=MASS_DARK, ylabel=LABELS[COUPLING])
+            ax.plot([], [], color=colour, label=f"displaced, {'expected reach' if whole else name}")
+    style.log_mass_axis(ax)
     ax.set_title("between prompt searches and dumps", loc="left")
     ax.legend(loc="upper right")
     mark_mock(ax, mock)
@@ -231,24 +221,162 @@ def peak_background_figure(
     mock: bool,
 ) -> Figure:
     """Draw the pairs of a peak search per GeV with the templates of their background."""
-    figure, axes = new_figure(1, 1, size=(7.4, 5.4))
-    ax, width = axes[0, 0], np.diff(edges)
+    figure, ax = style.single(size=(7.4, 5.4))
+    width = np.diff(edges)
     steps(ax, edges, pairs / width, color="black", label="opposite-sign pairs")
     if smooth is not None:
-        steps(
-            ax,
-            edges,
-            smooth / width,
-            color=COLOURS[0],
-            linestyle="--",
-            label="continuum and subtracted pairs",
-        )
+        look: dict[str, Any] = {"color": COLOURS[0], "linestyle": "--"}
+        steps(ax, edges, smooth / width, label="continuum and subtracted pairs", **look)
         total = smooth + sum(lines.values(), np.zeros_like(smooth))
         steps(ax, edges, total / width, color=COLOURS[1], label="with lines")
     for i, (name, line) in enumerate(lines.items()):
         steps(ax, edges, line / width, color=COLOURS[2 + i], linestyle=":", label=rf"$\{name}$, free yield")
-    log_range(ax, pairs / width, decades=3.0, rows=4)
+    style.log_range(ax, pairs / width, decades=3.0, rows=4)
     ax.set(xlabel=LABELS[MASS], ylabel="pairs / GeV", xlim=(float(edges[0]), float(edges[-1])))
     ax.legend(loc="upper right", ncols=2)
     mark_mock(ax, mock, position=(0.03, 0.05))
+    return figure
+
+
+@styled
+def channels_figure(names: Sequence[str], counts: Mapping[str, FloatArray], *, mock: bool) -> Figure:
+    """Draw the expected events of samples, stacked, in the bins of a likelihood."""
+    figure, ax = style.single(size=(7.2, 4.8))
+    edges, below = np.arange(len(names) + 1.0), np.zeros(len(names))
+    order = sorted(
+        (name for name, values in counts.items() if np.any(values)), key=lambda name: name == SIGNAL
+    )
+    backgrounds = cycle(STACKED if len(order) > len(COLOURS) else [c for c in COLOURS if c != COLOURS[2]])
+    for name in order:
+        look: dict[str, Any] = {"facecolor": next(backgrounds)}
+        if name == SIGNAL:
+            look = {"facecolor": COLOURS[2], "edgecolor": "white", "hatch": "//"}
+        look |= {"baseline": below, "fill": True, "linewidth": 0, "label": name.replace("_", " ")}
+        below = below + counts[name]
+        ax.stairs(below, edges, **look)
+    rows = (len(order) + 1) // 2
+    top = float(below.max(initial=0.0)) or 1.0
+    ax.set(xlim=edges[[0, -1]], ylabel="expected events", ylim=(0.0, top / (0.86 - 0.06 * min(rows, 8))))
+    if len(names) <= FEW_BINS:
+        ax.set_xticks(edges[:-1] + 0.5, [name.replace("_", " ") for name in names])
+        ax.tick_params(axis="x", which="both", length=0)
+    else:
+        ax.set_xlabel("bin of the likelihood")
+    if order:
+        ax.legend(loc="upper right", ncols=2)
+    else:
+        style.say(ax, "no events are expected in any bin")
+    mark_mock(ax, mock)
+    return figure
+
+
+@styled
+def points_figure(points: FloatArray, *, mock: bool) -> Figure:
+    """Draw the points of mass [GeV] and coupling, shape (n, 2), for which a patch set has a signal."""
+    figure, ax = style.single(size=(7.2, 5.2))
+    ax.plot(points[:, 0], points[:, 1], ".", color=COLOURS[0], markersize=5)
+    ax.set(yscale="log", xlabel=MASS_DARK, ylabel=LABELS[COUPLING])
+    style.log_mass_axis(ax)
+    ax.set_title(f"{len(points)} signals", loc="left")
+    mark_mock(ax, mock)
+    return figure
+
+
+MOST = 1e3  # excess that is drawn
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Region:
+    """Couplings that a recast search excludes."""
+
+    label: str
+    excess: FloatArray  # Above zero where it excludes; −inf where it says nothing, shape (m, k)
+    # Two others, the ends of what the search may have seen, drawn as two shades; else one shade
+    band: tuple[FloatArray, FloatArray] | None = None
+    filled: bool = True  # False draws the edge alone, as a projection or an alternative
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Curve:
+    """A line or band of couplings against mass."""
+
+    label: str
+    # shape (n,)
+    mass: FloatArray
+    epsilon: FloatArray
+    upper: FloatArray | None = None  # Fills a band from `epsilon` on, shape (n,)
+    points: bool = False  # Mark the points: nothing is known between them
+
+
+def _shown(excess: FloatArray) -> np.ma.MaskedArray:
+    """Return what a contour is drawn of, shape (couplings, masses); masses without any are masked."""
+    nothing = ~np.isfinite(excess).any(axis=1)
+    return np.ma.masked_array(np.clip(excess, -MOST, MOST).T, np.broadcast_to(nothing, excess.T.shape))
+
+
+def _region(ax: Axes, plane: tuple[FloatArray, FloatArray], region: Region, k: int) -> Line2D | Patch:
+    colour = COLOURS[k % len(COLOURS)]
+    if region.filled:
+        shades = (region.excess,) if region.band is None else region.band
+        for excess, alpha in zip(shades, (0.32, 0.18), strict=False):
+            ax.contourf(*plane, _shown(excess), levels=[0.0, MOST], colors=[colour], alpha=alpha, zorder=2)
+    line = LINES[0] if region.filled else LINES[1 + k % (len(LINES) - 1)]
+    ax.contour(*plane, _shown(region.excess), levels=[0.0], colors=[colour], linestyles=[line], zorder=5)
+    if region.filled:
+        return Patch(facecolor=colour, edgecolor=colour, alpha=0.5, label=region.label)
+    return Line2D([], [], color=colour, linestyle=line, label=region.label)
+
+
+def _curve(ax: Axes, curve: Curve, k: int) -> Line2D | Patch:
+    if curve.upper is not None:
+        ax.fill_between(curve.mass, curve.epsilon, curve.upper, color="#4daf4a", alpha=0.3, lw=0, zorder=1)
+        return Patch(color="#4daf4a", alpha=0.3, label=curve.label)
+    look = {"color": str(0.15 + 0.25 * (k % 3)), "linestyle": LINES[(3 + k) % len(LINES)], "linewidth": 1.2}
+    look |= {"marker": "o", "markersize": 4.0} if curve.points else {}
+    ax.plot(curve.mass, curve.epsilon, zorder=4, **look)
+    return Line2D([], [], label=curve.label, **look)
+
+
+@styled
+def exclusion_figure(
+    plane: tuple[FloatArray, FloatArray],
+    regions: Sequence[Region],
+    curves: Sequence[Curve] = (),
+    *,
+    closed: BoolArray | None = None,
+    title: str = "",
+) -> Figure:
+    """Draw what searches exclude of a model on the plane of mass and kinetic mixing."""
+    mass, epsilon = plane
+    figure, ax = style.single(size=(10.8, 6.2))
+    handles = [_region(ax, plane, region, k) for k, region in enumerate(regions)]
+    handles += [_curve(ax, curve, k) for k, curve in enumerate(curves)]
+    if closed is not None and closed.any():
+        look: dict[str, Any] = {"fc": "none", "hatch": "//"}
+        ax.fill_between(mass, 0, 1, where=closed, transform=ax.get_xaxis_transform(), ec="0.7", lw=0, **look)
+        handles.append(Patch(ec="0.6", label="$A′$ has no open dark decay", **look))
+    ax.set(yscale="log", xlabel=MASS_DARK, ylabel="kinetic mixing $ε$", ylim=(epsilon[0], epsilon[-1]))
+    ax.set_xlim(mass[0], mass[-1])
+    style.log_mass_axis(ax)
+    ax.set_title(title, fontsize=12)
+    ax.legend(handles=handles, fontsize=9.5, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
+    return figure
+
+
+@styled
+def lifetime_figure(mass: FloatArray, ctau: FloatArray, epsilon: float, *, title: str = "") -> Figure:
+    """Draw the proper decay lengths of the dark states against the mass of the dark photon."""
+    figure, ax = style.single(size=(7.2, 5.4))
+    for k, column in enumerate(ctau.T):
+        decays = np.isfinite(column) & (column > 0)
+        look = {"color": COLOURS[k % len(COLOURS)], "linestyle": LINES[k % len(LINES)]}
+        if decays.any():
+            ax.plot(mass, np.where(decays, column, np.nan), label=f"$ψ_{{{k + 1}}}$", **look)
+        else:
+            never = "does not decay" if np.isinf(column).all() else "decays at once"
+            ax.plot([], [], label=f"$ψ_{{{k + 1}}}$: {never}", **look)
+    ax.set(yscale="log", xlabel=MASS_DARK, ylabel="$cτ$ [m]", xlim=(mass[0], mass[-1]))
+    style.log_mass_axis(ax)
+    ax.set_title(", ".join(text for text in (title, f"$ε$ = {epsilon:g}") if text), fontsize=12)
+    ax.legend(fontsize=11)
     return figure

@@ -3,57 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from itertools import cycle
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from gammastar.core.axes import LABELS, MASS, filled
+from gammastar.core.axes import ENERGY, LABELS, MASS, filled
 from gammastar.core.errors import require
 from gammastar.core.records import BoolArray, FloatArray, PairHists, Response, Spectrum
-from gammastar.report.style import (
-    COLOURS,
-    GREY,
-    LINES,
-    checked,
-    divided,
-    log_range,
-    mark_mock,
-    new_figure,
-    points,
-    steps,
-    styled,
-)
+from gammastar.report import style
+from gammastar.report.style import COLOURS, GREY, LINES, checked, divided, mark_mock, points, steps, styled
 from gammastar.report.tables import Table
 
 
 def mass_migration(response: Response, migration: FloatArray | None = None) -> FloatArray:
     """Project a response on the mass: P(reconstructed mass bin | true mass bin)."""
     matrix = response.migration if migration is None else migration
-    true, n_true = _mass_cells(response.true)
-    reco, n_reco = _mass_cells(response.reco)
-    to_true = np.eye(n_true)[true] * response.prior[:, None]
-    joint = np.eye(n_reco)[reco].T @ matrix @ to_true
-    return divided(joint, to_true.sum(axis=0))
+    reco, true = _mass_bins(response.reco), _mass_bins(response.true) * response.prior[:, None]
+    return divided(reco.T @ matrix @ true, true.sum(axis=0))
 
 
-def _mass_cells(axes: tuple[Any, ...]) -> tuple[npt.NDArray[np.int64], int]:
-    """Return the mass bin of each cell in C order, and the number of mass bins."""
-    names = [axis.name for axis in axes]
+def _mass_bins(axes: tuple[Any, ...]) -> FloatArray:
+    """Return one where a cell, in C order, belongs to a mass bin, shape (cells, bins)."""
+    names, shape = [axis.name for axis in axes], tuple(len(axis) for axis in axes)
     require(MASS in names, f"report: the response has the axes {names}, one named {MASS!r} is needed")
-    shape = tuple(len(axis) for axis in axes)
-    cells = np.indices(shape)[names.index(MASS)].ravel()
-    return np.asarray(cells, dtype=np.int64), shape[names.index(MASS)]
+    k = names.index(MASS)
+    return np.asarray(np.eye(shape[k])[np.indices(shape)[k].ravel()])
 
 
 def _mass_edges(axes: tuple[Any, ...]) -> FloatArray:
-    found = [axis for axis in axes if axis.name == MASS]
-    return np.asarray(found[0].edges, dtype=np.float64)
+    return np.asarray(next(axis.edges for axis in axes if axis.name == MASS), dtype=np.float64)
+
+
+def _two_panels(ratio: bool, size: tuple[float, float], heights: tuple[float, float]) -> tuple[Figure, Any]:
+    """Return a figure and its axes, the second panel below for a ratio."""
+    figure, axes = style.new_figure(
+        2 if ratio else 1, size=size, heights=heights if ratio else None, share_x=True
+    )
+    return figure, axes[:, 0]
 
 
 @styled
@@ -67,10 +58,8 @@ def efficiency_figure(response: Response, *, mock: bool) -> Figure:
     if len(replicas) > 1:
         spread = mass_migration(response, replicas).sum(axis=-2).std(axis=0, ddof=1)
     same = np.array_equal(edges, _mass_edges(response.reco))
-    figure, axes = new_figure(
-        2 if same else 1, size=(7.2, 5.8), heights=(2.2, 1) if same else None, share_x=True
-    )
-    ax = axes[0, 0]
+    figure, axes = _two_panels(same, (7.2, 5.8), (2.2, 1.0))
+    ax = axes[0]
     points(ax, edges, efficiency, spread, color=COLOURS[0], label="simulation, averaged with its spectrum")
     top = float(np.nanmax(efficiency)) if np.isfinite(efficiency).any() else 1.0
     ax.set_ylim(0.0, 1.35 * top if top > 0 else 1.0)
@@ -79,12 +68,11 @@ def efficiency_figure(response: Response, *, mock: bool) -> Figure:
     mark_mock(ax, mock)
     if same:
         stays = divided(np.diagonal(matrix), efficiency)
-        steps(axes[1, 0], edges, np.nan_to_num(stays), color=COLOURS[3], linewidth=1.6)
-        axes[1, 0].set_ylim(0.0, 1.05)
-        axes[1, 0].set_ylabel("stays in bin", loc="center")
-    axes[-1, 0].set_xlabel("true " + LABELS[MASS])
-    axes[-1, 0].set_xlim(edges[0], edges[-1])
-    figure.align_ylabels(axes[:, 0])
+        steps(axes[1], edges, np.nan_to_num(stays), color=COLOURS[3], linewidth=1.6)
+        axes[1].set_ylim(0.0, 1.05)
+        axes[1].set_ylabel("stays in bin", loc="center")
+    axes[-1].set(xlabel="true " + LABELS[MASS], xlim=edges[[0, -1]])
+    figure.align_ylabels(axes)
     return figure
 
 
@@ -93,8 +81,7 @@ def migration_matrix(response: Response, *, mock: bool) -> Figure:
     """Draw the probability of a reconstructed mass given the true mass, for reconstructed pairs."""
     matrix = mass_migration(response)
     shape = divided(matrix, np.broadcast_to(matrix.sum(axis=0), matrix.shape))
-    figure, axes = new_figure(size=(6.9, 5.6))
-    ax = axes[0, 0]
+    figure, ax = style.single(size=(6.9, 5.6))
     reco, true = _mass_edges(response.reco), _mass_edges(response.true)
     shown = np.ma.masked_less(np.nan_to_num(shape), 1e-4)
     mesh = ax.pcolormesh(true, reco, shown, cmap="cividis_r", norm=LogNorm(1e-4, 1.0), rasterized=True)
@@ -113,8 +100,7 @@ def correlation_matrix(cov: FloatArray, edges: FloatArray | None = None, *, mock
     sigma = np.sqrt(np.clip(np.diag(cov), 0.0, None))
     correlation = divided(cov, np.outer(sigma, sigma))
     ticks = np.arange(n + 1, dtype=np.float64) if edges is None else checked("edges", edges, (n + 1,))
-    figure, axes = new_figure(size=(6.6, 5.6))
-    ax = axes[0, 0]
+    figure, ax = style.single(size=(6.6, 5.6))
     ax.set_facecolor("0.85")
     mesh = ax.pcolormesh(ticks, ticks, correlation, cmap="RdBu_r", vmin=-1.0, vmax=1.0, rasterized=True)
     figure.colorbar(mesh, ax=ax, pad=0.02).set_label("correlation coefficient")
@@ -129,8 +115,8 @@ def mass_projection(spectrum: Spectrum) -> tuple[FloatArray, FloatArray, FloatAr
     """Sum a spectrum over all axes but the mass, with its full covariance."""
     names = [axis.name for axis in spectrum.hist.axes]
     require(MASS in names, f"report: the spectrum has the axes {names}, one named {MASS!r} is needed")
-    found = spectrum.project(MASS)
-    return np.asarray(found.hist.axes[0].edges, dtype=np.float64), found.values, found.cov
+    projected = spectrum.project(MASS)
+    return _mass_edges(tuple(projected.hist.axes)), projected.values, projected.cov
 
 
 @styled
@@ -142,56 +128,37 @@ def unfolded_spectrum(
     mock: bool,
     references: Mapping[str, FloatArray] | None = None,
     measured: BoolArray | None = None,
-    statistical: FloatArray | None = None,
-    ylabel: str = r"$dN_{\gamma^\ast}/dm$ per POT [GeV$^{-1}$]",
 ) -> Figure:
     """Draw an unfolded mass spectrum, divided by the bin width."""
     n = len(edges) - 1
     values, errors = checked("values", values, (n,)), checked("errors", errors, (n,))
-    bars = np.zeros(n) if statistical is None else checked("statistical", statistical, (n,))
     inside = np.ones(n, dtype=bool) if measured is None else np.asarray(measured, dtype=bool)
     width = np.diff(edges)
     curves = {label: checked(label, array, (n,)) for label, array in (references or {}).items()}
-    rows = 2 if curves else 1
-    figure, axes = new_figure(
-        rows, size=(7.2, 4.6 + rows), heights=(3.2, 1) if rows == 2 else None, share_x=True
-    )
-    ax = axes[0, 0]
-    _band(ax, edges, values / width, errors / width, label="uncertainty")
+    figure, axes = _two_panels(bool(curves), (7.2, 6.6 if curves else 5.6), (3.2, 1.0))
+    ax = axes[0]
+    style.band(ax, edges, values / width, errors / width, label="uncertainty")
     for (label, array), colour, line in zip(
         curves.items(), cycle(COLOURS[2:] + COLOURS[:2]), cycle(LINES), strict=False
     ):
         steps(ax, edges, array / width, color=colour, linestyle=line, label=label)
-    _split_points(ax, edges, values / width, bars / width, inside)
-    log_range(ax, values / width, *(array / width for array in curves.values()), rows=3)
-    ax.set_ylabel(ylabel)
+    none, shown = np.zeros(n), values / width
+    points(ax, edges, np.where(inside, shown, np.nan), none, label="unfolded", markersize=3.5)
+    if not inside.all():
+        look: dict[str, Any] = {"mfc": "white", "color": "0.45", "label": "extrapolated", "markersize": 3.5}
+        points(ax, edges, np.where(inside, np.nan, shown), none, **look)
+        _hatch_outside(ax, edges, inside)
+    style.log_range(ax, shown, *(array / width for array in curves.values()), rows=3)
+    ax.set_ylabel(r"$dN_{\gamma^\ast}/dm$ per POT [GeV$^{-1}$]")
     ax.legend(loc="upper right")
     mark_mock(ax, mock)
     if curves:
         label, reference = next(iter(curves.items()))
-        _ratio_panel(axes[1, 0], edges, (values, errors, bars), inside, reference)
-        axes[1, 0].set_ylabel(f"unf. / {label}", loc="center", fontsize=12)
-    axes[-1, 0].set_xlabel(LABELS[MASS])
-    axes[-1, 0].set_xlim(edges[0], edges[-1])
-    figure.align_ylabels(axes[:, 0])
+        _ratio_panel(axes[1], edges, divided(values, reference), divided(errors, reference), inside)
+        axes[1].set_ylabel(f"unf. / {label}", loc="center", fontsize=12)
+    axes[-1].set(xlabel=LABELS[MASS], xlim=edges[[0, -1]])
+    figure.align_ylabels(axes)
     return figure
-
-
-def _band(ax: Axes, edges: FloatArray, values: FloatArray, errors: FloatArray, **options: Any) -> None:
-    low, high = values - errors, values + errors
-    ax.stairs(high, edges, baseline=low, fill=True, color=COLOURS[0], alpha=0.35, linewidth=0, **options)
-
-
-def _split_points(
-    ax: Axes, edges: FloatArray, values: FloatArray, errors: FloatArray, inside: BoolArray
-) -> None:
-    size = {"markersize": 3.5}
-    points(ax, edges, np.where(inside, values, np.nan), errors, label="unfolded", **size)
-    if inside.all():
-        return
-    outside = np.where(inside, np.nan, values)
-    points(ax, edges, outside, errors, mfc="white", color="0.45", label="extrapolated", **size)
-    _hatch_outside(ax, edges, inside)
 
 
 def _hatch_outside(ax: Axes, edges: FloatArray, inside: BoolArray) -> None:
@@ -200,15 +167,10 @@ def _hatch_outside(ax: Axes, edges: FloatArray, inside: BoolArray) -> None:
 
 
 def _ratio_panel(
-    ax: Axes,
-    edges: FloatArray,
-    spectrum: tuple[FloatArray, FloatArray, FloatArray],
-    inside: BoolArray,
-    reference: FloatArray,
+    ax: Axes, edges: FloatArray, ratio: FloatArray, error: FloatArray, inside: BoolArray
 ) -> None:
-    ratio, error, bars = (divided(part, reference) for part in spectrum)
-    _band(ax, edges, ratio, error)
-    points(ax, edges, ratio, bars, markersize=3)
+    style.band(ax, edges, ratio, error)
+    points(ax, edges, ratio, np.zeros_like(ratio), markersize=3)
     ax.axhline(1.0, color=COLOURS[2], linewidth=1.2)
     _hatch_outside(ax, edges, inside)
     spread = float(np.nanquantile(np.abs(ratio - 1) + error, 0.9)) if np.isfinite(ratio).any() else 0.5
@@ -233,41 +195,31 @@ def subtraction_figure(
     edges, signal, cov = mass_projection(subtracted)
     total = _contents(hists.os)
     background = checked("background", total - signal, signal.shape)
-    band = np.abs(background) * np.broadcast_to(np.asarray(r_factor_sigma, dtype=np.float64), signal.shape)
-    figure, axes = new_figure(2, size=(7.2, 6.4), heights=(3.0, 1.0), share_x=True)
-    ax, low = axes[0, 0], axes[1, 0]
+    error = np.abs(background) * np.broadcast_to(np.asarray(r_factor_sigma, dtype=np.float64), signal.shape)
+    figure, (ax, low) = _two_panels(True, (7.2, 6.4), (3.0, 1.0))
     steps(ax, edges, total, color="black", label="$N_{+-}$")
     for name, hist, line in (("$N_{++}$", hists.pp, "--"), ("$N_{--}$", hists.mm, ":")):
         steps(ax, edges, _contents(hist), color=COLOURS[4], linestyle=line, linewidth=1.4, label=name)
     steps(ax, edges, background, color=COLOURS[0], label="like-sign background")
-    options = {"fill": True, "color": COLOURS[0], "alpha": 0.35, "linewidth": 0}
-    ax.stairs(background + band, edges, baseline=background - band, label=r"$\pm\sigma(R)$", **options)
+    style.band(ax, edges, background, error, label=r"$\pm\sigma(R)$")
     points(ax, edges, signal, np.sqrt(np.diag(cov)), color=COLOURS[2], label="subtracted")
     shown = [total, background, signal]
-    low.stairs(
-        divided(background + band, total), edges, baseline=divided(background - band, total), **options
-    )
+    style.band(low, edges, divided(background, total), divided(error, total))
     steps(low, edges, np.nan_to_num(divided(background, total)), color=COLOURS[0])
     if charm is not None:
         value, sigma = (checked("charm", part, signal.shape) for part in charm)
-        look = {"fill": True, "color": COLOURS[3], "alpha": 0.35, "linewidth": 0}
-        steps(ax, edges, value, color=COLOURS[3], linestyle="-.", label="open charm (fit)")
-        ax.stairs(value + sigma, edges, baseline=np.clip(value - sigma, 0, None), **look)
-        low.stairs(
-            divided(value + sigma, total),
-            edges,
-            baseline=divided(np.clip(value - sigma, 0, None), total),
-            **look,
-        )
-        steps(low, edges, np.nan_to_num(divided(value, total)), color=COLOURS[3], linestyle="-.")
+        look = {"color": COLOURS[3], "linestyle": "-."}
+        steps(ax, edges, value, label="open charm (fit)", **look)
+        style.band(ax, edges, value, sigma, color=COLOURS[3])
+        style.band(low, edges, divided(value, total), divided(sigma, total), color=COLOURS[3])
+        steps(low, edges, np.nan_to_num(divided(value, total)), **look)
         shown.append(value)
-    log_range(ax, *shown, decades=4.0, rows=4)
+    style.log_range(ax, *shown, decades=4.0, rows=4)
     ax.set_ylabel("pairs per bin")
     ax.legend(loc="upper right", ncols=2)
     mark_mock(ax, mock)
-    low.set_ylim(0, None)
-    low.set(ylabel="over $N_{+-}$", xlabel=LABELS[MASS], xlim=edges[[0, -1]])
-    figure.align_ylabels(axes[:, 0])
+    low.set(ylabel="over $N_{+-}$", xlabel=LABELS[MASS], xlim=edges[[0, -1]], ylim=(0, None))
+    figure.align_ylabels([ax, low])
     return figure
 
 
@@ -288,37 +240,29 @@ def scan_figure(
     scan: Sequence[RegularisationPoint], *, mock: bool, chosen: float | None = None, label: str = "iterations"
 ) -> Figure:
     """Draw what a scan of the regularisation found."""
-    x = np.array([p.strength for p in scan])
-    figure, axes = new_figure(2, size=(7.2, 6.4), heights=(1.0, 1.0), share_x=True)
-    panels: tuple[Mapping[str, FloatArray], ...] = (
-        {
-            r"refolding $\chi^2$ / cells": np.array([p.chi2_ndf for p in scan]),
-            r"stress bias [$\sigma$]": np.array([p.bias for p in scan]),
-        },
-        {
-            "mean global correlation": np.array([p.correlation for p in scan]),
-            "mean relative error": np.array([p.error for p in scan]),
-        },
+    x, chi2, correlation, error, bias = np.array([astuple(point) for point in scan]).T
+    figure, axes = _two_panels(True, (7.2, 6.4), (1.0, 1.0))
+    panels = (
+        {r"refolding $\chi^2$ / cells": chi2, r"stress bias [$\sigma$]": bias},
+        {"mean global correlation": correlation, "mean relative error": error},
     )
-    for ax, curves in zip(axes[:, 0], panels, strict=True):
+    for ax, curves in zip(axes, panels, strict=True):
         for (name, y), colour, line, marker in zip(curves.items(), COLOURS[::2], LINES, "os", strict=False):
             ax.plot(x, y, color=colour, linestyle=line, marker=marker, markersize=5, label=name)
-        known = [
-            float(v) for y in curves.values() for v in y if np.isfinite(v)
-        ]  # without smearing there is none
-        top = max(known, default=0.0)
+        pooled = np.concatenate(list(curves.values()))
+        top = float(pooled[np.isfinite(pooled)].max(initial=0.0))  # without smearing there is none
         ax.set_ylim(0, 1.45 * top if top > 0 else 1)
         if chosen is not None:
             ax.axvline(chosen, color="0.35", linewidth=1.2, linestyle=":", label=f"chosen: {chosen:g}")
         ax.set_xscale("log")
         ax.legend(loc="upper right", ncols=3, fontsize=11)
-    axes[0, 0].axhline(0.25, color=COLOURS[2], linewidth=0.9, linestyle=":")
-    axes[0, 0].text(x[0], 0.27, r"limit of the bias, 0.25 $\sigma$", color=COLOURS[2], fontsize=10)
-    axes[1, 0].set_xlabel(label)
-    axes[1, 0].set_xticks(x, [f"{value:g}" for value in x])
-    axes[1, 0].minorticks_off()
-    mark_mock(axes[0, 0], mock)
-    figure.align_ylabels(axes[:, 0])
+    axes[0].axhline(0.25, color=COLOURS[2], linewidth=0.9, linestyle=":")
+    axes[0].text(x[0], 0.27, r"limit of the bias, 0.25 $\sigma$", color=COLOURS[2], fontsize=10)
+    axes[1].set_xlabel(label)
+    axes[1].set_xticks(x, [f"{value:g}" for value in x])
+    axes[1].minorticks_off()
+    mark_mock(axes[0], mock)
+    figure.align_ylabels(axes)
     return figure
 
 
@@ -340,17 +284,12 @@ def refolded_spectrum(
     cov = np.where(np.outer(use, use), measured.cov, 0.0)
     counted = replace(measured, hist=filled(tuple(measured.hist.axes), cells, np.diag(cov)), cov=cov)
     edges, values, cov = mass_projection(counted)
-    again = (
-        np.where(use, folded, 0.0)
-        .reshape(cells.shape)
-        .sum(axis=tuple(k for k, axis in enumerate(measured.hist.axes) if axis.name != MASS))
-    )
+    again = np.where(use, folded, 0.0) @ _mass_bins(tuple(measured.hist.axes))
     sigma = np.sqrt(np.diag(cov))
-    figure, axes = new_figure(2, size=(7.2, 6.0), heights=(3.0, 1.0), share_x=True)
-    ax, low = axes[0, 0], axes[1, 0]
+    figure, (ax, low) = _two_panels(True, (7.2, 6.0), (3.0, 1.0))
     steps(ax, edges, again, color=COLOURS[0], label="unfolded, folded again")
     points(ax, edges, values, sigma, label="measured, background subtracted")
-    log_range(ax, values, again, decades=4.0, rows=3)
+    style.log_range(ax, values, again, decades=4.0, rows=3)
     title = rf"refolding: $\chi^2$ = {chi2[0]:.0f} for {chi2[1]} cells"
     title += "" if p_value is None else f"\nfrom toys: p = {p_value:.2g}"
     ax.legend(loc="upper right", title=title)
@@ -358,33 +297,30 @@ def refolded_spectrum(
     mark_mock(ax, mock)
     points(low, edges, divided(values - again, sigma), np.ones_like(sigma), markersize=3)
     low.axhline(0, color=COLOURS[0])
-    low.set_ylim(-4.5, 4.5)
-    low.set(ylabel=r"pull [$\sigma$]", xlabel="reconstructed " + LABELS[MASS], xlim=edges[[0, -1]])
-    figure.align_ylabels(axes[:, 0])
+    low.set(ylabel=r"pull [$\sigma$]", xlabel="reconstructed " + LABELS[MASS])
+    low.set(xlim=edges[[0, -1]], ylim=(-4.5, 4.5))
+    figure.align_ylabels([ax, low])
     return figure
 
 
 @styled
-def domain_map(response: Response, floor: float, *, mock: bool, axis: str = "energy") -> Figure:
-    """Draw the efficiency over mass and another variable; cells below the floor are grey."""
-    names = [a.name for a in response.true]
-    shape = tuple(len(a) for a in response.true)
-    others = tuple(i for i, name in enumerate(names) if name not in (MASS, axis))
-    keep = [i for i, name in enumerate(names) if name in (MASS, axis)]
-    checked(f"true axes mass and {axis} of the response", np.zeros(len(keep)), (2,))
-    prior = response.prior.reshape(shape).sum(axis=others)
-    seen = (response.prior * response.efficiency).reshape(shape).sum(axis=others)
-    efficiency = divided(seen, prior)
-    x, y = (np.asarray(response.true[i].edges) for i in keep)
-    content = efficiency if names[keep[0]] == MASS else efficiency.T
-    x, y = (x, y) if names[keep[0]] == MASS else (y, x)
-    figure, axes = new_figure(size=(7.0, 5.6))
-    ax = axes[0, 0]
-    shown = np.ma.masked_where(np.nan_to_num(content.T) < floor, content.T)
+def domain_map(response: Response, floor: float, *, mock: bool) -> Figure:
+    """Draw the efficiency over mass and energy; cells below the floor are grey."""
+    names = [axis.name for axis in response.true]
+    keep = [names.index(name) for name in (ENERGY, MASS)]
+    prior, seen = (
+        np.moveaxis(cells.reshape([len(axis) for axis in response.true]), keep, (0, 1))
+        for cells in (response.prior, response.prior * response.efficiency)
+    )
+    others = tuple(range(2, len(names)))
+    content = divided(seen.sum(axis=others), prior.sum(axis=others))
+    y, x = (np.asarray(response.true[i].edges) for i in keep)
+    figure, ax = style.single(size=(7.0, 5.6))
+    shown = np.ma.masked_where(np.nan_to_num(content) < floor, content)
     ax.set_facecolor(GREY)
     mesh = ax.pcolormesh(x, y, shown, cmap="cividis_r", vmin=0, rasterized=True)
     figure.colorbar(mesh, ax=ax, pad=0.02).set_label(r"acceptance $\times$ efficiency")
-    ax.set(xlabel="true " + LABELS[MASS], ylabel="true " + LABELS.get(axis, axis), xlim=x[[0, -1]])
+    ax.set(xlabel="true " + LABELS[MASS], ylabel="true " + LABELS[ENERGY], xlim=x[[0, -1]])
     if y[0] > 0 and y[-1] / y[0] > 20:
         ax.set_yscale("log")
     ax.set_title(f"grey: efficiency below {100 * floor:g} %, not measured", fontsize=12)
@@ -398,12 +334,10 @@ def sources_table(rows: Sequence[tuple[str, float, float]], statistical: float, 
     totals = [statistical, simulation, *(total for _, total, _ in rows)]
     cells = ["", "", *(f"{100 * mean:.1f}" for _, _, mean in rows)]
     everything = float(np.sqrt(np.sum(np.square(totals))))
-    return Table(
-        {
-            "source": [*names, "all, in quadrature"],
-            "sum of the spectrum [%]": [f"{100 * value:+.1f}" for value in totals]
-            + [f"{100 * everything:.1f}"],
-            "mean of a cell [%]": [*cells, ""],
-        },
-        caption="Uncertainties of the unfolded spectrum; the protons on target are one more, common to all.",
-    )
+    columns = {
+        "source": [*names, "all, in quadrature"],
+        "sum of the spectrum [%]": [*(f"{100 * x:+.1f}" for x in totals), f"{100 * everything:.1f}"],
+        "mean of a cell [%]": [*cells, ""],
+    }
+    caption = "Uncertainties of the unfolded spectrum; the protons on target are one more, common to all."
+    return Table(columns, caption=caption)

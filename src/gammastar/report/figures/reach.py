@@ -18,23 +18,11 @@ from scipy.ndimage import distance_transform_edt
 
 from gammastar.core.axes import COUPLING, LABELS
 from gammastar.core.constants import M_MU
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import require
 from gammastar.core.records import FloatArray, Reach
+from gammastar.report import style
 from gammastar.report.figures.signal import DomainMap, hatch_domain
-from gammastar.report.style import (
-    BAND68,
-    BAND95,
-    COLOURS,
-    GREY,
-    MASS_DARK,
-    checked,
-    log_mass_axis,
-    mark_mock,
-    new_figure,
-    power_of_ten,
-    say,
-    styled,
-)
+from gammastar.report.style import BAND68, BAND95, COLOURS, GREY, MASS_DARK, checked, mark_mock, styled
 
 Kind: TypeAlias = Literal["measured", "extrapolated", "expected", "observed"]
 
@@ -69,10 +57,8 @@ class Contour:
     def __post_init__(self) -> None:
         n = len(self.reach.mass)
         for name, array, shape in (("bands", self.bands, (n, 5, 2)), ("fraction", self.fraction, (n, 2))):
-            if array is not None and array.shape != shape:
-                raise PhysicsError(
-                    f"Contour.{name} of {self.label!r} has shape {array.shape}, expected {shape}"
-                )
+            if array is not None:
+                checked(f"Contour.{name} of {self.label!r}", array, shape)
 
     @property
     def empty(self) -> bool:
@@ -131,15 +117,15 @@ def outline(
     return polygon, lines, ends
 
 
-def _fold(edge: FloatArray, tip: FloatArray, n: int = 12) -> FloatArray:
-    """Return the points from an edge (excluded) to the tip, shape (n, 2), none without a tip.
+def _fold(edge: FloatArray, tip: FloatArray) -> FloatArray:
+    """Return the points from an edge (excluded) to the tip, shape (12, 2), none without a tip.
 
     Where the largest signal falls below its limit the two edges run together like a square root: the
     signal is a parabola in the logarithm of the coupling around its maximum.
     """
     if not tip.size:
         return np.empty((0, 2))
-    t = np.linspace(1.0, 0.0, n + 1)[1:]
+    t = np.linspace(1.0, 0.0, 13)[1:]
     mass = tip[0, 0] + (edge[0] - tip[0, 0]) * t**2
     coupling = tip[0, 1] * (edge[1] / tip[0, 1]) ** t
     return np.column_stack([mass, coupling])
@@ -205,43 +191,41 @@ class Yields:
     signal: FloatArray  # nan where it is not known well enough, shape (n, k)
 
     def __post_init__(self) -> None:
-        if self.signal.shape != (len(self.mass), len(self.coupling)):
-            raise PhysicsError(
-                f"Yields: signal {self.signal.shape}, expected {(len(self.mass), len(self.coupling))}"
-            )
+        checked("signal of the Yields", self.signal, (len(self.mass), len(self.coupling)))
 
 
 def isolines(ax: Axes, yields: Yields) -> Line2D | None:
     """Draw lines of 1, 10, 100 … events and return the entry of the legend (None if there is no line)."""
-    known = np.where(np.isfinite(yields.signal) & (yields.signal > 0), yields.signal, np.nan)
-    if min(known.shape) < 2 or not np.nanmax(known, initial=0.0) >= 1.0:
+    good = np.isfinite(yields.signal) & (yields.signal > 0)
+    largest = float(yields.signal[good].max(initial=0.0))
+    if min(good.shape) < 2 or largest < 1.0:
         return None
-    powers = np.arange(0, int(np.floor(np.log10(np.nanmax(known)))) + 1)
-    height = np.log10(np.where(np.isnan(known), 1e-30, known))
-    height = np.ma.masked_where(np.isnan(known), np.maximum(height, -3.0))
+    powers = np.arange(0, int(np.floor(np.log10(largest))) + 1)
+    height = np.log10(np.where(good, yields.signal, 1e-30))
+    height = np.ma.masked_where(~good, np.maximum(height, -3.0))
     look: dict[str, Any] = {"colors": "0.35", "linewidths": 0.9, "linestyles": ":", "zorder": 5}
     lines = ax.contour(yields.mass, yields.coupling, height.T, levels=powers, **look)
     texts = ax.clabel(lines, fmt={float(k): f"$10^{{{k}}}$" if k else "1" for k in powers}, fontsize=10)
     frame = ax.transScale + ax.transLimits
-    kept: list[FloatArray] = []
+    taken: list[FloatArray] = []
     for text in texts:
-        place = frame.transform(text.get_position())
-        if _on_a_name(ax, place) or any((np.abs(place - one) < (0.05, 0.06)).all() for one in kept):
+        point = frame.transform(text.get_position())
+        if _on_a_name(ax, point) or any((np.abs(point - one) < (0.05, 0.06)).all() for one in taken):
             text.remove()
             continue
-        kept.append(place)
+        taken.append(point)
         text.set_clip_on(True)
         text.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.0})
     return Line2D([], [], color="0.35", linewidth=0.9, linestyle=":", label="expected signal events")
 
 
-def _on_a_name(ax: Axes, place: FloatArray) -> bool:
-    """Return whether a short label at a place of the frame would stand on the name of a limit."""
+def _on_a_name(ax: Axes, point: FloatArray) -> bool:
+    """Return whether a short label at a point of the frame would stand on the name of a limit."""
     for name in (text for text in ax.texts if text.get_gid() == _NAME):
         half = _WIDE * len(name.get_text())
         x, y = name.get_position()
         x += {"left": half, "right": -half}.get(name.get_horizontalalignment(), 0.0)
-        if abs(place[0] - x) < half + 0.03 and abs(place[1] - y) < 0.05:
+        if abs(point[0] - x) < half + 0.03 and abs(point[1] - y) < 0.05:
             return True
     return False
 
@@ -317,7 +301,7 @@ def fractions(ax: Axes, contours: Sequence[Contour], colours: Sequence[str]) -> 
     if largest == 0:
         ax.set_yticks([0.0, 50.0, 100.0])
         if any(len(part) for part in shown):  # else nothing is reached
-            say(ax, "no sampled particle of the signal comes from where dileptons were measured")
+            style.say(ax, "no sampled particle of the signal comes from where dileptons were measured")
         return
     for contour, colour in zip(contours, colours, strict=True):
         if contour.fraction is None:
@@ -389,12 +373,6 @@ def reach_figure(
     yields : Yields, optional
         Expected events, drawn as lines of 1, 10, 100 … events.
 
-    Returns
-    -------
-    matplotlib.figure.Figure
-        With a panel below if a contour carries the fraction of its signal in the measured domain. Where no
-        contour reaches anything the figure says so and names the largest signal.
-
     Raises
     ------
     PhysicsError
@@ -402,24 +380,22 @@ def reach_figure(
 
     Notes
     -----
-    A contour is an expected reach; an exclusion needs real data with an observation.
+    A contour is an expected reach; an exclusion needs real data with an observation. A panel below shows the
+    fraction of the signal in the measured domain where a contour carries it. Where no contour reaches
+    anything the figure says so and names the largest signal.
     """
     observed = [contour.label for contour in contours if contour.kind == "observed"]
-    if mock and observed:
-        raise PhysicsError(
-            f"reach_figure: the contours {observed} are observed, but mock data exclude nothing"
-        )
+    refused = f"reach_figure: the contours {observed} are observed, but mock data exclude nothing"
+    require(not (mock and observed), refused)
     plane = Plane() if plane is None else plane
     panel = any(contour.fraction is not None and not contour.empty for contour in contours)
-    heights = (3.4, 1.0) if panel else None
-    figure, axes = new_figure(
-        2 if panel else 1, size=(7.6, 7.4 if panel else 6.2), heights=heights, share_x=True
-    )
+    options: dict[str, Any] = {"size": (7.6, 7.4), "heights": (3.4, 1.0)} if panel else {"size": (7.6, 6.2)}
+    figure, axes = style.new_figure(2 if panel else 1, share_x=True, **options)
     ax = axes[0, 0]
     x_range, y_range = _ranges(contours, plane, yields)
     ax.set(yscale="log", xlim=x_range, ylim=y_range, ylabel=plane.coupling_label)
     if plane.log_mass:
-        log_mass_axis(ax)
+        style.log_mass_axis(ax)
     axes[-1, 0].set_xlabel(plane.mass_label)
     for label, vertices in limits:
         existing(ax, label, vertices)
@@ -433,7 +409,7 @@ def reach_figure(
     kind = "expected reach" if not observed else "observed and expected"
     above = f"{plane.title}\n" if plane.title else ""
     ax.set_title(f"{above}{kind}, {100 * cl:.3g} % CL", loc="left")
-    ax.set_title(pot if isinstance(pot, str) else f"{power_of_ten(pot)} POT", loc="right")
+    ax.set_title(pot if isinstance(pot, str) else f"{style.power_of_ten(pot)} POT", loc="right")
     if handles:
         if any(ax.lines[k].get_gid() == ENDING for k in range(len(ax.lines))):
             handles.append(Line2D([], [], color="black", linestyle=ENDING, label="the data end here"))
@@ -483,7 +459,7 @@ def _say_empty(ax: Axes, contours: Sequence[Contour]) -> None:
                 f"{contour.label}: at most {signal[best]:.3g} events, at {contour.reach.mass[best]:.3g} GeV;"
                 f" {limit:.3g} are needed"
             )
-    say(ax, "\n".join(lines), over=True)
+    style.say(ax, "\n".join(lines), over=True)
 
 
 def _threshold(ax: Axes, plane: Plane) -> None:
@@ -491,23 +467,16 @@ def _threshold(ax: Axes, plane: Plane) -> None:
     if plane.threshold is None or not low < plane.threshold < high:
         return
     ax.axvline(plane.threshold, color="0.3", linestyle=":", linewidth=1.4)
-    ax.annotate(
-        plane.threshold_label,
-        (plane.threshold, 0.02),
-        xycoords=ax.get_xaxis_transform(),
-        xytext=(4, 0),
-        textcoords="offset points",
-        color="0.3",
-        va="bottom",
-    )
+    look: dict[str, Any] = {"xycoords": ax.get_xaxis_transform(), "textcoords": "offset points"}
+    look |= {"xytext": (4, 0), "color": "0.3", "va": "bottom"}
+    ax.annotate(plane.threshold_label, (plane.threshold, 0.02), **look)
 
 
 def _visible_bands(ax: Axes, bands: FloatArray) -> list[Patch]:
     """Return entries of the legend for bands that are wider than a line."""
     low, high = np.log(ax.get_ylim())
-    width = {1: (1, 3, BAND68), 2: (0, 4, BAND95)}
     entries = []
-    for sigma, (first, last, shade) in width.items():
+    for sigma, first, last, shade in ((1, 1, 3, BAND68), (2, 0, 4, BAND95)):
         part = np.abs(np.log(bands[:, first] / bands[:, last])) / (high - low)
         part = part[np.isfinite(part)]
         if part.size and part.max() > THINNEST:
@@ -528,18 +497,12 @@ def _draw(ax: Axes, contour: Contour, colour: str) -> list[Any]:
         if filled:
             ax.fill(*polygon.T, facecolor=colour, alpha=0.22, linewidth=0, zorder=3)
         if contour.domain is not None:
-            known = [patch.get_label() for patch in domain]
-            found = hatch_domain(ax, contour.domain, polygon, "0.6")
-            domain += [patch for patch in found if patch.get_label() not in known]
+            labels = [patch.get_label() for patch in domain]
+            patches = hatch_domain(ax, contour.domain, polygon, "0.6")
+            domain += [patch for patch in patches if patch.get_label() not in labels]
         if hatch:
-            look: dict[str, Any] = {
-                "facecolor": "none",
-                "edgecolor": colour,
-                "alpha": 0.5,
-                "linewidth": 0,
-                "zorder": 3,
-            }
-            ax.fill(*polygon.T, hatch=hatch, **look)
+            look: dict[str, Any] = {"facecolor": "none", "edgecolor": colour, "alpha": 0.5, "linewidth": 0}
+            ax.fill(*polygon.T, hatch=hatch, zorder=3, **look)
         for part in lines:
             ax.plot(*part.T, color=colour, linewidth=width, zorder=6)
         for part in ends:

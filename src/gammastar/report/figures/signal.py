@@ -13,23 +13,10 @@ from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path
 
 from gammastar.core.axes import COUPLING, LABELS
-from gammastar.core.errors import PhysicsError
-from gammastar.core.records import BoolArray, FloatArray
-from gammastar.report.style import (
-    BAND68,
-    BAND95,
-    COLOURS,
-    GREY,
-    LINES,
-    MASS_DARK,
-    checked,
-    log_mass_axis,
-    log_range,
-    mark_mock,
-    new_figure,
-    say,
-    styled,
-)
+from gammastar.core.errors import require
+from gammastar.core.records import FloatArray
+from gammastar.report import style
+from gammastar.report.style import BAND68, BAND95, COLOURS, GREY, LINES, MASS_DARK, checked, mark_mock, styled
 
 RATE_DARK = r"$N_{A′}$ / POT / $\varepsilon^2$"
 
@@ -42,16 +29,13 @@ def rate_figure(
     *,
     mock: bool,
     comparisons: Mapping[str, FloatArray] | None = None,
-    measured: BoolArray | None = None,
     label: str = "from dileptons",
     axes_labels: tuple[str, str] = (MASS_DARK, RATE_DARK),
 ) -> Figure:
     """Draw the yield per proton on target and squared coupling against the mass."""
     n = len(mass)
     rate, errors = checked("rate", rate, (n,)), checked("errors", errors, (n,))
-    inside = np.ones(n, dtype=bool) if measured is None else np.asarray(measured, dtype=bool)
-    figure, axes = new_figure()
-    ax = axes[0, 0]
+    figure, ax = style.single()
     shown = [rate]
     for index, (name, curve) in enumerate((comparisons or {}).items()):
         colour = (COLOURS[2:] + COLOURS[:2])[index % len(COLOURS)]
@@ -61,23 +45,17 @@ def rate_figure(
         if band.ndim == 2:
             ax.fill_between(mass, band[:, 0], band[:, 2], color=colour, alpha=0.22, linewidth=0, zorder=1.5)
         ax.plot(mass, central, color=colour, linestyle=LINES[2 + index % 3], label=name, zorder=3.5)
-    log_range(ax, *shown, decades=7.0, rows=3)
+    style.log_range(ax, *shown, decades=7.0, rows=3)
     floor = ax.get_ylim()[0]  # a band that reaches zero ends at the frame of a logarithmic axis
     for k, shade, name in ((2, BAND95, r"$\pm2\sigma$"), (1, BAND68, r"$\pm1\sigma$")):
         low = np.maximum(rate - k * errors, 0.1 * floor)
         ax.fill_between(mass, low, rate + k * errors, color=shade, linewidth=0, label=name, zorder=2)
-    ax.plot(mass, np.where(inside, rate, np.nan), color="black", label=label, zorder=3)
-    if not inside.all():
-        # one point of overlap on either side, so that the line does not break
-        outside = ~inside | np.r_[~inside[1:], False] | np.r_[False, ~inside[:-1]]
-        beyond = np.where(outside, rate, np.nan)
-        ax.plot(mass, beyond, color="black", linestyle="--", label="extrapolated", zorder=3)
-    ax.set(xlabel=axes_labels[0], xlim=(mass[0], mass[-1]))
-    ax.set_ylabel(axes_labels[1])
+    ax.plot(mass, rate, color="black", label=label, zorder=3)
+    ax.set(xlabel=axes_labels[0], ylabel=axes_labels[1], xlim=(mass[0], mass[-1]))
     handles, names = ax.get_legend_handles_labels()
     first = len(comparisons or {})  # the main line and its bands stand before the comparisons
     order = [*range(first, len(names)), *range(first)]
-    order.sort(key=lambda i: names[i] not in (label, "extrapolated"))
+    order.sort(key=lambda i: names[i] != label)
     ax.legend([handles[i] for i in order], [names[i] for i in order], loc="upper right", ncols=2)
     mark_mock(ax, mock)
     return figure
@@ -90,8 +68,6 @@ def acceptance_figure(
     *,
     mock: bool,
     errors: Mapping[float, FloatArray] | None = None,
-    comparison: Mapping[float, FloatArray] | None = None,
-    labels: tuple[str, str] = ("nominal", "comparison"),
 ) -> Figure:
     """Draw the acceptance for a long-lived particle against its proper decay length.
 
@@ -99,27 +75,20 @@ def acceptance_figure(
     -----
     The form of Fig. 9 of Allison and Blinov (2025).
     """
-    figure, axes = new_figure()
-    ax = axes[0, 0]
+    figure, ax = style.single()
     peak = 0.0
     for index, (mass, values) in enumerate(acceptances.items()):
         colour = COLOURS[index % len(COLOURS)]
         curve = checked(f"acceptance at {mass} GeV", values, ctau.shape)
         name = f"$m_{{A′}}$ = {mass:.3g} GeV"
-        ax.plot(ctau, np.where(curve > 0, curve, np.nan), color=colour, label=name)
+        ax.plot(ctau, _positive(curve), color=colour, label=name)
         peak = max(peak, float(curve.max()))
         if errors is not None and mass in errors:
             half = checked(f"errors at {mass} GeV", errors[mass], ctau.shape)
             low = np.maximum(curve - half, 1e-12)
             ax.fill_between(ctau, low, curve + half, color=colour, alpha=0.25, linewidth=0)
-        if comparison is not None and mass in comparison:
-            other = checked(f"comparison at {mass} GeV", comparison[mass], ctau.shape)
-            ax.plot(ctau, np.where(other > 0, other, np.nan), color=colour, linestyle="--")
-    if comparison is not None:
-        for label, line in zip(labels, ("-", "--"), strict=True):
-            ax.plot([], [], color="black", linestyle=line, label=label)
     if peak <= 0:
-        say(ax, "No particle is accepted at any decay length.")
+        style.say(ax, "No particle is accepted at any decay length.")
         peak = 1.0
     ax.set(xscale="log", yscale="log", xlim=(ctau[0], ctau[-1]), ylim=(1e-5 * peak, 4.0 * peak))
     ax.set(xlabel=r"$c\tau$ [m]", ylabel="acceptance")
@@ -148,12 +117,10 @@ class RateTable:
     def __post_init__(self) -> None:
         for column in ("rate", "low", "high"):
             values = getattr(self, column)
-            if values is not None and values.shape != self.mass.shape:
-                raise PhysicsError(
-                    f"RateTable {self.name!r}: {column} has shape {values.shape}, mass {self.mass.shape}"
-                )
-        if len(self.mass) < 2 or (np.diff(self.mass) <= 0).any():
-            raise PhysicsError(f"RateTable {self.name!r}: give at least two masses that increase")
+            if values is not None:
+                checked(f"{column} of RateTable {self.name!r}", values, self.mass.shape)
+        rising = len(self.mass) >= 2 and (np.diff(self.mass) > 0).all()
+        require(rising, f"RateTable {self.name!r}: give at least two masses that increase")
 
     def at(self, mass: FloatArray) -> FloatArray:
         """Return the rate at other masses, straight in its logarithm, nan outside the table.
@@ -179,7 +146,7 @@ def compare_figure(
     label: str = "from dileptons",
     unit: str = "interaction",
 ) -> Figure:
-    """Draw the rate with those of other tools, and their ratios to it.
+    """Draw the rate with those of other tools, and in a second panel their ratios to it.
 
     Parameters
     ----------
@@ -189,15 +156,10 @@ def compare_figure(
         In the same unit.
     unit : str
         "interaction" or "POT".
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Two panels: rates, and tables over ours.
     """
     n = len(mass)
     rate, errors = checked("rate", rate, (n,)), checked("errors", errors, (n,))
-    figure, axes = new_figure(2, size=(7.6, 7.4), heights=(2.6, 1.0), share_x=True)
+    figure, axes = style.new_figure(2, size=(7.6, 7.4), heights=(2.6, 1.0), share_x=True)
     ax, below = axes[:, 0]
     ax.fill_between(mass, rate - errors, rate + errors, color=BAND68, linewidth=0, zorder=3)
     ax.plot(mass, rate, color="black", label=label + r" $\pm1\sigma$", zorder=4)
@@ -209,11 +171,11 @@ def compare_figure(
         look = {"color": (COLOURS[2:] + COLOURS[:2])[i % len(COLOURS)], "linestyle": LINES[1 + i % 4]}
         inside = (table.mass >= mass[0] * 0.8) & (table.mass <= mass[-1] * 1.2)
         shown.append(table.rate[inside])
-        ax.plot(table.mass, np.where(table.rate > 0, table.rate, np.nan), label=table.name, **look)
+        ax.plot(table.mass, _positive(table.rate), label=table.name, **look)
         if table.low is not None and table.high is not None:
             ax.fill_between(table.mass, table.low, table.high, color=look["color"], alpha=0.18, linewidth=0)
         below.plot(mass, table.at(mass) / rate, **look)
-    log_range(ax, *shown, decades=6.0, rows=5)
+    style.log_range(ax, *shown, decades=6.0, rows=5)
     ax.set(xlim=(mass[0], mass[-1]))
     ax.set_ylabel(rf"$N_{{A′}}$ / {unit} / $\varepsilon^2$")
     ax.legend(loc="upper right")
@@ -249,11 +211,9 @@ class DomainMap:
     error: FloatArray | None = None
 
     def __post_init__(self) -> None:
-        shape = (len(self.mass), len(self.coupling))
         for name in ("signal", "measured", "error"):
-            array = getattr(self, name)
-            if array is not None and array.shape != shape:
-                raise PhysicsError(f"DomainMap.{name} has shape {array.shape}, expected {shape}")
+            if (array := getattr(self, name)) is not None:
+                checked(f"DomainMap.{name}", array, (len(self.mass), len(self.coupling)))
 
     @property
     def fraction(self) -> FloatArray:
@@ -269,18 +229,17 @@ def hatch_domain(ax: Axes, domain: DomainMap, polygon: FloatArray | None, colour
         return []
     fraction = np.ma.masked_invalid(domain.fraction).T
     levels = [-1.0, *LEVELS, 2.0]
-    found = ax.contourf(
-        domain.mass, domain.coupling, fraction, levels=levels, colors="none", hatches=list(HATCHES), zorder=3
-    )
-    found.set_edgecolor(colour)
-    found.set_linewidth(0.0)
+    look: dict[str, Any] = {"colors": "none", "hatches": list(HATCHES), "zorder": 3}
+    hatched = ax.contourf(domain.mass, domain.coupling, fraction, levels=levels, **look)
+    hatched.set_edgecolor(colour)
+    hatched.set_linewidth(0.0)
     grid = np.stack(np.meshgrid(domain.mass, np.log(domain.coupling), indexing="ij"), axis=-1).reshape(-1, 2)
     inside = np.ones(domain.signal.shape, dtype=bool)
     if polygon is not None:
         bounds = Path(np.column_stack([polygon[:, 0], np.log(polygon[:, 1])]))
         inside = bounds.contains_points(grid).reshape(inside.shape)
         closed = Path(np.vstack([polygon, polygon[:1]]), closed=True)
-        found.set_clip_path(PathPatch(closed, transform=ax.transData))
+        hatched.set_clip_path(PathPatch(closed, transform=ax.transData))
     part = domain.fraction[inside & np.isfinite(domain.fraction)]
     there = ((part < LEVELS[0]).any(), ((part >= LEVELS[0]) & (part < LEVELS[1])).any())
     return [
@@ -297,10 +256,11 @@ def domain_figure(
     mock: bool,
     limit: float | None = None,
     title: str = "",
-    log_mass: bool = True,
     axes_labels: tuple[str, str] = (MASS_DARK, LABELS[COUPLING]),
 ) -> Figure:
     """Draw the measured part of the signal over mass and coupling, hatched where most of it is extrapolated.
+
+    A second panel shows the relative error from the extrapolated part, if `domain` has one.
 
     Parameters
     ----------
@@ -310,14 +270,9 @@ def domain_figure(
         E.g. the detector.
     axes_labels : tuple of str
         Of mass and coupling; by default those of a dark photon.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        With a second panel for the relative error from the extrapolated part, if `domain` has one.
     """
     two = domain.error is not None
-    figure, axes = new_figure(2 if two else 1, size=(7.6, 9.2 if two else 6.0), share_x=True)
+    figure, axes = style.new_figure(2 if two else 1, size=(7.6, 9.2 if two else 6.0), share_x=True)
     panels: list[tuple[FloatArray, str, float, str]] = [
         (domain.fraction, "measured part of the signal", 1.0, "YlGnBu")
     ]
@@ -326,10 +281,8 @@ def domain_figure(
         top = float(np.clip(np.nanquantile(error, 0.98), 0.1, 2.0)) if np.isfinite(error).any() else 1.0
         panels.append((error, "relative error from extrapolation", top, "YlOrRd"))
     for ax, (values, label, top, colours) in zip(axes[:, 0], panels, strict=True):
-        mesh = ax.pcolormesh(
-            domain.mass, domain.coupling, values.T, vmin=0.0, vmax=top, cmap=colours, shading="nearest"
-        )
-        mesh.set_rasterized(True)
+        look: dict[str, Any] = {"vmin": 0.0, "vmax": top, "cmap": colours, "rasterized": True}
+        mesh = ax.pcolormesh(domain.mass, domain.coupling, values.T, shading="nearest", **look)
         figure.colorbar(mesh, ax=ax, label=label, extend="max" if top != 1.0 else "neither")
         ax.set(yscale="log", ylabel=axes_labels[1])
         shown = np.flatnonzero((domain.signal > SHOWN).any(axis=0))
@@ -339,8 +292,7 @@ def domain_figure(
             ax.contour(domain.mass, domain.coupling, domain.signal.T, levels=[limit], colors="#e42536")
         mark_mock(ax, mock)
     hatch_domain(axes[0, 0], domain, None, "0.55")
-    if log_mass:
-        log_mass_axis(axes[-1, 0])
+    style.log_mass_axis(axes[-1, 0])
     axes[-1, 0].set_xlabel(axes_labels[0])
     axes[0, 0].set_title(title, loc="left")
     if limit is not None:
@@ -388,8 +340,8 @@ def _draw_band(ax: Axes, band: Band, order: int) -> None:
     colour = COLOURS[band.colour % len(COLOURS)]
     if (high > low).any():
         ax.fill_between(band.x, low, high, color=colour, alpha=0.25, linewidth=0, zorder=2)
-    style = LINES[order % len(LINES)]
-    ax.plot(band.x, _positive(central), color=colour, linestyle=style, label=band.label, zorder=3)
+    line = LINES[order % len(LINES)]
+    ax.plot(band.x, _positive(central), color=colour, linestyle=line, label=band.label, zorder=3)
 
 
 def _draw_points(ax: Axes, points: Points) -> None:
@@ -402,18 +354,9 @@ def _draw_points(ax: Axes, points: Points) -> None:
         ax.plot(points.x, _positive(value), color="black", label=points.label, zorder=5)
         return
     shown = value > 0
-    down, up = np.minimum(error[0], 0.9 * value), error[1]  # a bar to zero has no end on a logarithmic axis
-    ax.errorbar(
-        points.x[shown],
-        value[shown],
-        yerr=[down[shown], up[shown]],
-        fmt="o",
-        color="black",
-        markersize=3.5,
-        linewidth=1.2,
-        label=points.label,
-        zorder=6,
-    )
+    bars = np.stack([np.minimum(error[0], 0.9 * value), error[1]])  # a bar to zero has no end on a log axis
+    look: dict[str, Any] = {"fmt": "o", "color": "black", "markersize": 3.5, "linewidth": 1.2, "zorder": 6}
+    ax.errorbar(points.x[shown], value[shown], yerr=bars[:, shown], label=points.label, **look)
 
 
 @styled
@@ -426,28 +369,17 @@ def band_figure(
     y_range: tuple[float, float],
     mock: bool,
     x_range: tuple[float, float],
-    note: str = "",
 ) -> Figure:
     """Draw predictions with their bands and a measured rate on top, both axes logarithmic."""
-    figure, axes = new_figure(size=(8.0, 6.2))
-    ax = axes[0, 0]
+    figure, ax = style.single(size=(8.0, 6.2))
     for index, band in enumerate(bands):
         _draw_band(ax, band, index)
     _draw_points(ax, points)
     ax.set(xlabel=x_label, ylabel=y_label, xlim=x_range, ylim=y_range, yscale="log")
-    log_mass_axis(ax)
+    style.log_mass_axis(ax)
     handles, labels = ax.get_legend_handles_labels()
-    first = labels.index(points.label)
-    order = [first, *(i for i in range(len(labels)) if i != first)]
-    ax.legend(
-        [handles[i] for i in order],
-        [labels[i] for i in order],
-        loc="upper right",
-        fontsize=11,
-        title=note,
-        title_fontsize=10,
-        alignment="left",
-    )
+    order = sorted(range(len(labels)), key=lambda i: labels[i] != points.label)
+    ax.legend([handles[i] for i in order], [labels[i] for i in order], loc="upper right", fontsize=11)
     mark_mock(ax, mock, position=(0.03, 0.05))
     return figure
 
@@ -461,17 +393,14 @@ def reach_lines_figure(
     y_range: tuple[float, float],
     mock: bool,
     title: str = "",
-    log_x: bool = True,
 ) -> Figure:
     """Draw one coupling against mass per curve, e.g. the reach of a peak search or of mCP detectors."""
-    figure, axes = new_figure(size=(7.6, 5.8))
-    ax = axes[0, 0]
+    figure, ax = style.single(size=(7.6, 5.8))
     for index, (label, (mass, coupling)) in enumerate(curves.items()):
-        colour, style = COLOURS[index % len(COLOURS)], LINES[index % len(LINES)]
-        ax.plot(mass, coupling, color=colour, linestyle=style, label=label)
+        colour, line = COLOURS[index % len(COLOURS)], LINES[index % len(LINES)]
+        ax.plot(mass, coupling, color=colour, linestyle=line, label=label)
     ax.set(xlabel=x_label, ylabel=y_label, ylim=y_range, yscale="log")
-    if log_x:
-        log_mass_axis(ax)
+    style.log_mass_axis(ax)
     ax.legend(loc="upper right", title=title, alignment="left", fontsize=11)
     mark_mock(ax, mock, position=(0.03, 0.96))
     return figure

@@ -17,7 +17,7 @@ from gammastar.core.documents import plain, validated
 from gammastar.core.errors import PhysicsError, SteeringError
 from gammastar.core.files import Pathlike, write_whole, writes_folder
 from gammastar.core.records import BoolArray, FloatArray, Reach
-from gammastar.report.figures.semivisible import Curve, Region, exclusion_figure, lifetime_figure
+from gammastar.report.figures.limits import Curve, Region, exclusion_figure, lifetime_figure
 from gammastar.semivisible import gm2
 from gammastar.semivisible.benchmarks import Benchmark, Published
 from gammastar.semivisible.decays import lifetimes
