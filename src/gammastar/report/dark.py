@@ -11,19 +11,10 @@ import numpy as np
 from gammastar.core.records import FloatArray, Limit, Reach
 from gammastar.core.signal import Rate, SignalPlane
 from gammastar.core.sources import EXTRAPOLATION, FLOW, POT
-from gammastar.report.figures.limits import impact_figure, limit_figure
+from gammastar.report.figures import limits, signal
 from gammastar.report.figures.reach import Contour, Plane, Yields, reach_figure
-from gammastar.report.figures.signal import (
-    Band,
-    DomainMap,
-    Points,
-    acceptance_figure,
-    band_figure,
-    domain_figure,
-    rate_figure,
-    reach_lines_figure,
-)
-from gammastar.report.pages import Section, titled
+from gammastar.report.figures.signal import Band, DomainMap, Points
+from gammastar.report.pages import Section, titled, words
 from gammastar.report.published_limits import ExistingLimit, citations
 from gammastar.report.style import power_of_ten
 from gammastar.report.tables import Table, masses_reached
@@ -70,10 +61,9 @@ class View:
 
     def plane(self, *, reached: bool) -> Plane:
         """Return the plane of the model; theory has no threshold."""
-        named, couplings = self.labels, None if reached else self.coupling
-        plane = Plane(
-            coupling_range=couplings, mass_label=named.mass_axis, coupling_label=named.coupling_axis
-        )
+        labels, couplings = self.labels, None if reached else self.coupling
+        axes = {"mass_label": labels.mass_axis, "coupling_label": labels.coupling_axis}
+        plane = Plane(coupling_range=couplings, **axes)
         return replace(plane, threshold=None) if self.theory else plane
 
 
@@ -85,46 +75,27 @@ def rate_section(
     conditions: Sequence[str] = (),
 ) -> Section:
     """Return dark particles per proton on target and squared coupling, beside theory with its bands."""
-    mass, rate, errors = predicted.mass, predicted.value, predicted.error()
-    low = int(np.argmin(mass))
-    what = view.labels.particles
-    per = view.per
+    mass, rate, errors, labels = predicted.mass, predicted.value, predicted.error(), view.labels
+    low, what = int(np.argmin(mass)), labels.particles
     part = _measured_rate(predicted)
     numbers = {}
-    told = f"{what} per {per} and squared coupling at {mass[low]:.3f} GeV"
+    number = f"{what} per {view.per} and squared coupling at {mass[low]:.3f} GeV"
     if part is not None and np.isfinite(part[low]).all():
         value, error = part[low, 1], part[low, 2] - part[low, 1]
-        numbers[f"{told}, where dileptons were measured"] = f"{value:.3g} ± {error:.2g}"
-    numbers[told] = f"{rate[low]:.3g} ± {errors[low]:.2g}"
+        numbers[f"{number}, where dileptons were measured"] = f"{value:.3g} ± {error:.2g}"
+    numbers[number] = f"{rate[low]:.3g} ± {errors[low]:.2g}"
     if view.theory:
         text = "Channels of theory, exclusive of each other, with the errors that they state and no others."
         figure = _theory_figure(predicted, view)
     else:
-        text = (
-            "Dileptons per proton on target times m/(2 kappa): no model of hadron production enters. Theory "
-            "stands beside it for comparison alone."
-        )
-        own = {} if part is None else {"measured domain": part}
-        own |= comparisons or {}
-        named = view.labels
-        count = rf"$N_{{{named.particle.replace('_', '')}}}$ / POT / ${named.coupling_symbol}^2$"
-        figure = rate_figure(
-            mass,
-            rate,
-            errors,
-            mock=view.mock,
-            label="full phase space",
-            comparisons=own,
-            axes_labels=(named.mass_axis, count),
-        )
-    return Section(
-        f"Rate of {what}",
-        [text],
-        figures=[titled("rate", f"{what[0].upper()}{what[1:]} per {per} and squared coupling.", figure)],
-        tables=[_rate_table(predicted, view.unit)],
-        numbers=numbers,
-        notes=conditions,
-    )
+        text = words("rate")
+        own = ({} if part is None else {"measured domain": part}) | dict(comparisons or {})
+        count = rf"$N_{{{labels.particle.replace('_', '')}}}$ / POT / ${labels.coupling_symbol}^2$"
+        options: dict[str, Any] = {"mock": view.mock, "label": "full phase space", "comparisons": own}
+        figure = signal.rate_figure(mass, rate, errors, axes_labels=(labels.mass_axis, count), **options)
+    caption = f"{what[0].upper()}{what[1:]} per {view.per} and squared coupling."
+    drawn, tables = [titled("rate", caption, figure)], [_rate_table(predicted, view.unit)]
+    return Section(f"Rate of {what}", [text], drawn, tables, numbers, notes=conditions)
 
 
 def _measured_rate(predicted: Rate) -> FloatArray | None:
@@ -134,8 +105,7 @@ def _measured_rate(predicted: Rate) -> FloatArray | None:
     error = np.sqrt(np.clip(np.diag(predicted.sources.total()), 0, None))
     rate = predicted.value
     edges = np.stack([np.clip(rate - error, 0.0, None), rate, rate + error], axis=1)
-    found: FloatArray = edges * predicted.measured_part[:, None]
-    return found
+    return np.asarray(edges * predicted.measured_part[:, None])
 
 
 def _rate_table(predicted: Rate, unit: str) -> Table:
@@ -174,16 +144,14 @@ def _errors(predicted: Rate) -> FloatArray:
 
 def _theory_figure(predicted: Rate, view: View) -> Any:
     mass, rate = predicted.mass, predicted.value
-    errors, bands = _errors(predicted), _bands(predicted)
-    points = Points("sum of the channels", mass, rate, errors, line=True)
     top = float(rate.max()) or 1.0
     bottom = float(rate[rate > 0].min()) if (rate > 0).any() else 1e-6 * top
-    return band_figure(
-        points,
-        bands,
+    counted = "cross section [pb]" if view.unit == "pb" else f"particles / {view.per}"
+    return signal.band_figure(
+        Points("sum of the channels", mass, rate, _errors(predicted), line=True),
+        _bands(predicted),
         x_label="mass [GeV]",
-        y_label=("cross section [pb]" if view.unit == "pb" else f"particles / {view.per}")
-        + " / squared coupling",
+        y_label=f"{counted} / squared coupling",
         y_range=(max(0.02 * bottom, 1e-7 * top), 30 * top),
         x_range=(float(mass[0]), float(mass[-1])),
         mock=view.mock,
@@ -225,14 +193,12 @@ def error_tables(
         columns = relative_errors(plane, at, nuisances or ())
         if nuisances is None:
             del columns["in the limit"]
-        if columns["mass"]:
+        if masses := columns.pop("mass"):
+            exposure = "luminosity" if name in luminous else POT
+            percent = {key: [_short(100 * x) for x in value] for key, value in columns.items()}
+            shown = {key.replace(POT, exposure): value for key, value in percent.items()}
             caption = f"Errors of the yield at the best coupling [%], {name}"
-            masses = {"mass [GeV]": [_short(x, 4) for x in columns.pop("mass")]}
-            told = "luminosity" if name in luminous else POT
-            percent = {
-                key.replace(POT, told): [_short(100 * x) for x in value] for key, value in columns.items()
-            }
-            tables.append(Table(masses | percent, caption=caption))
+            tables.append(Table({"mass [GeV]": [_short(x, 4) for x in masses]} | shown, caption=caption))
     return tables
 
 
@@ -241,35 +207,25 @@ def pair_rate_section(
 ) -> Section:
     """Return millicharged pairs per proton on target and squared charge, or in pb, with the channels."""
     mass, rate = predicted.mass, predicted.value
-    errors, bands = _errors(predicted), _bands(predicted)
     positive = rate[rate > 0] if (rate > 0).any() else np.ones(1)
-    figure = band_figure(
-        Points("all channels", mass, rate, errors, line=True),
-        bands,
+    per_charge = r"$\sigma_{\chi\bar\chi}$ [pb]" if unit == "pb" else r"$N_{\chi\bar\chi}$ / POT"
+    figure = signal.band_figure(
+        Points("all channels", mass, rate, _errors(predicted), line=True),
+        _bands(predicted),
         x_label=r"$m_\chi$ [GeV]",
-        y_label=(r"$\sigma_{\chi\bar\chi}$ [pb]" if unit == "pb" else r"$N_{\chi\bar\chi}$ / POT")
-        + r" / $Q^2$",
+        y_label=rf"{per_charge} / $Q^2$",
         y_range=(0.02 * float(positive.min()), 300 * float(positive.max())),
         x_range=(0.9 * float(mass[0]), 1.1 * float(mass[-1])),
         mock=mock,
     )
-    first = (
-        "Pairs are counted, two particles each. Without a theory channel for photons lighter than two "
-        "leptons the plateau at small mass is a lower bound."
-    )
-    none = (
-        []
-        if (rate > 0).any()
-        else ["No channel makes pairs at any of these masses: see [predict.millicharge]."]
-    )
+    none = "No channel makes pairs at any of these masses: see [predict.millicharge]."
     counted = "Cross section [pb] of millicharged pairs over" if unit == "pb" else PAIRS
-    caption = f"{counted} squared charge."
     return Section(
         "Millicharged pairs",
-        [first],
-        [titled("millicharged_pairs", caption, figure)],
+        [words("millicharged")],
+        [titled("millicharged_pairs", f"{counted} squared charge.", figure)],
         [_rate_table(predicted, unit)],
-        warnings=none,
+        warnings=[] if (rate > 0).any() else [none],
         notes=conditions,
     )
 
@@ -289,12 +245,9 @@ def charge_section(searches: Mapping[str, Any], tables: Sequence[Table], *, mock
             lowest, highest = min(lowest, float(np.nanmin(edges))), max(highest, float(np.nanmax(edges)))
         reached = "nothing is reached" if np.isnan(edges).all() else f"Q > {np.nanmin(edges):.2g} at best"
         numbers[f"reach, {detector.name}"] = reached
-        note = "; illustrative numbers" if detector.illustrative else ""
-        text.append(
-            f"{detector.name}: {detector.exposure_text}, {search.assumption}; "
-            f"signal as Q^{detector.exponent} at small Q; {reached}{note}."
-        )
-    figure = reach_lines_figure(
+        found = {"assumption": search.assumption, "reached": reached}
+        text.append(words("millicharge_search", detector=detector, **found))
+    figure = signal.reach_lines_figure(
         curves,
         x_label=r"$m_\chi$ [GeV]",
         y_label="$Q$, lower edge of the expected reach",
@@ -302,70 +255,43 @@ def charge_section(searches: Mapping[str, Any], tables: Sequence[Table], *, mock
         mock=mock,
     )
     caption = "Expected reach for millicharged particles; energy loss before the detector is neglected."
-    return Section(
-        "Reach for millicharged particles",
-        text,
-        [titled("reach_millicharge", caption, figure)],
-        tables,
-        numbers,
-    )
+    drawn = [titled("reach_millicharge", caption, figure)]
+    return Section("Reach for millicharged particles", text, drawn, tables, numbers)
 
 
 def reach_section(name: str, search: Any, plane: SignalPlane, view: View) -> Section:
     """Return contours, measured domain, other exposures, limits and impacts of one detector."""
-    named, known = view.labels, view.known
+    labels, known, detector = view.labels, view.known, search.detector.name
     reached = np.isfinite(search.reach.edges).all(axis=1)
-    options: dict[str, Any] = {
-        "mock": view.mock,
-        "cl": search.limit.cl,
-        "limits": [limit.curve for limit in known],
-    }
-    options["plane"] = replace(view.plane(reached=bool(reached.any())), title=search.detector.name)
-    label = f"Expected reach, {search.detector.name}"
-    recast = named.limits == "recast" and any(limit.kind == "recast" for limit in known)
+    common: dict[str, Any] = {"mock": view.mock, "title": detector}
+    options: dict[str, Any] = {"mock": view.mock, "cl": search.limit.cl, "pot": _exposed(search)}
+    options["limits"] = [limit.curve for limit in known]
+    options["plane"] = replace(view.plane(reached=bool(reached.any())), title=detector)
+    recast = labels.limits == "recast" and any(limit.kind == "recast" for limit in known)
     note = f"; {RECAST_NOTE}" if recast else ""
-    grey = f"Grey: {citations(known)}{note}." if known else NO_LIMITS[named.limits]
+    grey = f"Grey: {citations(known)}{note}." if known else NO_LIMITS[labels.limits]
     mass, domain, theory = plane.mass, domain_of(plane), view.theory
     contours = _theory_contours(search) if theory else _contours(search, domain)
-    figure = reach_figure(
-        contours, pot=_exposed(search), yields=_yields(plane, view.min_effective), **options
-    )
-    split = (
-        "from theory alone: no lepton pair was measured" if theory else "split into measured and extrapolated"
-    )
-    caption = f"{label}, {split}, with the signal expected. {grey}"
-    figures = [titled(f"reach_{name}", caption, figure)]
+    figure = reach_figure(contours, yields=_yields(plane, view.min_effective), **options)
+    split = "from theory alone: no lepton pair was measured"
+    split = split if theory else "split into measured and extrapolated"
+    label = f"Expected reach, {detector}"
+    figures = [titled(f"reach_{name}", f"{label}, {split}, with the signal expected. {grey}", figure)]
     if domain is not None:
+        axes = labels.mass_axis, labels.coupling_axis
         limit = float(search.limit.expected[2])
-        figure = domain_figure(
-            domain,
-            mock=view.mock,
-            limit=limit,
-            title=search.detector.name,
-            axes_labels=(named.mass_axis, named.coupling_axis),
-        )
-        caption = (
-            "Measured part of the accepted signal, hatched below 50 % and crossed below 5 %; error of "
-            "the signal from its extrapolated part (below). Line: expected limit."
-        )
-        figures.append(titled(f"domain_{name}", caption, figure))
+        figure = signal.domain_figure(domain, limit=limit, axes_labels=axes, **common)
+        figures.append(titled(f"domain_{name}", words("domain"), figure))
     others = _others(search)
     if len(others) > 1 and reached.any():
-        figure = reach_figure(others, pot=_exposed(search), **options)
-        caption = f"Discoveries and other protons on target, {search.detector.name}. {grey}"
-        figures.append(titled(f"projections_{name}", caption, figure))
+        caption = f"Discoveries and other protons on target, {detector}. {grey}"
+        figures.append(titled(f"projections_{name}", caption, reach_figure(others, **options)))
     if search.levels is not None and len(mass) > 1:
-        seen = search.levels[:, 0] if np.isfinite(search.levels[:, 0]).all() else None
-        figure = limit_figure(
-            mass,
-            search.levels[:, 1:],
-            mock=view.mock,
-            observed=seen,
-            cl=search.limit.cl,
-            title=search.detector.name,
-            mass_label=named.mass_axis,
-        )
-        caption = f"Limit at the coupling of the largest signal against mass, {search.detector.name}."
+        common |= {"cl": search.limit.cl, "mass_label": labels.mass_axis}
+        if np.isfinite(search.levels[:, 0]).all():
+            common["observed"] = search.levels[:, 0]
+        figure = limits.limit_figure(mass, search.levels[:, 1:], **common)
+        caption = f"Limit at the coupling of the largest signal against mass, {detector}."
         figures.append(titled(f"limit_{name}", caption, figure))
     if search.impacts is not None and search.impacts.names:
         figures.append(_impacts(name, search, view))
@@ -381,12 +307,8 @@ def _span(search: Any) -> tuple[float, float, float, float] | None:
     if not reached.any():
         return None
     ends = [(one.low, one.high) for one in search.reach.intervals] or search.reach.mass[reached]
-    return (
-        float(np.min(ends)),
-        float(np.max(ends)),
-        float(edges[reached, 0].min()),
-        float(edges[reached, 1].max()),
-    )
+    couplings = float(edges[reached, 0].min()), float(edges[reached, 1].max())
+    return float(np.min(ends)), float(np.max(ends)), *couplings
 
 
 def _exposed(search: Any, value: float | None = None) -> str:
@@ -406,15 +328,9 @@ def _exposure(search: Any) -> tuple[str, str]:
 
 def reach_sentence(search: Any) -> str:
     """Return what a search reaches in one sentence."""
-    span, cl = _span(search), f"{100 * search.limit.cl:.3g} % CL"
-    start = f"{search.detector.name}, {search.detector.exposure_text}, {cl}"
-    if span is None:
-        return f"{start}: nothing is reached; the limit is {search.limit.expected[2]:.3g} events."
-    low, high, weakest, strongest = span
-    return (
-        f"{start}: reaches masses from {low:.3g} to {high:.3g} GeV and couplings from {weakest:.2g} to "
-        f"{strongest:.2g}; the expected limit is {search.limit.expected[2]:.3g} events."
-    )
+    limit = search.limit
+    values = {"cl": limit.cl, "limit": limit.expected[2], "span": _span(search)}
+    return words("sentence", detector=search.detector, **values)
 
 
 def cards_of(
@@ -449,52 +365,37 @@ def domain_of(plane: SignalPlane) -> DomainMap | None:
 
 def _theory_contours(search: Any) -> list[Contour]:
     """Return the contours of a run without data: no measured part, and no panel of its share."""
-    contours = [Contour("signal of the channels", search.reach, "expected", bands=search.reach.bands)]
-    if search.observed is not None:
-        contours.append(Contour("observed", search.observed, "observed"))
-    return contours
+    first = Contour("signal of the channels", search.reach, "expected", bands=search.reach.bands)
+    return [first, *_observed(search)]
 
 
 def _contours(search: Any, domain: DomainMap | None) -> list[Contour]:
-    contours = [
-        Contour(
-            "extrapolated: all signal",
-            search.reach,
-            "extrapolated",
-            bands=search.reach.bands,
-            fraction=search.fraction,
-            domain=domain,
-        ),
-        Contour("measured domain only", search.measured, "measured"),
-    ]
-    if search.observed is not None:
-        contours.append(Contour("observed", search.observed, "observed"))
-    return contours
+    reach, options = search.reach, {"fraction": search.fraction, "domain": domain}
+    every = Contour("extrapolated: all signal", reach, "extrapolated", bands=reach.bands, **options)
+    return [every, Contour("measured domain only", search.measured, "measured"), *_observed(search)]
+
+
+def _observed(search: Any) -> list[Contour]:
+    return [] if search.observed is None else [Contour("observed", search.observed, "observed")]
 
 
 def _yields(plane: SignalPlane, few: float) -> Yields:
     """Return the signal over the plane where enough sampled particles stand behind it."""
-    signal = np.where(plane.reliable(few), plane.signal, np.nan)
-    return Yields(plane.mass, plane.coupling, signal)
+    return Yields(plane.mass, plane.coupling, np.where(plane.reliable(few), plane.signal, np.nan))
 
 
 def _others(search: Any) -> list[Contour]:
     """Return thin contours: expected limit, discoveries, other protons on target."""
     cl = f"{100 * search.limit.cl:.3g} % CL limit"
-    found = [Contour(f"{cl}, {_exposed(search)}", search.reach, "expected")]
-    found += [
-        Contour(rf"{z:g}$\sigma$ discovery", reach, "expected") for z, reach in search.discovery.items()
-    ]
-    found += [
-        Contour(f"{cl}, {_exposed(search, pot)}", reach, "expected")
-        for pot, reach in search.projections.items()
-    ]
-    return found
+    reaches = {f"{cl}, {_exposed(search)}": search.reach}
+    reaches |= {rf"{z:g}$\sigma$ discovery": reach for z, reach in search.discovery.items()}
+    reaches |= {f"{cl}, {_exposed(search, pot)}": reach for pot, reach in search.projections.items()}
+    return [Contour(label, reach, "expected") for label, reach in reaches.items()]
 
 
 def _impacts(name: str, search: Any, view: View) -> tuple[str, Any]:
     ranking = search.impacts
-    figure = impact_figure(
+    figure = limits.impact_figure(
         ranking.names,
         ranking.pull,
         ranking.constraint,
@@ -505,45 +406,27 @@ def _impacts(name: str, search: Any, view: View) -> tuple[str, Any]:
         prefit=ranking.prefit,
     )
     data = "the observed count" if search.observed is not None else "the median expected count"
-    data = ranking.basis or data
-    if ranking.prefit is not None:
-        data += (
-            "; bars after the fit, outlines before it; contents of cells and bins are free, and have no pull"
-        )
-    caption = (
-        f"Pulls at the limit and impacts on log10 of the coupling, {search.detector.name}, lower edge at "
-        f"{search.impact_mass:.3g} GeV, with {data}."
-    )
-    return titled(f"impacts_{name}", caption, figure)
+    prefit = ranking.prefit is not None
+    values = {"mass": search.impact_mass, "basis": ranking.basis or data, "prefit": prefit}
+    return titled(f"impacts_{name}", words("impacts", name=search.detector.name, **values), figure)
 
 
 def _text(search: Any, reached: Any, *, theory: bool) -> list[str]:
     limit: Limit = search.limit
-    first = (
-        f"{search.detector.exposure_text}, {search.assumption}; expected limit "
-        f"{limit.expected[2]:.3f} events at {100 * limit.cl:.0f} % CL ({limit.method})."
-    )
-    if not reached.any():
-        first += f" Nothing is reached: at most {np.nanmax(search.reach.signal):.2g} events are expected."
-    text = [first]
+    most = None if reached.any() else float(np.nanmax(search.reach.signal))
+    values = {"limit": limit.expected[2], "cl": limit.cl, "method": limit.method, "most": most}
+    text = [words("expected", detector=search.detector, assumption=search.assumption, **values)]
     if search.observed is not None:
-        text.append(f"Observed limit {limit.observed:.3f} events; significance {search.significance:.2f}.")
+        text.append(words("observed", limit=limit.observed, significance=search.significance))
     else:
-        text.append("The observation is masked, or from mock data: there is no observed result.")
+        text.append(words("no_observation"))
     if search.background == 0:
-        text.append("No discovery is claimed: without a number for the background one event would do.")
-    if not reached.any():
-        return text
-    measured = (
-        f"{_measured_words(search.fraction)} of the signal on the edges was measured. "
-        "The low-mass side is clipped at 2 m_μ, where the spectrum begins"
-    )
-    measured = "The rate is that of theory channels: no lepton pair was measured" if theory else measured
-    text.append(
-        f"Of {len(np.unique(search.reach.mass))} masses {len(np.unique(search.reach.mass[reached]))} are "
-        f"{masses_reached(search.reach.intervals)}. {measured}; the upper edge ends where too few sampled "
-        "particles populate it."
-    )
+        text.append(words("no_discovery"))
+    if reached.any():
+        mass, intervals = search.reach.mass, masses_reached(search.reach.intervals)
+        counts = {"n": len(np.unique(mass)), "n_reached": len(np.unique(mass[reached]))}
+        measured = None if theory else _measured_words(search.fraction)
+        text.append(words("reached", intervals=intervals, measured=measured, **counts))
     return text
 
 
@@ -555,10 +438,7 @@ def _precision(search: Any) -> list[str]:
         text.append(f"Uncertainties of the signal beside protons on target (medians): {', '.join(parts)}.")
     if search.reach.errors is not None and np.isfinite(search.reach.errors).any():
         total = np.sqrt((search.reach.errors**2).sum(axis=2))
-        text.append(
-            f"Numerical errors of the edges: median {np.nanmedian(total):.2g}, at most "
-            f"{np.nanmax(total):.2g} decades (sample, toys, interpolation in quadrature)."
-        )
+        text.append(words("precision", median=np.nanmedian(total), largest=np.nanmax(total)))
     return text
 
 
@@ -569,13 +449,13 @@ def _tables(search: Any, *, theory: bool) -> list[Table]:
     parts |= {"observed": search.observed} if search.observed is not None else {}
     parts |= {f"{z:g} sigma discovery": reach for z, reach in search.discovery.items()}
     parts |= {f"{pot:.3g} POT": reach for pot, reach in search.projections.items()}
-    columns: dict[str, list[Any]] = {"contour": [], "events": [], "masses": [], "lowest coupling": []}
-    for name, reach in parts.items():
-        columns["contour"].append(name)
-        columns["events"].append(_events(reach))
-        good = np.isfinite(reach.edges[:, 0])
-        columns["masses"].append(len(np.unique(reach.mass[good])))
-        columns["lowest coupling"].append(f"{reach.edges[good, 0].min():.3g}" if good.any() else "-")
+    lower = [reach.edges[np.isfinite(reach.edges[:, 0]), 0] for reach in parts.values()]
+    columns: dict[str, list[Any]] = {
+        "contour": list(parts),
+        "events": [_events(reach) for reach in parts.values()],
+        "masses": [len(np.unique(r.mass[np.isfinite(r.edges[:, 0])])) for r in parts.values()],
+        "lowest coupling": [f"{edges.min():.3g}" if len(edges) else "-" for edges in lower],
+    }
     return [Table(columns, caption="Events at the present exposure that each contour needs")]
 
 
@@ -624,35 +504,25 @@ def acceptance_section(
     for stem, plane in planes.items():
         name = (names or {}).get(stem, stem)
         known = plane.curves
-        rows = () if known is None else zip(known.mass, known.acceptance, known.error, strict=True)
-        curves = {float(mass): (curve, error) for mass, curve, error in rows}
+        masses = [] if known is None else known.mass.tolist()
+        acceptance = {} if known is None else dict(zip(masses, known.acceptance, strict=True))
+        errors = {} if known is None else dict(zip(masses, known.error, strict=True))
         part = _measured_part(plane)
         if part is not None and measured:
             numbers[f"measured part of the largest signal per mass, {name}"] = part
-        if known is not None and any((curve > 0).any() for curve, _ in curves.values()):
-            figure = acceptance_figure(
-                known.ctau,
-                {mass: curve for mass, (curve, _) in curves.items()},
-                mock=mock,
-                errors={mass: error for mass, (_, error) in curves.items()},
-            )
+        if known is not None and any((curve > 0).any() for curve in acceptance.values()):
+            figure = signal.acceptance_figure(known.ctau, acceptance, mock=mock, errors=errors)
             figure.axes[0].set_title(name, loc="left", fontsize=13)
-            with_members = " and spread of the bootstrap replicas" if plane.effect(FLOW) is not None else ""
-            caption = (
-                f"Acceptance of {name} against the decay length, per produced particle. Band: error of the "
-                f"finite sample{with_members}."
-            )
+            caption = words("acceptance", name=name, replicas=plane.effect(FLOW) is not None)
             figures.append(titled(f"acceptance_{stem}", caption, figure))
     text = ["The part of the produced particles whose decay in flight the detector sees."]
-    return Section(
-        "Acceptance of long-lived particles", text, figures, tables, numbers, notes=conditions, shown=0
-    )
+    more: dict[str, Any] = {"notes": conditions, "shown": 0}
+    return Section("Acceptance of long-lived particles", text, figures, tables, numbers, **more)
 
 
 def _measured_part(plane: SignalPlane) -> str | None:
     """Return the range over masses of the measured part, each at the coupling of its largest signal."""
-    signal, inside = plane.signal, plane.in_domain
-    rows, best = np.arange(len(signal)), signal.argmax(axis=1)
-    total = signal[rows, best]
-    part = inside[rows, best][total > 0] / total[total > 0]
+    best = np.arange(len(plane.signal)), plane.signal.argmax(axis=1)
+    total, inside = plane.signal[best], plane.in_domain[best]
+    part = inside[total > 0] / total[total > 0]
     return f"{_percent(part.min())} to {_percent(part.max())} %" if len(part) else None

@@ -8,8 +8,8 @@ import numpy as np
 
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.report.dark import View
-from gammastar.report.figures.limits import coupling_figure, frame, gap_figure, peak_background_figure
-from gammastar.report.pages import Section, titled
+from gammastar.report.figures import limits as figures
+from gammastar.report.pages import Section, titled, words
 from gammastar.report.published_limits import citations, edges_of
 from gammastar.report.tables import Table
 
@@ -20,16 +20,15 @@ def in_situ_section(
     found: Any, expected: FloatArray, view: View, *, cl: float, observed: FloatArray | None, method: str
 ) -> Section:
     """Return the reach of the search for prompt decays in the measured pairs."""
-    mass, shown = found.mass, frame(expected)
+    mass, shown = found.mass, figures.frame(expected)
     missing: BoolArray = np.isnan(expected.sum(axis=1)) | np.isinf(expected.sum(axis=1))
     levels = np.where(missing[:, None], np.nan, expected)
     seen = None if observed is None else np.where(missing, np.nan, observed)
     drawn = [limit for limit in view.known if _inside(limit.polygon, mass, shown)]
     curves = [limit.curve for limit in drawn]
-    figure = coupling_figure(mass, levels, mock=view.mock, cl=cl, observed=seen, limits=curves)
-    grey = (
-        f"Grey: {citations(drawn)}." if drawn else "None of the published limits at hand lies in this frame."
-    )
+    figure = figures.coupling_figure(mass, levels, mock=view.mock, cl=cl, observed=seen, limits=curves)
+    none = "None of the published limits at hand lies in this frame."
+    grey = f"Grey: {citations(drawn)}." if drawn else none
     gaps = _gaps(mass, missing)
     without = f" Gaps, {gaps}: a line of free yield looks like the peak there." if gaps else ""
     measured = "Reach of the search in situ, 100 % measured: the signal is that of the pairs themselves."
@@ -37,34 +36,21 @@ def in_situ_section(
     templates, smooth = found.templates, found.templates.background.smooth
     if smooth is not None and smooth.sum() < 0.01 * templates.pairs.sum():
         smooth = None  # the shape that a polynomial multiplies, no pairs
-    spectrum = peak_background_figure(
-        templates.edges,
-        templates.pairs,
-        smooth,
-        dict(zip(templates.background.names, templates.background.lines, strict=True)),
-        mock=view.mock,
-    )
-    principle = (
-        "A prompt A′ decays to the pairs that are measured anyway: its signal is the number of measured "
-        "pairs of virtual photons at its mass times m/(2κ) BR ε². Protons on target, acceptance and "
-        "efficiency cancel, nothing is extrapolated and no model of hadron production enters."
-    )
-    outcome = (
-        "The observation is masked, or from mock data: there is no observed result."
-        if seen is None
-        else f"Largest local significance of a peak: {_largest(found, missing)}."
-    )
-    text = [principle, f"{method[0].upper()}{method[1:]}.", outcome]
-    figures = [
-        titled("reach_in_situ", caption, figure),
-        titled(
-            "in_situ_pairs",
-            "Opposite-sign pairs of the search with the templates of its background.",
-            spectrum,
-        ),
-    ]
+    lines = dict(zip(templates.background.names, templates.background.lines, strict=True))
+    spectrum = figures.peak_background_figure(templates.edges, templates.pairs, smooth, lines, mock=view.mock)
+    outcome = words("no_observation")
+    if seen is not None:
+        z = np.where(missing, -np.inf, found.significance)
+        best = int(np.argmax(z))
+        at = f"{z[best]:.2f} standard deviations at {mass[best]:.3f} GeV"
+        outcome = f"Largest local significance of a peak: {at}."
+    text = [words("prompt"), f"{method[0].upper()}{method[1:]}.", outcome]
+    templates_caption = "Opposite-sign pairs of the search with the templates of its background."
     return Section(
-        "Search in situ: prompt decays to the measured pairs", text, figures, [_table(found, levels)]
+        "Search in situ: prompt decays to the measured pairs",
+        text,
+        [titled("reach_in_situ", caption, figure), titled("in_situ_pairs", templates_caption, spectrum)],
+        [_table(found, levels)],
     )
 
 
@@ -72,12 +58,6 @@ def _inside(polygon: FloatArray, mass: FloatArray, shown: tuple[float, float]) -
     """Return whether a limit covers any part of the frame."""
     edges = edges_of(polygon, np.geomspace(mass[0], mass[-1], 200))
     return bool(((edges[:, 0] < shown[1]) & (edges[:, 1] > shown[0])).any())
-
-
-def _largest(found: Any, missing: BoolArray) -> str:
-    z = np.where(missing, -np.inf, found.significance)
-    best = int(np.argmax(z))
-    return f"{z[best]:.2f} standard deviations at {found.mass[best]:.3f} GeV"
 
 
 def _gaps(mass: FloatArray, missing: BoolArray) -> str:
@@ -117,34 +97,17 @@ def displaced_section(
 ) -> Section:
     """Return the reach of the search for decays behind the target."""
     found, best, limits = search.found, search.best, search.limits[:, 2]
-    rows = np.arange(len(best))
+    rows, couplings = np.arange(len(best)), (float(found.coupling[0]), float(found.coupling[-1]))
     ratio = found.signal[rows, best] / limits[:, None]
-    drawn = [
-        limit
-        for limit in view.known
-        if _inside(limit.polygon, found.mass, (float(found.coupling[0]), float(found.coupling[-1])))
-    ]
-    figure = gap_figure(
-        prompt,
-        (found.mass, found.coupling, ratio),
-        search.reaches,
-        mock=view.mock,
-        limits=[limit.curve for limit in drawn],
-    )
+    drawn = [limit for limit in view.known if _inside(limit.polygon, found.mass, couplings)]
+    plane, curves = (found.mass, found.coupling, ratio), [limit.curve for limit in drawn]
+    figure = figures.gap_figure(prompt, plane, search.reaches, mock=view.mock, limits=curves)
     grey = f"Grey: {citations(drawn)}." if drawn else ""
-    top = int(ratio.max(axis=1).argmax())
-    outcome = (
-        "The filled area is reached."
-        if np.isfinite(search.reaches["all"].edges).any()
-        else f"Nothing is reached: at most {ratio[top].max():.2g} of the expected limit, at "
-        f"{found.mass[top]:.3f} GeV and a coupling of {found.coupling[ratio[top].argmax()]:.2g}."
-    )
-    principle = (
-        "An A′ of smaller coupling flies before it decays. The measured prompt pairs of its mass have its "
-        "momenta and the resolution of the vertex; protons on target, cross sections and the efficiency at "
-        "the target cancel, how the efficiency changes behind it does not. No A′ decays in front of the "
-        "interaction: there pairs tell of the tails of the vertex, which are the background behind it."
-    )
+    outcome = "The filled area is reached."
+    if not np.isfinite(search.reaches["all"].edges).any():
+        i, k = np.unravel_index(int(ratio.argmax()), ratio.shape)
+        largest = {"mass": found.mass[i], "coupling": found.coupling[k]}
+        outcome = words("not_displaced", most=ratio[i, k], **largest)
     some = np.unique(np.linspace(0, len(best) - 1, ROWS).astype(int))
     columns = {
         "mass [GeV]": found.mass,
@@ -158,11 +121,7 @@ def displaced_section(
         {name: [float(x) for x in values[some]] for name, values in columns.items()},
         caption="Search behind the target: cut, background and limits [pairs]",
     )
-    text = [principle, f"{method[0].upper()}{method[1:]}.", outcome]
+    text = [words("displaced"), f"{method[0].upper()}{method[1:]}.", outcome]
     caption = f"Prompt decays, decays behind the target, and published limits: the gap between them. {grey}"
-    return Section(
-        "Search in situ: decays behind the target",
-        text,
-        [titled("reach_displaced", caption, figure)],
-        [table],
-    )
+    gap = titled("reach_displaced", caption, figure)
+    return Section("Search in situ: decays behind the target", text, [gap], [table])

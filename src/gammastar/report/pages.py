@@ -9,6 +9,7 @@ import base64
 import functools
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,36 +18,106 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from gammastar.core.documents import plain
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import require
 from gammastar.core.files import write_whole
 from gammastar.core.records import FloatArray
 from gammastar.core.signal import SignalPlane
 from gammastar.report.drawing import png_bytes
+from gammastar.report.style import checked
 from gammastar.report.tables import Table, cells
-from gammastar.report.typography import marked_up, typeset
 
 PNG = b"\x89"  # the first byte of such a file
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_WORDS = (
+    (re.compile(r"\bchi2\b"), "χ²"),
+    (re.compile(r"(?<!\S)\+-(?!\S)"), "+−"),
+    (re.compile(r"(?<!\S)--(?=[\s).,]|$)"), "−−"),
+    (re.compile(r"\bm_mu\b"), "m_μ"),
+    (re.compile(r"\bmT\b"), "m_T"),
+    (re.compile(r"\bepsilon\b"), "ε"),
+    (re.compile(r"\bkappa\b"), "κ"),
+    (re.compile(r"(?<=\d )sigma\b"), "σ"),
+    (re.compile(r"(?<![\w.)\]])-(?=\d)"), "−"),
+)
+_POWER = re.compile(r"(?<![\w.])([−-]?\d+(?:\.\d+)?)e([+-]?\d{1,3})(?!\w)")
+_INDEX = re.compile(r"\b([mqpE])_(μ|T|\w)(?!\w)")
+_EXPONENT = re.compile(r"\^(-?\d+(?:\.\d+)?)")
+_TOGETHER = re.compile(r"(?<=[\d⁰¹²³⁴⁵⁶⁷⁸⁹]) (?=[×±%σ]|[GMk]eV\b)|(?<=[×±]) (?=\d)")
+_COUNT = re.compile(r"(?<![\w.,/:=+−-])\d{5,}(?= [a-z+−])")  # in front of what is counted
+NO_BREAK, THIN = "\u00a0", "\u2009"
+
+
+def raised(number: int) -> str:
+    """Return a whole number as an exponent."""
+    return str(number).translate(_RAISED)
+
+
+def _power(match: re.Match[str]) -> str:
+    mantissa, exponent = match[1], int(match[2])
+    if float(mantissa.replace("−", "-")) == 1:
+        return f"10{raised(exponent)}"
+    return f"{mantissa} × 10{raised(exponent)}"
+
+
+def powers(text: str) -> str:
+    """Return a text whose numbers like 3e-7 are powers of ten."""
+    return _POWER.sub(_power, text)
+
+
+def typeset(text: str) -> str:
+    """Return a text with the signs of a paper; names of files and options stay as they are."""
+    for pattern, sign in _WORDS:
+        text = pattern.sub(sign, text)
+    return powers(text)
+
+
+def marked_up(text: object) -> Markup:
+    r"""Return a typeset text as HTML, escaped, with indices and exponents in their places.
+
+    Lines do not break within a number and its unit, and large counts are in groups of three digits.
+    """
+    flat = _COUNT.sub(lambda count: f"{int(count[0]):,}".replace(",", THIN), typeset(str(text)))
+    safe = str(escape(_TOGETHER.sub(NO_BREAK, flat)))
+    safe = _INDEX.sub(r"<i>\1</i><sub>\2</sub>", safe)
+    return Markup(_EXPONENT.sub(r"<sup>\1</sup>", safe))  # noqa: S704 - it was escaped before
 
 
 @functools.cache
 def _templates() -> jinja2.Environment:
     """Return the templates; whatever stands in for a name in them is escaped, and cannot steer a terminal."""
-    found = jinja2.Environment(
+
+    def harmless(value: object) -> object:
+        return plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+    html = jinja2.Environment(
         loader=jinja2.PackageLoader("gammastar.report"),
         autoescape=True,
-        finalize=lambda value: (
-            plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-        ),
+        finalize=harmless,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    found.filters |= {"set": lambda text: marked_up(plain(str(text))), "flat": typeset}
-    return found
+    html.filters |= {"set": lambda text: marked_up(plain(str(text))), "flat": typeset}
+    return html
+
+
+@functools.cache
+def _sentences() -> Any:
+    plain_text = jinja2.Environment(  # noqa: S701 - escaped where it stands in a page
+        loader=jinja2.PackageLoader("gammastar.report"), undefined=jinja2.StrictUndefined
+    )
+    plain_text.filters["g"] = lambda x, digits: f"{x:.{digits}g}"
+    plain_text.filters["f"] = lambda x, decimals: f"{x:.{decimals}f}"
+    return plain_text.get_template("words.txt").module
+
+
+def words(name: str, /, **values: Any) -> str:
+    """Return the sentences of a name in ``templates/words.txt`` with these values."""
+    return " ".join(str(getattr(_sentences(), name)(**values)).split())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,12 +195,13 @@ def page(
     flagship = None
     if first.section is not None and shown[first.section]["figures"]:
         flagship = shown[first.section]["figures"].pop(0)
-    entries = (
+    seeds = {name: str(seed) for name, seed in source.seeds.items()}
+    entries = [
         ("Methods", source.methods, False),
         ("Versions", source.versions, False),
-        ("Seeds", {name: str(seed) for name, seed in source.seeds.items()}, False),
+        ("Seeds", seeds, False),
         ("Digests (SHA-256)", source.digests, True),
-    )
+    ]
     return (
         _templates()
         .get_template("page.html")
@@ -147,24 +219,19 @@ def page(
 
 def _shown(section: Section, dpi: int) -> dict[str, Any]:
     """Return what the template takes of a section: images as base64, tables as cells."""
-    drawn = [
-        (caption, png_bytes(f, dpi=dpi) if isinstance(f, Figure) else f) for caption, f in section.figures
-    ]
-    tables = []
+    tables, images = [], []
     for table in section.tables:
         texts, numeric = cells(table)
         rows = [list(zip(row, numeric, strict=True)) for row in zip(*texts, strict=True)]
         headings = list(zip(table.columns, numeric, strict=True))
         tables.append({"caption": table.caption, "headings": headings, "rows": rows})
-    images = [
-        (caption, "png" if image[:1] == PNG else "svg+xml", base64.b64encode(image).decode("ascii"))
-        for caption, image in drawn
-    ]
+    for caption, figure in section.figures:
+        image = png_bytes(figure, dpi=dpi) if isinstance(figure, Figure) else figure
+        kind = "png" if image[:1] == PNG else "svg+xml"
+        images.append((caption, kind, base64.b64encode(image).decode("ascii")))
+    names = ("heading", "paragraphs", "warnings", "notes")
     return {
-        "heading": section.heading,
-        "paragraphs": section.paragraphs,
-        "warnings": section.warnings,
-        "notes": section.notes,
+        **{name: getattr(section, name) for name in names},
         "figures": images[: section.shown],
         "folded": images[section.shown :],
         "tables": tables if section.open_tables else [],
@@ -195,14 +262,9 @@ def save_page(text: str, path: str | os.PathLike[str]) -> Path:
 def skipped_input(partial: Mapping[str, Mapping[str, Any]]) -> list[Table]:
     """Return the table of what was left out of the input by stage, if anything was."""
     rows = [entry for lost in partial.values() for entry in lost["skipped"]]
-    if not rows:
-        return []
-    columns = {
-        "file": [str(row.get("file", "")) for row in rows],
-        "entries": [str(row.get("entries", "")) for row in rows],
-        "why": [str(row.get("why", ""))[:300] for row in rows],
-    }
-    return [Table(columns, caption="Skipped input")]
+    names = ("file", "entries", "why")
+    columns = {name: [str(row.get(name, ""))[:300] for row in rows] for name in names}
+    return [Table(columns, caption="Skipped input")] if rows else []
 
 
 def table_of_checks(checks: Sequence[Mapping[str, Any]]) -> list[Table]:
@@ -264,38 +326,32 @@ class Plane2D:
     def __post_init__(self) -> None:
         shape = (len(self.mass), len(self.coupling))
         for name in ("signal", "in_domain_signal"):
-            found = np.shape(getattr(self, name))
-            if found != shape and not (name == "in_domain_signal" and self.in_domain_signal is None):
-                raise PhysicsError(f"Plane2D.{name} has shape {found}, expected {shape}")
+            if (values := getattr(self, name)) is not None:
+                checked(f"Plane2D.{name}", values, shape)
         for limit in self.limit:
-            if np.shape(limit) not in {(), shape}:
-                raise PhysicsError(f"Plane2D.limit has shape {np.shape(limit)}, expected a number or {shape}")
+            text = f"Plane2D.limit has shape {np.shape(limit)}, expected a number or {shape}"
+            require(np.shape(limit) in {(), shape}, text)
 
 
 def _content(plane: Plane2D) -> dict[str, Any]:
-    positive = plane.signal > 0
-    log = np.log10(np.where(positive, plane.signal, 1.0)).round(3)
-    measured = plane.in_domain_signal
+    signal, measured = plane.signal, plane.in_domain_signal
+    positive = signal > 0
+    log = np.log10(np.where(positive, signal, 1.0)).round(3).astype(object)
+    log[~positive] = None
+    part = None
+    if measured is not None:
+        part = np.divide(measured, signal, out=np.zeros_like(signal), where=positive).round(4).tolist()
     return {
         "mass": plane.mass.round(6).tolist(),
         "coupling": plane.coupling.tolist(),
-        "log_signal": [
-            [value if known else None for value, known in zip(row, mask, strict=True)]
-            for row, mask in zip(log.tolist(), positive.tolist(), strict=True)
+        "log_signal": log.tolist(),
+        "fraction": part,
+        "excluded": [
+            [name, [[float(f"{x:.4g}") for x in corner] for corner in np.asarray(corners).tolist()]]
+            for name, corners in plane.excluded
         ],
-        "fraction": None if measured is None else _fraction(measured, plane.signal).tolist(),
-        "excluded": [[name, _rounded(corners)] for name, corners in plane.excluded],
         "limit": [x if np.ndim(x) == 0 else np.round(x, 4).tolist() for x in plane.limit],
     }
-
-
-def _fraction(part: FloatArray, signal: FloatArray) -> FloatArray:
-    result: FloatArray = np.divide(part, signal, out=np.zeros_like(signal), where=signal > 0).round(4)
-    return result
-
-
-def _rounded(corners: FloatArray) -> list[list[float]]:
-    return [[float(f"{x:.4g}") for x in corner] for corner in np.asarray(corners).tolist()]
 
 
 def explorer(
@@ -327,13 +383,10 @@ def explorer(
     PhysicsError
         If there is no plane, or a plane has not one limit per confidence level.
     """
-    if not planes:
-        raise PhysicsError("explorer: no plane is given")
+    require(planes, "explorer: no plane is given")
     for name, plane in planes.items():
-        if len(plane.limit) != len(cl):
-            raise PhysicsError(
-                f"explorer: {name!r} has {len(plane.limit)} limits for {len(cl)} confidence levels"
-            )
+        n, levels = len(plane.limit), len(cl)
+        require(n == levels, f"explorer: {name!r} has {n} limits for {levels} confidence levels")
     data = {
         "mock": mock,
         "cl": list(cl),

@@ -26,9 +26,8 @@ from gammastar.report import (
 )
 from gammastar.report.figures.measured import correlation_matrix
 from gammastar.report.figures.reach import islands, outline, region
-from gammastar.report.pages import Lead
+from gammastar.report.pages import Lead, typeset
 from gammastar.report.style import header
-from gammastar.report.typography import typeset
 
 
 @pytest.fixture(scope="module")
