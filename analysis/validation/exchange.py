@@ -37,12 +37,10 @@ from gammastar.physics.millicharge import Front, MillichargeDetector, Recoil, ve
 from gammastar.predict.channels.tabulated import EventCalcTables, ForeseeSpectra  # noqa: E402
 from gammastar.predict.millicharge import chi_from_resonances  # noqa: E402
 from gammastar.predict.names import r_table  # noqa: E402
-from gammastar.results.exchange import (  # noqa: E402
-    Point,
+from gammastar.results.exchange import Point, Stand, write_decays  # noqa: E402
+from gammastar.results.tool_tables import (  # noqa: E402
     Produced,
-    Stand,
     write_alpinist,
-    write_decays,
     write_eventcalc,
     write_foresee,
 )

@@ -147,7 +147,7 @@ def semivisible(model: str, output: Path | None, **options: Any) -> None:
     MODEL is a TOML file, or a shipped benchmark such as i2DM-talk. Writes the plane of mass and kinetic
     mixing, excluded and allowed intervals, lifetimes of the dark states, and which assumptions fail.
     """
-    from gammastar.results.semivisible import recast_file
+    from gammastar.results.recast import recast_file
 
     folder = Path(f"semivisible_{Path(model).stem}") if output is None else output
     with shown() as tell:

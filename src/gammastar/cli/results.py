@@ -104,7 +104,7 @@ def export(results: Path, *, hepdata: bool, events: int | None, tool: Any, **opt
 
             files = write(results, tell=tell, events=(events or 100_000) if hepdata else 0, **options)
         else:
-            from gammastar.results.exchange.finished import Asked, Decays, export_for
+            from gammastar.results.exchange import Asked, Decays, export_for
 
             given = point["mass"] and point["coupling"]
             decays = Decays(**point, events=events or 10_000) if given else None

@@ -14,8 +14,9 @@ from gammastar.accept.expected_events import Sight
 from gammastar.accept.importance import Flight, importance_of, turned
 from gammastar.accept.lifetimes import LEPTONS
 from gammastar.config import Accept
+from gammastar.core.errors import InputFileError
 from gammastar.core.files import writes_folder
-from gammastar.core.records import FloatArray
+from gammastar.core.records import Exposure, FloatArray
 from gammastar.core.sampling import stream
 from gammastar.physics.detector import Detector, load_detector
 from gammastar.physics.polarisation import NO_SPIN, Spin, SpinState
@@ -76,19 +77,19 @@ def _table(rows: list[dict[str, Any]], intervals: list[dict[str, Any]]) -> list[
     Between two intervals of mass the edges meet at their ends: the reader draws straight lines, which
     would join what a gap separates.
     """
-    found: dict[float, tuple[float, float]] = {}
+    edges: dict[float, tuple[float, float]] = {}
     for row in rows:
         if row["coupling_low"] is None or row["coupling_high"] is None:
             continue
-        low, high = found.get(row["mass"], (np.inf, 0.0))
-        found[row["mass"]] = min(low, row["coupling_low"]), max(high, row["coupling_high"])
+        low, high = edges.get(row["mass"], (np.inf, 0.0))
+        edges[row["mass"]] = min(low, row["coupling_low"]), max(high, row["coupling_high"])
     for left, right in pairwise(intervals):
         for mass, g, aside in (
             (left["high"], left["high_coupling"], 1.0 + BESIDE),
             (right["low"], right["low_coupling"], 1.0 - BESIDE),
         ):  # an end that is not closed is a mass of the scan, whose edges stay
-            found[mass * aside if mass in found else mass] = (g * (1.0 - CLOSED), g * (1.0 + CLOSED))
-    lines = {f"{mass:.8g}": (low, high) for mass, (low, high) in sorted(found.items()) if low < high}
+            edges[mass * aside if mass in edges else mass] = (g * (1.0 - CLOSED), g * (1.0 + CLOSED))
+    lines = {f"{mass:.8g}": (low, high) for mass, (low, high) in sorted(edges.items()) if low < high}
     return [f"{mass} {low:.6g} {high:.6g}" for mass, (low, high) in lines.items()]
 
 
@@ -144,6 +145,23 @@ def spin_of(record: Record) -> Spin:
     return accept.spin_states(section.longitudinal, None, section.spin_frame, record.spin)[0]
 
 
+def exposure_of(record: Record) -> Exposure:
+    """Return the exposure of the measurement, which every rate per proton needs."""
+    if record.spectrum.exposure is None:
+        path = record.folder / "spectrum.json"
+        raise InputFileError(f"{path}: has no exposure, so that nothing counts per proton")
+    return record.spectrum.exposure
+
+
+def masses_of(record: Record) -> FloatArray:
+    """Return the masses at which rates are written [GeV]: those of the run, or as many over its range."""
+    section, channel = record.steering.predict, record.channel()
+    low, high = channel.mass_range
+    inside = [mass for mass in (() if section is None else section.masses) if low <= mass <= high]
+    count = 40 if section is None else section.n_masses
+    return np.array(sorted(inside) if len(inside) > 1 else scan_masses(channel, low, high, count))
+
+
 def scaling_of(section: Accept | None) -> Literal["per_interaction"] | None:
     """Return the law for another target that is left once the weights hold the powers of A."""
     return None if section is None or section.target_scaling is None else "per_interaction"
@@ -189,16 +207,9 @@ def efficiency_table(
 
 def _write_rate(record: Record, masses: FloatArray, output: Path) -> None:
     rate, cov = record.channel().rate(masses)
-    write_table(
-        output / "rate.csv",
-        _text(
-            {
-                "mass_GeV": masses,
-                "rate_per_pot_per_eps2": rate,
-                "error": np.sqrt(np.clip(np.diag(cov), 0.0, None)),
-            }
-        ),
-    )
+    error = np.sqrt(np.clip(np.diag(cov), 0.0, None))
+    columns = {"mass_GeV": masses, "rate_per_pot_per_eps2": rate, "error": error}
+    write_table(output / "rate.csv", _text(columns))
     names = [f"{mass:.6g}" for mass in masses]
     write_table(
         output / "rate_covariance.csv",

@@ -13,8 +13,7 @@ from builders import ROOT
 
 from gammastar import semivisible
 from gammastar.core.errors import GammastarError, InputFileError, SteeringError
-from gammastar.results.semivisible import recast, recast_file, wanted
-from gammastar.results.semivisible.recast import regions
+from gammastar.results.recast import recast, recast_file, regions, wanted
 from gammastar.semivisible import babar
 from gammastar.semivisible.models import from_majorana, mediator_widths
 

@@ -13,8 +13,9 @@ from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import maximum_filter
 
-from gammastar.core.errors import PhysicsError, UserError
+from gammastar.core.errors import PhysicsError, UserError, require
 from gammastar.core.files import table_text, write_whole
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import stream
@@ -54,10 +55,10 @@ class Produced:
 
 def _named(masses: Sequence[float]) -> list[float]:
     """Return increasing masses [GeV] with the six digits that stand in the names of files."""
-    found = sorted({float(f"{mass:.6g}") for mass in masses})
-    if not found or not found[0] > 0:
-        raise UserError(f"masses {list(masses)[:5]} GeV: at least one, and all positive")
-    return found
+    rounded = sorted({float(f"{mass:.6g}") for mass in masses})
+    good = rounded and rounded[0] > 0
+    require(good, f"masses {list(masses)[:5]} GeV: at least one, and all positive", UserError)
+    return rounded
 
 
 def write_foresee(
@@ -70,19 +71,13 @@ def write_foresee(
 ) -> list[Path]:
     """Write spectra for FORESEE: ``model/LLP_spectra`` and ``model/direct`` with notes how to use them.
 
-    Parameters
-    ----------
-    masses : sequence of float [GeV]
-    protons : mapping of str to float
-        Interacting protons of each detector, for the luminosity in the notes.
-    sigma_inelastic : float
-        [mb]; it cancels.
-
     Notes
     -----
-    FORESEE (arXiv:2105.07077): events are cross section [pb] × luminosity [1/fb] × 1000. Cells are 0.05 wide
-    in log10 of angle and momentum; the content is spread evenly on reading, cells below 1e-6 pb are left out.
-    The names are those of ``add_production_direct(label="gammastar", energy=…, coupling_ref=1, masses=…)``.
+    `protons` are the interacting protons of each detector, for the luminosity in the notes. FORESEE
+    (arXiv:2105.07077): events are cross section [pb] × luminosity [1/fb] × 1000. Cells are 0.05 wide in
+    log10 of angle and momentum; the content is spread evenly on reading, cells below 1e-6 pb are left
+    out. The names are those of ``add_production_direct(label="gammastar", energy=…, coupling_ref=1,
+    masses=…)``.
     """
     names, energy = _named(masses), f"{produced.beam_energy / 1e3:g}"
     top = np.ceil(np.log10(produced.beam_energy) / STEP) * STEP
@@ -142,29 +137,16 @@ def write_eventcalc(
 ) -> list[Path]:
     """Write ``DoubleDistr``, ``Emax`` and ``Total-yield`` of dark photons for EventCalc and SensCalc.
 
-    Parameters
-    ----------
-    masses : sequence of float [GeV]
-        Of the density; at least two.
-    folder : Path
-        Of the files; they go to ``Distributions/Dark-photons`` of EventCalc.
-    fine : NDArray, optional
-        Masses of the yields [GeV], closer where they bend.
-
-    Raises
-    ------
-    UserError
-        If there are fewer than two masses.
-
     Notes
     -----
-    arXiv:2305.13383. Each particle is shared among the four nodes around it, so that the integral of the
+    arXiv:2305.13383. The density is given at `masses`, the yields at the masses `fine` [GeV] as well, closer
+    where they bend. Each particle is shared among the four nodes around it, so that the integral of the
     straight lines between the nodes is one exactly. The files ``lower`` and ``upper`` hold the yields one
     standard deviation away, with the same density. Lifetimes and branching ratios stay those of EventCalc.
     """
     names = _named(masses)
-    if len(names) < 2:
-        raise UserError(f"EventCalc draws straight lines between masses: give two or more, not {names}")
+    few = f"EventCalc draws straight lines between masses: give two or more, not {names}"
+    require(len(names) >= 2, few, UserError)
     energies = np.geomspace(0.5 * names[0], produced.beam_energy, ENERGIES)
     volume = np.outer(_volumes(THETAS), _volumes(energies))
     density, limits = [], []
@@ -178,39 +160,22 @@ def write_eventcalc(
         density.append(content / volume / weight.sum())
         filled = np.where(content > 0, np.arange(ENERGIES), 0).max(axis=1)
         limits.append(energies[np.minimum(filled + 1, ENERGIES - 1)])
-    rows = [
-        (mass, theta, energy, value)
-        for mass, plane in zip(names, density, strict=True)
-        for theta, line in zip(THETAS, plane, strict=True)
-        for energy, value in zip(energies, line, strict=True)
-    ]
-    reached = _wider(np.stack(limits))
-    tops = [
-        (m, t, e) for m, line in zip(names, reached, strict=True) for t, e in zip(THETAS, line, strict=True)
-    ]
+    grid = np.meshgrid(names, THETAS, energies, indexing="ij")
+    rows = np.stack([*grid, np.stack(density)], axis=-1).reshape(-1, 4)
+    mass, theta = np.meshgrid(names, THETAS, indexing="ij")
+    # the largest of neighbouring limits: lines between them then cut nothing that a node holds
+    highest = maximum_filter(np.stack(limits), 3, mode="nearest")
+    tops = np.stack([mass, theta, highest], axis=-1).reshape(-1, 3)
     wanted = np.unique(np.concatenate([names, [] if fine is None else fine]))
     rate, sigma = produced.rate(wanted)
     yields = {"lower": np.clip(rate - sigma, 0.0, None), "central": rate, "upper": rate + sigma}
-    shared = {what: _lines(np.array(table)) for what, table in (("DoubleDistr", rows), ("Emax", tops))}
     written = []
     for label, values in yields.items():
-        tables = shared | {"Total-yield": _lines(np.stack([wanted, values], axis=1))}
-        for what, lines in tables.items():
+        tables = {"DoubleDistr": rows, "Emax": tops, "Total-yield": np.stack([wanted, values], axis=1)}
+        for what, table in tables.items():
             written.append(folder / f"{what}-DP-{label}.txt")
-            write_whole(written[-1], lines)
+            write_whole(written[-1], table_text(np.asarray(table), "%.9g", "\t").encode())
     return written
-
-
-def _lines(table: FloatArray) -> bytes:
-    return table_text(table, "%.9g", "\t").encode()
-
-
-def _wider(limits: FloatArray) -> FloatArray:
-    """Return the largest of neighbouring limits: lines between them then cut nothing that a node holds."""
-    padded = np.pad(limits, 1, mode="edge")
-    rows, columns = limits.shape
-    shifted = [padded[a : a + rows, b : b + columns] for a in range(3) for b in range(3)]
-    return np.asarray(np.max(shifted, axis=0))
 
 
 ALPINIST: Mapping[str, tuple[str, float, float, float]] = MappingProxyType(
@@ -229,6 +194,7 @@ ENERGY_GRID: Mapping[float, tuple[float, float]] = MappingProxyType(
     {70.0: (1.1, 64.9), 120.0: (1.9, 112.1), 400.0: (6.5, 383.5)}
 )
 THETA_BINS, ENERGY_BINS = 31, 30
+PRODUCTION = "Brems"  # mode by which ALPINIST finds the file
 MASS_FILES = (("01to10MeV", 1e-4, 0.01, 101), ("10to5310MeV", 0.01, 5.31, 201))
 UNITS = "Theta_X[rad] E_X[GeV] m_X[GeV] dY[per(rad GeV N_pN eps^2)]"
 
@@ -239,33 +205,16 @@ def write_alpinist(
     folder: Path,
     *,
     mass_range: tuple[float, float],
-    mode: str = "Brems",
 ) -> list[Path]:
     """Write the two production tables of an experiment for the decay module of ALPINIST.
 
-    Parameters
-    ----------
-    experiment : str
-        Key of `ALPINIST`.
-    folder : Path
-        Its ``tab_prod``.
-    mass_range : tuple of float
-        Where the rate holds [GeV]; at the other masses of the tables it is zero.
-    mode : str
-        Production mode by which ALPINIST finds the file. All processes are in it: run no other mode.
-
-    Raises
-    ------
-    UserError
-        If the experiment is none of ALPINIST's.
-    PhysicsError
-        If its beam is another one.
-
     Notes
     -----
-    ALPINIST 1.4 (arXiv:2201.05170): 31 angles, 30 energies, 101 and 201 masses at even steps of the
-    logarithm, energies inside masses, angles inside energies; ``DecayMCProcess.C`` takes the grid from the
-    file and the content of a cell as density × size.
+    The rate is zero at masses outside `mass_range`, where it does not hold. All processes are in the mode by
+    which ALPINIST finds the file: run no other mode. ALPINIST 1.4 (arXiv:2201.05170): 31 angles, 30
+    energies, 101 and 201 masses at even steps of the logarithm, energies inside masses, angles inside
+    energies; ``DecayMCProcess.C`` takes the grid from the file and the content of a cell as density ×
+    size.
     """
     if experiment not in ALPINIST:
         raise UserError(f"{experiment}: ALPINIST has tables of {', '.join(ALPINIST)} alone")
@@ -277,10 +226,10 @@ def write_alpinist(
         )
     theta = np.linspace(first, last, THETA_BINS)
     energy = np.linspace(*ENERGY_GRID[beam], ENERGY_BINS)
-    edges = [
-        np.concatenate([c - 0.5 * (c[1] - c[0]), [c[-1] + 0.5 * (c[1] - c[0])]]) for c in (theta, energy)
-    ]
-    size = (theta[1] - theta[0]) * (energy[1] - energy[0])
+    steps = theta[1] - theta[0], energy[1] - energy[0]
+    axes = zip((theta, energy), steps, strict=True)
+    edges = [np.append(centres, centres[-1] + step) - 0.5 * step for centres, step in axes]
+    size = steps[0] * steps[1]
     written = []
     for label, low, high, count in MASS_FILES:
         blocks = []
@@ -293,7 +242,7 @@ def write_alpinist(
             blocks.append(
                 np.stack([columns[1], columns[0], np.full(columns[0].shape, mass), content.T], axis=-1)
             )
-        path = folder / name / f"dp_{mode}_beam{beam:g}GeV_{label}_{name}.dat"
+        path = folder / name / f"dp_{PRODUCTION}_beam{beam:g}GeV_{label}_{name}.dat"
         header = "".join(f"# {line}\n" for line in f"{produced.note}\n{UNITS}".split("\n"))
         write_whole(path, (header + table_text(np.concatenate(blocks).reshape(-1, 4), "%.3e")).encode())
         written.append(path)
