@@ -37,10 +37,12 @@ from gammastar.physics.millicharge import Front, MillichargeDetector, Recoil, ve
 from gammastar.predict.channels.tabulated import EventCalcTables, ForeseeSpectra  # noqa: E402
 from gammastar.predict.millicharge import chi_from_resonances  # noqa: E402
 from gammastar.predict.names import r_table  # noqa: E402
-from gammastar.results.exchange import Point, Stand, write_decays  # noqa: E402
-from gammastar.results.tool_tables import (  # noqa: E402
+from gammastar.results.exchange import (  # noqa: E402  # noqa: E402
+    Point,
     Produced,
+    Stand,
     write_alpinist,
+    write_decays,
     write_eventcalc,
     write_foresee,
 )

@@ -13,7 +13,7 @@ import numpy as np
 from gammastar import read
 from gammastar.pipeline.record import read_record
 from gammastar.pipeline.run import run
-from gammastar.results.publish import mass_spectrum, write_published
+from gammastar.results.export import mass_spectrum, write_published
 
 SMALL = Path(__file__).resolve().parents[1] / "na60_dimuon"
 MASSES = ("0.22", "0.3", "0.45", "0.6", "0.7827", "0.79", "0.95", "1.0195", "1.05")

@@ -24,7 +24,7 @@ from gammastar.pipeline.record import read_record
 from gammastar.pipeline.run import run
 from gammastar.predict import rate as rate_of
 from gammastar.read.published import Conventions
-from gammastar.results.publish import mass_spectrum, write_published
+from gammastar.results.export import mass_spectrum, write_published
 from gammastar.store.manifest import digest, read_manifest, write_manifest
 
 pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("untested_flow")]

@@ -1,23 +1,31 @@
-"""``gammastar export --for``: the measured photons of a finished run in the files of one tool."""
+"""``gammastar export --for``: the measured photons of a finished run in the files of one tool.
+
+Tables count dark photons per interacting proton and ε². FORESEE wants cross sections: yields times an
+inelastic cross section, which cancels against the luminosity that its notes give for each detector.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import maximum_filter
 
 from gammastar import accept, predict
 from gammastar.accept import decay
 from gammastar.accept.expected_events import LongLived, Measured
 from gammastar.accept.lifetimes import LEPTONS, momenta
 from gammastar.core.errors import PhysicsError, UserError, require
-from gammastar.core.files import write_whole, writes_folder
+from gammastar.core.files import table_text, write_whole, writes_folder
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import stream
 from gammastar.physics.detector import Detector, load_detector
+from gammastar.physics.mesons import PB_PER_MB, Cells, write_cells
 from gammastar.physics.polarisation import NO_SPIN
 from gammastar.pipeline.context import Tell
 from gammastar.pipeline.record import Record, read_record
@@ -25,9 +33,7 @@ from gammastar.pipeline.stages.accept import transfer_of
 from gammastar.predict import scan_masses
 from gammastar.predict.channel import Channel
 from gammastar.predict.transfer import TargetTransfer
-from gammastar.results import tool_tables
 from gammastar.results.export import exposure_of, masses_of, scaling_of, spin_of, write_darkcast
-from gammastar.results.tool_tables import Produced
 from gammastar.store.events import EventTable, write_events
 from gammastar.store.manifest import write_json
 
@@ -81,18 +87,18 @@ def export_for(
                 for one in detectors.values()
                 if one.luminosity is None
             }
-            written = tool_tables.write_foresee(produced, masses, output, protons=protons)
+            written = write_foresee(produced, masses, output, protons=protons)
         elif tool == "eventcalc":
             fine = scan_masses(produced.channel, masses[0], masses[-1], FINE)
-            written = tool_tables.write_eventcalc(produced, masses, output, fine=fine)
+            written = write_eventcalc(produced, masses, output, fine=fine)
             note = f"{produced.note}\nCopy the tables to Distributions/Dark-photons.\n"
             write_whole(output / "README.txt", note.encode())
             written.append(output / "README.txt")
         else:
-            ends, names = (masses[0], masses[-1]), [x for x in detectors if x in tool_tables.ALPINIST]
-            tables = [tool_tables.write_alpinist(produced, x, output, mass_range=ends) for x in names]
+            ends, names = (masses[0], masses[-1]), [x for x in detectors if x in ALPINIST]
+            tables = [write_alpinist(produced, x, output, mass_range=ends) for x in names]
             written = [path for pair in tables for path in pair]
-            none = f"ALPINIST knows {', '.join(tool_tables.ALPINIST)}; none of them is a detector of the run"
+            none = f"ALPINIST knows {', '.join(ALPINIST)}; none of them is a detector of the run"
     require(written, none, UserError)
     return written
 
@@ -234,3 +240,230 @@ def write_decays(
     )
     write_events(path, events, beam_energy=detector.beam_energy)
     return expected, expected**2 / float(np.sum(weight**2))
+
+
+SIGMA_INELASTIC = 32.3  # mb, pp at 400 GeV (COMPETE fit of total less elastic); it cancels
+STEP = 0.05  # of a cell of FORESEE in both logarithms
+ANGLES = (-5.0, 0.0)  # log10 [rad] of its cells
+MODE, CONDITION = "gammastar", "True"  # of FORESEE: label and condition of `add_production_direct`
+
+
+@dataclass(frozen=True)
+class Produced:
+    """Dark photons of one channel, per interacting proton and ε²."""
+
+    channel: Channel  # Its rate counts per proton on its target
+    beam_energy: float  # [GeV]
+    interaction: float = 1.0  # Probability that a proton interacts in that target, by which rates are divided
+    n: int = 20_000  # Particles that are drawn per mass
+    seed: int = 1
+    note: str = ""  # First line of every file that may have one
+
+    def rate(self, masses: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the rate and its standard deviation at masses [GeV]."""
+        rate, cov = self.channel.rate(masses)
+        return rate / self.interaction, np.sqrt(np.clip(np.diag(cov), 0.0, None)) / self.interaction
+
+    def particles(self, mass: float) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """Return angle to the beam [rad], momentum and energy [GeV] and weight of particles of a mass."""
+        sample = self.channel.produce(mass, n=self.n, rng=stream(self.seed, "exchange", f"{mass:.6g}"))
+        p4 = sample.p4
+        px, py, pz, energy = (np.asarray(c, dtype=np.float64) for c in (p4.px, p4.py, p4.pz, p4.E))
+        pt = np.hypot(px, py)
+        return np.arctan2(pt, pz), np.hypot(pt, pz), energy, sample.weight / self.interaction
+
+
+def _named(masses: Sequence[float]) -> list[float]:
+    """Return increasing masses [GeV] with the six digits that stand in the names of files."""
+    rounded = sorted({float(f"{mass:.6g}") for mass in masses})
+    good = rounded and rounded[0] > 0
+    require(good, f"masses {list(masses)[:5]} GeV: at least one, and all positive", UserError)
+    return rounded
+
+
+def write_foresee(
+    produced: Produced,
+    masses: Sequence[float],
+    folder: Path,
+    *,
+    protons: Mapping[str, float],
+    sigma_inelastic: float = SIGMA_INELASTIC,
+) -> list[Path]:
+    """Write spectra for FORESEE: ``model/LLP_spectra`` and ``model/direct`` with notes how to use them.
+
+    Notes
+    -----
+    `protons` are the interacting protons of each detector, for the luminosity in the notes. FORESEE
+    (arXiv:2105.07077): events are cross section [pb] × luminosity [1/fb] × 1000. Cells are 0.05 wide in
+    log10 of angle and momentum; the content is spread evenly on reading, cells below 1e-6 pb are left
+    out. The names are those of ``add_production_direct(label="gammastar", energy=…, coupling_ref=1,
+    masses=…)``.
+    """
+    names, energy = _named(masses), f"{produced.beam_energy / 1e3:g}"
+    top = np.ceil(np.log10(produced.beam_energy) / STEP) * STEP
+    edges = [np.linspace(low, high, round((high - low) / STEP) + 1) for low, high in (ANGLES, (0.0, top))]
+    centres = np.meshgrid(*(0.5 * (e[1:] + e[:-1]) for e in edges), indexing="ij")
+    scale = sigma_inelastic * PB_PER_MB
+    written, outside = [], {}
+    for mass in names:
+        theta, p, _, weight = produced.particles(mass)
+        with np.errstate(divide="ignore"):
+            place = np.log10(np.maximum(theta, 1e-300)), np.log10(p)
+        content, *_ = np.histogram2d(*place, bins=edges, weights=weight * scale)
+        total = float(weight.sum()) * scale
+        outside[mass] = 1.0 - float(content.sum()) / total if total > 0 else 0.0
+        cells = Cells(centres[0].ravel(), centres[1].ravel(), content.ravel(), (STEP, STEP))
+        spectra = folder / "model" / "LLP_spectra" / f"{energy}TeV_{MODE}_{CONDITION}_m_{mass}.npy"
+        direct = folder / "model" / "direct" / f"{energy}TeV" / f"{MODE}_{energy}TeV_{mass}.txt"
+        write_cells(spectra, cells)
+        write_cells(direct, cells, f"{produced.note}\nmass: {mass} GeV\nNormalization: {total:.5e} pb")
+        written += [spectra, direct]
+    lines = [
+        f"{produced.note}",
+        "Dark photons at unit kinetic mixing, all processes together: use no other production beside them.",
+        f"Cross sections [pb] = dark photons per interacting proton x {sigma_inelastic:g} mb.",
+        "The luminosity [1/fb] of a beam dump is its interacting protons over that cross section:",
+        *(f"  {name}: luminosity = {value / scale / 1e3:.6g}" for name, value in protons.items()),
+        "",
+        f'model.add_production_direct(label="{MODE}", energy="{energy}", coupling_ref=1,',
+        f"    masses={names})",
+        "",
+        "Part of the rate outside the cells (1e-5 to 1 rad, momenta above 1 GeV), by mass [GeV]:",
+        *(f"  {mass}: {part:.3g}" for mass, part in outside.items()),
+    ]
+    notes = folder / "README.txt"
+    write_whole(notes, ("\n".join(lines) + "\n").encode())
+    return [*written, notes]
+
+
+THETAS = np.concatenate([[1e-5, 1e-4, 3e-4, 6e-4], np.arange(1e-3, 0.02, 1e-3), np.geomspace(0.02, 1.5, 40)])
+ENERGIES = 60  # nodes between the lightest mass and the beam energy
+
+
+def _nodes(values: FloatArray, nodes: FloatArray) -> tuple[npt.NDArray[np.intp], FloatArray]:
+    """Return the node below each value, and how far the next one is, in [0, 1]."""
+    i: npt.NDArray[np.intp] = np.clip(np.searchsorted(nodes, values, side="right") - 1, 0, len(nodes) - 2)
+    return i, np.clip((values - nodes[i]) / (nodes[i + 1] - nodes[i]), 0.0, 1.0)
+
+
+def _volumes(nodes: FloatArray) -> FloatArray:
+    """Return the integral of the straight lines that are one at each node and zero at the others."""
+    steps = np.diff(nodes)
+    return np.asarray(0.5 * (np.concatenate([steps, [0.0]]) + np.concatenate([[0.0], steps])))
+
+
+def write_eventcalc(
+    produced: Produced, masses: Sequence[float], folder: Path, *, fine: FloatArray | None = None
+) -> list[Path]:
+    """Write ``DoubleDistr``, ``Emax`` and ``Total-yield`` of dark photons for EventCalc and SensCalc.
+
+    Notes
+    -----
+    arXiv:2305.13383. The density is given at `masses`, the yields at the masses `fine` [GeV] as well, closer
+    where they bend. Each particle is shared among the four nodes around it, so that the integral of the
+    straight lines between the nodes is one exactly. The files ``lower`` and ``upper`` hold the yields one
+    standard deviation away, with the same density. Lifetimes and branching ratios stay those of EventCalc.
+    """
+    names = _named(masses)
+    few = f"EventCalc draws straight lines between masses: give two or more, not {names}"
+    require(len(names) >= 2, few, UserError)
+    energies = np.geomspace(0.5 * names[0], produced.beam_energy, ENERGIES)
+    volume = np.outer(_volumes(THETAS), _volumes(energies))
+    density, limits = [], []
+    for mass in names:
+        theta, _, energy, weight = produced.particles(mass)
+        (i, x), (j, y) = _nodes(theta, THETAS), _nodes(energy, energies)
+        content = np.zeros(volume.shape)
+        for di, a in ((0, 1 - x), (1, x)):
+            for dj, b in ((0, 1 - y), (1, y)):
+                np.add.at(content, (i + di, j + dj), weight * a * b)
+        density.append(content / volume / weight.sum())
+        filled = np.where(content > 0, np.arange(ENERGIES), 0).max(axis=1)
+        limits.append(energies[np.minimum(filled + 1, ENERGIES - 1)])
+    grid = np.meshgrid(names, THETAS, energies, indexing="ij")
+    rows = np.stack([*grid, np.stack(density)], axis=-1).reshape(-1, 4)
+    mass, theta = np.meshgrid(names, THETAS, indexing="ij")
+    # the largest of neighbouring limits: lines between them then cut nothing that a node holds
+    highest = maximum_filter(np.stack(limits), 3, mode="nearest")
+    tops = np.stack([mass, theta, highest], axis=-1).reshape(-1, 3)
+    wanted = np.unique(np.concatenate([names, [] if fine is None else fine]))
+    rate, sigma = produced.rate(wanted)
+    yields = {"lower": np.clip(rate - sigma, 0.0, None), "central": rate, "upper": rate + sigma}
+    written = []
+    for label, values in yields.items():
+        tables = {"DoubleDistr": rows, "Emax": tops, "Total-yield": np.stack([wanted, values], axis=1)}
+        for what, table in tables.items():
+            written.append(folder / f"{what}-DP-{label}.txt")
+            write_whole(written[-1], table_text(np.asarray(table), "%.9g", "\t").encode())
+    return written
+
+
+ALPINIST: Mapping[str, tuple[str, float, float, float]] = MappingProxyType(
+    {
+        "charm": ("CHARM", 400.0, 0.0025, 0.0175),
+        "bebc": ("BEBC", 400.0, 0.00017, 0.00972),
+        "nucal": ("NuCal", 70.0, 0.00025, 0.01525),
+        "na62_dump": ("NA62", 400.0, 0.00018, 0.01098),
+        "darkquest": ("DarkQuest", 120.0, 0.0009, 0.0549),
+        "ship_ecn3": ("SHiP", 400.0, 0.00078, 0.04758),
+        "shadows_like": ("SHADOWS", 400.0, 0.012, 0.12),
+    }
+)
+"""Our detectors as ALPINIST names them, their beam [GeV], first and last angle of its tables [rad]."""
+ENERGY_GRID: Mapping[float, tuple[float, float]] = MappingProxyType(
+    {70.0: (1.1, 64.9), 120.0: (1.9, 112.1), 400.0: (6.5, 383.5)}
+)
+THETA_BINS, ENERGY_BINS = 31, 30
+PRODUCTION = "Brems"  # mode by which ALPINIST finds the file
+MASS_FILES = (("01to10MeV", 1e-4, 0.01, 101), ("10to5310MeV", 0.01, 5.31, 201))
+UNITS = "Theta_X[rad] E_X[GeV] m_X[GeV] dY[per(rad GeV N_pN eps^2)]"
+
+
+def write_alpinist(
+    produced: Produced,
+    experiment: str,
+    folder: Path,
+    *,
+    mass_range: tuple[float, float],
+) -> list[Path]:
+    """Write the two production tables of an experiment for the decay module of ALPINIST.
+
+    Notes
+    -----
+    The rate is zero at masses outside `mass_range`, where it does not hold. All processes are in the mode by
+    which ALPINIST finds the file: run no other mode. ALPINIST 1.4 (arXiv:2201.05170): 31 angles, 30
+    energies, 101 and 201 masses at even steps of the logarithm, energies inside masses, angles inside
+    energies; ``DecayMCProcess.C`` takes the grid from the file and the content of a cell as density ×
+    size.
+    """
+    if experiment not in ALPINIST:
+        raise UserError(f"{experiment}: ALPINIST has tables of {', '.join(ALPINIST)} alone")
+    name, beam, first, last = ALPINIST[experiment]
+    if abs(beam / produced.beam_energy - 1.0) > 1e-3:
+        own = produced.beam_energy
+        raise PhysicsError(
+            f"{experiment} of ALPINIST has a beam of {beam:g} GeV, the rate one of {own:g} GeV"
+        )
+    theta = np.linspace(first, last, THETA_BINS)
+    energy = np.linspace(*ENERGY_GRID[beam], ENERGY_BINS)
+    steps = theta[1] - theta[0], energy[1] - energy[0]
+    axes = zip((theta, energy), steps, strict=True)
+    edges = [np.append(centres, centres[-1] + step) - 0.5 * step for centres, step in axes]
+    size = steps[0] * steps[1]
+    written = []
+    for label, low, high, count in MASS_FILES:
+        blocks = []
+        for mass in np.geomspace(low, high, count):
+            content = np.zeros((THETA_BINS, ENERGY_BINS))
+            if mass_range[0] <= mass <= mass_range[1]:
+                angle, _, e, weight = produced.particles(float(mass))
+                content, *_ = np.histogram2d(angle, e, bins=edges, weights=weight / size)
+            columns = np.meshgrid(energy, theta, indexing="ij")
+            blocks.append(
+                np.stack([columns[1], columns[0], np.full(columns[0].shape, mass), content.T], axis=-1)
+            )
+        path = folder / name / f"dp_{PRODUCTION}_beam{beam:g}GeV_{label}_{name}.dat"
+        header = "".join(f"# {line}\n" for line in f"{produced.note}\n{UNITS}".split("\n"))
+        write_whole(path, (header + table_text(np.concatenate(blocks).reshape(-1, 4), "%.3e")).encode())
+        written.append(path)
+    return written

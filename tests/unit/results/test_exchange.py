@@ -16,8 +16,15 @@ from gammastar.core.sampling import stream
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.predict.channels.tabulated import EventCalcTables, ForeseeSpectra
 from gammastar.predict.names import r_table
-from gammastar.results.exchange import Point, Stand, write_decays
-from gammastar.results.tool_tables import Produced, write_alpinist, write_eventcalc, write_foresee
+from gammastar.results.exchange import (
+    Point,
+    Produced,
+    Stand,
+    write_alpinist,
+    write_decays,
+    write_eventcalc,
+    write_foresee,
+)
 
 BEAM = 400.0
 MASSES = [0.25, 0.3, 0.40000001]
