@@ -51,8 +51,8 @@ class Systematics(Section):
     """Of the spectrum: the same for the size of each correction."""
     pot: Fraction = 0.0
     """Of rate and signal: protons on target of the calibration, relative."""
-    coherence: Share = 0.0
-    """Of the rate beside the ω: σ of the coherence between ρ and ω."""
+    coherence: Share = 0.7
+    """Of the rate beside the ω: σ of both quadratures of the interference of ρ and ω, whose phase is free."""
     spin: Share | None = None
     """Of the signal: error of [accept] longitudinal; by default the range that photons transverse along the
     axis of each frame span."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import lru_cache, partial
 from math import comb
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy.integrate import quad
+from scipy.integrate import simpson
 
 from gammastar.core.constants import M_MU, M_PI0, M_PI_CHARGED, mass, width
 from gammastar.core.documents import text_of
@@ -245,40 +245,72 @@ def rho_width(m: npt.ArrayLike) -> FloatArray:
 
 
 def rho_omega_phase(m: npt.ArrayLike) -> FloatArray:
-    """Return cos of the phase between the propagators of ρ and ω, by which their interference goes.
+    """Return the phase of the propagator of the ω less that of the ρ [rad].
 
     Notes
     -----
-    Phases of 1/(M² − m² − iMΓ), the width of the ρ running; amplitudes that are made in phase. At the ω both
-    phases pass a right angle, and the interference is largest.
+    Phases of 1/(M² − m² − iMΓ), the width of the ρ running. For amplitudes that are made in phase the
+    interference goes as its cosine: at the ω both pass a right angle, and it is largest.
     """
     s = np.asarray(m, dtype=np.float64) ** 2
     rho = mass(RHO) ** 2 - s - 1j * mass(RHO) * rho_width(np.sqrt(s))
     omega = mass(OMEGA) ** 2 - s - 1j * mass(OMEGA) * width(OMEGA)
-    return np.asarray(np.cos(np.angle(omega) - np.angle(rho)), dtype=np.float64)
+    return np.asarray(np.angle(rho) - np.angle(omega), dtype=np.float64)
 
 
-def _rho_shape(m: npt.ArrayLike, temperature: float, m_lepton: float) -> FloatArray:
+def _gounaris_sakurai(m: FloatArray, pole: float) -> FloatArray:
+    """Return what the two-pion loop adds to M² − m² over Γ₀; zero with its slope at the pole.
+
+    Notes
+    -----
+    G. J. Gounaris and J. J. Sakurai, Phys. Rev. Lett. 21 (1968) 244.
+    """
+
+    def momentum(x: FloatArray) -> FloatArray:
+        return np.asarray(np.sqrt(np.clip(x**2 / 4.0 - M_PI_CHARGED**2, 0.0, None)))
+
+    def loop(x: FloatArray) -> FloatArray:
+        q = momentum(x)
+        return np.asarray(2.0 / np.pi * q / x * np.log((x + 2.0 * q) / (2.0 * M_PI_CHARGED)))
+
+    x, at = np.maximum(m, 2.0 * M_PI_CHARGED), np.asarray(pole)
+    q0 = float(momentum(at))
+    slope = loop(at) * (1 / (8 * q0**2) - 1 / (2 * pole**2)) + 1 / (2 * np.pi * pole**2)
+    shift = momentum(x) ** 2 * (loop(x) - loop(at)) + (pole**2 - x**2) * q0**2 * slope
+    return np.asarray(pole**2 / q0**3 * shift)
+
+
+def _rho_shape(
+    m: npt.ArrayLike, temperature: float, m_lepton: float, shape: tuple[float, float, float]
+) -> FloatArray:
     m = np.asarray(m, dtype=np.float64)
-    pole = mass(RHO)
+    pole, stretch, gounaris = mass(RHO) + shape[0], shape[1], shape[2]
     pions = np.clip(1.0 - 4.0 * M_PI_CHARGED**2 / np.maximum(m, 1e-9) ** 2, 0.0, None) ** 1.5
-    propagator = (m**2 - pole**2) ** 2 + pole**2 * rho_width(m) ** 2
+    real = pole**2 - m**2
+    if gounaris:
+        real = real + gounaris * stretch * width(RHO) * _gounaris_sakurai(m, pole)
+    propagator = real**2 + (pole * stretch * rho_width(m)) ** 2
     thermal = (np.clip(m, 0.0, None) * temperature) ** 1.5 * np.exp(-m / temperature)
     return np.asarray(lepton_factor(m**2, m_lepton) * pions / propagator * thermal, dtype=np.float64)
 
 
-@cache
-def _rho_norm(temperature: float, m_lepton: float) -> float:
+@lru_cache(maxsize=256)
+def _rho_norm(temperature: float, m_lepton: float, shape: tuple[float, float, float]) -> float:
     low = max(2.0 * M_PI_CHARGED, 2.0 * m_lepton)
-    pole = mass(RHO)
-    value, _ = quad(
-        lambda m: float(_rho_shape(m, temperature, m_lepton)), low, RHO_MASS_MAX, points=[pole], limit=200
-    )
-    return float(value)
+    grid = np.linspace(low, RHO_MASS_MAX, 4001)
+    return float(simpson(_rho_shape(grid, temperature, m_lepton, shape), x=grid))
 
 
-def rho_mass_density(m: npt.ArrayLike, temperature: float, *, m_lepton: float = M_MU) -> FloatArray:
+def rho_mass_density(
+    m: npt.ArrayLike,
+    temperature: float,
+    *,
+    m_lepton: float = M_MU,
+    shape: tuple[float, float, float] = (0.0, 1.0, 0.0),
+) -> FloatArray:
     """Return dN/dm of ρ → l⁺l⁻, normalised to one between 2 m_π and 1.5 GeV [GeV⁻¹].
+
+    Shift of the pole [GeV], factor on the width and share of Gounaris and Sakurai's dispersion are `shape`.
 
     Notes
     -----
@@ -288,8 +320,8 @@ def rho_mass_density(m: npt.ArrayLike, temperature: float, *, m_lepton: float = 
     require(temperature > 0, f"rho_mass_density: temperature = {temperature!r} GeV must be positive")
     m = np.asarray(m, dtype=np.float64)
     inside = m <= RHO_MASS_MAX
-    shape = _rho_shape(m, temperature, m_lepton) / _rho_norm(temperature, m_lepton)
-    return np.where(inside, shape, 0.0)
+    density = _rho_shape(m, temperature, m_lepton, shape) / _rho_norm(temperature, m_lepton, shape)
+    return np.where(inside, density, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +339,11 @@ class Component:
         """Return the integral over each cell of the edges [GeV]."""
         grid = np.linspace(edges[:-1], edges[1:], POINTS, axis=1)
         return np.asarray(np.trapezoid(self.density(grid), grid, axis=1))
+
+
+def _drell_yan(m: FloatArray, m_lepton: float) -> FloatArray:
+    """Return (GeV/m)³, quarks far from the end of phase space."""
+    return np.asarray(lepton_factor(m**2, m_lepton) / np.maximum(m, 1e-3) ** 3)
 
 
 def _bernstein(m: FloatArray, k: int, degree: int, ends: tuple[float, float], m_lepton: float) -> FloatArray:
@@ -336,13 +373,13 @@ def cocktail_components(
 ) -> tuple[Component, ...]:
     """Return the line shapes of a low-mass dilepton spectrum.
 
-    η, η′ and ω Dalitz decays, for electrons that of the π⁰ too; ρ, ω and φ; and for what is smooth a positive
-    basis of polynomials times the threshold factor of the leptons.
+    η, η′ and ω Dalitz decays, for electrons that of the π⁰ too; ρ, ω and φ; Drell-Yan; and for what is smooth
+    a positive basis of polynomials times the threshold factor of the leptons.
 
     Notes
     -----
     Dalitz decays: Landsberg, Phys. Rept. 128 (1985) 301; ρ: NA60, Phys. Lett. B 677 (2009) 260; ω and φ:
-    relativistic Breit-Wigner. All but the polynomials are normalised to one.
+    relativistic Breit-Wigner. All but Drell-Yan and the polynomials are normalised to one.
     """
 
     def dalitz(m: FloatArray, parent: int, daughter: float | None, form: Any) -> FloatArray:
@@ -367,6 +404,8 @@ def cocktail_components(
     result.append(Component("rho", partial(rho_mass_density, temperature=temperature, m_lepton=m_lepton)))
     for name, pdg in (("omega", OMEGA), ("phi", PHI)):
         result.append(Component(name, partial(breit_wigner, pole=mass(pdg), gamma=width(pdg))))
+    if smooth:
+        result.append(Component("drell_yan", partial(_drell_yan, m_lepton=m_lepton)))
     result += [
         Component(
             f"smooth_{k}", partial(_bernstein, k=k, degree=smooth - 1, ends=mass_range, m_lepton=m_lepton)

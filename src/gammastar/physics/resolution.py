@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -37,6 +37,7 @@ class MassResolution:
     # Distribution function of (reconstructed − true − shift)/width, the same at all masses, shape (k,)
     pull: FloatArray
     level: FloatArray
+    efficiency_error: FloatArray  # Relative, of a finite simulation, shape (n,)
 
     def __post_init__(self) -> None:
         if not (np.diff(self.mass) > 0).all() or not (np.isfinite(self.width) & (self.width > 0)).all():
@@ -50,7 +51,8 @@ class MassResolution:
         m = np.atleast_1d(np.asarray(mass, dtype=np.float64))
         sigma = np.broadcast_to(np.asarray(width, dtype=np.float64), m.shape)
         pull = np.linspace(-6.0, 6.0, 601)
-        return cls(m, sigma, np.zeros(len(m)), np.ones(len(m)), pull, ndtr(pull))
+        none = np.zeros(len(m))
+        return cls(m, sigma, none, np.ones(len(m)), pull, ndtr(pull), none)
 
     def sigma(self, mass: npt.ArrayLike) -> FloatArray:
         """Return the width at true masses [GeV]."""
@@ -82,8 +84,7 @@ class MassResolution:
 
     def scaled(self, factor: float = 1.0, scale: float = 1.0) -> MassResolution:
         """Return the resolution with widths times `factor`, reconstructed masses times `scale`."""
-        shift = self.shift + (scale - 1.0) * self.mass
-        return MassResolution(self.mass, factor * self.width, shift, self.efficiency, self.pull, self.level)
+        return replace(self, width=factor * self.width, shift=self.shift + (scale - 1.0) * self.mass)
 
     def steps(self, low: float, high: float, per_width: float) -> FloatArray:
         """Return edges from `low` to `high` [GeV] at equal parts of the resolution, about 1/`per_width`."""
@@ -105,8 +106,10 @@ def _quantile(values: FloatArray, weight: FloatArray, level: FloatArray) -> Floa
     return np.asarray(np.interp(level, (sums - 0.5 * weight[order]) / sums[-1], values[order]))
 
 
-def measured_resolution(true: FloatArray, reco: FloatArray, weight: FloatArray) -> MassResolution:
-    """Return the resolution of simulated pairs.
+def measured_resolution(
+    true: FloatArray, reco: FloatArray, weight: FloatArray, photons: FloatArray | None = None
+) -> MassResolution:
+    """Return the resolution of simulated pairs; the efficiency is per weight of `photons`, or of the same.
 
     Notes
     -----
@@ -133,9 +136,14 @@ def measured_resolution(true: FloatArray, reco: FloatArray, weight: FloatArray) 
         if own.sum() < LEAST:
             continue
         left, centre, right = _quantile(moved[own], w[own], ndtr([-1.0, 0.0, 1.0]))
-        there = float(weight[(true >= low) & (true < high)].sum())
-        rows.append((np.average(m[own], weights=w[own]), 0.5 * (right - left), centre, w[own].sum() / there))
-    mass, width, shift, efficiency = np.array(rows).T
+        there = float((weight if photons is None else photons)[(true >= low) & (true < high)].sum())
+        if not there > 0:
+            continue
+        found, error = w[own].sum(), np.sqrt(np.sum(w[own] ** 2))
+        rows.append(
+            (np.average(m[own], weights=w[own]), 0.5 * (right - left), centre, found / there, error / found)
+        )
+    mass, width, shift, efficiency, error = np.array(rows).T
     pull = (moved - np.interp(m, mass, shift)) / np.interp(m, mass, width)
     quantiles = np.maximum.accumulate(_quantile(pull, w, LEVELS) + 1e-9 * np.arange(len(LEVELS)))
-    return MassResolution(mass, width, shift, efficiency, quantiles, LEVELS)
+    return MassResolution(mass, width, shift, efficiency, quantiles, LEVELS, error)

@@ -192,6 +192,7 @@ class RunState:
     displaced: Any = None
     training: Any = None
     trend: Any = None
+    mass_counts: Any = None
     flow: Any = None
     spin: Any = None
     record: Path | None = None

@@ -23,7 +23,7 @@ from gammastar.physics.polarisation import SpinDensities
 from gammastar.pipeline.cache import skipped_input_message
 from gammastar.pipeline.context import Context, detector_files
 from gammastar.pipeline.stages.flow import read_spin
-from gammastar.pipeline.stages.predict import mass_dependence, photons_of, write_trend
+from gammastar.pipeline.stages.predict import mass_dependence, photons_of, read_mass_counts, write_trend
 from gammastar.spectrum import Domain
 from gammastar.store.folder import published
 from gammastar.store.guarded import check_results, read_tensors, write_tensors
@@ -35,7 +35,7 @@ FILES = (
     "flow.safetensors",
 )
 PARTS = re.compile(
-    r"(steering|spectrum)\.json|(domain|extrapolation|spin_density)\.safetensors|flow(_members.*|_pairs)?\.(json|safetensors)"
+    r"(steering|spectrum)\.json|(domain|extrapolation|mass_counts|spin_density)\.safetensors|flow(_members.*|_pairs)?\.(json|safetensors)"
     r"|detectors/.*|reach.*\.json"
 )
 MEASURED_HALF = ("simulate", "read", "select", "subtract", "unfold", "in_situ", "flow")
@@ -66,6 +66,7 @@ class Record:
             self.domain.in_domain,
             mass_dependence=mass_dependence(self.steering),
             coherence=self.steering.systematics.coherence,
+            counts=read_mass_counts(self.folder),
         )
 
     def detectors(self) -> dict[str, Detector]:

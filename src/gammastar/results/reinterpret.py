@@ -28,7 +28,7 @@ from gammastar.store.records import digest_of, read_spectrum
 
 FEWEST = 10_000  # particles per mass
 OF_RECORD = re.compile(
-    r"(steering|spectrum)\.json|(domain|extrapolation|spin_density|flow.*)\.safetensors|flow.*\.json"
+    r"(steering|spectrum)\.json|(domain|extrapolation|mass_counts|spin_density|flow.*)\.safetensors|flow.*\.json"
 )
 
 

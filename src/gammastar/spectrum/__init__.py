@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gammastar.spectrum.normalise import relative_shifts
 from gammastar.spectrum.normalise import extrapolate, mass_density, mass_histogram, per_pot
-from gammastar.spectrum.mass_shape import MassShape, fit_mass_shape
+from gammastar.spectrum.mass_shape import MassCounts, MassShape, fit_mass_shape, mass_counts
 from gammastar.spectrum.domain import Domain, EfficiencyMap, InDomain, efficiency_map, in_domain
 from gammastar.spectrum.training import TrainingSet, histogram_sampler, training_set, unbinned_training_set
 from gammastar.spectrum.sampler import HistSampler
@@ -18,6 +18,8 @@ __all__ = [
     "mass_density",
     "mass_histogram",
     "MassShape",
+    "MassCounts",
+    "mass_counts",
     "fit_mass_shape",
     "EfficiencyMap",
     "efficiency_map",

@@ -24,7 +24,7 @@ from gammastar.core.files import atomic
 MANIFEST, FORMAT = "manifest.json", "gammastar-results-1"
 MAX_MANIFEST = 64 << 20
 _PUBLISHED = re.compile(
-    r"(pairs|spectrum)\.root|(spectrum|steering)\.json|(domain|extrapolation|spin_density)\.safetensors"
+    r"(pairs|spectrum)\.root|(spectrum|steering)\.json|(domain|extrapolation|mass_counts|spin_density)\.safetensors"
     r"|flow(_members\.\d\d)?\.(json|safetensors)|flow_members\.pairs\.json|flow_scan\.jsonl"
     r"|(reach|workspace|patchset|hs3)(_[^/]+)?\.json|reach(_[^/]+)?\.csv"
     r"|(corrections|systematics|regularisation|joint_pairs)\.csv|(report|explorer)\.html"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from builders import counted
 from scipy.integrate import quad
+from scipy.special import ndtr
 
 from gammastar import mock, predict
 from gammastar.core.axes import variable
@@ -21,9 +22,10 @@ from gammastar.physics import hadrons
 from gammastar.physics.mesons import MesonTable, dark_photon_branching
 from gammastar.physics.millicharge import bin_factors
 from gammastar.physics.qed import dark_photon_rate, lepton_factor, pseudoscalar_dalitz, vector_dalitz
+from gammastar.physics.resolution import MassResolution
 from gammastar.pipeline.stages.predict import mass_dependence, photons_of
 from gammastar.predict.production import scan_masses
-from gammastar.spectrum import fit_mass_shape, relative_shifts
+from gammastar.spectrum import fit_mass_shape, mass_counts, relative_shifts
 
 PAIRS = 1.6e10  # protons on target: some 60 000 dimuons
 EDGES = np.linspace(0.2125, 1.1125, 37)
@@ -62,7 +64,7 @@ def other(m):
 def test_exact_contents_of_bins_give_the_rate_on_and_beside_the_lines(density, limit):
     contents = integrals(density)
     found = fit_mass_shape(spectrum(contents), m_lepton=M_MU)
-    assert found.follows_bins == (density is other)  # a shape that is far off still tells what lies between
+    assert found.flagged == (density is other)  # a shape that is far off still tells what lies between
     distance = np.log10(found.density(LINES)[0] / density(LINES))
     assert np.sqrt(np.mean(distance**2)) < limit
     centres, means = 0.5 * (EDGES[1:] + EDGES[:-1]), contents / np.diff(EDGES)
@@ -71,16 +73,20 @@ def test_exact_contents_of_bins_give_the_rate_on_and_beside_the_lines(density, l
 
 
 def test_pulls_of_exact_masses_are_normal():
-    """Poisson contents of the bins: mean and width of pulls at exact masses, lines included."""
+    """Poisson contents of the bins: mean and width of pulls at exact masses, lines included.
+
+    Where the components are right, a residual that is not there makes errors wider than they need be.
+    """
     rng, truth, pulls = np.random.default_rng(1), integrals(cocktail), []
     m = np.array([0.22, 0.3, 0.45, 0.6, 0.7, 0.77, mass(223), 0.8, 0.9, 1.0, mass(333), 1.03, 1.08])
-    for _ in range(40):
+    for _ in range(16):
         found = fit_mass_shape(spectrum(rng.poisson(truth).astype(float)), m_lepton=M_MU)
         value, cov = found.density(m)
         pulls.append((value - cocktail(m)) / np.sqrt(np.diag(cov)))
     pulls = np.array(pulls)
     assert abs(pulls.mean()) < 0.25  # Poisson errors from the contents pull down a little
-    assert np.std(pulls, axis=0).mean() == pytest.approx(1.0, abs=0.12)
+    assert 0.65 < np.std(pulls, axis=0).mean() < 1.1
+    assert np.abs(pulls).max() < 3.5  # 5e-4 each, 208 of them
     assert (np.abs(pulls.mean(axis=0)) < 0.7).all()
 
 
@@ -94,7 +100,7 @@ def test_sources_move_on_to_exact_masses():
     assert moved[0] / found.density([mass(333)])[0][0] == pytest.approx(0.1, rel=0.2)
     assert abs(moved[1]) < 0.01 * found.density([0.4])[0][0]
     fine, cov = found.binned(EDGES)
-    np.testing.assert_allclose(fine, contents, rtol=1e-4)
+    np.testing.assert_allclose(fine, contents, rtol=4e-4)  # steps of 0.5 MeV at the ends of decays
     assert cov.shape == (36, 36)
 
 
@@ -215,27 +221,72 @@ def test_smeared_masses_have_no_lines():
         mass_dependence(steering(smeared, "lines"))
 
 
-def test_interference_of_rho_and_omega_is_an_error_beside_the_omega():
-    """The error of full coherence is what a coherent sum of both amplitudes adds."""
-    contents = integrals(cocktail)
-    plain, mixed = (fit_mass_shape(spectrum(contents), m_lepton=M_MU, coherence=c) for c in (0.0, 1.0))
-    m = np.array([0.5, 0.74, 0.772, 0.795, 0.82, 1.0])
-    value, cov = mixed.density(m)
-    np.testing.assert_allclose(value, plain.density(m)[0])
-    extra = np.sqrt(np.diag(cov) - np.diag(plain.density(m)[1]))
-    np.testing.assert_allclose(extra, np.abs(mixed.interference(m)), rtol=1e-6)
-    # the coherent sum of amplitudes with these intensities and the phases of the propagators
-    parts = {c.name: y * c.density(m) for c, y in zip(mixed.components, mixed.yields, strict=True)}
-    pole, gamma = (mass(113), 0.1491), (mass(223), width(223))
-    phase = [np.angle(1 / (a**2 - m**2 - 1j * a * b)) for a, b in (pole, gamma)]
-    total = (
-        np.abs(sum(np.sqrt(parts[k]) * np.exp(1j * p) for k, p in zip(("rho", "omega"), phase, strict=True)))
-        ** 2
-    )
-    found = total - parts["rho"] - parts["omega"]
-    np.testing.assert_allclose(mixed.interference(m)[1:5], found[1:5], rtol=0.25)
-    assert extra[0] < 0.05 * value[0]
-    assert extra[3] > 0.2 * value[3]
+def coherent(phase):
+    """The cocktail with amplitudes of ρ and ω at a phase, written anew."""
+
+    def density(m):
+        card = mock.load_card(data_path("cards/na60_mock.toml"))
+        parts = {
+            k: PAIRS * mass_spectrum(card.model_copy(update={"modes": {k: card.modes[k]}}), m)
+            for k in ("rho", "omega_2body")
+        }
+        momentum = np.sqrt(np.clip(m**2 / 4 - 0.13957**2, 0, None))
+        gamma = 0.1474 * 0.77526 / m * (momentum / np.sqrt(0.77526**2 / 4 - 0.13957**2)) ** 3
+        rho = 1 / (0.77526**2 - m**2 - 0.77526j * gamma)
+        omega = np.exp(1j * phase) / (0.78266**2 - m**2 - 0.78266j * 0.00868)
+        mixed = 2 * np.sqrt(parts["rho"] * parts["omega_2body"])
+        return cocktail(m) + mixed * np.cos(np.angle(omega) - np.angle(rho))
+
+    return density
+
+
+def pairs_of(density, seed, width=0.025):
+    """Reconstructed pairs of a quarter of the photons, and their resolution."""
+    resolution = replace(MassResolution.gaussian([0.1, 1.6], width), efficiency=np.full(2, 0.25))
+    fine = np.linspace(0.2114, 1.5, 12_887)
+    share = np.diff(ndtr((EDGES - fine[:, None]) / width), axis=1)
+    expected = 0.25 * np.trapezoid(density(fine)[:, None] * share, fine, axis=0)
+    return mass_counts(spectrum(np.random.default_rng(seed).poisson(expected).astype(float)), resolution)
+
+
+def stepped(m):
+    return cocktail(m) * np.where(m > 0.9, 0.6, 1.0)
+
+
+def bumped(m):
+    return cocktail(m) + 3600 * np.exp(-0.5 * ((m - 0.62) / 0.05) ** 2) / (0.05 * np.sqrt(2 * np.pi))
+
+
+@pytest.mark.parametrize("density", [other, stepped, bumped, *map(coherent, (np.pi / 2, np.pi, -np.pi / 2))])
+def test_shapes_that_the_fit_does_not_have_are_within_its_errors(density):
+    """Pairs with a resolution of 25 MeV; at the masses of one set few pulls are independent: some 20."""
+    m = np.linspace(0.22, 1.1, 60)
+    found = fit_mass_shape(spectrum(integrals(density)), m_lepton=M_MU, counts=pairs_of(density, 5))
+    value, cov = found.density(m)
+    pulls = (value - density(m)) / np.sqrt(np.diag(cov))
+    assert np.abs(pulls).max() < 3.7  # 2e-4 each
+    assert np.sqrt(np.mean(pulls**2)) < 1.7
+    assert (value > 0).all()
+
+
+def test_a_rate_of_nothing_has_an_error():
+    """No pairs above 0.9 GeV: rates are not negative, and as uncertain as the next pair."""
+    counts = np.where(EDGES[:-1] < 0.9, integrals(cocktail), 0.0)
+    value, cov = fit_mass_shape(spectrum(counts), m_lepton=M_MU).density([0.95, 1.0, mass(333), 1.09])
+    sigma = np.sqrt(np.diag(cov))
+    assert (value >= 0).all()
+    assert (value < 4 * sigma).all()
+    assert (sigma * 0.025 > 0.2).all()  # pairs per bin
+
+
+def test_without_coherence_rho_and_omega_do_not_interfere():
+    contents, m = integrals(cocktail), np.array([0.77, 0.8, 0.82])
+    errors = [
+        np.sqrt(np.diag(fit_mass_shape(spectrum(contents), m_lepton=M_MU, coherence=c).density(m)[1]))
+        for c in (0.0, 0.7)
+    ]
+    assert (errors[1] > 1.05 * errors[0]).any()
+    assert (errors[1] > 0.95 * errors[0]).all()
 
 
 def test_a_named_source_is_carried_and_not_measured_by_the_shape():
@@ -248,15 +299,14 @@ def test_a_named_source_is_carried_and_not_measured_by_the_shape():
     plain = spectrum(contents, cov=cov)
     named = replace(plain, shifts={"polarisation": shift})
     m = np.linspace(0.23, 1.1, 60)
-    moved = {}
     for name, measured in (("plain", plain), ("named", named)):
         found = fit_mass_shape(measured, m_lepton=M_MU)
         value, errors = found.density(m)
-        moved[name] = found.shifted(m, shift / contents) / value
-        assert (np.abs(moved[name]) <= 1.0001 * np.sqrt(np.diag(errors)) / value).all()  # it is in the errors
-    assert np.median(moved["named"]) == pytest.approx(0.06, abs=0.01)
-    assert np.abs(moved["named"] - 0.06).max() < 0.04
-    assert np.median(np.abs(moved["plain"])) < 0.03  # what the weights of the whole covariance would claim
+        moved = found.shifted(m, shift / contents) / value
+        assert np.median(moved) == pytest.approx(0.06, abs=0.01)
+        assert np.abs(moved - 0.06).max() < 0.011  # the ripple
+        if name == "named":
+            assert (np.abs(moved) <= 1.0001 * np.sqrt(np.diag(errors)) / value).all()  # it is in the errors
     assert relative_shifts(named)["polarisation"] == pytest.approx(shift / contents)
 
 

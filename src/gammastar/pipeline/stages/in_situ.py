@@ -121,7 +121,7 @@ def _background(
         scale * (smooth + rest) if section.background == "template" else flat,
         scale * columns,
         np.array([mass(LINES[name]) for name in lines]),
-        np.array([_error(shapes[0], name) for name in lines]),
+        np.array([shapes[0].line_error(name) for name in lines]),
         scale * np.array(shifts).reshape(len(shifts), len(flat)),
         tuple(lines),
     )
@@ -132,6 +132,7 @@ def _resolution(section: Section, state: Any, axes: tuple[Any, ...]) -> MassReso
     simulated = reweighted(in_window(state.matched, axes), state.unfolded)
     try:
         found = measured_resolution(simulated.true[:, 0], simulated.reco[:, 0], simulated.weight)
+        found = replace(found, efficiency_error=0.0 * found.mass)  # it cancels in the search
     except PhysicsError as error:
         msg = f"in_situ.resolution: {error}"
         raise SteeringError(msg) from error
@@ -142,7 +143,12 @@ def _resolution(section: Section, state: Any, axes: tuple[Any, ...]) -> MassReso
     given = MassResolution.gaussian(at, width)
     grid = np.unique(np.r_[found.mass, at])
     return replace(
-        given, mass=grid, width=given.sigma(grid), shift=0.0 * grid, efficiency=found.efficiency_at(grid)
+        given,
+        mass=grid,
+        width=given.sigma(grid),
+        shift=0.0 * grid,
+        efficiency=found.efficiency_at(grid),
+        efficiency_error=0.0 * grid,
     )
 
 
@@ -204,7 +210,8 @@ def _smoothed(state: Any, edges: FloatArray, fine: FloatArray, degree: int) -> F
 
 def _shapes(ctx: Context, measured: Spectrum, resolution: MassResolution, lepton: float) -> list[MassShape]:
     """Return two fits of lines and continuum to the subtracted pairs; none if the bins do not allow them."""
-    options: dict[str, Any] = {"m_lepton": lepton, "resolution": resolution}
+    counts = spectrum.mass_counts(measured, resolution)
+    options: dict[str, Any] = {"m_lepton": lepton, "counts": counts}
     try:
         first = spectrum.fit_mass_shape(measured, coherence=ctx.steering.systematics.coherence, **options)
         return [first, spectrum.fit_mass_shape(measured, **OTHERS, **options)]
@@ -216,24 +223,18 @@ def _shapes(ctx: Context, measured: Spectrum, resolution: MassResolution, lepton
         return []
 
 
-def _error(shape: MassShape, name: str) -> float:
-    """Return the relative error of the yield of a line; one where the fit sees none."""
-    i = [component.name for component in shape.components].index(name)
-    return float(np.sqrt(shape.cov[i, i]) / shape.yields[i]) if shape.yields[i] > 0 else 1.0
-
-
 def _expected(
     shape: MassShape, resolution: MassResolution, fine: FloatArray
 ) -> tuple[FloatArray, dict[str, FloatArray]]:
     """Return the expected pairs of continuum and lines in the bins of the search."""
-    smooth, lines = np.zeros(len(fine) - 1), {}
-    for component, fitted in zip(shape.components, shape.yields, strict=True):
-        folded = resolution.folded(component.density, fine)
-        if component.name in LINES:
-            lines[component.name] = max(fitted, LEAST / max(folded.sum(), 1e-300)) * folded
-        else:
-            smooth = smooth + fitted * folded
-    return smooth, {name: line for name, line in lines.items() if line.sum() > 0}
+
+    def folded_part(name: str) -> FloatArray:
+        return resolution.folded(lambda m: shape.parts(m)[name], fine)
+
+    folded = {name: folded_part(name) for name in shape.parts(shape.edges)}
+    smooth = folded.pop("continuum")
+    seen = {name: line for name, line in folded.items() if line.sum() > 0}
+    return smooth, {name: max(1.0, LEAST / line.sum()) * line for name, line in seen.items()}
 
 
 def _signal(

@@ -23,6 +23,7 @@ from gammastar.core.signal import Rate
 from gammastar.physics.mesons import Unit
 from gammastar.physics.vectors import SPLIT_MAX
 from gammastar.pipeline.context import Context, axes_of
+from gammastar.pipeline.stages.spectrum import COUNTS
 from gammastar.predict import Production, VirtualPhoton
 from gammastar.predict.channel import unit_of
 from gammastar.predict.channels.virtual_photon import ReplicaWeights
@@ -37,7 +38,7 @@ from gammastar.predict.production import (
     theory_production,
 )
 from gammastar.predict.transfer import OMITTED
-from gammastar.spectrum import Trend, fit_trend
+from gammastar.spectrum import MassCounts, Trend, fit_trend
 from gammastar.store.guarded import read_tensors, write_tensors
 from gammastar.store.manifest import digest, file_sha256
 
@@ -121,6 +122,14 @@ def read_trend(folder: Path) -> Trend | None:
     return Trend.of(read_tensors(path, {"mass": 1, "norm": 1, "slopes": 1, "cov": 2, "beam_energy": 1}))
 
 
+def read_mass_counts(folder: Path) -> MassCounts | None:
+    """Read the pairs to which lines were fitted; None if the run kept none."""
+    path = folder / COUNTS
+    if not path.is_file():
+        return None
+    return MassCounts.of(read_tensors(path, dict.fromkeys(MassCounts.NAMES, 1) | {"cov": 2}))
+
+
 def mass_dependence(steering: Steering) -> str | None:
     """Return how the rate of a run follows the mass: as [predict] asks, no lines in smeared masses."""
     asked = None if steering.predict is None else steering.predict.mass_dependence
@@ -143,10 +152,11 @@ def photons_of(
     *,
     mass_dependence: str | None = None,
     coherence: float = 0.0,
+    counts: MassCounts | None = None,
 ) -> VirtualPhoton:
     """Return the channel of measured virtual photons.
 
-    `mass_dependence` is that of [predict], `coherence` that of [systematics].
+    `mass_dependence` is that of [predict], `coherence` that of [systematics]; lines are fitted to `counts`.
     """
     mass, density, cov = spectrum.mass_density(measured)
     edges = np.asarray(measured.hist.axes[MASS].edges, dtype=np.float64)
@@ -154,7 +164,8 @@ def photons_of(
     shape = None
     if mass_dependence != "bins":
         try:
-            shape = spectrum.fit_mass_shape(measured, m_lepton=m_lepton, coherence=coherence)
+            asked: dict[str, Any] = {"m_lepton": m_lepton, "coherence": coherence, "counts": counts}
+            shape = spectrum.fit_mass_shape(measured, **asked)
         except PhysicsError as error:
             if mass_dependence == "lines":
                 msg = f"predict.mass_dependence = 'lines': {error}; change [select] mass, or take 'bins'"
@@ -188,6 +199,7 @@ def production_of(
         weights,
         mass_dependence=mass_dependence(ctx.steering),
         coherence=ctx.steering.systematics.coherence,
+        counts=read_mass_counts(state.record) if state.record else state.mass_counts,
     )
     photon = replace(photon, near=near)
     _tell_shape(ctx, photon.shape)
@@ -215,14 +227,13 @@ def _tell_shape(ctx: Context, shape: Any) -> None:
         ctx.cache.methods["mass dependence"] = "straight between means over bins, no lines"
         return
     fit = f"χ² = {shape.chi2:.1f} for {shape.ndf} degrees of freedom"
-    ctx.cache.methods["mass dependence"] = f"continuum, ω and φ as natural lines, {fit}"
-    if shape.follows_bins:
-        ctx.cache.methods["mass dependence"] += "; between the bins only, whose contents it follows"
-        note = (
-            f"the mass spectrum is not described by continuum and lines ({fit}); they are the shape between "
-            "the bins only, and the rate on and beside ω and φ is as sure as that shape"
+    rest = f"residual of {100 * shape.amplitude:.0f} % over {1e3 * shape.length:.0f} MeV"
+    ctx.cache.methods["mass dependence"] = f"continuum, ω and φ as natural lines ({fit}) and a {rest}"
+    if shape.flagged:
+        ctx.cache.alarm(
+            f"the mass spectrum is not described by its components ({fit}): the rate at exact masses follows "
+            f"the bins by a {rest}, with its error; inside a bin beside ω and φ it is as sure as their shape"
         )
-        ctx.cache.alarm(note)
 
 
 def masses_of(ctx: Context, production: Production) -> FloatArray:

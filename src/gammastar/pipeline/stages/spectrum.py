@@ -12,14 +12,18 @@ from gammastar.config.measured import SpectrumSection
 from gammastar.config.published import load_card_of, load_published
 from gammastar.core.axes import KINEMATICS, filled, variable
 from gammastar.core.constants import M_E
-from gammastar.core.errors import SteeringError
+from gammastar.core.errors import PhysicsError, SteeringError
 from gammastar.core.records import BoolArray, Exposure, FloatArray, Spectrum
 from gammastar.core.sampling import Sampler, stream
-from gammastar.pipeline.context import Context, needed
+from gammastar.pipeline.context import Context, axes_of, needed
 from gammastar.pipeline.gate import gate
+from gammastar.spectrum.mass_shape import resolution_of
+from gammastar.store.guarded import write_tensors
 from gammastar.store.manifest import digest
 from gammastar.store.records import digest_of, write_spectrum_files
+from gammastar.unfold.simulation import in_window
 
+COUNTS = "mass_counts.safetensors"
 N_MODELLED = 300_000  # pairs of a card for the kinematics at a published spectrum
 N_CELLS = 30  # quantiles of q_T and of the energy
 
@@ -37,9 +41,25 @@ def spectrum_stage(ctx: Context, state: Any) -> None:
     if section.extrapolate:
         prior = filled(tuple(unfolded.hist.axes), unfolding["prior"], unfolding["prior"])
         state.spectrum = spectrum.extrapolate(state.spectrum, prior)
+    state.mass_counts = _counts(ctx, state)
     key = ctx.cache.key(section, ctx.cache.key_of("unfold"), digest(exposure.pot, exposure.pot_sigma))
     ctx.cache.done("spectrum", key, digest_of(state.spectrum))
     write_spectrum_files(ctx.folder, state.spectrum, unfolded)
+
+
+def _counts(ctx: Context, state: Any) -> spectrum.MassCounts | None:
+    """Return and write the pairs by mass to which lines are fitted; None where too few are simulated."""
+    kept = state.subtraction
+    shifts = dict(zip(kept["shift_names"].tolist(), kept["shifts"], strict=True))
+    simulated = in_window(state.matched, axes_of(ctx.steering.select))
+    try:
+        resolution = resolution_of(simulated, state.spectrum)
+    except PhysicsError as error:
+        ctx.cache.notes.append(f"rates at exact masses follow the unfolded bins: {error}")
+        return None
+    counts = spectrum.mass_counts(replace(state.subtracted, shifts=shifts), resolution)
+    write_tensors(ctx.folder / COUNTS, counts.arrays())
+    return counts
 
 
 @dataclass(frozen=True)
