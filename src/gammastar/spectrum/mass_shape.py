@@ -157,9 +157,7 @@ class MassShape:
     _residual: tuple[FloatArray, FloatArray]
     _change: FloatArray
     _cov: FloatArray
-    # Named sources: relative shifts of the bins, (k, n); masses and relative errors of the efficiency, (g,)
-    _shifts: FloatArray
-    _efficiency: tuple[FloatArray, FloatArray]
+    _shifts: FloatArray  # Of the bins by named sources, relative, (k, n)
 
     @property
     def p_value(self) -> float:
@@ -209,11 +207,9 @@ class MassShape:
         return self._complete(m, whole + design @ self._change, cov)
 
     def _complete(self, m: FloatArray, value: FloatArray, cov: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return values that are not negative, and their covariance with named sources and simulation."""
+        """Return values that are not negative, and their covariance with that of named sources."""
         value = _positive(value, np.diag(cov))
-        at, errors = self._efficiency
-        rows = [np.interp(m, at, row) for row in np.diag(errors)]
-        rows += [self._interpolated(m, shift) for shift in self._shifts]
+        rows = [self._interpolated(m, shift) for shift in self._shifts]
         return value, cov + sum((np.outer(value * row, value * row) for row in rows), np.zeros_like(cov))
 
     def _interpolated(self, m: FloatArray, relative: npt.ArrayLike) -> FloatArray:
@@ -341,6 +337,14 @@ class MassCounts:
         seen = 1.0 if self.resolution is None else np.maximum(self.resolution.efficiency_at(m), 1e-300)
         return np.asarray(np.interp(m, centres, np.sqrt(np.diag(self.cov)) / width) / seen)
 
+    def simulated(self, m: FloatArray, parts: FloatArray) -> FloatArray:
+        """Return the covariance by the finite simulation of contents that masses (m,) make, (n, m)."""
+        if self.resolution is None:
+            return np.zeros_like(self.cov)
+        at, errors = self.resolution.mass, self.resolution.efficiency_error
+        rows = parts @ np.stack([np.interp(m, at, row) for row in np.diag(errors)]).T
+        return np.asarray(rows @ rows.T)
+
     def arrays(self) -> dict[str, FloatArray]:
         """Return what a record keeps."""
         found = {name: getattr(self, name) for name in ("edges", "contents", "cov")}
@@ -445,11 +449,11 @@ def fit_mass_shape(
     -----
     Contents of the bins are integrals of the sum of components (Dalitz decays, ρ, ω, φ, Drell-Yan,
     polynomials) and of a residual (`MassShape`), through resolution and efficiency where `counts` are of
-    pairs. Before the data, yields are those of a fit of the components alone, ± 100 % or what fills a bin (ω and φ ± ten times
-    as much); the temperature of the ρ is known to 25 %, its pole to 10 MeV, its width to 10 %, and Gounaris
-    and Sakurai's propagator is as likely as that of the running width alone; ω and φ are tilted about their
-    poles by ± 5 per GeV. The posterior is taken as normal about its mean. Named sources do not weigh in the
-    fit; their relative shift of the bins goes on to exact masses.
+    pairs. Before the data, yields are those of a fit of the components alone, ± 100 % or what fills a bin (ω
+    and φ ± ten times as much); the temperature of the ρ is known to 25 %, its pole to 10 MeV, its width to
+    10 %, and Gounaris and Sakurai's propagator is as likely as that of the running width alone; ω and φ are
+    tilted about their poles by ± 5 per GeV. The posterior is taken as normal about its mean. Named sources do
+    not weigh in the fit; their relative shift of the bins goes on to exact masses.
     """
     fitted = counts or mass_counts(spectrum)
     edges = np.asarray(spectrum.hist.axes[MASS].edges, dtype=np.float64)
@@ -520,7 +524,7 @@ def _fitted(data: MassCounts, model: _Model, variance: FloatArray) -> MassShape:
         columns = fold @ slopes.T
         about = _Linear(
             data.contents - fold @ whole + columns @ (model.point - begin),
-            (columns * variance) @ columns.T + data.cov,
+            (columns * variance) @ columns.T + data.cov + data.simulated(m, fold * whole),
             hats,
             np.clip(model.slopes(nodes)[0], 0.0, None),
             data.errors(nodes),
@@ -536,11 +540,8 @@ def _fitted(data: MassCounts, model: _Model, variance: FloatArray) -> MassShape:
     change = gain @ about.left - np.concatenate([model.point - begin, np.zeros(len(nodes))])
     chi2 = float(about.left @ np.linalg.solve(about.base, about.left))
     ndf = n - int((begin[: p - len(model.moved)] > 0).sum())
-    simulated = (np.zeros(1), np.zeros(1))
-    if data.resolution is not None:
-        simulated = data.resolution.mass, data.resolution.efficiency_error
     kept = data.edges, data.contents, chi2, ndf, amplitude, length
-    return MassShape(*kept, model, (nodes, size), change, (cov + cov.T) / 2, np.zeros((0, n)), simulated)
+    return MassShape(*kept, model, (nodes, size), change, (cov + cov.T) / 2, np.zeros((0, n)))
 
 
 def usable_components(
