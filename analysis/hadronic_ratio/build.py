@@ -16,12 +16,13 @@ from _venv import reenter  # noqa: E402
 HEADER = """# R(M) = Gamma(A' -> hadrons) / Gamma(A' -> mumu) and its standard deviation
 # source: analysis/hadronic_ratio/build.py
 # up to 1.1 GeV: sum of measured e+e- cross-sections (ee_to_hadrons/, HEPData, CC0), bare, radiation included
-# beyond: digitised curve of ALPINIST (r_ratio_alpinist.csv), 15 % error assumed
+# beyond: digitised curve of ALPINIST (r_ratio_alpinist.csv), 15 % error assumed, 20 % above 1.4 GeV
 # denominator eps^2 alpha M/3 sqrt(1-4m_mu^2/M^2)(1+2m_mu^2/M^2); use for M > 2 m_pi
 # columns: mass_GeV [GeV]; R; error
 mass_GeV,R,error
 """
 DIGITISED = 0.15  # so far the curve and the measurements differ below 1.1 GeV, away from ω and φ
+COARSE = (1.4, 0.20)  # GeV; a point in 0.12 GeV says little about the ρ(1450) and ω(1650)
 HIGH = ((2.0, 2.15), (3.73, 3.6), (10.5, 3.9))  # GeV, R: only for the vacuum polarisation
 
 
@@ -48,9 +49,10 @@ def table():
     value = sum(x for x, _ in found.values())
     error = np.sqrt(sum(e**2 for _, e in found.values()))
     keep = digitised.mass > HIGHEST
+    relative = np.where(digitised.mass[keep] > COARSE[0], COARSE[1], DIGITISED)
     m = np.concatenate([low, digitised.mass[keep]])
     total = np.concatenate([value / muons(low), digitised.ratio[keep]])
-    sigma = np.concatenate([error / muons(low), DIGITISED * digitised.ratio[keep]])
+    sigma = np.concatenate([error / muons(low), relative * digitised.ratio[keep]])
     return m, total, sigma, found
 
 

@@ -77,7 +77,7 @@ def _anomaly() -> Iterator[tuple]:
     m, _, _, found = build.table()
     m = m[: len(found["two pions"][0])]
     high = np.arange(measured.HIGHEST, END, 0.005)
-    tables = {"two pions": ("pipi_babar_2009",), **measured.CHANNELS}
+    tables = {"two pions": ("pipi_babar_2009",), "charged kaons": measured.KAONS[:1], **measured.CHANNELS}
     tables["three pions"] = ("3pi_babar_2004",)
     for name, (expected, error) in ANOMALY.items():
         beyond, _ = measured.between(measured.merged(tables[name]), high)
