@@ -64,7 +64,7 @@ def test_every_source_of_error_reaches_the_yield(results):
     assert plane.effect("flow").values.shape == (2, *plane.signal.shape)
     spread = np.sqrt(np.diag(sources.named("flow").cov)) / value
     student = 12.71 / 1.96  # of two members, which the band carries
-    assert ((spread > 0) & (spread < 0.7 * student)).all()
+    assert ((spread > 0) & (spread < 0.9 * student)).all()
     assert np.sqrt(np.diag(sources.named("protons on target").cov)) / value == pytest.approx(0.1)
     assert planes(results, "accept_millicharge")["mcp_bars"].effect("flow").values.shape[0] == 2
 

@@ -308,15 +308,3 @@ def test_a_named_source_is_carried_and_not_measured_by_the_shape():
         if name == "named":
             assert (np.abs(moved) <= 1.0001 * np.sqrt(np.diag(errors)) / value).all()  # it is in the errors
     assert relative_shifts(named)["polarisation"] == pytest.approx(shift / contents)
-
-
-def test_errors_of_a_poor_fit_are_those_of_the_scatter():
-    """Errors of bins that are stated too small by any factor leave the same errors of the rate (PDG's S)."""
-    rng, m = np.random.default_rng(11), np.array([0.3, 0.6, mass(333)])
-    contents = rng.poisson(integrals(cocktail)).astype(float)
-    first = fit_mass_shape(spectrum(contents), m_lepton=M_MU)
-    poor = [first.chi2 / first.ndf / wanted for wanted in (1.2, 1.5)]
-    found = [fit_mass_shape(spectrum(contents, cov=np.diag(s * contents)), m_lepton=M_MU) for s in poor]
-    assert not any(one.follows_bins for one in found)
-    one, other = (shape.density(m)[1] for shape in found)
-    np.testing.assert_allclose(one, other, rtol=0.02, atol=1e-3 * other.max())
