@@ -253,7 +253,9 @@ def test_reinterpretation_for_another_detector(results, resumed, tmp_path):
     detector.write_text(shipped.replace("pot = 1.4e17", "pot = 1.4e18"))
     gammastar("reinterpret", resumed, "--detector", detector, "--output", tmp_path / "more")
     more, once = (read_json(path / "reach.json") for path in (tmp_path / "more", results))
-    assert more["tip"][0] > once["tip"][0]
+    lower = [{r["mass"]: r["coupling_low"] for r in x["rows"] if r["coupling_low"]} for x in (more, once)]
+    assert set(lower[0]) >= set(lower[1]) > set()
+    assert all(lower[0][mass] < edge for mass, edge in lower[1].items())
     run = gammastar("reinterpret", tmp_path, "--output", tmp_path / "none", check=False)
     assert run.returncode == 2
     assert "steering.json" in run.stderr
@@ -418,7 +420,8 @@ def test_design_halves_the_error_with_four_times_the_protons(results, designed, 
     design(results, "shadows_like", asked, output=tmp_path, tell=lambda *_: None)
     after = read_json(tmp_path / "design_shadows_like.json")["points"][1]["protons"]
     fewer = np.expm1(-0.1) / np.expm1(-0.2)  # of a target in which more protons interact
-    assert after == pytest.approx(4 * fewer * before["points"][1]["protons"], rel=1e-6)
+    expected = 4 * fewer * before["points"][1]["protons"]
+    assert after == pytest.approx(expected, rel=2e-3)  # the angles are written to four digits
 
 
 @pytest.mark.usefixtures("undrawn")
