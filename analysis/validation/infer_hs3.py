@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pyhf
 from validation.infer_toys import POT, row
 
 from gammastar.infer import to_hs3
-from gammastar.infer.histfactory.hs3 import from_hs3, hs3_nll, hs3_parameters
+from gammastar.infer.histfactory.hs3 import from_hs3
 from gammastar.infer.histfactory.modifiers import (
     covariance_shapes,
     ensemble_shapes,
@@ -19,6 +20,10 @@ from gammastar.infer.histfactory.modifiers import (
     poisson_counts,
 )
 from gammastar.infer.histfactory.workspaces import assemble, like_sign_channel, sample
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+
+from hs3_oracle import hs3_nll, hs3_parameters
 
 ROOT_MADE = Path(__file__).resolve().parents[2] / "tests" / "golden" / "root_hs3.json"
 CODES = {"normsys": {"interpcode": "code4"}, "histosys": {"interpcode": "code4p"}}

@@ -13,10 +13,10 @@ import numpy as np
 import pyhf
 import pytest
 from builders import ROOT
+from hs3_oracle import hs3_nll, hs3_parameters
 from joint_models import MODELS
 
 from gammastar.infer import to_hs3
-from gammastar.infer.histfactory.hs3 import hs3_nll, hs3_parameters
 from gammastar.infer.joint.expectation import arrays_of
 from gammastar.infer.joint.fits import fit
 from gammastar.infer.joint.workspace import joint_workspace

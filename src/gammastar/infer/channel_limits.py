@@ -125,10 +125,9 @@ def zero_event_cls(
     convention = Convention() if convention is None else convention
     model, data = _ready(channels, convention, auxiliary)
     if not _closed(convention, data):
-        msg = (
+        raise PhysicsError(
             "the closed form needs no observed event, fixed auxiliaries and the statistic 'ratio' or 'qtilde'"
         )
-        raise PhysicsError(msg)
     clsb = float(np.exp(-model.rates(model.fitted(data, strength), strength).sum()))
     clb = float(np.exp(-model.rates(model.fitted(data, 0.0), 0.0).sum()))
     label = f"exact CLs, closed form at n = 0, {convention}"
@@ -174,8 +173,7 @@ def exact_limit(
     """
     convention = Convention() if convention is None else convention
     if not 0.0 < cl < 1.0 or convention.statistic == "q0":
-        msg = f"exact_limit: cl = {cl!r} must lie between 0 and 1, and 'q0' is for discoveries"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"exact_limit: cl = {cl!r} must lie between 0 and 1, and 'q0' is for discoveries")
     model, data = _ready(channels, convention, auxiliary)
     total = float(model.yields[0].sum())
     guess = (2.3 + 1.3 * np.sqrt(len(data.ratio)) + np.sqrt(model.yields[1].sum())) / total
@@ -224,8 +222,7 @@ def _ready(
 
 def _positive(strength: float) -> None:
     if not (np.isfinite(strength) and strength > 0):
-        msg = f"signal strength {strength!r} must be positive and finite"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"signal strength {strength!r} must be positive and finite")
 
 
 def _closed(convention: Convention, data: Toys) -> bool:
@@ -248,8 +245,7 @@ def fft_cls(channels: Sequence[Channel], *, strength: float = 1.0, fitted: bool 
     With nuisances fixed at the fit with signal, V is defined by that fit for both hypotheses.
     """
     if not (np.isfinite(strength) and strength > 0):
-        msg = f"signal strength {strength!r} must be positive and finite"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"signal strength {strength!r} must be positive and finite")
     model = toy_model(channels)
     data = model.data()
     nominal = np.zeros(len(model.nuisances))
@@ -361,8 +357,7 @@ def asymptotic_limit(
     2.825
     """
     if not 0.0 < cl < 1.0:
-        msg = f"asymptotic_limit: cl = {cl!r} must lie between 0 and 1"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"asymptotic_limit: cl = {cl!r} must lie between 0 and 1")
     model, observed, asimov = _prepared(channels, auxiliary)
     total, alpha = float(model.yields[0].sum()), 1.0 - cl
     guess = (2.0 + 1.6 * np.sqrt(asimov.times.sum())) / total

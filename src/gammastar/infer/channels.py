@@ -54,18 +54,17 @@ class Channel:
     def __post_init__(self) -> None:
         for what, value in (("signal", self.signal), ("background", self.background)):
             if not (np.isfinite(value) and value >= 0):
-                msg = f"channel {self.name!r}: {what} = {value!r} events must be finite and not negative"
-                raise PhysicsError(msg)
+                raise PhysicsError(
+                    f"channel {self.name!r}: {what} = {value!r} events must be finite and not negative"
+                )
         for what, sigmas in (("signal", self.signal_sigma), ("background", self.background_sigma)):
             for nuisance, sigma in sigmas.items():
                 if not (np.isfinite(sigma) and abs(sigma) < 5):
-                    msg = (
+                    raise PhysicsError(
                         f"channel {self.name!r}: ln κ = {sigma!r} of {nuisance!r} on {what} must be within ±5"
                     )
-                    raise PhysicsError(msg)
         if not len(self.ratio) == len(self.signal_pmf) == len(self.background_pmf):
-            msg = f"channel {self.name!r}: cells of different length"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"channel {self.name!r}: cells of different length")
 
 
 def counting_channel(
@@ -135,8 +134,7 @@ def binned_channel(
     """
     s, b = yields_of(signal, f"channel {name!r}, signal"), yields_of(background, f"channel {name!r}")
     if s.shape != b.shape:
-        msg = f"channel {name!r}: {s.size} bins of signal, {b.size} of background"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"channel {name!r}: {s.size} bins of signal, {b.size} of background")
     b = np.maximum(b, SMALLEST_BACKGROUND)
     p_s = s / s.sum() if s.sum() > 0 else np.full(s.size, 1.0 / s.size)
     p_b = b / b.sum()
@@ -210,19 +208,18 @@ def unbinned_channel(
     """
     low, high = bounds
     if not (np.isfinite(low) and np.isfinite(high) and low < high):
-        msg = f"channel {name!r}: bounds {bounds} must be finite and increase"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"channel {name!r}: bounds {bounds} must be finite and increase")
     x = np.linspace(low, high, FINE)
     cumulative, norms = [], []
     for what, density in zip(("signal", "background"), densities, strict=True):
         values = np.asarray(density(x), dtype=np.float64)
         if values.shape != x.shape or not np.all(np.isfinite(values) & (values >= 0)):
-            msg = f"channel {name!r}: the {what} density must be finite and not negative inside {bounds}"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"channel {name!r}: the {what} density must be finite and not negative inside {bounds}"
+            )
         integral = np.r_[0.0, np.cumsum(0.5 * (values[1:] + values[:-1]) * np.diff(x))]
         if not integral[-1] > 0:
-            msg = f"channel {name!r}: the {what} density vanishes inside {bounds}"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"channel {name!r}: the {what} density vanishes inside {bounds}")
         cumulative.append(integral / integral[-1])
         norms.append(integral[-1])
     mixture = 0.5 * (cumulative[0] + cumulative[1])
@@ -235,8 +232,7 @@ def unbinned_channel(
     if not isinstance(events, str):
         values = np.atleast_1d(np.asarray(events, dtype=np.float64)).ravel()
         if not np.all((values >= low) & (values <= high)):
-            msg = f"channel {name!r}: observed events {values} must lie inside {bounds}"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"channel {name!r}: observed events {values} must lie inside {bounds}")
         f_s = np.asarray(densities[0](values), dtype=np.float64) / norms[0]
         f_b = np.asarray(densities[1](values), dtype=np.float64) / norms[1]
         observed = f_s / np.maximum(f_b, 1e-12 * f_s + 1e-300)
@@ -261,6 +257,5 @@ def _counts(name: str, observed: npt.ArrayLike, bins: int) -> npt.NDArray[np.int
         np.isfinite(counts) & (counts >= 0) & (counts == np.rint(counts))
     )
     if not good:
-        msg = f"channel {name!r}: observed = {observed!r} must be {bins} whole number(s) >= 0"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"channel {name!r}: observed = {observed!r} must be {bins} whole number(s) >= 0")
     return counts.astype(np.int64)

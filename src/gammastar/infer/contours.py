@@ -112,11 +112,13 @@ def _per_coupling(
     shape = (len(axes[0]), len(axes[1]))
     levels = None if expected is None else np.asarray(expected, dtype=np.float64)
     if callable(signal) or limit.shape != shape or (levels is not None and levels.shape != (*shape, 5)):
-        msg = f"reach: a limit per coupling needs yields and limits of shape {shape}, and {(*shape, 5)} bands"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"reach: a limit per coupling needs yields and limits of shape {shape}, and {(*shape, 5)} bands"
+        )
     if not all(np.all(np.isfinite(a) & (a > 0)) for a in (limit, *([] if levels is None else [levels]))):
-        msg = "reach: limits must be positive and finite; a masked search needs its expected limits"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            "reach: limits must be positive and finite; a masked search needs its expected limits"
+        )
     values = np.asarray(signal, dtype=np.float64)
     options: dict[str, Any] = {"reliable": scan[0], "threshold": scan[1]}
     found = reach(*axes, values / limit, 1.0, **options)
@@ -206,8 +208,7 @@ def _increasing(name: str, values: npt.ArrayLike) -> FloatArray:
     few = 1 if name == "mass" else 4
     good = array.ndim == 1 and len(array) >= few and np.isfinite(array).all()
     if not (good and array[0] > 0 and (np.diff(array) > 0).all()):
-        msg = f"reach: {name} must be a list of at least {few} positive, increasing numbers"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"reach: {name} must be a list of at least {few} positive, increasing numbers")
     return array
 
 
@@ -224,12 +225,14 @@ def _levels(
         limits = np.broadcast_to(np.asarray(value, dtype=np.float64), (n,))
         bands = None if expected is None else np.broadcast_to(np.asarray(expected, dtype=np.float64), (n, 5))
     except ValueError as error:
-        msg = f"reach: the limits do not fit {n} masses (expected limits: five per mass): {error}"
-        raise PhysicsError(msg) from error
+        raise PhysicsError(
+            f"reach: the limits do not fit {n} masses (expected limits: five per mass): {error}"
+        ) from error
     for array in (limits, bands):
         if array is not None and not np.all(np.isfinite(array) & (array > 0)):
-            msg = "reach: limits must be positive and finite; a masked search needs its expected limits"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                "reach: limits must be positive and finite; a masked search needs its expected limits"
+            )
     return limits, bands
 
 
@@ -238,15 +241,13 @@ def _curves(mass: FloatArray, coupling: FloatArray, signal: Signal) -> Curves:
         return from_function(mass, coupling, signal)
     grid = np.asarray(signal, dtype=np.float64)
     if grid.shape != (len(mass), len(coupling)):
-        msg = f"reach: signal has shape {grid.shape}, expected {(len(mass), len(coupling))}"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"reach: signal has shape {grid.shape}, expected {(len(mass), len(coupling))}")
     if not np.all(np.isfinite(grid) & (grid >= 0)):
         row, column = np.argwhere(~(np.isfinite(grid) & (grid >= 0)))[0]
-        msg = (
+        raise PhysicsError(
             f"reach: signal {grid[row, column]!r} at {mass[row]:g} GeV and coupling {coupling[column]:g} "
             "must be finite and not negative"
         )
-        raise PhysicsError(msg)
     return from_grid(coupling, grid)
 
 
@@ -259,8 +260,7 @@ def _highest(coupling: FloatArray, reliable: npt.ArrayLike | None, n: int) -> Fl
             return np.asarray(np.log(np.asarray(reliable, dtype=np.float64)))
     flags: BoolArray = np.asarray(reliable, dtype=np.bool_)
     if flags.shape != (n, len(coupling)):
-        msg = f"reach: reliable has shape {flags.shape}, expected {(n, len(coupling))}"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"reach: reliable has shape {flags.shape}, expected {(n, len(coupling))}")
     last = len(coupling) - 1 - np.argmax(flags[:, ::-1], axis=1)
     return np.where(flags.any(axis=1), np.log(coupling)[last], -np.inf)
 
@@ -331,8 +331,7 @@ def with_errors(
     if not (
         np.all(np.isfinite(relative) & (relative >= 0)) and np.isfinite(limit_error) and limit_error >= 0
     ):
-        msg = "with_errors: errors of yields and limits must be finite and not negative"
-        raise PhysicsError(msg)
+        raise PhysicsError("with_errors: errors of yields and limits must be finite and not negative")
     errors = np.stack(
         [
             _moved(found, (mass, coupling, values, limit), np.minimum(relative, 1.0), scan),
@@ -407,8 +406,7 @@ def more_masses(
     its neighbours in mass by more than 1.2 times the tolerance; edges that the scan clips do not count.
     """
     if not tolerance > 0:
-        msg = f"more_masses: tolerance = {tolerance!r} decades must be positive"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"more_masses: tolerance = {tolerance!r} decades must be positive")
     mass = np.unique(found.mass)
     inside = np.array(
         [[s not in side.split(", ") for s in ("lower", "upper")] for side in found.clipped_side]

@@ -126,8 +126,7 @@ def counting_cls(
     counts = _checked(count, background, (signal_sigma, background_sigma), 0.9, method)
     signal, counts = np.broadcast_arrays(np.asarray(signal, dtype=np.float64), counts)
     if not np.all(np.isfinite(signal) & (signal >= 0)):
-        msg = "counting_cls: every signal yield must be finite and not negative"
-        raise PhysicsError(msg)
+        raise PhysicsError("counting_cls: every signal yield must be finite and not negative")
     if method == "none":
         signal_sigma = background_sigma = 0.0
     if method in AVERAGING:
@@ -266,22 +265,20 @@ def _checked(
     """Return the counts as floats after the checks that all entry points share."""
     counts = np.asarray(count, dtype=np.float64)
     if not np.all(np.isfinite(counts) & (counts >= 0) & (counts == np.rint(counts))):
-        msg = f"counting limit: observed count {count!r} must be a whole number >= 0"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"counting limit: observed count {count!r} must be a whole number >= 0")
     for name, value in (
         ("background", background),
         ("signal_sigma", sigmas[0]),
         ("background_sigma", sigmas[1]),
     ):
         if not (np.isfinite(value) and value >= 0):
-            msg = f"counting limit: {name} = {value!r} must be finite and not negative"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"counting limit: {name} = {value!r} must be finite and not negative")
     if not 0.5 <= cl < 1.0:  # below, the fitted yield may lie above the count and the closed form ends
-        msg = f"counting limit: cl = {cl!r} must lie between 0.5 and 1 (0.90 for 90 %)"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"counting limit: cl = {cl!r} must lie between 0.5 and 1 (0.90 for 90 %)")
     if method not in get_args(CountingMethod):
-        msg = f"counting limit: method = {method!r} must be one of {', '.join(get_args(CountingMethod))}"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"counting limit: method = {method!r} must be one of {', '.join(get_args(CountingMethod))}"
+        )
     return counts
 
 

@@ -149,8 +149,9 @@ class Search:
             For another confidence level than that of a joint likelihood.
         """
         if self.joint is not None and cl != self.limit.cl:
-            msg = f"the limits of a joint likelihood are those at {self.limit.cl:g}, not at {cl:g}"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"the limits of a joint likelihood are those at {self.limit.cl:g}, not at {cl:g}"
+            )
         if self.joint is not None:
             return self.joint.expected[..., MEDIAN]
         median = self.median if cl == self.limit.cl else None

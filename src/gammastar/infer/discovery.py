@@ -67,8 +67,7 @@ def discovery_yield(
         ("significance", significance),
     ):
         if not (np.isfinite(value) and value >= 0):
-            msg = f"discovery_yield: {name} = {value!r} must be finite and not negative"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"discovery_yield: {name} = {value!r} must be finite and not negative")
     needed = needed_count(background, background_sigma, significance)
 
     def missing(log_signal: float) -> float:
@@ -121,8 +120,9 @@ def observed_significance(
     if isinstance(observed, str):
         return float("nan")
     if observed < 0 or not (np.isfinite(background) and background >= 0 and background_sigma >= 0):
-        msg = f"observed_significance: n = {observed!r} and b = {background!r} must not be negative"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"observed_significance: n = {observed!r} and b = {background!r} must not be negative"
+        )
     if observed == 0:
         return float("-inf")
     if background == 0:
@@ -174,8 +174,7 @@ def projected_yields(
     """
     factors = np.atleast_1d(np.asarray(exposure, dtype=np.float64))
     if not np.all(np.isfinite(factors) & (factors > 0)):
-        msg = f"projected_yields: exposure {exposure!r} must be positive and finite"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"projected_yields: exposure {exposure!r} must be positive and finite")
     sizes: dict[str, Any] = {"background_sigma": background_sigma, "signal_sigma": signal_sigma}
 
     def at(factor: float) -> float:
@@ -231,8 +230,9 @@ def ranking(channels: Sequence[Channel], *, cl: float = 0.90, exponent: float = 
     there are no toys, whose noise would hide small differences.
     """
     if not (np.isfinite(exponent) and exponent != 0 and 0 < cl < 1):
-        msg = f"ranking: exponent = {exponent!r} must not be zero, cl = {cl!r} must lie between 0 and 1"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"ranking: exponent = {exponent!r} must not be zero, cl = {cl!r} must lie between 0 and 1"
+        )
     channels = [expected_data(channel) if channel.observed is None else channel for channel in channels]
     model = toy_model(channels)
     nominal = _limit(channels, cl, 2.3 / float(model.yields[0].sum()))

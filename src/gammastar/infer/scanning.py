@@ -146,11 +146,9 @@ def _point(
         observed, expected = binned_asymptotic(model, strength)
     except (KeyError, ValueError, IndexError, TypeError) as error:
         what = f"{type(error).__name__}: {str(error)[:300]}"
-        msg = f"scan, patch {name!r}: no likelihood can be made of it: {what}"
-        raise InputFileError(msg) from error
+        raise InputFileError(f"scan, patch {name!r}: no likelihood can be made of it: {what}") from error
     except PhysicsError as error:
-        msg = f"scan, patch {name!r}: {error}"
-        raise PhysicsError(msg) from error
+        raise PhysicsError(f"scan, patch {name!r}: {error}") from error
     label = "asymptotic CLs (q̃μ)" + (f"; {why}" if why else "")
     point = ScanPoint(name, values, observed, expected, len(model.names), label, events=events)
     if point.doubtful and not why:
@@ -195,8 +193,7 @@ def _chosen(likelihood: Likelihood, names: Sequence[str] | None) -> list[str]:
     unknown = [name for name in chosen if name not in known]
     if unknown:
         more = f" … and {len(known) - 5} more" if len(known) > 5 else ""
-        msg = f"scan: no patch {unknown[0]!r}; there are {', '.join(known[:5])}{more}"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"scan: no patch {unknown[0]!r}; there are {', '.join(known[:5])}{more}")
     return chosen
 
 
@@ -217,10 +214,9 @@ def _tested(likelihood: Likelihood, name: str, spec: Mapping[str, Any]) -> float
     else:
         return expected_events(spec)
     how = "" if likelihood.patches else " (background only)"
-    msg = (
+    raise InputFileError(
         f"{where}{how}: {what}; give the signals with --patches (a patch set, or a patch, of this workspace)"
     )
-    raise InputFileError(msg)
 
 
 def _exactly(
@@ -242,8 +238,9 @@ def write_hs3(likelihood: Likelihood, folder: Path, names: Sequence[str] | None 
     written, chosen = [], _chosen(likelihood, names)
     for name in chosen:
         if name in ("", ".", "..") or not name.isprintable() or {"/", "\\"} & set(name):
-            msg = f"write_hs3, patch {name!r}: is no name of a file in {folder}; rename the patch"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"write_hs3, patch {name!r}: is no name of a file in {folder}; rename the patch"
+            )
     for name in chosen:
         document = to_hs3(likelihood.patched(name))
         path = folder / f"{name}.json"

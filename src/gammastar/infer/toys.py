@@ -62,8 +62,7 @@ class Convention:
             ("ties", self.ties, get_args(Ties)),
         ):
             if value not in allowed:
-                msg = f"Convention.{name} = {value!r} must be one of {', '.join(allowed)}"
-                raise PhysicsError(msg)
+                raise PhysicsError(f"Convention.{name} = {value!r} must be one of {', '.join(allowed)}")
 
     def beyond(self, q: FloatArray, observed: FloatArray | float, near: float) -> FloatArray:
         """Return whether statistics are at least an observed one; at mid-P ½ for those `near` it."""
@@ -109,10 +108,9 @@ class ToyModel:
         observed = []
         for channel in self.channels:
             if channel.observed is None:
-                msg = (
+                raise PhysicsError(
                     f"channel {channel.name!r} is masked: there is no observed result, ask for expected ones"
                 )
-                raise PhysicsError(msg)
             observed.append(channel.observed)
         offsets = np.r_[0, np.cumsum([len(o) for o in observed])].astype(np.int64)
         return Toys(np.concatenate(observed), offsets, self.aux[None, :])
@@ -156,8 +154,9 @@ def lint_names(names: Sequence[str]) -> None:
         plain = "".join(letter for letter in name.casefold() if letter.isalnum())
         other = seen.setdefault(plain, name)
         if other != name:
-            msg = f"nuisances {other!r} and {name!r} differ in spelling only; give a shared nuisance one name"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"nuisances {other!r} and {name!r} differ in spelling only; give a shared nuisance one name"
+            )
 
 
 def toy_model(
@@ -167,20 +166,17 @@ def toy_model(
 ) -> ToyModel:
     """Return channels as one model; a nuisance name that occurs in several of them is shared."""
     if not channels or not sum(channel.signal for channel in channels) > 0:
-        msg = "exact limits need at least one channel with a signal"
-        raise PhysicsError(msg)
+        raise PhysicsError("exact limits need at least one channel with a signal")
     labels = [channel.name for channel in channels]
     if len(set(labels)) < len(labels):
-        msg = f"channels {labels} must have different names"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"channels {labels} must have different names")
     sources = [(channel.signal_sigma, channel.background_sigma) for channel in channels]
     names = list(dict.fromkeys(name for pair in sources for sigmas in pair for name in sigmas))
     names = [name for name in names if any(abs(p.get(name, 0.0)) > 0 for pair in sources for p in pair)]
     lint_names(names)
     unknown = set(auxiliary or {}) - set(names)
     if unknown:
-        msg = f"auxiliary measurements of {sorted(unknown)}; the nuisances are {names}"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"auxiliary measurements of {sorted(unknown)}; the nuisances are {names}")
     a, d = (
         np.array([[pair[side].get(name, 0.0) for name in names] for pair in sources]).reshape(
             len(sources), len(names)

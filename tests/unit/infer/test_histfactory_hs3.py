@@ -13,10 +13,11 @@ import numpy as np
 import pyhf
 import pytest
 from builders import ROOT
+from hs3_oracle import hs3_nll, hs3_parameters
 
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.infer import read_likelihood, scan, to_hs3, workspace
-from gammastar.infer.histfactory.hs3 import from_hs3, hs3_nll, hs3_parameters
+from gammastar.infer.histfactory.hs3 import from_hs3
 
 GOLDEN = ROOT / "tests" / "golden" / "root_hs3.json"
 ORACLE = GOLDEN.with_name("hs3_oracle.py")

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pyhf
 import pytest
+from hs3_oracle import hs3_nll
 from scipy.optimize import brentq
 
 from gammastar import config
@@ -19,7 +20,6 @@ from gammastar.core.signal import Effect, Rate, SignalPlane
 from gammastar.core.sources import Source, Sources
 from gammastar.infer import counting_limit, discovery_yield, expected_limits, read_likelihood, upper_limit
 from gammastar.infer.counting_search import MEDIAN
-from gammastar.infer.histfactory.hs3 import hs3_nll
 from gammastar.pipeline.cache import open_cache
 from gammastar.pipeline.context import Context, RunState
 from gammastar.pipeline.stages.accept import detectors, millicharge_detectors

@@ -83,8 +83,7 @@ def fitted(
         best = _lowest(data, [x[part] for x in starts], further=further)
         if best.left.any():
             missed = f"{best.left.sum()} of {len(best.x)} fits"
-            msg = f"exact limits: {missed} did not converge; look for templates that vanish"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"exact limits: {missed} did not converge; look for templates that vanish")
         found[part], nll[part] = best.x, best.nll
     return Fitted(found, nll)
 

@@ -382,10 +382,9 @@ class _Parameters:
             low, high = setting["bounds"][i] if "bounds" in setting else bounds
             value = float(setting["inits"][i]) if "inits" in setting else start
             if not np.isfinite([value, low, high]).all():
-                msg = (
+                raise PhysicsError(
                     f"parameter {label!r} of the measurement: {value}, bounds {low} to {high} must be finite"
                 )
-                raise PhysicsError(msg)
             held = float(bool(setting.get("fixed")) or (bool(constraint) and tau == 0.0))
             self.rows[label] = (
                 value,
@@ -416,12 +415,12 @@ def binned_model(workspace: Mapping[str, Any]) -> BinnedModel:
         errors = staterrors(channel)
         samples += [_terms(sample, place, errors, parameters) for sample in channel["samples"]]
     if config["poi"] not in parameters.rows:
-        msg = f"exact limits: no sample carries the parameter of interest {config['poi']!r}"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"exact limits: no sample carries the parameter of interest {config['poi']!r}")
     held = parameters.settings.get(config["poi"], {})
     if held.get("fixed") or "auxdata" in held or "sigmas" in held:
-        msg = f"parameter {config['poi']!r}: the parameter of interest can be neither fixed nor constrained"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"parameter {config['poi']!r}: the parameter of interest can be neither fixed nor constrained"
+        )
     table = np.array(list(parameters.rows.values()), dtype=np.float64)
     names = tuple(parameters.rows)
     poi = names.index(config["poi"])
@@ -464,16 +463,14 @@ def _terms(
         name, kind, data = modifier["name"], modifier["type"], modifier["data"]
         where = f"exact limits: sample {sample['name']!r}, {kind} {name!r}"
         if kind not in KINDS:
-            msg = f"{where} is not of HistFactory"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"{where} is not of HistFactory")
         if kind == "histosys":
             p = parameters.add(name, None, 0.0, ALPHA, 0.0, 1.0, np.nan)
             high, low = (np.asarray(data[side], dtype=np.float64) for side in ("hi_data", "lo_data"))
             found.shapes.append((p, 0.5 * (high - low), 0.5 * (high + low) - nominal))
         elif kind == "normsys":
             if not min(data["hi"], data["lo"]) > 0:
-                msg = f"{where}: its factors {data['hi']}, {data['lo']} must be positive"
-                raise PhysicsError(msg)
+                raise PhysicsError(f"{where}: its factors {data['hi']}, {data['lo']} must be positive")
             p = parameters.add(name, None, 0.0, ALPHA, 0.0, 1.0, np.nan)
             found.norms.append((p, float(data["lo"]), float(data["hi"])))
         elif kind == "normfactor":
@@ -481,16 +478,14 @@ def _terms(
         elif kind == "lumi":
             setting = parameters.settings.get(name, {})
             if not {"auxdata", "sigmas"} <= set(setting):
-                msg = f"{where}: the measurement gives no auxdata and sigmas of it"
-                raise PhysicsError(msg)
+                raise PhysicsError(f"{where}: the measurement gives no auxdata and sigmas of it")
             found.factors.append(parameters.add(name, None, 1.0, FACTOR, 1.0, 1.0, np.nan))
         else:
             found.gammas.append(_bin_wise(name, kind, nominal, data, errors, parameters))
     if not all(
         np.isfinite(part).all() for part in (nominal, *(s for _, *pair in found.shapes for s in pair))
     ):
-        msg = f"exact limits: sample {sample['name']!r} holds numbers that are not finite"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"exact limits: sample {sample['name']!r} holds numbers that are not finite")
     return found
 
 

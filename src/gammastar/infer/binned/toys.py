@@ -46,12 +46,12 @@ def binned_cls(
     A. L. Read, J. Phys. G 28 (2002) 2693; pyhf's toys are those of Convention("qtilde", "randomised").
     """
     if not (np.isfinite(strength) and strength > 0):
-        msg = f"signal strength {strength!r} must be positive and finite"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"signal strength {strength!r} must be positive and finite")
     convention = Convention() if convention is None else convention
     if convention.statistic == "q0" or convention.constraint == "posterior":
-        msg = f"exact CLs of a workspace: {convention} is not known; take 'ratio' or 'qtilde', 'auxiliary'"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"exact CLs of a workspace: {convention} is not known; take 'ratio' or 'qtilde', 'auxiliary'"
+        )
     model = binned_model(workspace)
     data = BinnedToys(model.counts[None, :], model.aux)
     q = [
@@ -206,8 +206,7 @@ def goodness_of_fit(
     """
     model = binned_model(workspace)
     if model.masked:
-        msg = "goodness_of_fit: the workspace is masked, its counts are expected ones"
-        raise PhysicsError(msg)
+        raise PhysicsError("goodness_of_fit: the workspace is masked, its counts are expected ones")
     range_of: float | tuple[float, float] = (0.0, LARGEST) if strength is None else float(strength)
     data = BinnedToys(model.counts[None, :], model.aux)
     best = fitted(model, data.counts, data.aux, strength=range_of)
@@ -237,8 +236,7 @@ def likelihood_scan(workspace: Mapping[str, Any], strengths: npt.ArrayLike) -> F
     """Return −2 ln of the profile likelihood ratio of signal strengths, all fitted in step."""
     mu = np.atleast_1d(np.asarray(strengths, dtype=np.float64))
     if mu.ndim != 1 or not np.all(np.isfinite(mu) & (mu >= 0.0)):
-        msg = f"likelihood_scan: strengths {strengths!r} must be finite and not negative"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"likelihood_scan: strengths {strengths!r} must be finite and not negative")
     model = binned_model(workspace)
     data = BinnedToys(model.counts[None, :], model.aux)
     best = fitted(model, data.counts, data.aux, strength=(0.0, LARGEST)).nll[0]
@@ -263,8 +261,7 @@ def strength_interval(
     """
     model = binned_model(workspace)
     if model.masked or not 0.0 < cl < 1.0:
-        msg = f"strength_interval: needs an unmasked workspace and cl = {cl!r} between 0 and 1"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"strength_interval: needs an unmasked workspace and cl = {cl!r} between 0 and 1")
     data = BinnedToys(model.counts[None, :], model.aux)
     top = 1.0
     while likelihood_scan(workspace, [top])[0] < 16.0 and top < LARGEST:
@@ -272,8 +269,9 @@ def strength_interval(
     strengths = np.linspace(0.0, top, points)
     kept = np.flatnonzero([_p_value(model, data, mu, n_toys, rng) > 1.0 - cl for mu in strengths.tolist()])
     if not kept.size:
-        msg = f"strength_interval: none of {points} strengths up to {top:g} is kept; ask for more points"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"strength_interval: none of {points} strengths up to {top:g} is kept; ask for more points"
+        )
 
     def crossing(outside: float, inside: float) -> float:
         for _ in range(HALVINGS):
@@ -312,8 +310,9 @@ def counting_interval(count: int, background: float, *, cl: float = 0.90) -> tup
     intervals so that the upper end does not rise with the background; this does not.
     """
     if count != int(count) or count < 0 or not (np.isfinite(background) and background >= 0 and 0 < cl < 1):
-        msg = f"counting_interval: count {count!r}, background {background!r} or cl {cl!r} is out of range"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"counting_interval: count {count!r}, background {background!r} or cl {cl!r} is out of range"
+        )
     signal = np.arange(0.0, count + 12.0 + 8.0 * np.sqrt(count + background + 1.0), 0.005)
     n = np.arange(int(poisson.isf(1e-12, signal[-1] + background)) + 1)
     mean = (signal + background)[:, None]

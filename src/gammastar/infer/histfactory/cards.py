@@ -92,10 +92,9 @@ def _word(name: str) -> str:
 def to_card(workspace: Mapping[str, Any], *, root: str = "shapes.root", note: str = "") -> Card:
     """Return a workspace as a datacard."""
     if len(workspace["measurements"]) != 1:
-        msg = (
+        raise PhysicsError(
             f"to_card: {len(workspace['measurements'])} measurements, expected one; give one after the other"
         )
-        raise PhysicsError(msg)
     config = workspace["measurements"][0]["config"]
     known = _Known(config["poi"], {entry["name"]: entry for entry in config["parameters"]})
     counts = {entry["name"]: entry["data"] for entry in workspace["observations"]}
@@ -129,8 +128,7 @@ def _distinct(workspace: Mapping[str, Any]) -> None:
             first = seen.setdefault(_word(name), name)
             if first != name:
                 both = f"{first!r} and {name!r} are both {_word(name)!r}"
-                msg = f"to_card, {where}: {both} to Combine; rename one"
-                raise PhysicsError(msg)
+                raise PhysicsError(f"to_card, {where}: {both} to Combine; rename one")
 
 
 def _factor(modifier: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
@@ -138,8 +136,7 @@ def _factor(modifier: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     if modifier["type"] == "lumi":
         sigmas = settings.get(modifier["name"], {}).get("sigmas")
         if not sigmas:
-            msg = f"to_card: the error of {modifier['name']!r} is not in the measurement"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"to_card: the error of {modifier['name']!r} is not in the measurement")
         return f"{1.0 + float(sigmas[0]):.9g}"
     high, low = float(modifier["data"]["hi"]), float(modifier["data"]["lo"])
     return f"{high:.9g}" if abs(high * low - 1.0) < 1e-9 else f"{low:.9g}/{high:.9g}"
@@ -163,8 +160,9 @@ def _additive(one: Mapping[str, Any], what: str) -> tuple[str, FloatArray] | Non
     data = kinds["histosys"]["data"]
     high, low = (np.asarray(data[key], dtype=np.float64) for key in ("hi_data", "lo_data"))
     if len(one["modifiers"]) > 1 or not np.allclose(high, -low) or (high < 0).any():
-        msg = f"to_card, {what}: an empty sample with more than one shift of one sign; put it on a background"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"to_card, {what}: an empty sample with more than one shift of one sign; put it on a background"
+        )
     return kinds["histosys"]["name"], high
 
 
@@ -213,8 +211,9 @@ def _templates(
     for side, key, factor in zip(("Up", "Down"), ("hi_data", "lo_data"), ends, strict=True):
         values = np.asarray(modifier["data"][key], dtype=np.float64) * factor
         if (values < 0).any():
-            msg = f"to_card, {what}: variation {modifier['name']!r} is negative in a bin; merge bins"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"to_card, {what}: variation {modifier['name']!r} is negative in a bin; merge bins"
+            )
         found[side] = values
     return found
 
@@ -251,8 +250,9 @@ def _in_bin(modifier: Mapping[str, Any], k: int, column: _Column, known: _Known,
     elif kind == "histosys" and column.rate > 0:
         ends = [float(modifier["data"][key][k]) / column.rate for key in ("lo_data", "hi_data")]
         if min(ends) <= 0:
-            msg = f"to_card, {column.bin}, {column.process}: variation {name!r} leaves nothing; merge bins"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"to_card, {column.bin}, {column.process}: variation {name!r} leaves nothing; merge bins"
+            )
         _times(column, _word(name), "{:.9g}/{:.9g}".format(*ends))
 
 
@@ -307,8 +307,9 @@ def _text(lines: _Lines, head: Sequence[str]) -> str:
     numbers = {name: -i for i, name in enumerate(signals)} | {n: 1 + i for i, n in enumerate(others)}
     both = sorted(set(signals) & set(others))
     if both:
-        msg = f"to_card: process {both[0]!r} is signal in one channel and background in another; rename one"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"to_card: process {both[0]!r} is signal in one channel and background in another; rename one"
+        )
     names = list(dict.fromkeys(name for column in lines.columns for name in column.effects))
     rows = []
     for name in names:
@@ -377,8 +378,7 @@ class _CardLines:
 
     def refuse(self, row: int, why: str) -> NoReturn:
         """Raise an error that shows a line."""
-        msg = f"{self.name}: {why}; the line is {self.lines[row][:80]!r}"
-        raise InputFileError(msg)
+        raise InputFileError(f"{self.name}: {why}; the line is {self.lines[row][:80]!r}")
 
     def numbers(self, row: int, words: Sequence[str]) -> list[float]:
         """Return finite numbers of a line."""
@@ -395,8 +395,9 @@ class _CardLines:
         for row in range(start, len(self.lines)):
             if self.lines[row].split()[0] == key:
                 return row
-        msg = f"{self.name}: the card has no line {key!r}" + (" behind the observation" if start else "")
-        raise InputFileError(msg)
+        raise InputFileError(
+            f"{self.name}: the card has no line {key!r}" + (" behind the observation" if start else "")
+        )
 
 
 def _says(line: str) -> bool:
@@ -528,8 +529,9 @@ def _numbers_agree(card: _CardLines) -> None:
     for key, number in (("imax", len(card.bins)), ("kmax", len(nuisances))):
         words = next((line.split() for line in card.lines if line.split()[0] == key), [])
         if len(words) > 1 and words[1].isdigit() and int(words[1]) != number:
-            msg = f"{card.name}: {key} = {words[1]}, but the card has {number}; write * or correct it"
-            raise InputFileError(msg)
+            raise InputFileError(
+                f"{card.name}: {key} = {words[1]}, but the card has {number}; write * or correct it"
+            )
 
 
 def _workspace(card: _CardLines) -> dict[str, Any]:
@@ -562,8 +564,7 @@ def _workspace(card: _CardLines) -> dict[str, Any]:
         whole = {where: np.rint(values) for where, values in counts.items()}
         found = assemble(channels | beside, whole)
     except PhysicsError as error:
-        msg = f"{card.name}: {error}"
-        raise InputFileError(msg) from error
+        raise InputFileError(f"{card.name}: {error}") from error
     found["observations"] = [{"name": where, "data": values} for where, values in counts.items()]
     found["measurements"][0]["config"]["parameters"] += [
         {"name": name, "inits": [start], "bounds": [list(ends)]}

@@ -13,16 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import gammaln
 
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import FloatArray
 
 VERSION = "0.2"
 CODE = 4  # sixth-order polynomial inside one standard deviation, exponential outside
 GAMMA = (1e-6, 10.0)
 BEYOND = 3.0  # standard deviations of all shapes together up to which a template must not be negative
-MATCHED = 1e-8  # of the NLL, relative
 
 
 def to_hs3(workspace: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,13 +41,11 @@ def to_hs3(workspace: Mapping[str, Any]) -> dict[str, Any]:
     ------
     PhysicsError
         For more than one measurement, a shapesys or staterror of an empty bin, numbers that are not finite,
-        templates that their shapes pull below zero within three standard deviations, or if the likelihood
-        computed from the document differs from pyhf's: then the document is not handed out.
+        or templates that their shapes pull below zero within three standard deviations.
 
     Notes
     -----
-    Interpolation is that of ROOT's HistFactory, pyhf's code4 and code4p. The likelihood of the document is
-    evaluated on its own (`hs3_nll`) and compared at three points in all parameters.
+    Interpolation is that of ROOT's HistFactory, pyhf's code4 and code4p.
 
     Examples
     --------
@@ -60,8 +55,9 @@ def to_hs3(workspace: Mapping[str, Any]) -> dict[str, Any]:
     ('histfactory_dist', '0.2')
     """
     if len(workspace["measurements"]) != 1:
-        msg = f"to_hs3: {len(workspace['measurements'])} measurements, expected one; give one after the other"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"to_hs3: {len(workspace['measurements'])} measurements, expected one; give one after the other"
+        )
     config = workspace["measurements"][0]["config"]
     settings = {entry["name"]: entry for entry in config["parameters"]}
     counts = {o["name"]: o["data"] for o in workspace["observations"]}
@@ -109,7 +105,6 @@ def to_hs3(workspace: Mapping[str, Any]) -> dict[str, Any]:
         "misc": {"ROOT_internal": _simultaneous(names, constraints)},
     }
     _check_templates(workspace)
-    _compare(workspace, document)
     return document
 
 
@@ -124,22 +119,20 @@ def _check_templates(workspace: Mapping[str, Any]) -> None:
                 data = modifier["data"]
                 parts = list(data.values()) if isinstance(data, Mapping) else [] if data is None else [data]
                 if not all(np.isfinite(np.asarray(part, dtype=np.float64)).all() for part in parts):
-                    msg = (
+                    raise PhysicsError(
                         f"{where}, {modifier['type']} {modifier['name']!r}: holds numbers that are not finite"
                     )
-                    raise PhysicsError(msg)
                 if modifier["type"] == "histosys":
                     sides = (np.asarray(data[side], dtype=np.float64) for side in ("hi_data", "lo_data"))
                     pulls += np.minimum(0.0, np.minimum(*(side - nominal for side in sides))) ** 2
             lowest = nominal - BEYOND * np.sqrt(pulls)
             if not (np.isfinite(lowest).all() and (lowest >= -1e-9 * max(nominal.max(), 1.0)).all()):
                 bad = int(np.argmin(lowest))
-                msg = (
+                raise PhysicsError(
                     f"{where}: its shapes pull bin {bad} to {lowest[bad]:.4g} events at {BEYOND:g} standard "
                     "deviations, where ROOT reads zero and pyhf a negative number; merge bins, smooth the "
                     "shapes, or add them to a larger sample"
                 )
-                raise PhysicsError(msg)
 
 
 def _version() -> str:
@@ -202,11 +195,10 @@ def _written_modifier(
         relative = [float(e) / n if n > 0 else 0.0 for n, e in zip(nominal, data, strict=True)]
     empty = [i for i, error in enumerate(relative) if error <= 0]
     if empty:
-        msg = (
+        raise PhysicsError(
             f"to_hs3: sample {sample['name']!r}, {kind} {name!r}: bin {empty[0]} has no events or no error; "
             "a bin-wise nuisance of HS3 needs both"
         )
-        raise PhysicsError(msg)
     constraint_type = "Gauss" if kind == "staterror" else "Poisson"
     return entry | {"type": "shapesys", "constraint_type": constraint_type, "data": {"vals": relative}}
 
@@ -286,40 +278,6 @@ def _simultaneous(names: Sequence[str], constraints: Mapping[str, Mapping[str, A
     }
 
 
-def _compare(workspace: Mapping[str, Any], document: Mapping[str, Any]) -> None:
-    """Refuse a document whose likelihood differs from pyhf's at one of three points."""
-    import pyhf
-
-    space = pyhf.Workspace(dict(workspace))
-    codes = {"normsys": {"interpcode": "code4"}, "histosys": {"interpcode": "code4p"}}
-    model = space.model(modifier_settings=codes, clip_sample_data=0.0)
-    start = np.asarray(model.config.suggested_init(), dtype=np.float64)
-    for shift in (0.0, 0.3, -0.4):
-        values = np.where(start == 0.0, shift, start * (1.0 + 0.2 * shift))
-        if any(np.any(bins < 0) for bins in np.atleast_2d(model.expected_actualdata(values))):
-            continue
-        ours = hs3_nll(document, hs3_parameters(model, values))
-        peer = -float(np.asarray(model.logpdf(values, space.data(model)))[0])
-        if not abs(ours - peer) <= MATCHED * max(1.0, abs(peer)):  # nan as well
-            msg = f"to_hs3: the likelihood of the document, {ours:.9g}, differs from pyhf's, {peer:.9g}"
-            raise PhysicsError(msg)
-
-
-def hs3_parameters(model: Any, values: Any) -> dict[str, float]:
-    """Return parameters of a pyhf model under their names in the document."""
-    kinds: dict[str, str] = dict(model.config.modifiers)
-    named: dict[str, float] = {}
-    for name, place in model.config.par_map.items():
-        part = np.asarray(values)[place["slice"]].tolist()
-        if kinds[name] in {"normsys", "histosys"}:
-            named[f"alpha_{name}"] = part[0]
-        elif kinds[name] in {"normfactor", "lumi"}:
-            named[name] = part[0]
-        else:
-            named |= {f"gamma_{name}_bin_{i}": value for i, value in enumerate(part)}
-    return named
-
-
 def from_hs3(document: Mapping[str, Any], *, likelihood: str | None = None) -> dict[str, Any]:
     """Return the HistFactory workspace of an HS3 document.
 
@@ -383,18 +341,16 @@ def _held(made: list[dict[str, Any]], values: Mapping[str, float], fixed: set[st
     held = [name for name in alphas if f"alpha_{name}" in fixed]
     for name in fixed:
         if name.startswith("gamma_"):
-            msg = (
+            raise PhysicsError(
                 f"from_hs3: parameter {name!r} is constant; a bin-wise nuisance of pyhf is fixed in all bins"
             )
-            raise PhysicsError(msg)
     return [{"name": name, "inits": [values[f"alpha_{name}"]], "fixed": True} for name in held]
 
 
 def _poi(document: Mapping[str, Any]) -> str:
     names = {name for entry in document.get("analyses", []) for name in entry["parameters_of_interest"]}
     if len(names) != 1:
-        msg = f"from_hs3: {len(names)} parameters of interest {sorted(names)}, expected one"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"from_hs3: {len(names)} parameters of interest {sorted(names)}, expected one")
     return str(names.pop())
 
 
@@ -433,8 +389,7 @@ def _read_modifier(
     if kind == "shapefactor":
         return {"name": _common(modifier["parameters"]), "type": kind, "data": None}
     if kind not in {"shapesys", "staterror"}:
-        msg = f"{where}: a {kind} is not of pyhf's HistFactory"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"{where}: a {kind} is not of pyhf's HistFactory")
     return _binwise(modifier, channel, sample, where)
 
 
@@ -447,14 +402,12 @@ def _unit(
     """Refuse other constraints than a unit Gaussian around zero, and other interpolations."""
     code = int(modifier.get("interpolation", 4))
     if code not in {4, 5}:
-        msg = f"{where}: interpolation {code}; only ROOT's default (4, also named 5) is read"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"{where}: interpolation {code}; only ROOT's default (4, also named 5) is read")
     found = gaussians.get(modifier.get("constraint_name", ""))
     centre = None if found is None else found["mean"]
     centre = values.get(centre, 0.0) if isinstance(centre, str) else centre
     if found is None or float(found["sigma"]) != 1.0 or centre != 0.0:
-        msg = f"{where}: needs a Gaussian constraint of unit width around zero"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"{where}: needs a Gaussian constraint of unit width around zero")
 
 
 def _binwise(
@@ -476,57 +429,19 @@ def _binwise(
     if not relative.any():
         return {"name": name, "type": "shapefactor", "data": None}
     if not relative.all():
-        msg = f"{where}: bin {int(np.argmin(relative))} has no error, others have"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"{where}: bin {int(np.argmin(relative))} has no error, others have")
     if modifier["constraint_type"] == "Gauss":  # equal shares of the total error
         errors = relative * total / np.sqrt(len(sharing))
         return {"name": name, "type": "staterror", "data": errors.tolist()}
     if len(sharing) > 1:
-        msg = f"{where}: a Poisson error of {len(sharing)} samples at once has no counterpart in pyhf"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"{where}: a Poisson error of {len(sharing)} samples at once has no counterpart in pyhf"
+        )
     return {"name": name, "type": "shapesys", "data": (relative * nominal).tolist()}
 
 
 def _common(parameters: Sequence[str]) -> str:
     return parameters[0].removeprefix("gamma_").rpartition("_bin_")[0]
-
-
-NORMSYS, HISTOSYS = (1, 4, 5), (0, 2, 4)
-"""Interpolation codes that are understood; 5 is ROOT's name of 4 in exported models."""
-
-
-def hs3_nll(
-    document: Mapping[str, Any], parameters: Mapping[str, float], *, likelihood: str | None = None
-) -> float:
-    """Return −ln L of a document: Poisson terms of all bins and all constraints.
-
-    Notes
-    -----
-    K. Cranmer et al., CERN-OPEN-2012-016 (HistFactory). Poisson terms with counts that are not whole use the
-    gamma function, as pyhf does.
-    """
-    document = with_names(document)
-    values = point_of(document) | dict(parameters)
-    channels, data = chosen(document, likelihood)
-    distributions = {d["name"]: d for d in document["distributions"]}
-    total = 0.0
-    constrained: dict[str, tuple[str, float]] = {}  # bin-wise parameter: kind and relative error
-    gaussians: set[str] = set()
-    for channel, observed in zip(channels, data, strict=True):
-        expected = np.zeros(len(observed))
-        errors = _summed_errors(channel)
-        for sample in channel["samples"]:
-            expected = expected + _expected(sample, values)
-            for modifier in sample["modifiers"]:
-                if "constraint_name" in modifier:
-                    gaussians.add(modifier["constraint_name"])
-                constrained |= _bin_constraints(modifier, errors)
-        total -= float(_log_poisson(np.asarray(observed, np.float64), expected).sum())
-    for name in gaussians:
-        total += _gaussian_term(distributions[name], values)
-    for name, (kind, relative) in constrained.items():
-        total += _bin_term(kind, relative, values[name])
-    return total
 
 
 def point_of(document: Mapping[str, Any]) -> dict[str, float]:
@@ -544,123 +459,18 @@ def chosen(
         observed = [name for name in entries if "asimov" not in name.casefold()]
         likelihood = (observed or list(entries))[0] if len(observed) == 1 or len(entries) == 1 else None
     if likelihood not in entries:
-        msg = f"HS3: choose one of the likelihoods {sorted(entries)}, not {likelihood!r}"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"HS3: choose one of the likelihoods {sorted(entries)}, not {likelihood!r}")
     distributions = {d["name"]: d for d in document["distributions"]}
     data = {d["name"]: d for d in document["data"]}
     entry = entries[likelihood]
     channels = [distributions[name] for name in entry["distributions"]]
     for channel in channels:
         if channel["type"] != "histfactory_dist":
-            msg = f"HS3: distribution {channel['name']!r} is a {channel['type']}, not a histfactory_dist"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"HS3: distribution {channel['name']!r} is a {channel['type']}, not a histfactory_dist"
+            )
     counts = [[float(n) for n in data[name]["contents"]] for name in entry["data"]]
     return channels, counts
-
-
-def interpolated_factor(alpha: float, low: float, high: float, code: int) -> float:
-    """Return the factor of a normsys: exponential (1), or a polynomial of order six inside ±1 (4, 5)."""
-    if code not in NORMSYS:
-        msg = f"HS3: interpolation {code} of a normsys is not one of {NORMSYS}"
-        raise PhysicsError(msg)
-    if code == 1 or abs(alpha) >= 1.0:
-        return float(high**alpha if alpha >= 0 else low ** (-alpha))
-    logs = np.log(high), np.log(low)
-    # value, slope and curvature at both ends fix the six coefficients
-    ends = [high - 1, low - 1, high * logs[0], -low * logs[1], high * logs[0] ** 2, low * logs[1] ** 2]
-    powers = np.arange(1, 7)
-    matrix = []
-    for order in (0, 1, 2):
-        down = np.maximum(powers - order, 0)
-        scale = np.prod([powers - k for k in range(order)], axis=0) if order else np.ones(6)
-        matrix += [scale * np.where(powers >= order, 1.0, 0.0), scale * (-1.0) ** down * (powers >= order)]
-    coefficients = np.linalg.solve(np.array(matrix, dtype=np.float64), np.array(ends))
-    return float(1.0 + coefficients @ alpha**powers)
-
-
-def interpolated_shape(
-    alpha: float, nominal: FloatArray, low: FloatArray, high: FloatArray, code: int
-) -> FloatArray:
-    """Return what a histosys adds: linear (0), parabolic (2) or smooth inside ±1 (4), linear outside."""
-    if code not in HISTOSYS:
-        msg = f"HS3: interpolation {code} of a histosys is not one of {HISTOSYS}"
-        raise PhysicsError(msg)
-    up, down = high - nominal, nominal - low
-    if code == 0 or (code == 4 and abs(alpha) >= 1.0):
-        return np.asarray(alpha * (up if alpha >= 0 else down), dtype=np.float64)
-    even, odd = 0.5 * (up - down), 0.5 * (up + down)
-    if code == 2:
-        if abs(alpha) < 1.0:
-            return np.asarray(even * alpha**2 + odd * alpha, dtype=np.float64)
-        sign = np.sign(alpha)
-        return np.asarray((odd + 2 * sign * even) * (alpha - sign) + even + sign * odd, dtype=np.float64)
-    smooth = alpha**2 * (15.0 - 10.0 * alpha**2 + 3.0 * alpha**4) / 8.0
-    return np.asarray(odd * alpha + even * smooth, dtype=np.float64)
-
-
-def _expected(sample: Mapping[str, Any], values: Mapping[str, float]) -> FloatArray:
-    nominal = np.asarray(sample["data"]["contents"], dtype=np.float64)
-    shape, factor = nominal.copy(), np.ones(len(nominal))
-    for modifier in sample["modifiers"]:
-        kind, data = modifier["type"], modifier.get("data", {})
-        if kind == "normfactor":
-            factor = factor * values[modifier["parameter"]]
-        elif kind == "normsys":
-            code = int(modifier.get("interpolation", 4))
-            factor = factor * interpolated_factor(values[modifier["parameter"]], data["lo"], data["hi"], code)
-        elif kind == "histosys":
-            low, high = (np.asarray(data[side]["contents"], dtype=np.float64) for side in ("lo", "hi"))
-            code = int(modifier.get("interpolation", 4))
-            shape = shape + interpolated_shape(values[modifier["parameter"]], nominal, low, high, code)
-        elif kind in {"shapesys", "staterror", "shapefactor"}:
-            factor = factor * np.array([values[name] for name in modifier["parameters"]])
-        else:
-            msg = f"HS3: sample {sample['name']!r} has the unknown modifier {modifier['name']!r} ({kind})"
-            raise PhysicsError(msg)
-    if any(modifier["type"] == "histosys" for modifier in sample["modifiers"]):
-        shape = np.maximum(shape, 0.0)  # as ROOT's PiecewiseInterpolation
-    return np.asarray(shape * factor, dtype=np.float64)
-
-
-def _summed_errors(channel: Mapping[str, Any]) -> FloatArray:
-    """Return the relative errors of all samples of a channel that share a staterror."""
-    sums = np.zeros((2, len(channel["samples"][0]["data"]["contents"])))
-    for sample in channel["samples"]:
-        if any(m["type"] == "staterror" for m in sample["modifiers"]):
-            sums[0] += np.asarray(sample["data"]["contents"], dtype=np.float64)
-            sums[1] += np.asarray(sample["data"]["errors"], dtype=np.float64) ** 2
-    relative: FloatArray = np.divide(
-        np.sqrt(sums[1]), sums[0], out=np.zeros(sums.shape[1]), where=sums[0] > 0
-    )
-    return relative
-
-
-def _bin_constraints(modifier: Mapping[str, Any], errors: FloatArray) -> dict[str, tuple[str, float]]:
-    if modifier["type"] not in {"shapesys", "staterror"}:
-        return {}
-    relative = errors if modifier["type"] == "staterror" else modifier["data"]["vals"]
-    pairs = zip(modifier["parameters"], map(float, relative), strict=True)
-    return {name: (modifier["constraint_type"], e) for name, e in pairs if e > 0}
-
-
-def _bin_term(kind: str, relative: float, gamma: float) -> float:
-    if kind == "Poisson":
-        counts = relative**-2
-        return -float(_log_poisson(np.array([counts]), np.array([gamma * counts]))[0])
-    return 0.5 * ((gamma - 1.0) / relative) ** 2 + float(np.log(relative * np.sqrt(2.0 * np.pi)))
-
-
-def _gaussian_term(constraint: Mapping[str, Any], values: Mapping[str, float]) -> float:
-    mean = constraint["mean"]
-    centre = values[mean] if isinstance(mean, str) else float(mean)
-    sigma = float(constraint["sigma"])
-    pull = (values[constraint["x"]] - centre) / sigma
-    return 0.5 * pull**2 + float(np.log(sigma * np.sqrt(2.0 * np.pi)))
-
-
-def _log_poisson(count: FloatArray, mean: FloatArray) -> FloatArray:
-    safe = np.maximum(mean, 1e-300)
-    return np.asarray(count * np.log(safe) - mean - gammaln(count + 1.0), dtype=np.float64)
 
 
 def with_names(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import io
 import lzma
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 import jsonpatch
 
-from gammastar.core.documents import bytes_of, from_json, regular_file
-from gammastar.core.errors import InputFileError, PhysicsError
+from gammastar.core.documents import bytes_of, from_json
+from gammastar.core.errors import InputFileError, PhysicsError, require
 from gammastar.core.files import Pathlike
 from gammastar.infer.histfactory.cards import is_card, read_card
 from gammastar.infer.histfactory.hs3 import from_hs3
@@ -27,60 +23,8 @@ TOTAL = 256 << 20  # bytes of all JSON files
 UNPACKED = 1 << 30  # bytes of an unpacked archive, of which only the JSON files are kept
 VALUES = 10_000_000  # numbers, lists and objects of all JSON files; each takes some 70 bytes of memory
 MEMBERS = 10_000
-HEADER = 1 << 16  # bytes of a long name or of extended attributes
 BLOCK = 1 << 20
-PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
-LONG = (
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-)
 DAMAGE = (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError)
-
-
-class _Member(tarfile.TarInfo):
-    """A member whose header is read into memory within bounds only."""
-
-    @classmethod
-    def frombuf(cls, buf: Any, encoding: str, errors: str) -> _Member:
-        found = super().frombuf(buf, encoding, errors)
-        if found.type in LONG and found.size > HEADER:
-            msg = f"a header of {found.size} bytes, more than {HEADER}"
-            raise InputFileError(msg)
-        return found
-
-
-class _Bounded(io.RawIOBase):
-    """An unpacked stream, read forwards, that ends with an error beyond a number of bytes."""
-
-    def __init__(self, stream: Any) -> None:
-        self.stream = stream
-        self.last = b""
-
-    def read(self, size: int = -1) -> bytes:
-        self.last = self.stream.read(min(size, UNPACKED) if size >= 0 else BLOCK)
-        self._check()
-        return self.last
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        while (left := offset - self.stream.tell()) > 0 and self.stream.read(min(left, BLOCK)):
-            self._check()
-        return int(self.stream.tell() if left > 0 else self.stream.seek(offset, whence))
-
-    def tell(self) -> int:
-        return int(self.stream.tell())
-
-    def drain(self) -> None:
-        """Read to the end, where checksums are compared."""
-        while self.stream.read(BLOCK):
-            self._check()
-
-    def _check(self) -> None:
-        if self.stream.tell() > UNPACKED:
-            msg = f"unpacks to more than {UNPACKED >> 20} MB"
-            raise InputFileError(msg)
 
 
 class _Budget:
@@ -93,18 +37,18 @@ class _Budget:
         """Refuse a file that is too large, before it is read."""
         self.bytes += size
         if size > LARGEST or self.bytes > TOTAL:
-            msg = (
+            raise InputFileError(
                 f"{self.path}: {name[:200]} of {size} bytes is too large: {LARGEST >> 20} MB a file and "
                 f"{TOTAL >> 20} MB together are read; choose a directory inside with --region"
             )
-            raise InputFileError(msg)
 
     def text(self, name: str, content: bytes) -> str:
         """Return the text of a file that does not hold too many values."""
         self.values += sum(map(content.count, (b",", b"[", b"{")))
         if self.values > VALUES:
-            msg = f"{self.path}: {name[:200]} brings more than {VALUES} values; no likelihood needs so many"
-            raise InputFileError(msg)
+            raise InputFileError(
+                f"{self.path}: {name[:200]} brings more than {VALUES} values; no likelihood needs so many"
+            )
         return content.decode("utf-8", errors="replace")
 
 
@@ -116,11 +60,9 @@ def json_texts(path: Path, region: str = "") -> Iterator[tuple[str, str]]:
         for file in sorted(files):
             yield str(file), _plain(file, budget)
     elif not path.is_file():
-        msg = f"{path}: no such file or directory"
-        raise InputFileError(msg)
-    elif (opened := _unpacked(path)) is not None:
-        with closing(opened):
-            yield from _members(opened, path, region, budget)
+        raise InputFileError(f"{path}: no such file or directory")
+    elif _is_archive(path):
+        yield from _members(path, region, budget)
     else:
         yield str(path), _plain(path, budget)
 
@@ -130,63 +72,54 @@ def _plain(path: Path, budget: _Budget) -> str:
         budget.spend(path.name, path.stat().st_size)
         return budget.text(path.name, bytes_of(path))
     except OSError as error:
-        msg = f"{path}: cannot be read ({error.strerror})"
-        raise InputFileError(msg) from error
+        raise InputFileError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _unpacked(path: Path) -> Any:
-    """Return the unpacked stream of a tar archive, or None if a file is none."""
-    with regular_file(path).open("rb") as stream:
-        start = stream.read(6)
-    opener: Any = next((o for magic, o in PACKED.items() if start.startswith(magic)), None)
-    stream = path.open("rb") if opener is None else opener(path, "rb")
+def _is_archive(path: Path) -> bool:
+    """Return whether a file is a tar archive; refuse other packed files."""
+    with path.open("rb") as stream:
+        packed = stream.read(6).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ"))
     try:
-        tarfile.TarInfo.frombuf(stream.read(512), "utf-8", "surrogateescape")
-        stream.seek(0)
-    except tarfile.TarError as error:
-        stream.close()
-        if opener is None:
-            return None
-        msg = f"{path}: holds no tar archive ({error}); copy it again"
-        raise InputFileError(msg) from error
+        found = tarfile.is_tarfile(path)
     except DAMAGE as error:
-        stream.close()
         raise InputFileError(_damaged(path, error)) from error
-    return stream
+    require(found or not packed, f"{path}: holds no whole tar archive; copy it again", InputFileError)
+    return found
 
 
 def _damaged(path: Path, error: Exception) -> str:
     return f"{path}: damaged archive ({type(error).__name__}: {str(error)[:200]}); copy it again"
 
 
-def _members(stream: Any, path: Path, region: str, budget: _Budget) -> Iterator[tuple[str, str]]:
-    bounded: Any = _Bounded(stream)
-    archive: Any
+def _members(path: Path, region: str, budget: _Budget) -> Iterator[tuple[str, str]]:
+    """Yield the JSON files of a tar archive, which is read to its end: there checksums are compared."""
+    unpacked = 0
+
+    def spend(size: int) -> int:
+        nonlocal unpacked
+        unpacked += size
+        require(unpacked <= UNPACKED, f"{path}: unpacks to more than {UNPACKED >> 20} MB", InputFileError)
+        return size
+
     try:
-        with tarfile.TarFile(fileobj=bounded, mode="r", tarinfo=_Member) as archive:
-            count = 0
-            while (member := archive.next()) is not None:
-                archive.members = []  # it keeps them otherwise
-                count += 1
-                if count > MEMBERS:
-                    msg = f"has more than {MEMBERS} members"
-                    raise InputFileError(msg)
+        with tarfile.open(path) as archive:
+            for count, member in enumerate(archive):
+                require(count < MEMBERS, f"{path}: has more than {MEMBERS} members", InputFileError)
+                spend(member.size)
                 parts = Path(member.name)
                 inside = parts.parent == Path(region) or not region
                 if member.isfile() and parts.suffix == ".json" and inside:
                     budget.spend(member.name, member.size)
                     handle = archive.extractfile(member)
-                    content = b"" if handle is None else handle.read()
-                    yield member.name, budget.text(member.name, content)
-            if len(bounded.last) != tarfile.BLOCKSIZE or any(bounded.last):
-                msg = (
-                    "is cut off: the two empty blocks at the end of a tar archive are missing; copy it again"
-                )
-                raise InputFileError(msg)
-            bounded.drain()
-    except InputFileError as error:
-        text = str(error)
-        raise InputFileError(text if text.startswith(str(path)) else f"{path}: {text}") from error
+                    yield member.name, budget.text(member.name, b"" if handle is None else handle.read())
+            stream: Any = archive.fileobj
+            stream.seek(archive.offset)
+            end = stream.read(tarfile.BLOCKSIZE)
+            whole = len(end) == tarfile.BLOCKSIZE and not any(end)
+            missing = f"{path}: is cut off: the empty blocks at its end are missing; copy it again"
+            require(whole, missing, InputFileError)
+            while spend(len(stream.read(BLOCK))):
+                pass
     except DAMAGE as error:
         raise InputFileError(_damaged(path, error)) from error
 
@@ -222,8 +155,9 @@ class Likelihood:
             ValueError,
             LookupError,
         ) as error:
-            msg = f"scan, patch {name!r} does not fit the workspace: {_short(error)}"
-            raise InputFileError(msg) from error
+            raise InputFileError(
+                f"scan, patch {name!r} does not fit the workspace: {_short(error)}"
+            ) from error
         _valid(f"workspace with patch {name!r}", spec, "workspace.json")
         return dict(spec)
 
@@ -281,8 +215,9 @@ def read_likelihood(path: Pathlike, *, patches: Pathlike | None = None, region: 
                 found[patch["metadata"]["name"]] = patch["patch"]
                 values[patch["metadata"]["name"]] = tuple(map(_number, patch["metadata"]["values"]))
         elif name in asked:
-            msg = f"{name}: is neither a patch set (with `patches`) nor a patch (a list of JSON operations)"
-            raise InputFileError(msg)
+            raise InputFileError(
+                f"{name}: is neither a patch set (with `patches`) nor a patch (a list of JSON operations)"
+            )
     return Likelihood(workspace, found, values, labels, convention)
 
 
@@ -325,26 +260,25 @@ def _verified(name: str, document: Any, space: str, workspace: dict[str, Any]) -
     try:
         pyhf.PatchSet(document).verify(workspace)
     except pyhf.exceptions.PatchSetVerificationError as error:
-        msg = (
+        raise InputFileError(
             f"{name}: the patch set belongs to another workspace than {space}: its digest differs; give the "
             f"workspace that was published with it, unchanged ({_short(error)})"
-        )
-        raise InputFileError(msg) from error
+        ) from error
     except (
         pyhf.exceptions.InvalidPatchSet,
         jsonpatch.JsonPatchException,
         jsonpatch.JsonPointerException,
     ) as error:
-        msg = f"{name}: not a valid patch set: {_short(error)}"
-        raise InputFileError(msg) from error
+        raise InputFileError(f"{name}: not a valid patch set: {_short(error)}") from error
 
 
 def _of_run(name: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Return how the limits of the run were set that wrote a patch set, from its metadata."""
     found = metadata.get(CONVENTION, {})
     if not isinstance(found, dict):
-        msg = f"{name}: metadata.{CONVENTION} = {_short(found)} must be an object with `method`"
-        raise InputFileError(msg)
+        raise InputFileError(
+            f"{name}: metadata.{CONVENTION} = {_short(found)} must be an object with `method`"
+        )
     return found
 
 
@@ -363,22 +297,21 @@ def _short(value: Any, length: int = 300) -> str:
 
 def _parsed(name: str, text: str) -> Any:
     def refuse(constant: str) -> NoReturn:
-        msg = f"{name}: holds {constant}, which is no number of a likelihood"
-        raise InputFileError(msg)
+        raise InputFileError(f"{name}: holds {constant}, which is no number of a likelihood")
 
     try:
         return from_json(text, refuse=refuse)
     except ValueError as error:  # also a number of too many digits
-        msg = f"{name}: not JSON ({_short(error)}), nor a tar archive"
-        raise InputFileError(msg) from error
+        raise InputFileError(f"{name}: not JSON ({_short(error)}), nor a tar archive") from error
 
 
 def _from_hs3(name: str, document: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return from_hs3(document)
     except (PhysicsError, LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        msg = f"{name}: HS3 document that is not read as HistFactory: {_short(error)}"
-        raise InputFileError(msg) from error
+        raise InputFileError(
+            f"{name}: HS3 document that is not read as HistFactory: {_short(error)}"
+        ) from error
 
 
 def _valid(name: str, document: Any, schema: str) -> None:
@@ -387,11 +320,11 @@ def _valid(name: str, document: Any, schema: str) -> None:
     try:
         pyhf.schema.validate(document, schema)
     except pyhf.exceptions.InvalidSpecification as error:
-        msg = f"{name}: not a valid {schema.removesuffix('.json')} of HistFactory: {_short(error)}"
-        raise InputFileError(msg) from error
+        raise InputFileError(
+            f"{name}: not a valid {schema.removesuffix('.json')} of HistFactory: {_short(error)}"
+        ) from error
     except RecursionError as error:
-        msg = f"{name}: JSON nested too deep to be a likelihood"
-        raise InputFileError(msg) from error
+        raise InputFileError(f"{name}: JSON nested too deep to be a likelihood") from error
     if schema == "workspace.json":
         _checked_yields(name, document["channels"])
         _checked_counts(name, document)
@@ -404,15 +337,12 @@ def _checked_counts(name: str, document: Mapping[str, Any]) -> None:
         where, counts = f"{name}: observation of channel {observation['name']!r}", observation["data"]
         wrong = [i for i, value in enumerate(counts) if not 0 <= value <= LARGEST_YIELD]
         if wrong:
-            msg = f"{where}: bin {wrong[0]} holds {_short(counts[wrong[0]], 30)} events"
-            raise InputFileError(msg)
+            raise InputFileError(f"{where}: bin {wrong[0]} holds {_short(counts[wrong[0]], 30)} events")
         if len(counts) != bins.get(observation["name"], len(counts)):
-            msg = f"{where}: {len(counts)} counts for {bins[observation['name']]} bins"
-            raise InputFileError(msg)
+            raise InputFileError(f"{where}: {len(counts)} counts for {bins[observation['name']]} bins")
     missing = set(bins) - {observation["name"] for observation in document["observations"]}
     if missing:
-        msg = f"{name}: no observation for channel {min(missing)!r}"
-        raise InputFileError(msg)
+        raise InputFileError(f"{name}: no observation for channel {min(missing)!r}")
 
 
 def _checked_yields(name: str, channels: Iterable[Mapping[str, Any]]) -> None:
@@ -422,9 +352,11 @@ def _checked_yields(name: str, channels: Iterable[Mapping[str, Any]]) -> None:
             where = f"{name}: channel {channel['name']!r}, sample {sample['name']!r}"
             low = [i for i, value in enumerate(sample["data"]) if not 0 <= value <= LARGEST_YIELD]
             if low:
-                msg = f"{where}: bin {low[0]} holds {_short(sample['data'][low[0]], 30)} events"
-                raise InputFileError(msg)
+                raise InputFileError(
+                    f"{where}: bin {low[0]} holds {_short(sample['data'][low[0]], 30)} events"
+                )
             for modifier in sample["modifiers"]:
                 if modifier["type"] == "normsys" and min(modifier["data"].values()) <= 0:
-                    msg = f"{where}: normsys {modifier['name']!r} has a factor that is not positive"
-                    raise InputFileError(msg)
+                    raise InputFileError(
+                        f"{where}: normsys {modifier['name']!r} has a factor that is not positive"
+                    )

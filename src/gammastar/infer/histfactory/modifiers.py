@@ -26,12 +26,12 @@ def yields_of(values: npt.ArrayLike, what: str) -> FloatArray:
     """Return the bins of a template after checks."""
     bins = np.atleast_1d(np.asarray(values, dtype=np.float64))
     if bins.ndim != 1 or not bins.size or not np.isfinite(bins).all():
-        msg = f"{what}: expected events {values!r} must be finite, in one dimension"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"{what}: expected events {values!r} must be finite, in one dimension")
     if (bins < 0).any():
         worst = int(np.argmin(bins))
-        msg = f"{what}: bin {worst} holds {bins[worst]:g} events; merge bins until none is negative"
-        raise NegativeYieldError(msg)
+        raise NegativeYieldError(
+            f"{what}: bin {worst} holds {bins[worst]:g} events; merge bins until none is negative"
+        )
     return bins
 
 
@@ -41,10 +41,9 @@ def check_modifiers(modifiers: Iterable[Mapping[str, Any]], what: str) -> None:
     for modifier in modifiers:
         key = (modifier["name"], modifier["type"])
         if key in seen:
-            msg = (
+            raise PhysicsError(
                 f"{what}: two nuisances ({key[1]}) are called {key[0]!r}; each source needs a name of its own"
             )
-            raise PhysicsError(msg)
         seen.add(key)
 
 
@@ -55,8 +54,9 @@ def log_normal(name: str, sigma: float) -> Modifiers:
     median. The list has one modifier, and none where σ = 0.
     """
     if not (np.isfinite(sigma) and sigma >= 0):
-        msg = f"{name}: standard deviation of the logarithm {sigma!r} must be finite and not negative"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"{name}: standard deviation of the logarithm {sigma!r} must be finite and not negative"
+        )
     if sigma == 0:
         return []
     kappa = float(np.exp(sigma))
@@ -73,12 +73,12 @@ def poisson_counts(name: str, nominal: npt.ArrayLike, variance: npt.ArrayLike) -
     """Return bin-wise Poisson constraints of counts that were measured or simulated (shapesys)."""
     values, squares = yields_of(nominal, name), yields_of(variance, f"{name}, variance")
     if values.shape != squares.shape:
-        msg = f"{name}: {values.size} bins, {squares.size} variances"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"{name}: {values.size} bins, {squares.size} variances")
     empty = np.flatnonzero((values <= 0) | (squares <= 0))
     if empty.size:
-        msg = f"{name}: bin {empty[0]} has no counts; use like_sign_channel, which keeps empty bins valid"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"{name}: bin {empty[0]} has no counts; use like_sign_channel, which keeps empty bins valid"
+        )
     return [{"name": name, "type": "shapesys", "data": np.sqrt(squares).tolist()}]
 
 
@@ -90,11 +90,9 @@ def paired_shape(
     bins = yields_of(nominal, what)
     high, low = (yields_of(values, f"{what}, {side}") for values, side in ((up, "up"), (down, "down")))
     if not bins.shape == high.shape == low.shape:
-        msg = f"{what}: {high.shape}, {low.shape} bins, the nominal has {bins.shape}"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"{what}: {high.shape}, {low.shape} bins, the nominal has {bins.shape}")
     if min(bins.sum(), high.sum(), low.sum()) <= 0:
-        msg = f"{what}: a variation without any events cannot be used"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"{what}: a variation without any events cannot be used")
     factors = float(high.sum() / bins.sum()), float(low.sum() / bins.sum())
     high, low = high / factors[0], low / factors[1]
     _positive(what, bins, np.stack([high - bins, low - bins]))
@@ -117,13 +115,13 @@ def covariance_shapes(name: str, nominal: npt.ArrayLike, covariance: npt.ArrayLi
     """Return one shape per eigenvector of a covariance (unfolding), whose squares sum to it."""
     bins, matrix = yields_of(nominal, name), np.asarray(covariance, dtype=np.float64)
     if matrix.shape != (bins.size, bins.size) or not np.allclose(matrix, matrix.T, rtol=1e-6, atol=0):
-        msg = f"{name}: covariance of shape {matrix.shape} must be symmetric, {bins.size} by {bins.size}"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"{name}: covariance of shape {matrix.shape} must be symmetric, {bins.size} by {bins.size}"
+        )
     values, vectors = np.linalg.eigh(matrix)
     trace = max(float(np.trace(matrix)), 0.0)
     if values[0] < -SMALLEST * trace:
-        msg = f"{name}: the covariance has the negative eigenvalue {values[0]:g}"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"{name}: the covariance has the negative eigenvalue {values[0]:g}")
     modifiers = []
     for i, k in enumerate(np.flatnonzero(values > SMALLEST * trace)[::-1]):
         shift = np.sqrt(values[k]) * vectors[:, k]
@@ -136,14 +134,12 @@ def ensemble_shapes(name: str, members: npt.ArrayLike, *, kept: float = 0.99) ->
     """Return the mean of an ensemble (of flows) and its spread as principal components."""
     templates = np.atleast_2d(np.asarray(members, dtype=np.float64))
     if len(templates) < 2:
-        msg = f"{name}: an ensemble needs at least two members, got {len(templates)}"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"{name}: an ensemble needs at least two members, got {len(templates)}")
     for i, template in enumerate(templates):
         yields_of(template, f"{name}, member {i}")
     nominal, sums = templates.mean(axis=0), templates.sum(axis=1)
     if not sums.min() > 0:
-        msg = f"{name}: member {int(np.argmin(sums))} has no events"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"{name}: member {int(np.argmin(sums))} has no events")
     modifiers = log_normal(f"{name}_norm", float(np.log(sums).std(ddof=1)))
     shapes = templates * (nominal.sum() / sums)[:, None]
     left, singular, right = np.linalg.svd(shapes - shapes.mean(axis=0), full_matrices=False)
@@ -170,8 +166,7 @@ def _positive(name: str, nominal: FloatArray, shifts: FloatArray) -> None:
     lowest = nominal + BEYOND * np.minimum(shifts, 0.0).min(axis=0)
     if (lowest < -1e-12).any():
         worst = int(np.argmin(lowest))
-        msg = (
+        raise NegativeYieldError(
             f"{name}: bin {worst} is {lowest[worst]:g} at {BEYOND:g} standard deviations; "
             "merge bins or smooth the variation"
         )
-        raise NegativeYieldError(msg)

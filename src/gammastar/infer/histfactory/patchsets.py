@@ -28,8 +28,7 @@ def patch_names(mass: FloatArray, coupling: FloatArray, coupling_name: str = "ep
         names = [f"m{_plain(m, 3 + more)}_log10{coupling_name}_{_plain(log, 2 + more)}" for m, log in points]
         if len(set(names)) == len(names):
             return names
-    msg = "patchset: two grid points have the same mass and coupling; give each point once"
-    raise PhysicsError(msg)
+    raise PhysicsError("patchset: two grid points have the same mass and coupling; give each point once")
 
 
 def _plain(value: float, digits: int) -> str:
@@ -91,17 +90,16 @@ def patchset(
     """
     masses, couplings = (np.atleast_1d(np.asarray(a, dtype=np.float64)) for a in (mass, coupling))
     if not masses.ndim == couplings.ndim == 1 or masses.shape != couplings.shape or not masses.size:
-        msg = f"patchset: masses {masses.shape} and couplings {couplings.shape} must be equally long lists"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"patchset: masses {masses.shape} and couplings {couplings.shape} must be equally long lists"
+        )
     if not np.all(np.isfinite(masses) & (masses > 0) & np.isfinite(couplings) & (couplings > 0)):
-        msg = "patchset: masses and couplings must be positive and finite"
-        raise PhysicsError(msg)
+        raise PhysicsError("patchset: masses and couplings must be positive and finite")
     samples = workspace["channels"][0]["samples"]
     sample, bins = samples[0]["name"], len(samples[0]["data"])
     events = yields_of(np.ravel(np.asarray(signal, dtype=np.float64)), "patchset, signal")
     if events.size != masses.size * bins:
-        msg = f"patchset: {events.size} signal yields for {masses.size} points of {bins} bin(s)"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"patchset: {events.size} signal yields for {masses.size} points of {bins} bin(s)")
     given = signal_mc_sigma
     sigmas = dict(given) if isinstance(given, Mapping) else {"signal_mc": given}
     lint_names([*sigmas, *_names(workspace)])
@@ -224,8 +222,9 @@ def peak_patchset(
 ) -> dict[str, Any]:
     """Return the patches that make the workspace of each mass of that of one of them."""
     if not len(workspaces) == len(mass) == len(coupling):
-        msg = f"peak_patchset: {len(workspaces)} workspaces, {len(mass)} masses and {len(coupling)} couplings"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"peak_patchset: {len(workspaces)} workspaces, {len(mass)} masses and {len(coupling)} couplings"
+        )
     root = dict(workspaces[base])
     places = ("channels", "observations", "measurements")
     patches = [

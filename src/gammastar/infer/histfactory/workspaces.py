@@ -103,8 +103,7 @@ def workspace(
     bins = yields_of(raw, f"channel {channel_name!r}, background")
     counts = observations(channel_name, bins, observed)
     if not (np.isfinite(poi_maximum) and poi_maximum > 0):
-        msg = f"channel {channel_name!r}: poi_maximum = {poi_maximum!r} must be positive"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"channel {channel_name!r}: poi_maximum = {poi_maximum!r} must be positive")
     own = pot_search_sigma if isinstance(pot_search_sigma, Mapping) else {POT_NUISANCES[1]: pot_search_sigma}
     pots = {POT_NUISANCES[0]: pot_calibration_sigma, **own}
     signal_modifiers = [{"name": "mu", "type": "normfactor", "data": None}]
@@ -150,16 +149,17 @@ def observations(
     """Return the counts per bin, or the expected background where the data stay masked."""
     if isinstance(observed, str):
         if observed not in {"masked", "asimov"}:
-            msg = f"channel {channel!r}: observed = {observed!r} must be counts, 'masked' or 'asimov'"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"channel {channel!r}: observed = {observed!r} must be counts, 'masked' or 'asimov'"
+            )
         return np.maximum(background, FLOOR / background.size)
     counts = np.atleast_1d(np.asarray(observed, dtype=np.float64))
     if counts.shape != background.shape:
-        msg = f"channel {channel!r}: {counts.shape} observed counts for {background.shape} background bins"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"channel {channel!r}: {counts.shape} observed counts for {background.shape} background bins"
+        )
     if not np.all(np.isfinite(counts) & (counts >= 0) & (counts == np.rint(counts))):
-        msg = f"channel {channel!r}: observed = {observed!r} must be whole numbers >= 0"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"channel {channel!r}: observed = {observed!r} must be whole numbers >= 0")
     return counts
 
 
@@ -183,8 +183,7 @@ def like_sign_channel(
     """Return like-sign counts as a channel of their own, valid also where a bin has none."""
     observed = yields_of(counts, f"{name}, like-sign counts")
     if not np.array_equal(observed, np.rint(observed)):
-        msg = f"{name}: like-sign counts {observed} must be whole numbers"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"{name}: like-sign counts {observed} must be whole numbers")
     start = np.maximum(observed, 1.0)  # the free factors have their bounds at ten times this
     free: Modifiers = [{"name": f"like_sign_{name}", "type": "shapefactor", "data": None}]
     channel = {"name": f"{name}_like_sign", "samples": [sample("like_sign", start, free)]}
@@ -205,8 +204,7 @@ def assemble(
     lint_names([m["name"] for samples in channels.values() for s in samples for m in s["modifiers"]])
     unknown = set(observed) - set(channels)
     if unknown:
-        msg = f"assemble: observations of unknown channels {sorted(unknown)}"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"assemble: observations of unknown channels {sorted(unknown)}")
     measured = []
     masked = any(isinstance(observed.get(name, "masked"), str) for name in channels)
     label = MASKED if masked else "limit"
@@ -263,8 +261,7 @@ def combine(
     ['ee', 'mumu']
     """
     if not workspaces or (prefixes is not None and len(prefixes) != len(workspaces)):
-        msg = "combine: give at least one workspace, and one prefix for each or none"
-        raise PhysicsError(msg)
+        raise PhysicsError("combine: give at least one workspace, and one prefix for each or none")
     parts = [
         _prefixed(space, prefix)
         for space, prefix in zip(workspaces, prefixes or [""] * len(workspaces), strict=True)
@@ -272,22 +269,21 @@ def combine(
     channels = [channel for part in parts for channel in part["channels"]]
     names = [channel["name"] for channel in channels]
     if len(set(names)) < len(names):
-        msg = f"combine: channels {names} must have different names; give prefixes"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"combine: channels {names} must have different names; give prefixes")
     _check_shared(channels)
     configs = [part["measurements"][0]["config"] for part in parts]
     labels = [part["measurements"][0]["name"] for part in parts]
     pois = {config["poi"] for config in configs}
     if len(pois) > 1:
-        msg = f"combine: parameters of interest {sorted(pois)} differ"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"combine: parameters of interest {sorted(pois)} differ")
     parameters: dict[str, Any] = {}
     for config in configs:
         for parameter in config["parameters"]:
             other = parameters.setdefault(parameter["name"], parameter)
             if other != parameter:
-                msg = f"combine: parameter {parameter['name']!r} is set up differently: {other}, {parameter}"
-                raise PhysicsError(msg)
+                raise PhysicsError(
+                    f"combine: parameter {parameter['name']!r} is set up differently: {other}, {parameter}"
+                )
     spec = {
         "channels": channels,
         "observations": [observation for part in parts for observation in part["observations"]],
@@ -324,8 +320,9 @@ def channels_of(workspace: Mapping[str, Any]) -> list[Channel]:
         signals = [s for s in channel["samples"] if any(m["name"] == poi for m in s["modifiers"])]
         others = [s for s in channel["samples"] if s not in signals]
         if len(signals) != 1 or len(others) != 1:
-            msg = f"channel {channel['name']!r}: needs one signal and one background sample for exact limits"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"channel {channel['name']!r}: needs one signal and one background sample for exact limits"
+            )
         yields, sigmas = [], []
         for sample in (*signals, *others):
             moved = _log_normals(sample, poi)
@@ -354,27 +351,24 @@ def _centres(poi: str, parameters: Sequence[Mapping[str, Any]]) -> tuple[dict[st
         what = f"parameter {name!r} of the measurement"
         if name == poi:
             if entry.get("fixed") or "auxdata" in entry or "sigmas" in entry:
-                msg = f"{what}: the parameter of interest can be neither fixed nor constrained"
-                raise PhysicsError(msg)
+                raise PhysicsError(f"{what}: the parameter of interest can be neither fixed nor constrained")
             continue
         if name in centres:
-            msg = f"{what} is set up twice; keep one entry"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"{what} is set up twice; keep one entry")
         if "sigmas" in entry or "factors" in entry:
-            msg = f"{what}: a log-normal nuisance has no sigmas or factors; put its size into hi and lo"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"{what}: a log-normal nuisance has no sigmas or factors; put its size into hi and lo"
+            )
         values = entry.get("inits", [0.0]) if entry.get("fixed") else entry.get("auxdata", [0.0])
         if len(values) != 1 or not math.isfinite(values[0]):
-            msg = f"{what}: {values} must be one finite number"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"{what}: {values} must be one finite number")
         if entry.get("fixed"):
             fixed.add(name)
         elif any(low > -USUAL or high < USUAL for low, high in entry.get("bounds", [])):
-            msg = (
+            raise PhysicsError(
                 f"{what}: bounds {entry['bounds']} are narrower than ±{USUAL:g}, and exact limits do not "
                 "bound their fits; leave the bounds out, or take method = 'asymptotic'"
             )
-            raise PhysicsError(msg)
         centres[name] = float(values[0])
     return centres, fixed
 
@@ -418,8 +412,7 @@ def _validate(spec: dict[str, Any]) -> None:
 def _prefixed(workspace: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     spec: dict[str, Any] = copy.deepcopy(dict(workspace))
     if len(spec["measurements"]) != 1:
-        msg = f"combine: {len(spec['measurements'])} measurements in a workspace, expected one"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"combine: {len(spec['measurements'])} measurements in a workspace, expected one")
     if prefix:
         for entry in (*spec["channels"], *spec["observations"]):
             entry["name"] = f"{prefix}_{entry['name']}"
@@ -437,11 +430,10 @@ def _check_shared(channels: Sequence[Mapping[str, Any]]) -> None:
                     continue
                 first = owner.setdefault(modifier["name"], channel["name"])
                 if first != channel["name"]:
-                    msg = (
+                    raise PhysicsError(
                         f"combine: bin-wise nuisance {modifier['name']!r} occurs in channels {first!r} and "
                         f"{channel['name']!r}; give it one name per channel"
                     )
-                    raise PhysicsError(msg)
     lint_names(names)
 
 
@@ -452,13 +444,13 @@ def _log_normals(sample: Mapping[str, Any], poi: str) -> dict[str, float]:
             continue
         data = modifier["data"]
         if modifier["type"] != "normsys" or abs(data["hi"] * data["lo"] - 1.0) > 1e-6:
-            msg = (
+            raise PhysicsError(
                 f"sample {sample['name']!r}: modifier {modifier['name']!r} ({modifier['type']}) is not "
                 "log-normal; exact limits know normsys with lo = 1/hi only"
             )
-            raise PhysicsError(msg)
         if modifier["name"] in sigmas:
-            msg = f"sample {sample['name']!r}: modifier {modifier['name']!r} occurs twice; keep one of them"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"sample {sample['name']!r}: modifier {modifier['name']!r} occurs twice; keep one of them"
+            )
         sigmas[modifier["name"]] = math.log(data["hi"])
     return sigmas

@@ -82,8 +82,7 @@ def joint_significance(
 ) -> Significance:
     """Return the significance of the observed data over the hypothesis without signal."""
     if method not in ("asymptotic", "exact"):
-        msg = f"joint_significance: method = {method!r} must be 'asymptotic' or 'exact'"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"joint_significance: method = {method!r} must be 'asymptotic' or 'exact'")
     arrays, data = arrays_of(model.scaled(unit_of(model))), model.data
     if method == "asymptotic":
         q = float(q_zero(arrays, data)[0])
@@ -117,11 +116,10 @@ def discovery_strengths(
         return unit * _asymptotic(arrays, without, np.asarray(significances)), f"{ASYMPTOTIC}, Asimov data"
     background = float(np.sum(model.background))
     if len(model.background) != 1 or background <= 0:
-        msg = (
+        raise PhysicsError(
             f"discovery_strengths: enumeration needs a search of one bin with background, not "
             f"{len(model.background)} with {background:g} events; take method = 'asymptotic'"
         )
-        raise PhysicsError(msg)
     rng = stream(seed, "joint discovery")
     toys = draw_joint(arrays, without, asked.n_toys, rng)
     start = Point(*(np.repeat(x, asked.n_toys, axis=0) for x in (without.core, without.like, without.gamma)))
@@ -240,8 +238,9 @@ def joint_impacts(
     seen = _predicted(model, arrays, strength / unit) if data is None else data
     found = fit(arrays, seen, None, most=FARTHEST).point
     if found.core[0, 0] <= NEAR:
-        msg = "joint_impacts: the fit finds no signal, on whose strength a parameter could have an impact"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            "joint_impacts: the fit finds no signal, on whose strength a parameter could have an impact"
+        )
     every = _Parameters.of(arrays, seen, found)
     chosen = np.argsort(-np.abs(every.slope * every.error), kind="stable")[:most]
     moved = [every.moved(chosen, sign * every.error[chosen]) for sign in (-1.0, 1.0)]
@@ -266,8 +265,7 @@ def joint_impacts(
 def _predicted(model: JointModel, arrays: Arrays, strength: float) -> JointData:
     """Return the measured pairs with the search that they and a strength predict."""
     if model.in_situ is not None:
-        msg = "joint_impacts: pairs with signal in themselves predict no search; give `data`"
-        raise PhysicsError(msg)
+        raise PhysicsError("joint_impacts: pairs with signal in themselves predict no search; give `data`")
     point = fit(arrays, model.with_search(model.background), 0.0).point
     core = point.core.copy()
     core[:, 0] = strength

@@ -17,7 +17,8 @@ STEPS = 100
 DONE = 1e-9  # what a step would still gain of −ln L
 FLAT, DAMPED = 1e-7, 1.0  # least curvature along an eigenvector of the scaled Hessian, and the most of it
 SURE = 1e-6  # damping up to which a step tells what is still to be gained
-FEW = 50  # opposite-sign pairs below which a free signal has two minima: in the pairs, or without them
+FEW, FEWEST = 50, 20  # opposite-sign pairs below which fits begin twice where μ is free, or always
+BARE = 1e-3  # factor of contents at the start of a fit that leaves the pairs to like signs
 PROJECTED, TURNS = 6, 36  # halvings along the projection, and all
 LIFTED = 0.1
 TINY = 1e-10
@@ -53,8 +54,7 @@ def start_of(arrays: Arrays, data: JointData, strength: float | FloatArray) -> P
         axis=1,
     )
     if core.shape[1] != 1 + j + k:
-        msg = f"JointData.auxiliary: {data.auxiliary.shape[1]} measurements for {k} nuisances"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"JointData.auxiliary: {data.auxiliary.shape[1]} measurements for {k} nuisances")
     return Point(core, np.maximum(like, 0.1), np.where(arrays.sigma > 0, data.simulated, 1.0).reshape(n, i))
 
 
@@ -77,19 +77,31 @@ def fit(
     gradient over distance on its diagonal (T. F. Coleman and Y. Li, SIAM J. Optim. 6 (1996) 418): a bin
     without pairs bends nothing, and its content ends at zero in one step. Eigenvalues are taken without
     their sign (Y. Dauphin et al., arXiv:1406.2572): μ n_j has a saddle at zero, where plain Newton steps end;
-    those near zero are damped while steps fail. With few pairs a free signal has a second minimum, which the
-    fit without signal leads to: the lower one counts.
+    those near zero are damped while steps fail. With few pairs there are several minima, in the pairs or
+    without them: fits then begin without contents and at the fit without signal too, and the lowest counts.
     """
     begin = start_of(arrays, data, 1.0 if strength is None else strength) if start is None else start
     ends = np.broadcast_to(np.asarray(most, dtype=np.float64), (len(data),))
     asked = _Asked(None if strength is not None else ends, precision)
     found = _from(arrays, data, strength, begin, asked)
-    few = np.flatnonzero(data.pairs[:, 0].sum(axis=1) < FEW)
-    if strength is None and few.size:
-        own = data.part(few)
-        without = _from(arrays, own, 0.0, begin.part(few), _Asked(None, precision)).point
-        other = _from(arrays, own, None, without, asked.part(few))
-        found = _lower(found, other, few)
+    pairs = data.pairs[:, 0].sum(axis=1)
+
+    def lower(found: Fits, rows: npt.NDArray[np.intp], start: Point) -> Fits:
+        every = (
+            None
+            if strength is None
+            else np.broadcast_to(np.asarray(strength, np.float64), (len(data),))[rows]
+        )
+        return _lower(found, _from(arrays, data.part(rows), every, start, asked.part(rows)), rows)
+
+    if (rows := np.flatnonzero(pairs < FEWEST)).size:
+        bare = start_of(arrays, data.part(rows), 1.0)
+        bare.core[:, 1 : 1 + arrays.cells.shape[1]] = BARE
+        found = lower(found, rows, bare)
+    rows = np.flatnonzero(pairs < (FEW if strength is None else FEWEST))
+    if rows.size and (strength is None or np.any(strength)):
+        without = fit(arrays, data.part(rows), 0.0, begin.part(rows), precision=precision)
+        found = lower(found, rows, without.point)
     return found
 
 
@@ -146,9 +158,10 @@ def _lower(found: Fits, other: Fits, rows: npt.NDArray[np.intp]) -> Fits:
     point = Point(*(getattr(found.point, name).copy() for name in POINT))
     for name in POINT:
         getattr(point, name)[at] = getattr(other.point, name)[better]
-    value, done = found.value.copy(), found.done.copy()
-    value[at], done[at] = other.value[better], other.done[better]
-    return Fits(point, value, found.slope, done)
+    columns = [getattr(found, name).copy() for name in ("value", "slope", "done")]
+    for column, name in zip(columns, ("value", "slope", "done"), strict=True):
+        column[at] = getattr(other, name)[better]
+    return Fits(point, *columns)
 
 
 def _possible(arrays: Arrays, data: JointData, start: Point) -> Point:

@@ -87,8 +87,7 @@ def tail_probabilities(
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return P(q̃ ≥ observed) with and without signal, and q̃ itself, of each data set: shape (sets,) each."""
     if not (np.isfinite(strength) and strength > 0):
-        msg = f"joint_cls: strength = {strength!r} must be positive"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"joint_cls: strength = {strength!r} must be positive")
     fits = [fit(arrays, data, mu) for mu in (strength, 0.0)]
     observed = q_tilde(arrays, data, strength, fits[0])
     start = Point(*(np.repeat(getattr(fits[0].point, name), n, axis=0) for name in ("core", "like", "gamma")))
@@ -146,8 +145,7 @@ def joint_asymptotic(model: JointModel, *, cl: float = 0.90) -> Limit:
     data = model.with_search(model.background) if masked else model.data
     without = fit(arrays, data, 0.0)
     if not without.done.all():
-        msg = "joint_asymptotic: the fit without signal does not converge; merge cells or bins"
-        raise PhysicsError(msg)
+        raise PhysicsError("joint_asymptotic: the fit without signal does not converge; merge cells or bins")
     means = expected(arrays, without.point)
     if masked:
         asimov = replace(data, search=means.search)
@@ -228,11 +226,10 @@ def joint_limit(model: JointModel, options: JointLimits | None = None, *, seed: 
     if asked.asymptotic(model, events):
         return joint_asymptotic(model, cl=asked.cl)
     if len(model.background) != 1:
-        msg = (
+        raise PhysicsError(
             f"joint_limit: pseudo-experiments need a search of one bin, not {len(model.background)}; "
             "take method = 'asymptotic'"
         )
-        raise PhysicsError(msg)
     unit = unit_of(model)
     arrays = arrays_of(model.scaled(unit))
     counts = poisson.ppf(norm.cdf(BANDS), background) if background > 0 else np.zeros(5)

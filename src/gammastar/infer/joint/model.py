@@ -78,29 +78,29 @@ class JointModel(ReprMixin):
             _check(name, values, shape)
         for name, values in (("counts", self.counts), ("observed", self.observed)):
             if values is not None and not np.array_equal(values, np.rint(values)):
-                msg = f"JointModel.{name}: counts must be whole numbers"
-                raise PhysicsError(msg)
+                raise PhysicsError(f"JointModel.{name}: counts must be whole numbers")
         if not np.all(np.asarray(self.r_factor) > 0) or not self.charges > 0:
-            msg = f"JointModel: r_factor {self.r_factor} and charges {self.charges} must be positive"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                f"JointModel: r_factor {self.r_factor} and charges {self.charges} must be positive"
+            )
         if not (self.pairs > 0).all():
-            msg = f"JointModel.pairs: the content of cell {int(np.argmin(self.pairs))} must be positive"
-            raise EmptyWindowError(msg)
+            raise EmptyWindowError(
+                f"JointModel.pairs: the content of cell {int(np.argmin(self.pairs))} must be positive"
+            )
         blind = np.flatnonzero(self.response.sum(axis=0) <= 0)
         if blind.size:
-            msg = f"JointModel: no bin sees cell {blind[0]}: its content has no limit; leave the cell out"
-            raise EmptyWindowError(msg)
+            raise EmptyWindowError(
+                f"JointModel: no bin sees cell {blind[0]}: its content has no limit; leave the cell out"
+            )
         if not self.signal.any() and (self.in_situ is None or not self.in_situ.any()):
-            msg = "JointModel: there is no signal in any cell"
-            raise EmptyWindowError(msg)
+            raise EmptyWindowError("JointModel: there is no signal in any cell")
         self._check_effects(i, j)
 
     def _check_effects(self, i: int, j: int) -> None:
         names = [effect.name for effect in self.effects]
         twice = sorted({name for name in [*names, CHARGES, "mu"] if [*names, CHARGES, "mu"].count(name) > 1})
         if twice:
-            msg = f"JointModel: two nuisances are called {twice[0]!r}; name them apart"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"JointModel: two nuisances are called {twice[0]!r}; name them apart")
         lint_names(names)
         for effect in self.effects:
             found = np.broadcast_to(effect.signal, (j,)) if np.ndim(effect.signal) == 0 else effect.signal
@@ -108,24 +108,25 @@ class JointModel(ReprMixin):
             unknown = set(effect.templates) - set(self.templates)
             numbers = [effect.r_factor, effect.background, *effect.templates.values()]
             if np.shape(found) != (j,) or np.shape(shift) != (i, j) or unknown:
-                msg = f"JointModel: effect {effect.name!r} does not fit {i} bins, {j} cells" + (
-                    f"; there is no template {sorted(unknown)[0]!r}" if unknown else ""
+                more = f"; there is no template {sorted(unknown)[0]!r}" if unknown else ""
+                raise PhysicsError(
+                    f"JointModel: effect {effect.name!r} does not fit {i} bins, {j} cells{more}"
                 )
-                raise PhysicsError(msg)
             if not all(np.isfinite(x).all() for x in (found, shift, np.asarray(numbers))):
-                msg = f"JointModel: effect {effect.name!r} holds values that are not finite"
-                raise PhysicsError(msg)
+                raise PhysicsError(f"JointModel: effect {effect.name!r} holds values that are not finite")
             largest = max(float(np.abs(found).max()), *(abs(x) for x in numbers), 0.0)
             if largest > WIDEST:
-                msg = f"JointModel: effect {effect.name!r} has ln κ = {largest:.3g}, more than {WIDEST:g}"
-                raise PhysicsError(msg)
+                raise PhysicsError(
+                    f"JointModel: effect {effect.name!r} has ln κ = {largest:.3g}, more than {WIDEST:g}"
+                )
 
     @property
     def data(self) -> JointData:
         """The measured data as one data set."""
         if self.observed is None:
-            msg = "JointModel: the search is masked: ask for expected limits, or give `observed`"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                "JointModel: the search is masked: ask for expected limits, or give `observed`"
+            )
         return self.with_search(self.observed)
 
     def with_search(self, events: npt.ArrayLike) -> JointData:
@@ -144,8 +145,9 @@ class JointModel(ReprMixin):
         Its background grows with it, relative errors stay. It is masked, unless the factor is one.
         """
         if self.in_situ is not None:
-            msg = "JointModel.exposed: a search in the measured pairs themselves has no exposure of its own"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                "JointModel.exposed: a search in the measured pairs themselves has no exposure of its own"
+            )
         if factor == 1.0:
             return self
         background = factor * self.background
@@ -184,11 +186,9 @@ class JointData:
 def _check(name: str, values: object, shape: tuple[int, ...]) -> None:
     found = np.asarray(values, dtype=np.float64)
     if found.shape != shape:
-        msg = f"JointModel.{name} has shape {found.shape}, expected {shape}"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"JointModel.{name} has shape {found.shape}, expected {shape}")
     if not np.isfinite(found).all() or (found < 0).any():
-        msg = f"JointModel.{name} must be finite and not negative"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"JointModel.{name} must be finite and not negative")
 
 
 WEIGHTED = 1e-9  # from the next whole number
@@ -259,14 +259,16 @@ def window_model(
         np.stack([np.asarray(getattr(h, name)()).ravel() for h in every]) for name in ("values", "variances")
     )
     if np.abs(sums - np.rint(sums)).max(initial=0.0) > WEIGHTED * max(sums.max(initial=1.0), 1.0):
-        msg = "joint likelihood: its bins are Poisson, and pairs carry weights; take likelihood = 'two-step'"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            "joint likelihood: its bins are Poisson, and pairs carry weights; take likelihood = 'two-step'"
+        )
     opposite, like = _units(sums[:1], squares[:1]), _units(sums[1:], squares[1:])
     counts = np.rint(sums / np.stack([opposite, like, like]))
     rows, columns = response.migration.sum(axis=1) > 0, response.efficiency >= setting.least
     if not rows.any() or not columns.any():
-        msg = f"joint likelihood: no cell of the window is seen with an efficiency of {setting.least:g}"
-        raise EmptyWindowError(msg)
+        raise EmptyWindowError(
+            f"joint likelihood: no cell of the window is seen with an efficiency of {setting.least:g}"
+        )
     scale = 1.0 / (np.maximum(1.0 - response.fakes, 1e-3) * opposite)
 
     def cut(matrix: FloatArray) -> FloatArray:

@@ -94,8 +94,9 @@ def joint_patchset(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the background-only workspace of a mass window, and the patches that put a signal into it."""
     if len(model.background) != 1:
-        msg = f"joint_patchset: the search has {len(model.background)} bins; signals are put into one"
-        raise PhysicsError(msg)
+        raise PhysicsError(
+            f"joint_patchset: the search has {len(model.background)} bins; signals are put into one"
+        )
     spec = joint_workspace(model)
     channel = CHANNELS.index("search")
     samples = spec["channels"][channel]["samples"]
@@ -105,11 +106,10 @@ def joint_patchset(
     outside = np.delete(np.stack([point.signal for point in points]), cells, axis=1).any(axis=1)
     if outside.any():
         at = points[int(outside.argmax())]
-        msg = (
+        raise PhysicsError(
             f"joint_patchset: the point at {at.mass:g} GeV and {at.coupling:g} has signal in a cell "
             "where the model has none; give the model the largest signal of all points"
         )
-        raise PhysicsError(msg)
     where = f"/channels/{channel}/samples"
     patches = [
         [
