@@ -1,5 +1,7 @@
 """Sizes that follow from a user's number are bounded before anything is made of them, with their key."""
 
+import re
+
 import awkward as ak
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from builders import jagged_schema
 from injection import kills
 
 from gammastar import config, read
+from gammastar.config.checks import check_steering
 from gammastar.core.errors import InputFileError, SteeringError
 from gammastar.infer.counting import count_probabilities, expected_limits
 
@@ -41,6 +44,15 @@ def test_sizes_without_bound_are_refused_with_their_key(tmp_path, old, new, said
     path.write_text(text.replace(old, new), encoding="utf-8")
     with pytest.raises(SteeringError, match=said):
         config.load(path)
+
+
+def test_replicas_that_need_too_much_memory_name_their_key(tmp_path):
+    path = kills.steering(tmp_path / "steering.toml")
+    text = re.sub(r"\[subtract\][^[]*", "[subtract]\nmethod = 'B5'\nbootstrap = 100000\n\n", path.read_text())
+    text = text.replace("bins = 18", "bins = 180")
+    path.write_text(text, encoding="utf-8")
+    found = [str(finding) for finding in check_steering(config.load(path), tmp_path, open_files=False)]
+    assert any(re.search(r"bootstrap: 100000 replicas of \d+ cells take .* GB", one) for one in found)
 
 
 @pytest.mark.parametrize("method", ["exact", "marginalised"])

@@ -1,15 +1,19 @@
 """Steering files from the schema: what `check` takes is run, to a page or an error that names a key."""
 
+from types import SimpleNamespace
+
 import pytest
 from injection import adversarial, whole
+
+from gammastar.pipeline.context import axes_of
 
 pytestmark = pytest.mark.flow
 
 
 def test_what_check_accepts_is_run(tmp_path):
-    found = whole.campaign(tmp_path, 1, n=8)
+    found = whole.campaign(tmp_path, 1, n=20)
     assert found.wrong == []
-    assert found.finished > 3
+    assert found.finished > 12
 
 
 @pytest.mark.slow
@@ -26,6 +30,13 @@ def test_pairs_that_are_all_beside_the_axes_are_told(tmp_path):
     content = whole.changed(whole.tiny(tmp_path), {"select.ghost_excess": 1.0})
     assert whole.attempt(tmp_path, content, found) == ""
     assert "lies within [select] mass, pt and energy" in found.said[0]
+
+
+def test_axes_are_those_of_the_first_section_that_gives_them():
+    """Found by the campaign: with [unfold] mass alone the histogram sampler had no axis of momentum."""
+    unfold = SimpleNamespace(mass=[0.2, 0.5, 1.0], pt=None, energy=None)
+    select = SimpleNamespace(mass=[0.2, 1.0], pt=[0.0, 6.0], energy=[0.2, 20.0, 400.0])
+    assert [len(axis) for axis in axes_of(None, unfold, select)] == [2, 1, 2]
 
 
 def test_every_key_is_drawn_or_left_out_on_purpose():

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 FIRST_ENTRIES = 20_000  # looked at, of all files together
 FIRST_OF_FILE = 2_000  # entries at least
+MOST_REPLICATED = 50_000_000  # cells of all replicas: 1.6 GB
 LONGEST = 900  # characters of the error that stops a run
 AXES = ("mass", "pt", "energy")
 
@@ -404,6 +405,10 @@ def _grids(ctx: CheckContext, section: measured.Subtract) -> Findings:
     cells = math.prod(len(getattr(select, axis)) - 1 for axis in AXES)
     if section.bootstrap and section.bootstrap < cells + 2:
         text = f"{section.bootstrap}: {cells} cells need at least {cells + 2} replicas"
+        yield wrong("subtract.bootstrap", text)
+    elif (size := section.bootstrap * cells) > MOST_REPLICATED:
+        text = f"{section.bootstrap} replicas of {cells} cells take {size / 3e7:.2g} GB; at most "
+        text += f"{MOST_REPLICATED // cells} replicas, or fewer cells in [select]"
         yield wrong("subtract.bootstrap", text)
 
 

@@ -142,12 +142,10 @@ def detector_files(names: Sequence[str], base: Path, key: str) -> dict[str, Path
     return found
 
 
-def axes_of(section: Any, fallback: Any = None) -> tuple[Any, ...]:
-    """Return the axes mass, pt and energy of a section, each taken from `fallback` where it is not given."""
-    edges: list[Sequence[float]] = []
-    for name in (MASS, PT, ENERGY):
-        value = getattr(section, name, None)
-        edges.append(getattr(fallback, name) if value is None else value)
+def axes_of(*sections: Any) -> tuple[Any, ...]:
+    """Return the axes mass, pt and energy, each of the first section that gives it."""
+    given = {name: [getattr(section, name, None) for section in sections] for name in (MASS, PT, ENERGY)}
+    edges = (next(edges for edges in found if edges is not None) for found in given.values())
     return tuple(variable(name, list(e)) for name, e in zip(KINEMATICS, edges, strict=True))
 
 

@@ -67,8 +67,10 @@ class HistSampler(Sampler):
         total = flat.sum(axis=1)
         full = np.flatnonzero(total > 0)
         if not full.size:
-            msg = "HistSampler: no cell has positive content inside the physical limits"
-            raise PhysicsError(msg)
+            raise PhysicsError(
+                "HistSampler: no cell has positive content inside the physical limits; see the axes of "
+                "[select], [unfold] and [flow]"
+            )
         empty = int((total[full[0] : full[-1] + 1] <= 0).sum())
         if empty:
             log.warning("HistSampler: %d mass bins are empty; their neighbours are drawn from instead", empty)

@@ -150,10 +150,12 @@ def bootstrap_covariance(
             for start in range(0, n_replicas, block):
                 numbers = range(start, min(start + block, n_replicas))
                 sums[start : numbers.stop] += replica_weights(seeds[chosen], numbers) @ matrix
-    os, pp, mm = total
-    f_pp, f_mm = charge_factors(pp, mm, method, region)
-    spectra = os - r_cell * (f_pp * pp + f_mm * mm)
-    return np.atleast_2d(np.cov(spectra, rowvar=False)).astype(np.float64)
+    step = max(1, BLOCK // n_cells)
+    for start in range(0, n_replicas, step):  # no copies of all of them
+        os, pp, mm = total[:, start : start + step]
+        f_pp, f_mm = charge_factors(pp, mm, method, region)
+        os -= r_cell * (f_pp * pp + f_mm * mm)
+    return np.atleast_2d(np.cov(total[0], rowvar=False)).astype(np.float64)
 
 
 @dataclass(frozen=True, eq=False)

@@ -94,9 +94,8 @@ def _number(known: LocalStatistics, mass: float) -> float:
 
 def histogram_sampler(ctx: Context, pairs: TrainingSet, beam_energy: float) -> Sampler:
     """Return the torch-free twin of the flow, on the axes of [flow] where given, else of the spectrum."""
-    steering = ctx.steering
-    fallback = steering.unfold if steering.unfold and steering.unfold.mass else steering.select
-    return spectrum.histogram_sampler(pairs, axes_of(steering.flow, fallback), beam_energy)
+    axes = axes_of(ctx.steering.flow, ctx.steering.unfold, ctx.steering.select)
+    return spectrum.histogram_sampler(pairs, axes, beam_energy)
 
 
 def flow_stage(ctx: Context, state: Any) -> None:

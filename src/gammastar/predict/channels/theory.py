@@ -141,7 +141,7 @@ class MesonChannel(Channel):
         """Return `n` dark photons, shared among the decays by their rates."""
         rows = self.by_decay([mass])[:, 0]
         total = float(rows.sum())
-        require(total > 0, f"channel {self.group!r}: no decay is open at {mass:g} GeV")
+        require(total > 0, f"channel {self.group!r}: no decay is open at {mass:g} GeV; see [predict]")
         counts = rng.multinomial(n, rows / total)
         parts = [
             self._kinematics(decay, mass, int(count), rng)
