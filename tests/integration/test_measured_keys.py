@@ -261,24 +261,6 @@ def test_omnifold_hands_its_weights_to_the_flow(made):
     assert training.weight[training.measured].sum() == pytest.approx(weight[inside].sum(), rel=1e-9)
 
 
-def test_line_shapes_replace_the_mass_dependence(made):
-    found = made(
-        unfolding="[unfold]\npreset = 'line shape'\nn_replicas = 5\nscan = []\n"
-        "mass = { bins = 90, low = 0.2125, high = 1.1125 }\n"
-    )
-    names = [str(n) for n in found.unfold["shape_names"]]
-    omega, phi = (found.unfold["shape_yields"][names.index(n)] for n in ("omega", "phi"))
-    assert omega[0] > 5 * omega[1]
-    assert phi[0] > 3 * phi[1]
-    mass = found.unfold["values"].sum(axis=(1, 2))
-    centres = 0.2125 + 0.01 * (np.arange(90) + 0.5)
-    assert (
-        abs(centres[700 // 10 - 21 :][:20][np.argmax(mass[49:69])] - 0.7827) < 0.011
-    )  # a peak, not 30 MeV wide
-    chi2, ndf = found.unfold["shape_chi2"]
-    assert chi2 < 5 * ndf
-
-
 def test_systematic_sources_make_up_the_covariance(made, charmed):
     found = charmed.unfold
     names = [str(n) for n in found["source_names"]]

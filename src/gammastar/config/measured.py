@@ -333,9 +333,8 @@ def _unfolding_method(name: str) -> str:
 class Unfold(Section):
     """Response and unfolding."""
 
-    preset: Literal["true mass", "smeared mass, as the paper", "line shape"] = "true mass"
-    """What is unfolded: cells of the true mass, smeared masses as in the paper, or a line shape that is
-    folded forward."""
+    preset: Literal["true mass", "smeared mass, as the paper"] = "true mass"
+    """What is unfolded: cells of the true mass, or smeared masses as in the paper."""
     method: Annotated[str, AfterValidator(_unfolding_method)] = "likelihood"
     """'likelihood' of the counts, with true contents as smooth as the data ask for; 'iterative', 'tikhonov',
     'least squares', 'omnifold', or one's own, 'file.py:function' (see

@@ -220,7 +220,6 @@ def form_factor(name: str) -> FormFactor:
 PI0, ETA, ETA_PRIME, RHO, OMEGA, PHI = 111, 221, 331, 113, 223, 333
 RHO_MASS_MAX = 1.5  # GeV: upper end of the normalised ρ line shape
 RHO_TEMPERATURE = 0.161  # GeV: effective temperature in In-In, NA60, arXiv:0902.2547; assumed for p-A
-POINTS = 401  # per cell of an integral: a 10 MeV cell resolves the 4 MeV of the φ by a hundred points
 
 
 def breit_wigner(m: npt.ArrayLike, pole: float, gamma: float) -> FloatArray:
@@ -331,15 +330,6 @@ class Component:
     name: str
     density: Callable[[FloatArray], FloatArray]  # Any normalisation: the fit multiplies it [GeV]
 
-    def times(self, m: FloatArray, factor: FloatArray) -> Component:
-        """Return the component times a factor that is interpolated between masses, e.g. a fiducial part."""
-        return Component(self.name, partial(_interpolated, shape=self.density, grid=m, factor=factor))
-
-    def cells(self, edges: FloatArray) -> FloatArray:
-        """Return the integral over each cell of the edges [GeV]."""
-        grid = np.linspace(edges[:-1], edges[1:], POINTS, axis=1)
-        return np.asarray(np.trapezoid(self.density(grid), grid, axis=1))
-
 
 def _drell_yan(m: FloatArray, m_lepton: float) -> FloatArray:
     """Return (GeV/m)³, quarks far from the end of phase space."""
@@ -352,12 +342,6 @@ def _bernstein(m: FloatArray, k: int, degree: int, ends: tuple[float, float], m_
     inside = (m >= low) & (m <= high)
     basis = comb(degree, k) * x**k * (1 - x) ** (degree - k)
     return np.where(inside, basis * lepton_factor(m**2, m_lepton), 0.0)
-
-
-def _interpolated(
-    m: FloatArray, shape: Callable[[FloatArray], FloatArray], grid: FloatArray, factor: FloatArray
-) -> FloatArray:
-    return np.asarray(shape(m) * np.interp(m, grid, factor))
 
 
 def _scaled(m: FloatArray, shape: Callable[[FloatArray], FloatArray], norm: float) -> FloatArray:

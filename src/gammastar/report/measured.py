@@ -45,7 +45,7 @@ class Unfolding:
     inside: FloatArray
     cov: FloatArray  # Of the density, shape (n, n)
     truth: FloatArray | None  # Of mock data: photons per proton on target and bin, shape (n,)
-    kept: Arrays  # What the unfolding kept: sources, scan of the regularisation, refolding, line shapes
+    kept: Arrays  # What the unfolding kept: sources, scan of the regularisation, refolding
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,7 +64,7 @@ class FlowCheck:
 
 
 def uncertainties(arrays: Arrays) -> list[Table]:
-    """Return the tables of uncertainties and of fitted line shapes."""
+    """Return the tables of uncertainties."""
     tables, names = [], [str(name) for name in arrays.get("source_names", ())]
     if "statistics" in arrays:
         rows = [(name, *sizes) for name, sizes in zip(names, arrays["source_sizes"].tolist(), strict=True)]
@@ -77,15 +77,6 @@ def uncertainties(arrays: Arrays) -> list[Table]:
             "mean of a cell [%]": ["", *(f"{x:.1f}" for x in mean)],
         }
         caption = "Uncertainties of the OmniFold spectrum: replicas, and shifts of the iterative unfolding."
-        tables.append(Table(columns, caption=caption))
-    if "shape_names" in arrays:
-        photons = [f"{value:.4g} ± {sigma:.2g}" for value, sigma in arrays["shape_yields"]]
-        columns = {
-            "line shape": arrays["shape_names"].tolist(),
-            "photons in the domain, before the cut on mass": photons,
-        }
-        chi2, ndf = arrays["shape_chi2"]
-        caption = f"Forward-folded line shapes: chi2 = {chi2:.1f} for {ndf:.0f} degrees of freedom."
         tables.append(Table(columns, caption=caption))
     return tables
 

@@ -7,7 +7,6 @@ from gammastar.unfold.folding import refolding
 from gammastar.unfold.likelihood_fit import cell_intervals, fine_response, likelihood
 from gammastar.unfold.iterative_bayes import iterative, stable_iterations
 from gammastar.unfold.regularised import l_curve, least_squares, tikhonov
-from gammastar.unfold.line_shape import forward_fold
 from gammastar.unfold.methods import scan
 from gammastar.unfold.closure_tests import bottom_line, closure, linearity, refolding_test, stress
 from gammastar.unfold.systematics import Variation, with_systematics
@@ -25,7 +24,6 @@ __all__ = [
     "tikhonov",
     "l_curve",
     "least_squares",
-    "forward_fold",
     "refolding",
     "scan",
     "bottom_line",

@@ -84,7 +84,7 @@ def test_check_reads_the_card(tmp_path):
         ("subtract", {"corrections": [{"name": "x", "kind": "eta to mu mu", "pairs": 3}]}, "n_dalitz"),
         ("unfold", {"method": "tikhonov", "n_iterations": 4}, "n_iterations"),
         ("unfold", {"tau": 0.1}, "tau"),
-        ("unfold", {"preset": "line shape", "method": "tikhonov"}, "method"),
+        ("unfold", {"preset": "smeared mass, as the paper", "method": "tikhonov"}, "method"),
         ("unfold", {"method": "omnifold", "n_replicas": 0}, "n_replicas"),
         ("unfold", {"preset": "smeared mass, as the paper", "mass": [0.2, 1.0]}, "mass"),
         ("unfold", {"method": "least squares", "scan": [1]}, "scan"),

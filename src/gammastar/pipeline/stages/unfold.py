@@ -32,7 +32,6 @@ from gammastar.store.pairs import Truth
 from gammastar.store.records import write_table
 from gammastar.unfold import (
     folding,
-    line_shape,
     methods,
     omnifolding,
     response_matrix,
@@ -143,13 +142,6 @@ def _unfolded(ctx: Context, section: config.Unfold, method: Method | None, state
         efficiency = divide(sums @ (response.prior * response.efficiency), prior)
     if section.method == "iterative":
         extra |= _refolding_toys(ctx, int(extra["strength"]), subtracted, response)
-    if section.preset == "line shape":
-        result, fitted = line_shape.line_shape_spectrum(measured, known.sample, result)
-        extra |= {
-            "shape_names": np.array([c.name for c in fitted.components], dtype=str),
-            "shape_yields": np.stack([fitted.yields, fitted.sigma], axis=1),
-            "shape_chi2": np.array([fitted.chi2, fitted.ndf]),
-        }
     return (
         pack_spectrum(result)
         | extra
@@ -273,7 +265,7 @@ def _scanned(
     """Unfold the mass spectrum with several strengths."""
     if method is None or method.candidates is None or section.scan == ():
         return {}
-    flat = line_shape.mass_spectrum(measured)
+    flat = measured.project(MASS)
     axes, rng = tuple(flat.hist.axes), stream(ctx.seed, "scan")
     response = unfold.response(known.parts, axes, axes, n_replicas=section.n_replicas, rng=rng)
     ctx.tell("unfold", None, "scan of the regularisation on the mass spectrum")
