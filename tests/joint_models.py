@@ -9,9 +9,8 @@ import pyhf
 import scipy.optimize
 from pyhf.optimize.opt_scipy import scipy_optimizer
 
-from gammastar.infer.joint.expectation import Point, arrays_of, curvature
+from gammastar.infer.joint.expectation import Point, arrays_of, curvature, joint_workspace
 from gammastar.infer.joint.model import JointData, JointEffect, JointModel
-from gammastar.infer.joint.workspace import joint_workspace
 
 
 def model(size=60.0, *, bins=8, cells=6, seed=0, named=True, search=1, **changes):

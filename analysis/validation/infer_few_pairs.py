@@ -11,11 +11,10 @@ from iminuit import Minuit
 from validation.infer_joint import BINS, Window
 from validation.infer_toys import row
 
-from gammastar.infer.joint.expectation import arrays_of, negative_log
+from gammastar.infer.joint.expectation import arrays_of, joint_workspace, negative_log
 from gammastar.infer.joint.fits import fit
 from gammastar.infer.joint.limits import draw_joint
 from gammastar.infer.joint.model import JointEffect, JointModel
-from gammastar.infer.joint.workspace import joint_workspace
 
 PAIRS = range(6)
 JUDGE = "Minuit on pyhf 0.7.6, from its start and from our minimum"

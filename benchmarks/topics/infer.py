@@ -31,11 +31,10 @@ from gammastar.infer import (
 )
 from gammastar.infer.counting import counting_cls
 from gammastar.infer.histfactory.workspaces import channels_of
-from gammastar.infer.joint.expectation import arrays_of
+from gammastar.infer.joint.expectation import arrays_of, joint_workspace
 from gammastar.infer.joint.fits import fit
 from gammastar.infer.joint.limits import JointLimits, draw_joint, joint_asymptotic, joint_limit, q_tilde
 from gammastar.infer.joint.model import JointEffect, JointModel
-from gammastar.infer.joint.workspace import joint_workspace
 from gammastar.infer.toys import draw, statistics, toy_model
 
 ORACLE = Path(__file__).resolve().parents[2] / "tests" / "golden" / "roostats_oracle.py"

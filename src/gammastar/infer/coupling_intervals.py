@@ -13,6 +13,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 from scipy.interpolate import Akima1DInterpolator
+from scipy.optimize import elementwise
 
 from gammastar.core.records import BoolArray, FloatArray, MassInterval
 
@@ -182,44 +183,21 @@ def intervals_above(curves: Curves, level: FloatArray, *, close: float = CLOSE) 
 
 
 def _root(curves: Curves, level: FloatArray, bracket: tuple[IntArray, IntArray], close: float) -> FloatArray:
-    """Return the roots between points above and their neighbours below the level (equal points stay).
-
-    T. R. Chandrupatla, Adv. Eng. Softw. 28 (1997) 145: inverse quadratic steps where they are safe, else
-    bisection; each evaluation serves all roots that are still open.
-    """
+    """Return the roots between points above and their neighbours below the level (equal points stay)."""
     above, below = bracket
     result = curves.x[above].copy()
-    active = np.flatnonzero(above != below)
-    row = curves.row[above]
-    a, b = curves.x[above], curves.x[below]
-    fa, fb = curves.y[above] - level[row], curves.y[below] - level[row]
-    c, fc, t = a.copy(), fa.copy(), np.full(len(a), 0.5)
-    for _ in range(60):
-        if not active.size:
-            break
-        i = active
-        new = a[i] + t[i] * (b[i] - a[i])
-        found = curves.at(row[i], new) - level[row[i]]
-        same = np.sign(found) == np.sign(fa[i])
-        c[i], fc[i] = np.where(same, a[i], b[i]), np.where(same, fa[i], fb[i])
-        b[i], fb[i] = np.where(same, b[i], a[i]), np.where(same, fb[i], fa[i])
-        a[i], fa[i] = new, found
-        result[i] = np.where(np.abs(fa[i]) < np.abs(fb[i]), a[i], b[i])
-        limit = 0.5 * close / np.maximum(np.abs(b[i] - a[i]), 1e-300)
-        t[i] = np.clip(_step(a[i], b[i], c[i], fa[i], fb[i], fc[i]), limit, 1.0 - np.minimum(limit, 0.5))
-        active = i[(limit <= 0.5) & (found != 0)]
+    (open_,) = np.nonzero(above != below)
+    if open_.size:
+        row = curves.row[above[open_]]
+
+        def over(x: FloatArray, row: FloatArray, level: FloatArray) -> FloatArray:
+            return curves.at(row.astype(np.int64), x) - level
+
+        ends = curves.x[above[open_]], curves.x[below[open_]]
+        given = (row.astype(np.float64), level[row])
+        found = elementwise.find_root(over, ends, args=given, tolerances={"xatol": close, "xrtol": 0.0})
+        result[open_] = found.x
     return result
-
-
-def _step(
-    a: FloatArray, b: FloatArray, c: FloatArray, fa: FloatArray, fb: FloatArray, fc: FloatArray
-) -> FloatArray:
-    """Return the fraction of the bracket for the next point."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        xi, phi = (a - b) / (c - b), (fa - fb) / (fc - fb)
-        safe = (phi**2 < xi) & ((1.0 - phi) ** 2 < 1.0 - xi)
-        inverse = fa / (fb - fa) * fc / (fb - fc) + (c - a) / (b - a) * fa / (fc - fa) * fb / (fc - fb)
-    return np.where(safe & np.isfinite(inverse), inverse, 0.5)
 
 
 FAINT = -8.0  # ln N over the limit below which a signal would bend the cubic through its neighbours

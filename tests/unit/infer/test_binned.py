@@ -27,8 +27,8 @@ from gammastar.infer.binned.toys import (
 )
 from gammastar.infer.counting import counting_cls
 from gammastar.infer.histfactory.likelihoods import Likelihood
+from gammastar.infer.joint.expectation import joint_workspace
 from gammastar.infer.joint.limits import joint_cls
-from gammastar.infer.joint.workspace import joint_workspace
 from gammastar.infer.scanning import CODES, sensitive_events, strength_limits
 
 MU = {"name": "mu", "type": "normfactor", "data": None}

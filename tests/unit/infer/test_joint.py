@@ -15,7 +15,16 @@ from scipy.stats import norm, poisson
 from gammastar.core.errors import PhysicsError
 from gammastar.infer import asymptotic_limit, counting_channel, counting_limit, to_hs3
 from gammastar.infer.joint import fits
-from gammastar.infer.joint.expectation import Point, arrays_of, curvature, expected, negative_log
+from gammastar.infer.joint.expectation import (
+    GridPoint,
+    Point,
+    arrays_of,
+    curvature,
+    expected,
+    joint_patchset,
+    joint_workspace,
+    negative_log,
+)
 from gammastar.infer.joint.fits import fit
 from gammastar.infer.joint.limits import (
     JointLimits,
@@ -28,7 +37,6 @@ from gammastar.infer.joint.limits import (
     unit_of,
 )
 from gammastar.infer.joint.model import JointEffect
-from gammastar.infer.joint.workspace import GridPoint, joint_patchset, joint_workspace
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -10,7 +10,7 @@ from joint_models import model
 
 from gammastar.infer.binned.toys import goodness_of_fit
 from gammastar.infer.joint.discovery import PairsFit, pairs_fit
-from gammastar.infer.joint.workspace import joint_workspace
+from gammastar.infer.joint.expectation import joint_workspace
 from gammastar.pipeline.cache import StageCache
 from gammastar.pipeline.stages import joint as stage
 

@@ -87,7 +87,7 @@ class Expectation:
     def cells(self, x: FloatArray) -> FloatArray:
         """Return the events of each cell at parameters (sets, p), shape (c, sets)."""
         at = np.ascontiguousarray(x.T)
-        scale = self._scale(_scaled(at[self.norm_of], self.polynomials, self.high, self.low)[0])
+        scale = self._scale(interpolated(at[self.norm_of], self.polynomials, self.high, self.low)[0])
         return np.asarray(np.maximum(self._shape(at), 0.0) * scale * self._linear(at).prod(axis=1))
 
     def total(self, x: FloatArray) -> FloatArray:
@@ -106,14 +106,14 @@ class Expectation:
     def factor(self, x: FloatArray) -> FloatArray:
         """Return what multiplies the templates, shape (sets, c)."""
         at = np.ascontiguousarray(x.T)
-        scale = self._scale(_scaled(at[self.norm_of], self.polynomials, self.high, self.low)[0])
+        scale = self._scale(interpolated(at[self.norm_of], self.polynomials, self.high, self.low)[0])
         return np.asarray((scale * self._linear(at).prod(axis=1)).T)
 
     def with_slopes(self, x: FloatArray) -> tuple[FloatArray, FloatArray, LogNormal]:
         """Return `total`, its derivatives (sets, b, p), and what log-normal factors do."""
         at = np.ascontiguousarray(x.T)
         shape, linear = self._shape(at), self._linear(at)
-        value, bend = _scaled(at[self.norm_of], self.polynomials, self.high, self.low)
+        value, bend, _ = interpolated(at[self.norm_of], self.polynomials, self.high, self.low)
         log = bend / np.where(value == 0.0, 1.0, value)
         scale, product = self._scale(value), linear.prod(axis=1)
         positive = np.maximum(shape, 0.0)
@@ -166,24 +166,27 @@ def _bend(at: FloatArray) -> FloatArray:
     )
 
 
-def _scaled(
+def interpolated(
     alpha: FloatArray, polynomials: FloatArray, high: FloatArray, low: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Return factors of normsys modifiers, polynomial inside ±1 and exponential outside, and derivatives."""
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return factors (n, sets) of n normsys modifiers at α, their derivatives and second derivatives.
+
+    Code 4 of HistFactory: a polynomial inside ±1, which `polynomials_of` gives, exponentials outside.
+    """
     inside = np.abs(alpha) < 1.0
     a = np.where(inside, alpha, 0.0)
-    value, bend = np.zeros(alpha.shape), np.zeros(alpha.shape)
+    value = slope = bend = np.zeros(alpha.shape)
     for k in range(6, -1, -1):
-        bend = bend * a + value
+        bend, slope = bend * a + 2.0 * slope, slope * a + value
         value = value * a + polynomials[:, k, None]
     if inside.all():
-        return value, bend
+        return value, slope, bend
     up = np.where(alpha > 0.0, high[:, None], -low[:, None])
-    outside = np.exp(np.where(inside, 0.0, alpha * up))
-    return np.where(inside, value, outside), np.where(inside, bend, outside * up)
+    outside = np.exp(np.where(inside, 0.0, np.clip(alpha * up, -300.0, 300.0)))
+    return tuple(np.where(inside, a, outside * up**k) for k, a in enumerate((value, slope, bend)))  # type: ignore[return-value]
 
 
-def _polynomials(low: FloatArray, high: FloatArray) -> FloatArray:
+def polynomials_of(low: FloatArray, high: FloatArray) -> FloatArray:
     """Return coefficients (n, 7) whose value, slope and curvature meet the exponentials at ±1."""
     logs = np.log(high), np.log(low)
     ends = [high - 1, low - 1, high * logs[0], -low * logs[1], high * logs[0] ** 2, low * logs[1] ** 2]
@@ -249,7 +252,7 @@ def expectation_of(samples: Sequence[SampleTerms], bins: int, parameters: int) -
         linear,
         spreads,
         norm_of,
-        _polynomials(ends[:, 0], ends[:, 1]),
+        polynomials_of(ends[:, 0], ends[:, 1]),
         np.log(ends[:, 1]),
         np.log(ends[:, 0]),
         starts,

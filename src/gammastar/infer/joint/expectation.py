@@ -1,5 +1,7 @@
 """Expected events of many data sets at once, their likelihood, its gradient and its Hessian in closed form.
 
+The same likelihood is a HistFactory workspace with its patch set, for pyhf, cabinetry and what reads them.
+
 Core parameters are μ, the factors of the n cells and the k nuisances. The like-sign content f_i
 and the factor γ_i of the finite simulation occur in bin i alone: their part of the Hessian is one 2 × 2 block
 per bin, which is eliminated. With v = 1 − N/ν and d = N/ν² of each bin the gradient is Σ v ∂ν and the Hessian
@@ -8,14 +10,21 @@ per bin, which is eliminated. With v = 1 − N/ν and d = N/ν² of each bin the
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import gammaln, xlogy
 
+from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.infer.joint.model import FREE, JointData, JointModel
+from gammastar.infer.binned.model import interpolated, polynomials_of
+from gammastar.infer.histfactory.modifiers import Modifiers, log_normal
+from gammastar.infer.histfactory.patchsets import patch_document, signal_steps
+from gammastar.infer.histfactory.workspaces import assemble, sample
+from gammastar.infer.joint.model import CHARGES, FREE, JointData, JointEffect, JointModel
 
 R_FACTOR, PLUS, MINUS, BACKGROUND, TEMPLATES = range(5)  # groups of yields behind those of the cells
 HALF_LOG = 0.5 * np.log(2.0 * np.pi)
@@ -96,7 +105,7 @@ def arrays_of(model: JointModel) -> Arrays:
         np.array([model.templates[name] for name in names], dtype=np.float64).reshape(len(names), i),
         np.asarray(model.background, dtype=np.float64),
         like,
-        _polynomials(different[:, 1]),
+        polynomials_of(np.exp(-different[:, 1]), np.exp(different[:, 1])),
         different[:, 1],
         different[:, 0].astype(np.intp),
         (group, place.ravel()),
@@ -106,45 +115,22 @@ def arrays_of(model: JointModel) -> Arrays:
     )
 
 
-def _polynomials(log_kappa: FloatArray) -> FloatArray:
-    """Return coefficients of 1 + Σ a_n θⁿ, n to 6, which meets κ^θ at ±1 with two derivatives."""
-    order = np.arange(1, 7)
-    rows = []
-    for power, factor in ((order, 1), (order - 1, order), (np.maximum(order - 2, 0), order * (order - 1))):
-        rows += [factor * sign**power for sign in (1.0, -1.0)]  # value, slope and bend at ±1
-    up, down = np.exp(log_kappa), np.exp(-log_kappa)
-    right = np.stack(
-        [up - 1, down - 1, log_kappa * up, log_kappa * down, log_kappa**2 * up, log_kappa**2 * down]
-    )
-    inverse = np.linalg.inv(np.array(rows))
-    found = (inverse @ right).T
-    return np.concatenate([np.ones((len(log_kappa), 1)), found], axis=1)
-
-
 def _factors(
     arrays: Arrays, theta: FloatArray, *, derivatives: bool
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return the factor of each group (n, g), its logarithmic slopes, and second ones less their squares."""
     n, (group, which) = len(theta), arrays.place
-    x = theta[:, arrays.nuisance]
-    inside = np.abs(x) < 1.0
-    powers = np.where(inside, x, 0.0)
-    value = np.broadcast_to(arrays.curves[:, 6], x.shape)
-    first = second = np.zeros_like(x)
-    for order in range(5, -1, -1):  # Horner's rule for the polynomial and its derivatives
-        if derivatives:
-            second = second * powers + 2.0 * first
-            first = first * powers + value
-        value = value * powers + arrays.curves[:, order]
-    log = np.where(inside, np.log(np.maximum(value, 1e-300)), arrays.log_kappa * x)
+    x, log_kappa = theta[:, arrays.nuisance], arrays.log_kappa
+    value, first, second = (a.T for a in interpolated(x.T, arrays.curves, log_kappa, -log_kappa))
+    log = np.where(np.abs(x) < 1.0, np.log(np.maximum(value, 1e-300)), log_kappa * x)
     sums = np.zeros((len(arrays.log_kappa), arrays.n_groups))
     sums[which, group] = 1.0
     factor = np.exp(np.clip(log @ sums, -300.0, 300.0))
     if not derivatives:
         return factor, first, second
     u, w = np.zeros((2, n, arrays.n_groups, arrays.n_nuisances))
-    slope = np.where(inside, first / value, arrays.log_kappa)
-    bend = np.where(inside, second / value - slope**2, 0.0)
+    slope = first / value
+    bend = second / value - slope**2
     u[:, group, arrays.nuisance[which]], w[:, group, arrays.nuisance[which]] = slope[:, which], bend[:, which]
     return factor, u, w
 
@@ -341,4 +327,149 @@ def _second(
     found[:, 1 + j :, 1 + j :] += np.swapaxes(u * whole[:, :, None], 1, 2) @ u
     diagonal = np.arange(1 + j, m)
     found[:, diagonal, diagonal] += (whole[:, :, None] * w).sum(axis=1)
+    return found
+
+
+CHANNELS = ("opposite_sign", "plus_plus", "minus_minus", "search")
+LARGEST = 1e3  # of free factors
+DESCRIPTION = "Expected signal of each cell per mass and coupling, on pairs and search; test mu = 1."
+
+
+def joint_workspace(model: JointModel, *, poi_maximum: float = 100.0) -> dict[str, Any]:
+    """Return the workspace of a joint likelihood.
+
+    Notes
+    -----
+    HistFactory: CERN-OPEN-2012-016; the JSON form is that of pyhf. With interpolation codes 4 and 4p, which
+    pyhf and ROOT take by default, its likelihood is that of `fit` to rounding.
+    """
+    arrays, j = arrays_of(model), len(model.pairs)
+    free: Modifiers = [{"name": "like_sign", "type": "shapefactor", "data": None}]
+    counted = np.sqrt(model.variance) * model.pairs
+    opposite = []
+    for cell in range(j):
+        nominal = arrays.cells[:, cell]
+        listed = [_cell(cell), *_shifts(model, cell, nominal)]
+        if arrays.sigma.any():
+            listed.append({"name": "simulation", "type": "staterror", "data": counted[:, cell].tolist()})
+        opposite.append(sample(f"pairs_{cell}", nominal, listed))
+        if arrays.in_situ[:, cell].any():
+            modifiers = [_cell(cell), *_logs(model, lambda e, c=cell: _signal(e, j)[c])]
+            opposite.append(sample(f"signal_{cell}", arrays.in_situ[:, cell], modifiers, signal=True))
+    for name, values in model.templates.items():
+        opposite.append(sample(name, values, _logs(model, lambda e, n=name: e.templates.get(n, 0.0))))
+    opposite.append(sample("combinatorial", arrays.like[0], free, _logs(model, lambda e: e.r_factor)))
+    channels = {CHANNELS[0]: opposite}
+    for channel, values, sign in zip(CHANNELS[1:3], arrays.like[1:], (-FREE, FREE), strict=True):
+        channels[channel] = [sample("combinatorial", values, free, [_log(CHARGES, sign)])]
+    observed: dict[str, Any] = dict(zip(CHANNELS[:3], model.counts, strict=True))
+    if model.background.size:
+        channels[CHANNELS[3]] = [
+            sample(
+                f"signal_{cell}",
+                arrays.signal[cell],
+                [_cell(cell), *_logs(model, lambda e, c=cell: _signal(e, j)[c])],
+                signal=True,
+            )
+            for cell in range(j)
+            if arrays.signal[cell].any()
+        ]
+        channels[CHANNELS[3]].append(
+            sample("background", model.background, _logs(model, lambda e: e.background))
+        )
+        observed[CHANNELS[3]] = "masked" if model.observed is None else model.observed
+    spec = assemble(channels, observed, poi_maximum=poi_maximum)
+    parameters = spec["measurements"][0]["config"]["parameters"]
+    parameters += [
+        {"name": name, "inits": [1.0], "bounds": [[0.0, LARGEST]]} for name in (f"cell_{c}" for c in range(j))
+    ]
+    n = len(model.counts[0])
+    parameters.append({"name": "like_sign", "inits": [1.0] * n, "bounds": [[0.0, LARGEST]] * n})
+    return spec
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GridPoint:
+    """What one grid point puts into the search."""
+
+    mass: float  # [GeV]
+    coupling: float
+    signal: FloatArray  # Events per true pair at μ = 1, shape (j,)
+    # ln κ of the signal of all cells by the name of its nuisance, beside those of the workspace
+    sigmas: Mapping[str, float]
+
+
+def joint_patchset(
+    model: JointModel,
+    points: Sequence[GridPoint],
+    *,
+    coupling_name: str = "eps",
+    hepdata: str = "ins0000000",
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the background-only workspace of a mass window, and the patches that put a signal into it."""
+    if len(model.background) != 1:
+        raise PhysicsError(
+            f"joint_patchset: the search has {len(model.background)} bins; signals are put into one"
+        )
+    spec = joint_workspace(model)
+    channel = CHANNELS.index("search")
+    samples = spec["channels"][channel]["samples"]
+    cells = np.flatnonzero(model.signal.any(axis=1))
+    for one in samples[: len(cells)]:
+        one["data"] = [0.0]
+    outside = np.delete(np.stack([point.signal for point in points]), cells, axis=1).any(axis=1)
+    if outside.any():
+        at = points[int(outside.argmax())]
+        raise PhysicsError(
+            f"joint_patchset: the point at {at.mass:g} GeV and {at.coupling:g} has signal in a cell "
+            "where the model has none; give the model the largest signal of all points"
+        )
+    where = f"/channels/{channel}/samples"
+    patches = [
+        [
+            step
+            for place, cell in enumerate(cells)
+            for step in signal_steps(
+                f"{where}/{place}",
+                samples[place]["name"],
+                [float(point.signal[cell] * model.pairs[cell])],
+                point.sigmas,
+            )
+        ]
+        for point in points
+    ]
+    mass, coupling = (np.array([getattr(point, name) for point in points]) for name in ("mass", "coupling"))
+    return spec, patch_document(spec, mass, coupling, patches, about=(coupling_name, hepdata, DESCRIPTION))
+
+
+def _cell(cell: int) -> dict[str, Any]:
+    return {"name": f"cell_{cell}", "type": "normfactor", "data": None}
+
+
+def _signal(effect: JointEffect, j: int) -> FloatArray:
+    return np.broadcast_to(np.asarray(effect.signal, dtype=np.float64), (j,))
+
+
+def _log(name: str, sigma: float) -> dict[str, Any]:
+    """Return a log-normal factor that may fall with its nuisance."""
+    (found,) = log_normal(name, abs(sigma))
+    if sigma < 0:
+        found["data"] = {"hi": found["data"]["lo"], "lo": found["data"]["hi"]}
+    return found
+
+
+def _logs(model: JointModel, of: Any) -> Modifiers:
+    """Return the log-normal factors of one sample."""
+    return [_log(effect.name, float(of(effect))) for effect in model.effects if of(effect) != 0.0]
+
+
+def _shifts(model: JointModel, cell: int, nominal: FloatArray) -> Modifiers:
+    """Return the shifts of the response of one cell; linear, and so the same up and down."""
+    found: Modifiers = []
+    for effect in model.effects:
+        if effect.response is None or not effect.response[:, cell].any():
+            continue
+        step = effect.response[:, cell] * model.pairs[cell]
+        data = {"hi_data": (nominal + step).tolist(), "lo_data": (nominal - step).tolist()}
+        found.append({"name": effect.name, "type": "histosys", "data": data})
     return found

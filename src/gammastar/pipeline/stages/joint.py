@@ -24,6 +24,7 @@ from gammastar.infer.discovery import Ranking
 from gammastar.infer.histfactory.patchsets import Documents, patched_points
 from gammastar.infer.histfactory.workspaces import pot_names
 from gammastar.infer.joint.discovery import PairsFit, discovery_strengths, joint_impacts, pairs_fit
+from gammastar.infer.joint.expectation import GridPoint, joint_patchset
 from gammastar.infer.joint.limits import (
     LARGEST,
     JointLevels,
@@ -42,7 +43,6 @@ from gammastar.infer.joint.model import (
     window_axes,
     window_model,
 )
-from gammastar.infer.joint.workspace import GridPoint, joint_patchset
 from gammastar.physics.qed import dark_photon_rate
 from gammastar.pipeline.context import Context, needed, simulation_of
 from gammastar.pipeline.stages.accept import cell_signals
