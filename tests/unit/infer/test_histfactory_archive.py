@@ -104,6 +104,19 @@ def test_an_unpacked_archive_is_bounded_in_memory(tmp_path, monkeypatch):
         list(json_texts(path))
 
 
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE])
+@pytest.mark.parametrize("first", [True, False])
+def test_long_names_of_members_are_bounded_before_they_are_read(tmp_path, kind, first):
+    """A packed header of 3 GB of zeros would be read into memory at once."""
+    long = tarfile.TarInfo("long")
+    long.type, long.size = kind, 3 << 30
+    path = tmp_path / "names.tar.gz"
+    before = b"" if first else tarfile.TarInfo("x").tobuf()
+    path.write_bytes(gzip.compress(before + long.tobuf()))
+    with pytest.raises(InputFileError, match=r"names\.tar\.gz.*a header of 3221225472 bytes"):
+        list(json_texts(path))
+
+
 def test_links_devices_and_paths_of_an_archive_lead_nowhere(tmp_path):
     """Members that are no plain file are left out, whatever their name; a zip is refused."""
     kinds = (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE)

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import jsonpatch
 
-from gammastar.core.documents import bytes_of, from_json
+from gammastar.core.documents import bytes_of, from_json, opened
 from gammastar.core.errors import InputFileError, PhysicsError, require
 from gammastar.core.files import Pathlike
 from gammastar.infer.histfactory.cards import is_card, read_card
@@ -25,6 +25,22 @@ VALUES = 10_000_000  # numbers, lists and objects of all JSON files; each takes 
 MEMBERS = 10_000
 BLOCK = 1 << 20
 DAMAGE = (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError)
+
+
+LONG = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+LONG += (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+HEADER = 1 << 20  # bytes of names and attributes of a member
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose header is small enough to be read into memory."""
+
+    @classmethod
+    def frombuf(cls, buf: Any, encoding: str, errors: str) -> _Member:
+        found = super().frombuf(buf, encoding, errors)
+        if found.type in LONG and found.size > HEADER:
+            raise InputFileError(f"a header of {found.size} bytes, more than {HEADER}")
+        return found
 
 
 class _Budget:
@@ -77,14 +93,17 @@ def _plain(path: Path, budget: _Budget) -> str:
 
 def _is_archive(path: Path) -> bool:
     """Return whether a file is a tar archive; refuse other packed files."""
-    with path.open("rb") as stream:
-        packed = stream.read(6).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ"))
     try:
-        found = tarfile.is_tarfile(path)
-    except DAMAGE as error:
+        with opened(path, UNPACKED) as stream:
+            packed = stream.read(6).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ"))
+        with tarfile.open(path, tarinfo=_Member):
+            return True
+    except tarfile.TarError as error:
+        if packed:
+            raise InputFileError(f"{path}: holds no whole tar archive; copy it again") from error
+        return False
+    except (*DAMAGE, InputFileError) as error:
         raise InputFileError(_damaged(path, error)) from error
-    require(found or not packed, f"{path}: holds no whole tar archive; copy it again", InputFileError)
-    return found
 
 
 def _damaged(path: Path, error: Exception) -> str:
@@ -102,7 +121,7 @@ def _members(path: Path, region: str, budget: _Budget) -> Iterator[tuple[str, st
         return size
 
     try:
-        with tarfile.open(path) as archive:
+        with tarfile.open(path, tarinfo=_Member) as archive:
             for count, member in enumerate(archive):
                 require(count < MEMBERS, f"{path}: has more than {MEMBERS} members", InputFileError)
                 spend(member.size)
@@ -120,6 +139,9 @@ def _members(path: Path, region: str, budget: _Budget) -> Iterator[tuple[str, st
             require(whole, missing, InputFileError)
             while spend(len(stream.read(BLOCK))):
                 pass
+    except InputFileError as error:
+        text = str(error)
+        raise InputFileError(text if text.startswith(str(path)) else f"{path}: {text}") from error
     except DAMAGE as error:
         raise InputFileError(_damaged(path, error)) from error
 
