@@ -27,7 +27,7 @@ BLOCK = 1 << 20
 DAMAGE = (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError)
 
 
-LONG = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+LONG: tuple[bytes, ...] = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 LONG += (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 HEADER = 1 << 20  # bytes of names and attributes of a member
 
