@@ -49,7 +49,9 @@ coupling = [1e-9, 1e-3]
 n_couplings = 41
 submission = false
 min_effective = 3.0
-nuisances = ["pot", "spectrum", "polarisation", "widths", "sample"]
+
+[systematics]
+in_limit = ["pot", "spectrum", "polarisation", "widths", "sample"]
 """
 CHARGED = """
 [predict.millicharge]

@@ -219,7 +219,7 @@ CASES = [
     ),
     (
         "charm",
-        [("[spectrum]", "[unfold.systematics]\ncharm = true\n[spectrum]")],
+        [("[systematics]", "[systematics]\ncharm = true")],
         {},
         "error",
         "systematics.charm",

@@ -21,7 +21,6 @@ n_sample = 6000
 
 [accept]
 millicharge_detectors = ["mcp_bars"]
-longitudinal_sigma = 0.2
 """
 LIGHT = '"pion_dalitz", "pseudoscalar_dalitz", "jpsi"'
 
@@ -34,7 +33,7 @@ def steering(folder, *, model="dark_photon", channels=LIGHT):
     text = text.replace("n_masses", f'model = "{model}"\nn_masses')
     text = text.replace("[accept]\n", CHARGED.format(channels=channels))
     path = folder / "steering.toml"
-    path.write_text(text)
+    path.write_text(text.replace("[systematics]\n", "[systematics]\nspin = 0.2\n"))
     return path
 
 
@@ -107,7 +106,8 @@ def test_a_channel_that_dimuons_already_contain_is_refused(results, tmp_path):
 def test_forward_bremsstrahlung_adds_to_the_signal_with_its_band(results, tmp_path):
     path = steering(tmp_path)
     text = path.read_text().replace("n_masses", 'outside = ["bremsstrahlung"]\nn_masses')
-    path.write_text(text.replace("[infer]", '[infer]\nnuisances = ["pot", "spectrum", "theory"]'))
+    limit = '[systematics]\nin_limit = ["pot", "spectrum", "theory"]'
+    path.write_text(text.replace("[systematics]", limit))
     folder = run(path, output=results, resume=True)
     made, seen = rate_of(folder), planes(folder)["na62_dump"]
     parts = [made.channels[group] for group in ("virtual_photon", "bremsstrahlung")]

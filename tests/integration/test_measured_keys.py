@@ -99,10 +99,10 @@ def nominal(made):
 @pytest.fixture(scope="module")
 def charmed(made):
     """The run that removes open charm, with posterior weights and systematic errors, in its own folder."""
-    sources = "polarisation = 0.3\nfsr = 0.5\nefficiency = 0.02\nbackground = true\ncharm = true\n"
+    sources = "polarisation = 0.3\nradiation = 0.5\nefficiency = 0.02\nbackground = true\ncharm = true\n"
     return made(
         PLAIN + CHARM,
-        f"[unfold]\nmethod = 'iterative'\nn_replicas = 5\n[unfold.systematics]\n{sources}",
+        f"[unfold]\nmethod = 'iterative'\nn_replicas = 5\n[systematics]\n{sources}",
         output="charmed",
     )
 
@@ -175,7 +175,7 @@ def test_charm_of_the_mock_is_found_and_removed(made, nominal, charmed):
 def test_corrections_are_named_sized_and_propagated(made, nominal):
     found = made(
         PLAIN + ETA,
-        f"{ITERATIVE}[unfold.systematics]\ncorrections = true\nbackground = true\n",
+        f"{ITERATIVE}[systematics]\ncorrections = true\nbackground = true\n",
     )
     amount = found.subtract["removed"][:, 0]
     ratio, error = ETA_DIMUON_RATIO
@@ -221,7 +221,7 @@ def test_debiased_spectrum_has_the_same_errors_and_says_so(made, nominal):
 
 def test_omnifold_hands_its_weights_to_the_flow(made):
     """Sums over cells of 1 % efficiency and more: below 7 GeV, half of the true pairs, it extrapolates."""
-    sources = "[unfold.systematics]\nbackground = true\npolarisation = 0.3\nefficiency = 0.02\n"
+    sources = "[systematics]\nbackground = true\npolarisation = 0.3\nefficiency = 0.02\n"
     measured = "energy = [0.2, 7.0, 30.0, 400.0]\nn_iterations = 2\nn_replicas = 5\n"
     found = made(unfolding=f"[unfold]\nmethod = 'omnifold'\n{measured}stop = 1e-9\n{sources}")
     binned = made(unfolding=f"[unfold]\nmethod = 'iterative'\n{measured}scan = []\n{sources}").unfold
@@ -285,7 +285,7 @@ def test_systematic_sources_make_up_the_covariance(made, charmed):
     smeared = made(
         unfolding="[unfold]\npreset = 'smeared mass, as the paper'\nmethod = 'iterative'\n"
         "n_replicas = 5\nscan = [1, 4]\n"
-        "[unfold.systematics]\npolarisation = 0.3\n"
+        "[systematics]\npolarisation = 0.3\n"
     )
     assert len(csv_rows(smeared.folder / "regularisation.csv")) == 2
     assert csv_rows(smeared.folder / "systematics.csv")[0]["source"] == "polarisation of virtual photons"
@@ -305,7 +305,7 @@ def test_pairs_with_weights_and_seeds_are_in_the_results(charmed):
 @pytest.mark.parametrize(
     ("subtracting", "unfolding", "named"),
     [
-        (PLAIN + "r_mult = 1.1\n", "[unfold]\n[unfold.systematics]\ncharm = true\n", "systematics"),
+        (PLAIN + "r_mult = 1.1\n", "[unfold]\n[systematics]\ncharm = true\n", "systematics"),
         (PLAIN + CHARM.replace('"dx", "dy"', '"offset"'), "[unfold]\n", "charm.offset"),
         (PLAIN + CHARM.replace('["charm.root"]', '"simulation"'), "[unfold]\n", "charm.template"),
         ("[subtract]\nr_factor = 'simulation'\n", "[unfold]\n", "simulate"),

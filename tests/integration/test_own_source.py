@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from builders import ROOT
 
-from gammastar import config
 from gammastar.config.checks import examine_file
-from gammastar.core.errors import PhysicsError, SteeringError
+from gammastar.core.errors import PhysicsError
 from gammastar.core.signal import Rate, SignalPlanes
 from gammastar.core.sources import OwnSource
 from gammastar.pipeline.cache import load_arrays
@@ -135,31 +134,3 @@ def test_factors_are_looked_at():
     for function in (lambda m, _pt, _e: m[:1], lambda m, _pt, _e: -m, lambda m, _pt, _e: m / 0.0):
         with pytest.raises(PhysicsError, match="factors of shape"), np.errstate(all="ignore"):
             OwnSource("x", particles=function).factor(*np.ones((3, 3)))
-
-
-OLD = {
-    "unfold": {"systematics": {"fsr": 0.1, "prior": True}},
-    "spectrum": {"beam_energy": 400.0, "pot_sigma": 0.1},
-    "accept": {"longitudinal_sigma": 0.2, "alpha_sigma": 0.03},
-    "infer": {"nuisances": ["pot", "spectrum"], "extrapolation_sigma": 0.4},
-    "predict": {"coherence": 0.5},
-}
-
-
-def test_old_keys_are_still_read_and_told():
-    moved, notes = config.gathered(OLD)
-    assert moved["systematics"] == {
-        "radiation": 0.1,
-        "prior": True,
-        "pot": 0.1,
-        "spin": 0.2,
-        "scaling": 0.03,
-        "in_limit": ["pot", "spectrum"],
-        "extrapolation": 0.4,
-        "coherence": 0.5,
-    }
-    assert ("unfold.systematics.fsr", "radiation") in notes
-    assert "systematics" not in moved["unfold"]
-    assert OLD["infer"]["nuisances"] == ["pot", "spectrum"]  # the argument stays as it is
-    with pytest.raises(SteeringError, match=r"infer.nuisances is \[systematics\] in_limit: give one of them"):
-        config.parse({"analysis": {"name": "x", "seed": 1}, "systematics": {"in_limit": []}} | OLD)

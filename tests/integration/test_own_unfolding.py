@@ -37,7 +37,7 @@ mass = { bins = 9, low = 0.2125, high = 1.1125 }
 n_replicas = 20
 scan = []
 """
-SOURCES = "[unfold.systematics]\nefficiency = 0.02\npolarisation = 0.3\nfsr = 0.2\nbackground = true\n"
+SOURCES = "[systematics]\nefficiency = 0.02\npolarisation = 0.3\nradiation = 0.2\nbackground = true\n"
 OWN = '''
 import numpy as np
 from gammastar.core.axes import filled

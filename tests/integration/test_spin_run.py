@@ -130,13 +130,13 @@ def test_yields_follow_the_measured_spin(base, results):
     plain = STEERING.replace("angles = [0.6, 1.1125]\n", "")
     ratio = {}
     for name, lines in (
-        ("true", f"longitudinal = {_share():.6f}\nlongitudinal_sigma = 0.0\n"),
-        ("unpolarised", "longitudinal_sigma = 0.0\n"),
+        ("true", f"longitudinal = {_share():.6f}\n"),
+        ("unpolarised", ""),
     ):
         text = plain.replace("[infer]\n", f"{lines}[infer]\n").replace(
             "acceptance_masses", "# acceptance_masses"
         )
-        (base / f"{name}.toml").write_text(text)
+        (base / f"{name}.toml").write_text(f"{text}\n[systematics]\nspin = 0.0\n")
         shutil.copytree(results, base / name)  # the measured half is the same
         other = signals(run(base / f"{name}.toml", output=base / name, resume=True))
         best = ours.signal.argmax(axis=1)

@@ -45,7 +45,7 @@ def steering(folder, mock, *, limit=None, step=5000, weights="posterior"):
     """Write the small run without its dark half, with a limit of pairs in memory."""
     text = SMALL.read_text().partition("[flow]")[0]
     text = text.replace("schema.toml", str(SMALL.parent / "schema.toml")).replace('"mock/', f'"{mock}/')
-    text += "[unfold.systematics]\npolarisation = 0.3\nfsr = 0.2\nprior = true\nbackground = true\n"
+    text += "[systematics]\npolarisation = 0.3\nradiation = 0.2\nprior = true\nbackground = true\n"
     if limit is not None:
         text = text.replace("[select]\n", f"[select]\nmax_in_memory = {limit}\n")
     text = text.replace('schema = "', f'step = {step}\nschema = "')

@@ -65,8 +65,8 @@ def plane_of(folder):
     return SignalPlanes.from_arrays(stage(folder, "accept")).by_detector["ship_ecn3"]
 
 
-BARS = 'millicharge_detectors = ["mcp_bars"]\nlongitudinal_sigma = 0.2\ninteraction_length = 0.15'
-CHI = THEORY.format(model="dark_photon", more=CHARGED, accept=BARS)
+BARS = 'millicharge_detectors = ["mcp_bars"]\ninteraction_length = 0.15'
+CHI = THEORY.format(model="dark_photon", more=CHARGED, accept=BARS) + "\n[systematics]\nspin = 0.2\n"
 
 
 @pytest.fixture(scope="module")
@@ -253,8 +253,9 @@ def test_bad_steering_names_its_key(old, new, match, tmp_path):
 def test_scaling_with_a_depends_on_pt_and_has_an_error(photons, tmp_path):
     """α rising with pt weighs hard particles down on a lighter nucleus; its error is common."""
     power = 'target_scaling = "power"\nalpha = [[0.0, 0.7], [1.0, 0.9]]\n'
-    power += "alpha_inelastic = 0.7\nalpha_sigma = 0.05"
-    scaled = results(tmp_path, THEORY.format(model="dark_photon", more="", accept=power))
+    power += "alpha_inelastic = 0.7"
+    text = THEORY.format(model="dark_photon", more="", accept=power)
+    scaled = results(tmp_path, f"{text}\n[systematics]\nscaling = 0.05\n")
     (a, b), (error, other) = (
         [stage(folder, "accept")[f"ship_ecn3|{name}"] for folder in (scaled, photons)]
         for name in ("signal", "mc_error")

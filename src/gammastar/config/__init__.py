@@ -5,7 +5,7 @@ from __future__ import annotations
 from gammastar.config.dark import Accept, Infer, InSitu, Millicharge, Predict, Report
 from gammastar.config.measured import FlowSection, Read, Select, Simulate, SpectrumSection, Subtract, Unfold
 from gammastar.config.steering import STAGES, Steering, examine, load, parse, read_toml
-from gammastar.config.systematics import Systematics, gathered
+from gammastar.config.systematics import Systematics
 
 __all__ = [
     "STAGES",
@@ -25,7 +25,6 @@ __all__ = [
     "Systematics",
     "Unfold",
     "examine",
-    "gathered",
     "load",
     "parse",
     "read_toml",

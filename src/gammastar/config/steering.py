@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
-import logging
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,7 +21,7 @@ from gammastar.config.measured import (
     Subtract,
     Unfold,
 )
-from gammastar.config.systematics import Systematics, gathered
+from gammastar.config.systematics import Systematics
 from gammastar.core.documents import Finding, from_toml, shortened
 from gammastar.core.errors import SteeringError
 from gammastar.core.files import Pathlike
@@ -41,7 +41,6 @@ STAGES = (
     "report",
 )
 
-logger = logging.getLogger(__name__)
 MAX_BYTES = 1 << 20
 LONGEST = 80  # characters of a wrong value that are shown
 MOST = 12  # wrong keys that are shown
@@ -64,11 +63,6 @@ class Steering(Section):
     infer: Infer | None = None
     report: Report | None = None
     systematics: Systematics = Field(default_factory=Systematics)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _old_keys(cls, content: Any) -> Any:
-        return gathered(content)[0] if isinstance(content, dict) else content
 
     @model_validator(mode="after")
     def _needs(self) -> Steering:
@@ -252,12 +246,6 @@ def _shown(value: Any) -> str:
         return "an integer of thousands of digits"
 
 
-def _explain(error: ValidationError) -> str:
-    lines = [f"{key}: {text}" for key, text in problems(error)]
-    more = [f"… and {len(lines) - MOST} more"] if len(lines) > MOST else []
-    return "\n".join(lines[:MOST] + more)
-
-
 def examine(path: Pathlike) -> tuple[Steering | None, tuple[Finding, ...]]:
     """Return a steering file as far as it can be understood, and what is wrong with it.
 
@@ -267,7 +255,7 @@ def examine(path: Pathlike) -> tuple[Steering | None, tuple[Finding, ...]]:
     path = Path(path)
     try:
         content = read_toml(path)
-        return Steering.model_validate(content), tuple(Finding("warning", *note) for note in _moved(content))
+        return Steering.model_validate(content), ()
     except SteeringError as error:
         return None, (Finding("error", path.name, str(error).removeprefix(f"{path}: ")),)
     except RecursionError:
@@ -276,7 +264,7 @@ def examine(path: Pathlike) -> tuple[Steering | None, tuple[Finding, ...]]:
         found = tuple(Finding("error", key, text) for key, text in problems(error))
         places = [item["loc"] for item in error.errors()]
     try:
-        rest, _ = gathered(content)
+        rest = copy.deepcopy(content)
         for place in places:
             _leave_out(rest, place)
         return Steering.model_validate(rest), found
@@ -311,19 +299,11 @@ def parse(content: dict[str, Any], source: str = "steering") -> Steering:
         Naming every wrong key, its value and the reason.
     """
     try:
-        steering = Steering.model_validate(content)
+        return Steering.model_validate(content)
     except ValidationError as error:
-        raise SteeringError(f"{source}:\n{_explain(error)}") from error
-    for key, note in _moved(content):
-        logger.info("%s: %s: %s", source, key, note)
-    return steering
-
-
-def _moved(content: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return old keys of [systematics] in a steering file, each with where it belongs."""
-    return [
-        (old, f"belongs to [systematics] {new} now; it is read as such") for old, new in gathered(content)[1]
-    ]
+        lines = [f"{key}: {text}" for key, text in problems(error)]
+        more = [f"… and {len(lines) - MOST} more"] if len(lines) > MOST else []
+        raise SteeringError("\n".join([f"{source}:", *lines[:MOST], *more])) from error
 
 
 def read_toml(path: Pathlike) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -12,23 +11,6 @@ from gammastar.core.sources import KINDS
 
 Share = Annotated[float, Field(ge=0, le=1)]
 UNFOLDED = ("polarisation", "radiation", "efficiency", "prior", "background", "charm", "corrections")
-
-OLD_KEYS: dict[tuple[str, ...], str] = {
-    ("unfold", "systematics", "polarisation"): "polarisation",
-    ("unfold", "systematics", "fsr"): "radiation",
-    ("unfold", "systematics", "efficiency"): "efficiency",
-    ("unfold", "systematics", "prior"): "prior",
-    ("unfold", "systematics", "background"): "background",
-    ("unfold", "systematics", "charm"): "charm",
-    ("unfold", "systematics", "corrections"): "corrections",
-    ("spectrum", "pot_sigma"): "pot",
-    ("predict", "coherence"): "coherence",
-    ("accept", "longitudinal_sigma"): "spin",
-    ("accept", "alpha_sigma"): "scaling",
-    ("infer", "extrapolation_sigma"): "extrapolation",
-    ("infer", "nuisances"): "in_limit",
-}
-"""Where a key of [systematics] stood before; both places are read."""
 
 
 class Systematics(Section):
@@ -81,39 +63,3 @@ class Systematics(Section):
     def unknown(self, names: tuple[str, ...]) -> list[str]:
         """Return what `in_limit` lists that is neither a kind nor one of some names."""
         return [name for name in self.in_limit if name not in KINDS and name not in names]
-
-
-def gathered(content: dict[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """Return the content of a steering file with old keys moved to [systematics], and each with its new name.
-
-    Parameters
-    ----------
-    content : mapping
-        Of a steering file.
-
-    Raises
-    ------
-    ValueError
-        If a key stands in both places.
-    """
-    moved, notes = copy.deepcopy(content), []
-    for place, name in OLD_KEYS.items():
-        *tables, key = place
-        table: Any = moved
-        for part in tables:
-            table = table.get(part) if isinstance(table, dict) else None
-        if not isinstance(table, dict) or key not in table:
-            continue
-        new = moved.setdefault("systematics", {})
-        old = ".".join(place)
-        if not isinstance(new, dict) or name in new:
-            msg = f"{old} is [systematics] {name}: give one of them"
-            raise ValueError(msg)
-        new[name] = table.pop(key)
-        notes.append((old, name))
-    unfold = moved.get("unfold")
-    if isinstance(unfold, dict) and isinstance(unfold.get("systematics"), dict):
-        left = unfold.pop("systematics")  # what nobody knows is told where it belongs
-        if left:
-            moved["systematics"] = left | moved.get("systematics", {})
-    return moved, notes

@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     from gammastar.config import Unfold
     from gammastar.core.pairs import MatchedPairs, Pairs
     from gammastar.core.records import PairHists
+    from gammastar.core.sampling import Sampler
+    from gammastar.flow import KinematicFlow, PaperFlow
+    from gammastar.infer.counting_search import Search
+    from gammastar.physics.polarisation import SpinDensities
+    from gammastar.predict import Production
+    from gammastar.predict.in_situ import InSitu
+    from gammastar.report import ExistingLimit
     from gammastar.select import Cutflow
+    from gammastar.spectrum import Domain, MassCounts, Trend
+    from gammastar.spectrum.training import TrainingSet
     from gammastar.store.chunks import Job
     from gammastar.store.pairs import Truth
 
@@ -175,36 +184,36 @@ class RunState:
     """
 
     simulated: Arrays = field(default_factory=dict)
-    inputs: Any = None
+    inputs: Any = None  # what stages/read.py found
     pairs: Pairs | None = None
     cutflow: Arrays | None = None
     hists: PairHists | None = None
     subtracted: Spectrum | None = None
     subtraction: Arrays | None = None
     matched: MatchedPairs | None = None
-    truth: Any = None
+    truth: Truth | None = None
     unfolded: Spectrum | None = None
     unfolding: Arrays | None = None
     spectrum: Spectrum | None = None
-    in_situ: Any = None
-    displaced: Any = None
-    training: Any = None
-    trend: Any = None
-    mass_counts: Any = None
-    flow: Any = None
-    spin: Any = None
+    in_situ: InSitu | None = None
+    displaced: Any = None  # of stages/displaced.py
+    training: TrainingSet | Domain | None = None  # of a record only the domain
+    trend: Trend | None = None
+    mass_counts: MassCounts | None = None
+    flow: KinematicFlow | PaperFlow | None = None
+    spin: SpinDensities | None = None
     record: Path | None = None
     learning: Arrays | None = None
-    sampler: Any = None
-    production: Any = None
+    sampler: Sampler | None = None
+    production: Production | None = None
     rate: Rate | None = None
     planes: dict[str, SignalPlane] | None = None
-    searches: dict[str, Any] | None = None
+    searches: dict[str, Search] | None = None
     explored: dict[str, dict[str, Any]] = field(default_factory=dict)
     pair_rate: Rate | None = None
     charge_planes: dict[str, SignalPlane] | None = None
-    charge_searches: dict[str, Any] | None = None
-    known_limits: list[Any] | None = None
+    charge_searches: dict[str, Search] | None = None
+    known_limits: list[ExistingLimit] | None = None
 
 
 def needed(value: Any, stage: str) -> Any:

@@ -120,10 +120,9 @@ def kept_steering(folder: Path) -> config.Steering:
         document = read_json(path)
         if not isinstance(document, dict) or not isinstance(document.get("analysis"), dict):
             raise ValueError("it has no section [analysis]")
-        content, _ = config.gathered(document)
-        for name in [name for name in content if name in fields and name not in MEASURED_HALF]:
+        for name in [name for name in document if name in fields and name not in MEASURED_HALF]:
             kind: Any = fields[name].annotation
-            found[name] = TypeAdapter(kind).validate_json(json.dumps(content[name]))
+            found[name] = TypeAdapter(kind).validate_json(json.dumps(document[name]))
     except (ValidationError, ValueError) as error:
         why = str(error)
         if isinstance(error, ValidationError):

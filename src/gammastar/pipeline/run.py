@@ -204,7 +204,8 @@ def _refine(ctx: Context, state: RunState) -> None:
     """Add masses where the contour of any detector bends or ends, at most [infer] refine of them."""
     from gammastar.pipeline.stages import accept, infer, predict
 
-    rate, planes, production = needed(state.rate, "predict"), needed(state.planes, "accept"), state.production
+    rate, planes = needed(state.rate, "predict"), needed(state.planes, "accept")
+    production = _production(ctx, state)
     most = infer.section_of(ctx).refine
     first = len(rate.mass)
     for _ in range(ROUNDS if most else 0):

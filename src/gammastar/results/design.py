@@ -244,8 +244,8 @@ def _millicharges(
     seed, production = run.ctx.seed, run.production
     edges, pairs, _ = needed(measured_pairs(run.ctx, production, run.state), "spectrum")
     rng = stream(seed, "design", "chi", f"{m_chi:.6f}")
-    inside = run.state.training.in_domain
-    photons = conditional(m_chi, edges, pairs, run.m_lepton, run.state.flow, inside, n=n, rng=rng)
+    inside, sampler = needed(run.state.training, "flow").in_domain, needed(run.state.flow, "flow")
+    photons = conditional(m_chi, edges, pairs, run.m_lepton, sampler, inside, n=n, rng=rng)
     made = predict.chi_pairs(photons, m_chi, rng=rng, spin=production.spin)
     sample = carried(run, detector, made, stream(seed, "design", detector.name, "depth", f"{m_chi:.6f}"))
     measured = measured_of(run.ctx, production)
@@ -401,7 +401,8 @@ def _measured(run: OpenRun, mass: float, angles: FloatArray, energies: FloatArra
     energy = np.broadcast_to(energies, (len(angles), len(energies)))
     momentum = np.sqrt(np.clip(energy**2 - mass**2, 0.0, None))
     pt = momentum * np.sin(angles)[:, None]
-    inside = run.state.training.in_domain(np.full(energy.size, mass), pt.ravel(), energy.ravel())
+    in_domain = needed(run.state.training, "flow").in_domain
+    inside = in_domain(np.full(energy.size, mass), pt.ravel(), energy.ravel())
     return np.asarray(inside.reshape(energy.shape) & (momentum > 0))
 
 

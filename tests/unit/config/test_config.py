@@ -91,7 +91,7 @@ def test_check_reads_the_card(tmp_path):
         ("unfold", {"stop": 0.1}, "stop"),
         ("unfold", {"debias": True, "n_replicas": 1}, "debias"),
         ("unfold", {"debias": True, "method": "tikhonov"}, "debias"),
-        ("unfold", {"systematics": {"polarization": 0.1}}, "polarization"),
+        ("systematics", {"polarization": 0.1}, "polarization"),
     ],
 )
 def test_contradictory_keys_are_refused(section, keys, named):

@@ -20,7 +20,7 @@ from gammastar.core.records import FloatArray, Reach
 from gammastar.infer.counting import counting_limit, expected_limits_of
 from gammastar.infer.counting_search import BANDS, intervals_of, plain
 from gammastar.physics.detector import VertexTelescope, load_telescope, measured_vertices, simulated_vertices
-from gammastar.pipeline.context import Context, needed
+from gammastar.pipeline.context import Context, RunState, needed
 from gammastar.pipeline.stages.read import stored_pairs
 from gammastar.predict.displaced import DisplacedYields, best_cut, displaced_shares
 from gammastar.predict.in_situ import InSitu
@@ -43,7 +43,7 @@ class DisplacedSearch:
     reaches: dict[str, Reach]
 
 
-def displaced_search(ctx: Context, section: Section, state: Any, prompt: InSitu) -> DisplacedSearch:
+def displaced_search(ctx: Context, section: Section, state: RunState, prompt: InSitu) -> DisplacedSearch:
     """Search; write ``reach_displaced``."""
     asked = needed(section.displaced, "in_situ.displaced")
     path = shipped(asked.telescope, ctx.base, "cards")
@@ -60,7 +60,7 @@ def displaced_search(ctx: Context, section: Section, state: Any, prompt: InSitu)
 
 
 def _vertices(
-    ctx: Context, section: Section, state: Any, telescope: VertexTelescope
+    ctx: Context, section: Section, state: RunState, telescope: VertexTelescope
 ) -> tuple[VertexPairs, VertexPairs | None]:
     """Return the measured pairs with their vertices, and what is in them beside virtual photons."""
     asked, exposed = needed(section.displaced, "in_situ.displaced"), needed(ctx.steering.spectrum, "spectrum")
@@ -69,9 +69,9 @@ def _vertices(
         "unit": asked.unit,
         "most": (asked.distance, asked.impact),
     }
-    kept = state.subtraction
+    kept = needed(state.subtraction, "subtract")
     if stored_pairs(ctx, state.cutflow) is None:
-        chunks = iter([(state.pairs, kept["weight"])])
+        chunks = iter([(needed(state.pairs, "select"), kept["weight"])])
     else:
         chunks = ((chunk.pairs, chunk.signed) for chunk in read_pairs(ctx.folder / "pairs"))
     parts, sums = [], np.zeros(2)
@@ -88,7 +88,7 @@ def _vertices(
 
 
 def _expected(
-    ctx: Context, section: Section, state: Any, prompt: InSitu, telescope: VertexTelescope
+    ctx: Context, section: Section, state: RunState, prompt: InSitu, telescope: VertexTelescope
 ) -> DisplacedYields:
     """Return signal and background over masses, cuts and couplings."""
     asked = needed(section.displaced, "in_situ.displaced")
@@ -99,10 +99,10 @@ def _expected(
         np.array(asked.cuts),
         np.geomspace(asked.coupling[0], asked.coupling[1], asked.n_couplings),
     )
-    fitted = state.subtraction.get("charm_fit", np.array([1.0, 0.0]))
+    fitted = needed(state.subtraction, "subtract").get("charm_fit", np.array([1.0, 0.0]))
     model, lepton = DarkPhoton(r_table()), prompt.templates.resolution
     own, good = pairs.select(~pairs.like), pairs.select(pairs.good)
-    wide = state.hists.os.project(MASS)
+    wide = needed(state.hists, "select").os.project(MASS)
     effective = np.asarray(wide.values()) / np.maximum(np.asarray(wide.variances()), 1e-300)
     rows, lost = [], []
     for i, mass in enumerate(prompt.mass):

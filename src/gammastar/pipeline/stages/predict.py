@@ -1,8 +1,8 @@
-"""[predict]: who makes the dark particles, at which masses, and how many."""
+"""[predict]: production channels, masses and rates of the dark particles."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from gammastar.core.sampling import Sampler
 from gammastar.core.signal import Rate
 from gammastar.physics.mesons import Unit
 from gammastar.physics.vectors import SPLIT_MAX
-from gammastar.pipeline.context import Context, axes_of
+from gammastar.pipeline.context import Context, RunState, axes_of, needed
 from gammastar.pipeline.stages.spectrum import COUNTS
 from gammastar.predict import Production, VirtualPhoton
 from gammastar.predict.channel import unit_of
@@ -60,6 +60,14 @@ def lepton_mass(ctx: Context) -> float:
     return LEPTON_MASS["mu" if section is None else section.lepton]
 
 
+def theory_channels(
+    ctx: Context, names: Sequence[str], beam_energy: float, thickness: float = np.inf
+) -> list[predict.Channel]:
+    """Return the theory channels of names as [predict] describes them."""
+    options = theory_options(section_of(ctx), ctx.code)
+    return [predict.theory_channel(name, options, beam_energy, thickness=thickness) for name in names]
+
+
 def model_of(ctx: Context) -> predict.Model:
     """Return the model of a run; the dark photon without [predict]."""
     section = ctx.steering.predict
@@ -80,7 +88,7 @@ def files_of(ctx: Context) -> dict[str, str]:
     return found
 
 
-def trend_of(ctx: Context, state: Any, training: Any) -> Trend | None:
+def trend_of(ctx: Context, state: RunState, training: Any) -> Trend | None:
     """Return the trend of a run, fitted once; that of the record in a reinterpretation."""
     if state.trend is None and state.matched is not None:
         state.trend = _measured_trend(ctx, training, state.matched)
@@ -174,29 +182,28 @@ def photons_of(
 
 
 def production_of(
-    ctx: Context, state: Any, training: Callable[[], Any], sampler: Callable[[], tuple[Sampler, Any, Any]]
+    ctx: Context,
+    state: RunState,
+    training: Callable[[], Any],
+    sampler: Callable[[], tuple[Sampler, Any, Any]],
 ) -> Production:
-    """Return who makes the dark particles."""
+    """Return the production channels of the dark particles with the model that couples to them."""
     section = section_of(ctx)
-    options = theory_options(section, ctx.code)
     if section.source == "theory":
-        if section.beam_energy is None:
-            raise SteeringError("[predict] with source = 'theory' needs beam_energy")
-        beam = section.beam_energy
-        channels = [predict.theory_channel(name, options, beam) for name in section.channels]
+        beam = needed(section.beam_energy, "predict")
         return theory_production(
-            channels, model_of(ctx), beam_energy=beam, target_a=section.target_a, target_z=section.target_z
+            theory_channels(ctx, section.channels, beam),
+            model_of(ctx),
+            beam_energy=beam,
+            target_a=section.target_a,
+            target_z=section.target_z,
         )
     measured, exposed = state.spectrum, ctx.steering.spectrum
     if measured is None or exposed is None or measured.exposure is None:
         raise SteeringError("the section [spectrum] is missing: [predict] needs its rate of virtual photons")
     pairs, (generator, weights, near) = training(), sampler()
     photon = photons_of(
-        measured,
-        LEPTON_MASS[exposed.lepton],
-        generator,
-        pairs.in_domain,
-        weights,
+        *(measured, LEPTON_MASS[exposed.lepton], generator, pairs.in_domain, weights),
         mass_dependence=mass_dependence(ctx.steering),
         coherence=ctx.steering.systematics.coherence,
         counts=read_mass_counts(state.record) if state.record else state.mass_counts,
@@ -204,18 +211,12 @@ def production_of(
     photon = replace(photon, near=near)
     _tell_shape(ctx, photon.shape)
     beam, thickness = measured.exposure.beam_energy, measured.exposure.thickness
-    others = [predict.theory_channel(n, options, beam, thickness=thickness) for n in section.channels]
-    others += [
-        predict.Outside(
-            predict.theory_channel(name, options, beam, thickness=thickness),
-            pairs.in_domain,
-            photon.mass_range,
-        )
-        for name in section.outside
-    ]
+    others = theory_channels(ctx, section.channels, beam, thickness)
+    outside = theory_channels(ctx, section.outside, beam, thickness)
+    others += [predict.Outside(channel, pairs.in_domain, photon.mass_range) for channel in outside]
 
     def shares(mass: FloatArray) -> Any:
-        return shares_of([predict.theory_channel(n, options, exposed.beam_energy) for n in SHARES], mass)
+        return shares_of(theory_channels(ctx, SHARES, exposed.beam_energy), mass)
 
     production = measured_production(photon, others, model_of(ctx), measured.exposure, shares)
     return replace(production, trend=trend_of(ctx, state, pairs), spin=state.spin)
@@ -264,7 +265,9 @@ def _conditions(ctx: Context, production: Production) -> dict[str, str]:
     return lines
 
 
-def predict_stage(ctx: Context, production: Production, state: Any, masses: FloatArray | None = None) -> Rate:
+def predict_stage(
+    ctx: Context, production: Production, state: RunState, masses: FloatArray | None = None
+) -> Rate:
     """Return the rate per proton on target and squared coupling; `masses` [GeV] instead of the scan's."""
     section = section_of(ctx)
     asked = masses_of(ctx, production) if masses is None else masses
@@ -286,13 +289,13 @@ def predict_stage(ctx: Context, production: Production, state: Any, masses: Floa
 
     def compute() -> Rate:
         ctx.tell("predict", None, f"rate at {len(asked)} masses")
-        shifts = {} if theory else spectrum.relative_shifts(state.spectrum)
+        shifts = {} if theory else spectrum.relative_shifts(needed(state.spectrum, "spectrum"))
         return rate_of(production, asked, shifts, ctx.seed)
 
     return ctx.cache.keep("predict", key, compute, Rate)
 
 
-def measured_pairs(ctx: Context, production: Production, state: Any) -> MeasuredPairs | None:
+def measured_pairs(ctx: Context, production: Production, state: RunState) -> MeasuredPairs | None:
     """Return edges [GeV], dileptons per proton on target and their covariance; None for theory alone."""
     if state.spectrum is None or section_of(ctx).source == "theory":
         return None
@@ -305,19 +308,17 @@ def measured_pairs(ctx: Context, production: Production, state: Any) -> Measured
 
 def pairs_beside(ctx: Context, production: Production, measured: MeasuredPairs | None) -> list[TheoryPairs]:
     """Return the theory channels of χχ̄, those of [predict.millicharge]."""
-    section, options = section_of(ctx), theory_options(section_of(ctx), ctx.code)
-    names = () if section.millicharge is None else section.millicharge.channels
-    beam, thickness = production.exposure.beam_energy, production.exposure.thickness
-    channels = [(name, predict.theory_channel(name, options, beam, thickness=thickness)) for name in names]
-    return theory_pairs(channels, measured, lepton_mass(ctx))
+    section, exposure = section_of(ctx).millicharge, production.exposure
+    names = () if section is None else section.channels
+    channels = theory_channels(ctx, names, exposure.beam_energy, exposure.thickness)
+    return theory_pairs(list(zip(names, channels, strict=True)), measured, lepton_mass(ctx))
 
 
 def pair_unit(ctx: Context, production: Production) -> Unit:
     """Return what the rate of χχ̄ counts in; beside measured pairs theory must count per proton."""
-    section, options = section_of(ctx), theory_options(section_of(ctx), ctx.code)
+    section = section_of(ctx)
     names = () if section.millicharge is None else section.millicharge.channels
-    beam = production.exposure.beam_energy
-    unit = unit_of([predict.theory_channel(name, options, beam) for name in names])
+    unit = unit_of(theory_channels(ctx, names, production.exposure.beam_energy))
     if section.source == "spectrum" and unit == "pb":
         raise SteeringError(
             "predict.millicharge.channels: cross sections beside measured pairs; give predict.sigma_inelastic"
@@ -325,7 +326,7 @@ def pair_unit(ctx: Context, production: Production) -> Unit:
     return unit
 
 
-def pair_stage(ctx: Context, production: Production, state: Any) -> Rate | None:
+def pair_stage(ctx: Context, production: Production, state: RunState) -> Rate | None:
     """Return pairs χχ̄ per proton on target and Q² at the masses of χ; None without [predict.millicharge]."""
     section = None if ctx.steering.predict is None else ctx.steering.predict.millicharge
     if section is None:

@@ -20,9 +20,9 @@ from gammastar.core.resolve import UserCode
 from gammastar.core.sampling import stream
 from gammastar.core.signal import SignalPlane
 from gammastar.physics.vectors import SPLIT_MAX
-from gammastar.pipeline.context import Context, RunState
+from gammastar.pipeline.context import Context, RunState, needed
 from gammastar.pipeline.stages.infer import explored, first_search, in_use
-from gammastar.pipeline.stages.predict import model_of, pair_unit
+from gammastar.pipeline.stages.predict import model_of, pair_unit, theory_channels
 from gammastar.predict.mixture import beside_data, shares_of
 from gammastar.predict.names import make_model, r_table, theory_channel
 from gammastar.predict.production import needs_shares
@@ -191,9 +191,8 @@ def _rate(ctx: Context, state: Any) -> list[Section]:
     section, beside = ctx.steering.predict, {}
     view = _view(ctx, unit=state.production.unit)
     if section is not None and not view.theory and isinstance(model_of(ctx), predict.DarkPhoton):
-        exposure, options = state.production.exposure, theory_options(section, ctx.code)
-        beam, depth = exposure.beam_energy, exposure.thickness
-        channels = [theory_channel(name, options, beam, thickness=depth) for name in COMPARED]
+        exposure = state.production.exposure
+        channels = theory_channels(ctx, COMPARED, exposure.beam_energy, exposure.thickness)
         beside = beside_data(channels, state.rate.mass)
     return [rate_section(state.rate, view, comparisons=beside, conditions=conditions(ctx, PRODUCTION))]
 
@@ -404,7 +403,8 @@ def first_page(ctx: Context, state: RunState, planes: Mapping[str, SignalPlane])
 
 
 def _first_page(ctx: Context, state: RunState, planes: Mapping[str, SignalPlane]) -> tuple[()]:
-    name, plane, search = first_search(ctx, dict(planes), state.production.exposure)
+    exposure = needed(state.production, "predict").exposure
+    name, plane, search = first_search(ctx, dict(planes), exposure)
     view, central = _view(ctx, _known(ctx, state)), replace(plane, effects=(), parts={})
     section = reach_section(name, search, central, view)
     caption, figure = section.figures[0]

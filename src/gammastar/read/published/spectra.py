@@ -6,7 +6,7 @@ import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -70,13 +70,44 @@ class MeasuredTable:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Bins:
-    """Rows in order of mass, edges [GeV] and the factor to contents of bins."""
+class _Reading:
+    """A column as conventions take it: rows in order of mass, edges [GeV], factor from values to contents."""
 
+    table: PublishedTable
+    column: Column
+    told: Conventions
     rows: npt.NDArray[np.int64]
     edges: FloatArray
+    values: FloatArray
     factor: FloatArray
     notes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        negative = (self.values < 0) & (self.told.negative == "refuse")
+        for bad, text in (
+            (np.isnan(self.values), "has no value"),
+            (self.column.limits[self.rows], "is an upper limit, no measured number"),
+            (negative, "is negative; negative = 'keep' takes it as it is"),
+        ):
+            if bad.any():
+                raise self.refused(text, int(np.argmax(bad)))
+
+    @property
+    def axes(self) -> tuple[Any, ...]:
+        return (variable(MASS, self.edges.tolist()),)
+
+    def refused(self, text: str, place: int | None = None) -> InputFileError:
+        """Return the error that names table, column and, if there is one, the bin."""
+        where = "" if place is None else f", {self.table.bin_name(int(self.rows[place]))}"
+        return refused(self.table, f"column {self.column.name!r}{where} {text}".replace(" :", ":"))
+
+    def origin(self) -> str:
+        origin = self.table.origin
+        doi = f", {origin.doi}" if origin.doi else ""
+        return (
+            f"published table {self.table.name!r}, column {self.column.name!r}{doi}, file {origin.path.name} "
+            f"(sha256 {origin.sha256[:12]})"
+        )
 
 
 def published_spectrum(
@@ -112,28 +143,20 @@ def published_spectrum(
     >>> found.sources.names, round(float(found.spectrum.values[0]), 12)
     (('table, stat', 'table, syst'), 3.06e-06)
     """
-    told = conventions or Conventions()
-    chosen = table.column(column)
-    bins = _binned(table, chosen, told)
-    values = _values(table, chosen, bins.rows, told)
-    contents = values * bins.factor
-    known = None if told.correlated or told.uncorrelated else record_covariance(table, chosen)
-    if known is None:
-        sources, notes = _sources(table, chosen, values, bins, told)
-    else:
-        within = known[np.ix_(bins.rows, bins.rows)] * np.outer(bins.factor, bins.factor)
-        sources, notes = _sources_of(table, chosen, bins, within)
-        sources += _scale(values, bins, told)
+    read = _reading(table, column, conventions or Conventions())
+    contents, told = read.values * read.factor, read.told
+    given = None if told.correlated or told.uncorrelated else record_covariance(table, read.column)
+    sources, notes = _sources(read) if given is None else _sources_of(read, given)
     cov = sources.total()
     shifts = {part.name: _shift(part.cov) for part in sources.parts if _together(part.cov)}
-    for error in chosen.errors:  # a covariance does not know the sign that the table gives
+    for error in read.column.errors:  # a covariance does not know the sign that the table gives
         name = f"table, {error.label}"
-        if name in shifts and _symmetric(table, chosen, error, bins.rows)[0] @ shifts[name] < 0:
+        if name in shifts and _symmetric(read, error)[0] @ shifts[name] < 0:
             shifts[name] = -shifts[name]
-    hist = filled((variable(MASS, bins.edges.tolist()),), contents, np.diag(cov))
     inside = np.ones(len(contents), dtype=np.bool_)
+    hist = filled(read.axes, contents, np.diag(cov))
     spectrum = Spectrum(hist, cov, quantity, None, inside, shifts=shifts)
-    return MeasuredTable(spectrum, sources, (_origin(table, chosen), *bins.notes, *notes), table.origin)
+    return MeasuredTable(spectrum, sources, (read.origin(), *read.notes, *notes), table.origin)
 
 
 def published_pairs(
@@ -149,35 +172,24 @@ def published_pairs(
     if (like is None) == (charges is None):
         msg = f"{table.where}: give `like`, the pairs of both charges, or `charges`, the columns of ++ and --"
         raise InputFileError(msg)
-    names = (unlike, *(charges or (like,)))
+    reads = [_reading(table, name, told) for name in (unlike, *(charges or (like,)))]
     notes: list[str] = []
     hists = []
-    for name in names:
-        one = table.column(name)
-        bins = _binned(table, one, told)
-        values = _values(table, one, bins.rows, told)
-        if one.errors or told.error is not None:
-            sources, more = _sources(table, one, values, bins, told)
+    for k, read in enumerate(reads):
+        name = f"column {read.column.name!r}"
+        if read.column.errors or told.error is not None:
+            sources, more = _sources(read)
             variance = np.diag(sources.total())
-            notes += [f"column {one.name!r}: {note}" for note in more]
+            notes += [f"{name}: {note}" for note in more]
         else:
-            variance = np.abs(values) * bins.factor**2
-            notes.append(f"column {one.name!r} gives no errors: those of Poisson numbers are taken")
-        share = 1.0 if name == unlike or charges else 0.5
-        axes = (variable(MASS, bins.edges.tolist()),)
-        hists.append(filled(axes, share * values * bins.factor, share * variance))
+            variance = np.abs(read.values) * read.factor**2
+            notes.append(f"{name} gives no errors: those of Poisson numbers are taken")
+        share = 1.0 if k == 0 or charges else 0.5
+        hists.append(filled(read.axes, share * read.values * read.factor, share * variance))
     if charges is None:
         notes.append("like-sign pairs are shared equally between ++ and --, as the table gives their sum")
         hists.append(hists[-1].copy())
-    return PairHists(hists[0], hists[1], hists[2]), (_origin(table, table.column(unlike)), *notes)
-
-
-def _origin(table: PublishedTable, column: Column) -> str:
-    doi = f", {table.origin.doi}" if table.origin.doi else ""
-    return (
-        f"published table {table.name!r}, column {column.name!r}{doi}, file {table.origin.path.name} "
-        f"(sha256 {table.origin.sha256[:12]})"
-    )
+    return PairHists(*hists), (reads[0].origin(), *notes)
 
 
 def _mass_axis(table: PublishedTable, told: Conventions) -> tuple[TableAxis, float]:
@@ -199,7 +211,9 @@ def _mass_axis(table: PublishedTable, told: Conventions) -> tuple[TableAxis, flo
     return axis, scale
 
 
-def _binned(table: PublishedTable, column: Column, told: Conventions) -> _Bins:
+def _reading(table: PublishedTable, name: str | int | None, told: Conventions) -> _Reading:
+    """Return a column of a table in order of mass; refuse bins and values that make no spectrum."""
+    column = table.column(name)
     axis, unit = _mass_axis(table, told)
     low, high, notes = axis.low, axis.high, []
     rows = np.argsort(low, kind="stable")
@@ -232,7 +246,8 @@ def _binned(table: PublishedTable, column: Column, told: Conventions) -> _Bins:
         raise refused(table, f"{names} {what}; take others with mass = [low, high], or give edges")
     edges = np.append(low, high[-1]) * unit
     factor, how = _content(table, column, np.diff(edges), unit, told)
-    return _Bins(rows, edges, factor * told.scale, tuple(note for note in (*notes, how) if note))
+    values, kept = column.values[rows], tuple(note for note in (*notes, how) if note)
+    return _Reading(table, column, told, rows, edges, values, factor * told.scale, kept)
 
 
 def _given_edges(
@@ -271,132 +286,96 @@ def _content(
     return np.ones_like(width), ""
 
 
-def _values(
-    table: PublishedTable, column: Column, rows: npt.NDArray[np.int64], told: Conventions
-) -> FloatArray:
-    values = column.values[rows]
-    for bad, text in (
-        (np.isnan(values), "has no value"),
-        (column.limits[rows], "is an upper limit, no measured number"),
-        ((values < 0) & (told.negative == "refuse"), "is negative; negative = 'keep' takes it as it is"),
-    ):
-        if bad.any():
-            place = int(rows[np.argmax(bad)])
-            raise refused(table, f"column {column.name!r}, {table.bin_name(place)} {text}")
-    return values
-
-
-def _sources(
-    table: PublishedTable, column: Column, values: FloatArray, bins: _Bins, told: Conventions
-) -> tuple[Sources, list[str]]:
+def _sources(read: _Reading) -> tuple[Sources, list[str]]:
     """Return the sources of the contents, and what was assumed of them."""
-    known = [error.label for error in column.errors]
+    told, labels = read.told, [error.label for error in read.column.errors]
     for label in (*told.correlated, *told.uncorrelated):
-        if label not in known:
-            text = f"column {column.name!r} has no error {label!r}; it has {', '.join(known) or 'none'}"
-            raise refused(table, text)
+        if label not in labels:
+            raise read.refused(f"has no error {label!r}; it has {', '.join(labels) or 'none'}")
     parts, notes, together, alone = [], [], [], []
-    for error in column.errors:
-        shift, more = _symmetric(table, column, error, bins.rows)
+    for error in read.column.errors:
+        shift, more = _symmetric(read, error)
         notes += more
-        name, row = f"table, {error.label}", shift * bins.factor
-        if error.label in told.correlated or not (
-            error.label in told.uncorrelated or _INDEPENDENT.search(error.label)
-        ):
+        name, row = f"table, {error.label}", shift * read.factor
+        own = error.label in told.uncorrelated or _INDEPENDENT.search(error.label)
+        if error.label in told.correlated or not own:
             together.append(error.label)
             parts.append(Source.shifted(name, "spectrum", row))
         else:
             alone.append(error.label)
             parts.append(Source(name, "spectrum", np.diag(row**2)))
     if not parts:
-        parts.append(_assumed(table, column, values, bins, told))
-        notes.append(f"column {column.name!r} gives no errors; taken: {told.error}, bin by bin")
-    if together or alone:
-        notes.append(
-            "no covariance is given: "
-            + "; ".join(
-                f"{', '.join(map(repr, labels))} {how}"
-                for labels, how in ((alone, "bin by bin"), (together, "fully correlated between bins"))
-                if labels
-            )
-        )
-    return Sources(tuple(parts)) + _scale(values, bins, told), notes
+        if told.error is None:
+            raise read.refused("gives no errors; say error = 0.1 (relative, bin by bin) or 'poisson'")
+        values = np.abs(read.values)
+        size = np.sqrt(values) if told.error == "poisson" else told.error * values
+        parts.append(Source("table, assumed error", "spectrum", np.diag((size * read.factor) ** 2)))
+        notes.append(f"column {read.column.name!r} gives no errors; taken: {told.error}, bin by bin")
+    hows = ((alone, "bin by bin"), (together, "fully correlated between bins"))
+    text = "; ".join(f"{', '.join(map(repr, labels))} {how}" for labels, how in hows if labels)
+    notes += [f"no covariance is given: {text}"] if text else []
+    return Sources(tuple(parts)) + _scale(read), notes
 
 
-def _scale(values: FloatArray, bins: _Bins, told: Conventions) -> Sources:
-    if not told.scale_sigma:
+def _scale(read: _Reading) -> Sources:
+    if not read.told.scale_sigma:
         return Sources(())
-    row = told.scale_sigma * values * bins.factor
+    row = read.told.scale_sigma * read.values * read.factor
     return Sources((Source.shifted("scale of the table", "spectrum", row),))
 
 
-def _sources_of(
-    table: PublishedTable, column: Column, bins: _Bins, cov: FloatArray
-) -> tuple[Sources, list[str]]:
+def _sources_of(read: _Reading, given: FloatArray) -> tuple[Sources, list[str]]:
     """Return the sources of contents whose covariance the record gives.
 
     Errors that the table calls statistical, uncorrelated or total are those of the covariance; every other
     label moves all bins together and is a part of it.
     """
+    cov = given[np.ix_(read.rows, read.rows)] * np.outer(read.factor, read.factor)
     parts, notes = [], []
-    for error in column.errors:
+    for error in read.column.errors:
         if not _INDEPENDENT.search(error.label):
-            shift, more = _symmetric(table, column, error, bins.rows)
+            shift, more = _symmetric(read, error)
             notes += more
-            parts.append(Source.shifted(f"table, {error.label}", "spectrum", shift * bins.factor))
+            parts.append(Source.shifted(f"table, {error.label}", "spectrum", shift * read.factor))
     rest = cov - sum((part.cov for part in parts), np.zeros_like(cov))
     left, whole = np.diag(rest), np.diag(cov)
     for place in np.flatnonzero(left < -NEGLIGIBLE * whole):
-        name = table.bin_name(int(bins.rows[place]))
-        text = f"column {column.name!r}, {name}: the errors that move all bins together are larger than the"
-        raise refused(table, f"{text} covariance of the record; name those in it with correlated = [...]")
+        text = ": the errors that move all bins together are larger than the covariance of the record; name "
+        raise read.refused(f"{text}those in it with correlated = [...]", int(place))
     if (left > NEGLIGIBLE * whole).any():
         parts.insert(0, Source("table, stat", "spectrum", rest))
     names = ", ".join(part.name.removeprefix("table, ") for part in parts if part.name != "table, stat")
     notes.append(f"the covariance is that of the record, {names or 'nothing'} in it correlated over all bins")
-    return Sources(tuple(parts)), notes
+    return Sources(tuple(parts)) + _scale(read), notes
 
 
-def _assumed(
-    table: PublishedTable, column: Column, values: FloatArray, bins: _Bins, told: Conventions
-) -> Source:
-    if told.error is None:
-        text = f"column {column.name!r} gives no errors; say error = 0.1 (relative, bin by bin) or 'poisson'"
-        raise refused(table, text)
-    size = np.sqrt(np.abs(values)) if told.error == "poisson" else told.error * np.abs(values)
-    return Source("table, assumed error", "spectrum", np.diag((size * bins.factor) ** 2))
-
-
-def _symmetric(
-    table: PublishedTable, column: Column, error: TableError, rows: npt.NDArray[np.int64]
-) -> tuple[FloatArray, list[str]]:
+def _symmetric(read: _Reading, error: TableError) -> tuple[FloatArray, list[str]]:
     """Return one standard deviation with its sign, and what was assumed.
 
     Notes
     -----
     Half the distance of both ends, (plus − minus)/2; where both move the same way, the larger of them.
     """
-    minus, plus = error.minus[rows], error.plus[rows]
+    minus, plus = error.minus[read.rows], error.plus[read.rows]
     one = np.isnan(minus) != np.isnan(plus)
     none = np.isnan(minus) & np.isnan(plus)
     if none.any():
-        place = table.bin_name(int(rows[np.argmax(none)]))
-        text = f"column {column.name!r}, {place} has no error {error.label!r}, as other bins do"
-        raise refused(table, text)
+        raise read.refused(f"has no error {error.label!r}, as other bins do", int(np.argmax(none)))
     minus, plus = np.where(np.isnan(minus), -plus, minus), np.where(np.isnan(plus), -minus, plus)
     same = minus * plus > 0
     largest = np.where(np.abs(plus) >= np.abs(minus), plus, minus)
     shift = np.where(same, largest, 0.5 * (plus - minus))
-    notes = []
     uneven = ~np.isclose(plus, -minus, rtol=1e-9, atol=0.0) & ~same
-    for which, text in (
+    cases = (
         (uneven, "asymmetric errors {} are replaced by half the distance of their ends"),
         (same, "both ends of {} move the same way; the larger counts in both directions"),
         (one, "only one side of {} is given; the other is taken as large"),
-    ):
-        if which.any():
-            notes.append(f"{text.format(repr(error.label))} ({int(which.sum())} of {len(rows)} bins)")
-    return shift, notes
+    )
+    return shift, [
+        f"{text.format(repr(error.label))} ({int(which.sum())} of {len(read.rows)} bins)"
+        for which, text in cases
+        if which.any()
+    ]
 
 
 def record_covariance(table: PublishedTable, column: Column) -> FloatArray | None:
