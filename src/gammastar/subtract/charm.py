@@ -163,7 +163,15 @@ def fit_charm(
     one_prompt = (weight_p / per_bin)[label]  # variance of a fraction of 1
     pooled = _pooled(p, np.indices(shape)[1 - position].ravel())
     templates = _Templates(label, offset, pooled * one_prompt, one_prompt, c_shape, var_shape)
-    found, cov, chi2 = _fit(os - size, cov_b, expected, scale, templates)
+    try:
+        found, cov, chi2 = _fit(os - size, cov_b, expected, scale, templates)
+    except np.linalg.LinAlgError:  # of the same offsets
+        cov = np.zeros((1, 1))
+    if not (np.diag(cov) > 0).all():
+        msg = (
+            f"fit_charm: {c.sum():.0f} charm and {p.sum():.0f} prompt pairs in the templates do not tell them"
+        )
+        raise UserError(msg + " apart; simulate more, or fit fewer cells")
     return _result(found, cov, (c_shape, var_shape), label, (chi2, len(os)))
 
 
@@ -207,7 +215,7 @@ def _fit(
 ) -> tuple[FloatArray, FloatArray, float]:
     """Return yields, their covariance and χ²; the templates move within their statistics with the data."""
     nominal = given.design(given.prompt, given.charm)
-    moved, var_prompt = nominal, given.var_prompt
+    moved, prompt, charm, var_prompt = nominal, given.prompt, given.charm, given.var_prompt
     model, found = np.maximum(data + size, 1.0), np.zeros(nominal.shape[1])
     chi2 = 0.0
     for _ in range(ROUNDS):
@@ -222,8 +230,9 @@ def _fit(
         residual = right - rows @ found
         chi2 = float(residual @ residual)
         pull = np.linalg.solve(lower.T, residual)
-        prompt = np.maximum(given.prompt + found[given.label] * var_prompt * pull, 0.0)
-        charm = np.maximum(given.charm + found[-1] * given.var_charm * pull, 0.0)
+        # half-way to where the data pull the templates: whole steps overshoot where those are thin
+        prompt = (prompt + np.maximum(given.prompt + found[given.label] * var_prompt * pull, 0.0)) / 2
+        charm = (charm + np.maximum(given.charm + found[-1] * given.var_charm * pull, 0.0)) / 2
         moved = given.design(prompt, charm)
         model = moved @ found + size
         var_prompt = given.one_prompt * np.maximum(prompt, LEAST)

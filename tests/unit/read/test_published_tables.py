@@ -1,6 +1,7 @@
 """Published tables: every form at hand comes back with the numbers that went in."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from gammastar import read
 from gammastar.core.errors import InputFileError, PortabilityError
 from gammastar.core.files import data_path
 from gammastar.read.published import (
+    Column,
     Conventions,
     beam_energies,
     check_beam,
@@ -224,6 +226,30 @@ def test_density_in_mev_becomes_contents_in_gev(tmp_path):
     assert np.sqrt(np.diag(found.spectrum.cov)) == pytest.approx([15.0, 30.0])
     mixed = hepdata(tmp_path, values, bins=((200, 300), (300, 500)), units=("MeV", "c^2/GeV"))
     assert read.published_spectrum(read.hepdata(mixed)).spectrum.values == pytest.approx([0.3, 0.6])
+
+
+def test_a_density_without_a_unit_is_per_unit_of_its_axis(tmp_path):
+    """Told to be a density: 3 in a bin of 100 MeV, on an axis in MeV, are 300 pairs."""
+    path = hepdata(tmp_path, [{"value": 3.0}] * 2, bins=((200, 300), (300, 500)), units=("MeV", ""))
+    found = read.published_spectrum(read.hepdata(path), None, Conventions(content="density", error=0.1))
+    assert found.spectrum.values == pytest.approx([300.0, 600.0])
+
+
+def test_a_published_covariance_in_another_unit(tmp_path):
+    """3 per MeV ± 0.2 are 3000 per GeV ± 200, written as a variance of 40 000 per GeV²."""
+    numbers = np.array([[40_000.0, 10_000.0], [10_000.0, 90_000.0]])
+    table = read.hepdata(hepdata(tmp_path, [{"value": 3.0}] * 2, units=("GeV", "1/MeV")))
+    (axis,), (column,) = table.axes, table.columns
+    rows = [
+        replace(axis, low=axis.low[i], high=axis.high[i], value=axis.value[i]) for i in np.indices((2, 2))
+    ]
+    rows = [replace(one, **{k: np.ravel(getattr(one, k)) for k in ("low", "high", "value")}) for one in rows]
+    square = Column(f"Covariance of {column.name}", "1/GeV^2", numbers.ravel())
+    whole = replace(table, covariance=replace(table, axes=tuple(rows), columns=(square,)))
+    found = read.published_spectrum(whole).spectrum
+    width = np.array([0.1, 0.2])
+    assert found.values == pytest.approx(3000 * width)
+    assert found.cov == pytest.approx(numbers * np.outer(width, width))
 
 
 def test_asymmetric_errors_and_correlations_are_stated(tmp_path):

@@ -80,3 +80,24 @@ def test_an_empty_domain_is_refused(samples):
     nothing = (np.empty((0, 3)), np.empty(0))
     with pytest.raises(UserError, match="inside the measured domain"):
         fit_trend(nothing, data, EDGES, beam)
+
+
+def test_a_trend_that_scatters_is_as_uncertain_as_its_scatter(samples):
+    """Every pair four times at a fourth of its weight: the same content, half of the errors, χ² fourfold.
+
+    Taken four times as a pair of its own weight, nothing is known better: the error of the slopes is what
+    it was, times χ²/ndf = 1 ± √(2/ndf) of the pairs as they are where that is below one.
+    """
+    data, _, beam = samples
+    mask = inside(data[0])
+    half = np.arange(len(data[1])) % 2 == 0
+
+    def slopes(times):
+        made = [cut(data, mask & part) for part in (half, ~half)]
+        repeated = [(np.repeat(x, times, axis=0), np.repeat(w / times, times)) for x, w in made]
+        return fit_trend(*repeated, EDGES, beam).cov
+
+    ratio = np.diag(slopes(4)) / np.diag(slopes(1))
+    ndf = 78
+    assert (ratio > 1 - 3 * np.sqrt(2 / ndf)).all()
+    assert (ratio < 1.1).all()  # a few more cells hold enough pairs

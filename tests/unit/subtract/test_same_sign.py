@@ -48,6 +48,22 @@ def test_toys_have_unit_pulls_and_coverage(method):
     assert np.mean(np.abs(pulls) < 1) == pytest.approx(0.683, abs=0.03)
 
 
+def test_covariance_is_that_of_the_derivatives():
+    """Of few cells whose charge ratios differ, in two regions: numbers moved one by one."""
+    n = np.array([[400.0, 90.0, 10.0], [300.0, 40.0, 30.0], [200.0, 25.0, 60.0], [100.0, 16.0, 9.0]])
+
+    def found(cells):
+        return same_sign(pair_hists(*cells.T), r_factor=1.1, coarse={"mass": [0.2, 0.95, 1.2]})
+
+    slopes = np.zeros((4, n.size))
+    for k in range(n.size):
+        step = np.zeros(n.size)
+        step[k] = 1e-3
+        up, down = (found(n + sign * step.reshape(n.shape)).values for sign in (1, -1))
+        slopes[:, k] = (up - down) / 2e-3
+    np.testing.assert_allclose(found(n).cov, slopes @ np.diag(n.ravel()) @ slopes.T, rtol=1e-5, atol=1e-6)
+
+
 def test_full_covariance_matches_the_scatter_of_toys():
     """A steep charge ratio inside the region makes the coarse term large: total and χ² must still fit."""
     pp, mm = np.linspace(200, 40, 8), np.linspace(20, 120, 8)
