@@ -27,14 +27,14 @@ def drawn(n, share, rng, *, pt=1.0):
 @pytest.fixture(scope="module")
 def simulation():
     """Half as much of the line as the data have, and other kinematics of the continuum."""
-    true, reco = drawn(80_000, 0.4, np.random.default_rng(1), pt=1.15)
+    true, reco = drawn(120_000, 0.4, np.random.default_rng(1), pt=1.15)
     n = len(true)
     return MatchedPairs(true, reco, np.ones(n), np.arange(n), np.empty((0, 3)), np.empty(0))
 
 
 @pytest.fixture(scope="module")
 def found(simulation):
-    true, reco = drawn(30_000, 0.6, np.random.default_rng(2))
+    true, reco = drawn(40_000, 0.6, np.random.default_rng(2))
     n = len(true)
     pairs = Pairs(*reco.T, np.zeros(n, np.int8), np.ones(n), np.arange(n))
     domain = Domain(efficiency_map(simulation), 0.01)
