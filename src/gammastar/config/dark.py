@@ -78,7 +78,7 @@ class Predict(Section):
     mass_dependence: Literal["lines", "bins"] | None = None
     """Of the measured rate: 'lines' fits a continuum and ω and φ as natural lines to the mass bins; 'bins' is
     straight between the means of the bins, wrong by factors beside a line. By default lines where the bins
-    allow it (up to 1.2 GeV, at most 60 MeV wide, 3 more than components)."""
+    allow it (up to 2.9 GeV, at most 60 MeV wide, 3 more than components); an alarm says where they do not."""
     masses: Masses = ()
     """Masses of the dark particle; without them `n_masses` in `mass_range` [GeV]."""
     mass_range: MassRange | None = None

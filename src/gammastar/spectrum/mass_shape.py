@@ -31,7 +31,7 @@ from gammastar.physics.hadrons import (
 from gammastar.physics.resolution import MassResolution, measured_resolution
 from gammastar.spectrum.normalise import mass_density, mass_histogram, mass_shifts, relative_shifts
 
-HIGHEST = 1.2  # GeV; heavier mesons than the φ have no line here
+HIGHEST = 2.9  # GeV; the J/ψ has no line here, the wide mesons below it are continuum and residual
 SPARE = 3  # bins more than components, at least
 COARSEST = 0.06  # GeV; wider bins do not tell a line from the continuum
 MISFIT = 1e-2  # p-value below which the components alone do not describe the bins
@@ -443,7 +443,7 @@ def fit_mass_shape(
     Raises
     ------
     PhysicsError
-        If the bins reach beyond 1.2 GeV, are wider than 60 MeV or too few for the components.
+        If the bins reach beyond 2.9 GeV, are wider than 60 MeV or too few for the components.
 
     Notes
     -----

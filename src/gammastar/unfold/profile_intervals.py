@@ -41,7 +41,7 @@ def profile_intervals(
     content : NDArray, shape (n,)
         Fitted; cells out of a window keep it, and the errors of simulation and background are those at it.
     sums : NDArray, shape (m, n)
-        Coefficients of the sums, 0 or positive.
+        Coefficients of the sums, 0 or positive; a sum of no cell gets 0 and 0.
 
     Notes
     -----
@@ -49,7 +49,8 @@ def profile_intervals(
     0, c is that of a normal number with this bound whose interval holds the truth as often (Feldman and
     Cousins, Phys. Rev. D 57 (1998) 3873): 0.23 at 0.
     """
-    start, coefficients = _windows(counts, content, sums)
+    seen = (sums > 0).any(axis=1)
+    start, coefficients = _windows(counts, content, sums[seen])
     best, _, z = _minimum(start, coefficients, None)
     least, centre = best.loss(), (coefficients * best.x).sum(axis=1)
     sigma = _errors(best, z, coefficients)
@@ -72,7 +73,9 @@ def profile_intervals(
             t = np.maximum(t, lowest) if sign < 0 else np.maximum(t, centre)
             t = np.minimum(t, np.maximum(centre, lowest)) if sign < 0 else t
         ends.append(end)
-    return np.stack(ends, axis=1)
+    intervals = np.zeros((len(sums), 2))
+    intervals[seen] = np.stack(ends, axis=1)
+    return intervals
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -23,7 +23,7 @@ from gammastar.physics.mesons import MesonTable, dark_photon_branching
 from gammastar.physics.millicharge import bin_factors
 from gammastar.physics.qed import dark_photon_rate, lepton_factor, pseudoscalar_dalitz, vector_dalitz
 from gammastar.physics.resolution import MassResolution
-from gammastar.pipeline.stages.predict import mass_dependence, photons_of
+from gammastar.pipeline.stages.predict import _tell_shape, mass_dependence, photons_of
 from gammastar.predict.production import scan_masses
 from gammastar.spectrum import fit_mass_shape, mass_counts, relative_shifts
 
@@ -107,7 +107,7 @@ def test_sources_move_on_to_exact_masses():
 @pytest.mark.parametrize(
     ("edges", "match"),
     [
-        (np.linspace(0.2125, 1.5, 60), r"reach to 1\.5 GeV"),
+        (np.linspace(0.2125, 3.2, 60), r"reach to 3\.2 GeV"),
         (np.linspace(0.2125, 1.1125, 10), "wider than"),
         (np.linspace(0.7, 1.0, 7), "too few"),
     ],
@@ -118,7 +118,30 @@ def test_bins_that_tell_no_line_are_refused_or_averaged(edges, match):
         fit_mass_shape(plain, m_lepton=M_MU)
     with pytest.raises(SteeringError, match=r"predict.mass_dependence = 'lines'"):
         photons_of(plain, M_MU, Everywhere(), None, mass_dependence="lines")
-    assert photons_of(plain, M_MU, Everywhere(), None).shape is None
+    photon = photons_of(plain, M_MU, Everywhere(), None)
+    assert photon.shape is None
+    alarms, methods = [], {}
+    cache = SimpleNamespace(alarm=alarms.append, methods=methods)
+    steering = SimpleNamespace(predict=SimpleNamespace(mass_dependence=None), unfold=None)
+    _tell_shape(SimpleNamespace(cache=cache, steering=steering), photon)
+    assert "no lines" in methods["mass dependence"]
+    assert [("omega" in text, "exact masses" in text) for text in alarms] == [(True, True)]
+    steering.predict.mass_dependence = "bins"  # chosen, so no alarm
+    _tell_shape(SimpleNamespace(cache=cache, steering=steering), photon)
+    assert len(alarms) == 1
+
+
+def test_lines_are_fitted_in_bins_that_reach_beyond_them():
+    """A wide state at 1.45 GeV that no component describes, in bins up to 1.9 GeV."""
+
+    def wide(m):
+        return cocktail(m) + 0.05 * cocktail(np.array([1.1])) * np.exp(-0.5 * ((m - 1.45) / 0.12) ** 2)
+
+    edges = np.linspace(0.2125, 1.9, 61)
+    found = fit_mass_shape(spectrum(integrals(wide, edges), edges), m_lepton=M_MU)
+    value, cov = found.density(LINES)
+    assert np.abs((value - wide(LINES)) / np.sqrt(np.diag(cov))).max() < 3.0
+    assert np.sqrt(np.mean(np.log10(value / wide(LINES)) ** 2)) < 0.03
 
 
 class Everywhere:

@@ -70,3 +70,10 @@ def test_a_sum_is_known_better_than_its_cells():
     one, three = np.diff(profile_intervals(counts, truth, sums), axis=1)[:, 0]
     assert three < one * 1.3  # migration between the three drops out
     assert three > 2 * np.sqrt(300 / 0.5) * 0.95
+
+
+def test_a_sum_of_cells_that_nothing_sees_has_no_interval():
+    counts = Counts(np.array([9.0]), sparse.csr_array([[1.0]]), np.zeros(1), np.zeros((1, 1)))
+    seen, unseen = profile_intervals(counts, np.array([9.0]), np.array([[1.0], [0.0]]))
+    assert seen[0] < 9 < seen[1]
+    assert (unseen == 0).all()

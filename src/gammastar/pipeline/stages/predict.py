@@ -39,6 +39,7 @@ from gammastar.predict.production import (
 )
 from gammastar.predict.transfer import OMITTED
 from gammastar.spectrum import MassCounts, Trend, fit_trend
+from gammastar.spectrum.mass_shape import LINES
 from gammastar.store.guarded import read_tensors, write_tensors
 from gammastar.store.manifest import digest, file_sha256
 
@@ -209,7 +210,7 @@ def production_of(
         counts=read_mass_counts(state.record) if state.record else state.mass_counts,
     )
     photon = replace(photon, near=near)
-    _tell_shape(ctx, photon.shape)
+    _tell_shape(ctx, photon)
     beam, thickness = measured.exposure.beam_energy, measured.exposure.thickness
     others = theory_channels(ctx, section.channels, beam, thickness)
     outside = theory_channels(ctx, section.outside, beam, thickness)
@@ -222,10 +223,19 @@ def production_of(
     return replace(production, trend=trend_of(ctx, state, pairs), spin=state.spin)
 
 
-def _tell_shape(ctx: Context, shape: Any) -> None:
-    """Write into the manifest how the rate follows the mass; alarm where the components do not fit."""
+def _tell_shape(ctx: Context, photon: VirtualPhoton) -> None:
+    """Write into the manifest how the rate follows the mass; alarm where lines are missing or do not fit."""
+    shape = photon.shape
     if shape is None:
         ctx.cache.methods["mass dependence"] = "straight between means over bins, no lines"
+        low, high = photon.mass_range
+        lines = [name for name, pole in LINES.items() if low < pole < high]
+        if lines and mass_dependence(ctx.steering) is None:
+            ctx.cache.alarm(
+                "the rate at exact masses is straight between means over bins of mass, wrong by factors on "
+                f"and beside {' and '.join(lines)}: the bins are too wide or too few for lines; take bins of "
+                "at most 60 MeV, up to at most 2.9 GeV ([select] mass)"
+            )
         return
     fit = f"χ² = {shape.chi2:.1f} for {shape.ndf} degrees of freedom"
     rest = f"residual of {100 * shape.amplitude:.0f} % over {1e3 * shape.length:.0f} MeV"
