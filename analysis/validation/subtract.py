@@ -192,13 +192,13 @@ def _mixing(n_events: int) -> Iterator[dict]:
         pool = _leptons(rng, *numbers, asymmetric=asymmetric)
         mixed = mixed_pairs(pool, n_events, rng=rng)
         if not asymmetric:
-            r, sigma = r_factor(mixed, axes, n_replicas=20, rng=rng)
+            r, sigma = r_factor(mixed, axes)
             yield _row(
                 f"mixed events, {label}: R", r[0], 1, 3 * sigma[0], "convention: 3σ of the pool's events"
             )
             continue
         edges = {"mass": axes[0].edges}
-        r, sigma = r_factor(mixed, axes, coarse=edges, n_replicas=20, rng=rng)
+        r, sigma = r_factor(mixed, axes, coarse=edges)
         hists = _same_event(pool, axes)
         ratio, error = control_ratio(hists, everything, r_factor=r)
         error = np.hypot(error, np.average(sigma / r, weights=hists.os.values()))
@@ -206,7 +206,7 @@ def _mixing(n_events: int) -> Iterator[dict]:
     rng = stream(17, "trap")
     plus, minus = ((rng.random((2, n_events)) < [[0.35], [0.175]]).sum(axis=0) for _ in range(2))
     pool = _leptons(rng, plus, minus, asymmetric=True)
-    r, _ = r_factor(mixed_pairs(pool, n_events, rng=rng), axes, n_replicas=20, rng=rng)
+    r, _ = r_factor(mixed_pairs(pool, n_events, rng=rng), axes)
     ratio, error = control_ratio(_same_event(pool, axes), everything, r_factor=r)
     tolerance = max(0.05, 3 * error)
     yield _row("binomial parents, R of mixing: control ratio", ratio, 2.25, tolerance, "(⟨n⟩/⟨n(n−1)⟩^½)²")

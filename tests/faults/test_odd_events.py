@@ -101,7 +101,7 @@ def test_numbers_that_are_no_integers_are_refused(tmp_path, kind):
 
 
 def test_mixed_pairs_keep_events_of_large_numbers_apart():
-    """A pool of numbers that a float cannot tell apart bootstraps as one of small numbers."""
+    """A pool of numbers that a float cannot tell apart has the error of one of small numbers."""
     results = []
     for first in (0, 2**62):
         rng, n = stream(3, "pool"), 400
@@ -113,7 +113,7 @@ def test_mixed_pairs_keep_events_of_large_numbers_apart():
         mixed = subtract.mixed_pairs(pool, 3000, rng=stream(4, "mix"))
         assert len(np.unique(mixed.columns["event_1"])) > 150
         axes = [select_axis(name) for name in ("mass", "pt", "energy")]
-        results.append(subtract.r_factor(mixed, axes, n_replicas=50, rng=stream(5, "boot"))[1])
+        results.append(subtract.r_factor(mixed, axes)[1])
     np.testing.assert_allclose(*results)
     assert 0.001 < results[0].max() < 0.5
 

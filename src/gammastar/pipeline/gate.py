@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import awkward as ak
 import numpy as np
 
 from gammastar import read, select, subtract
@@ -24,6 +25,7 @@ from gammastar.spectrum.checks import (
     of_r_factor,
     of_simulation,
     of_subtraction,
+    of_tracks,
     of_unfolding,
     of_yield,
 )
@@ -103,6 +105,9 @@ def _of_files(ctx: Context, state: Any) -> list[dict[str, Any]]:
             hists = select.fill(select.apply(mixed, select.Cuts(pair=plain)), axes_of(asked))
             one = of_r_factor(hists, state.subtraction["like_sign"], state.subtracted)
             found += [one] if one is not None else []
+    if schema.layout != "pair" and chunks[0] is not None and chunks[1] is not None:
+        counts = ak.to_numpy(ak.num(chunks[1]["lepton"])).astype(np.float64)
+        found += of_tracks(*(select.singles(chunk, cuts)[:2] for chunk in chunks), counts)
     if chunks[1] is not None and (asked.event_functions or asked.pair or asked.pair_functions):
         simulated = select.pairs(chunks[1], cuts)[1].rows()
         flow = {name: state.cutflow[f"cutflow_{name}"].tolist() for name in ("name", "n", "os")}

@@ -15,6 +15,7 @@ from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray, PairHists, Spectrum
 
 Verdict: TypeAlias = Literal["ok", "alarm", "error"]
+SEEN = 3.0  # standard deviations of all pairs that are left, from which a signal is seen
 CHANCE = 1e-3  # that fluctuations alone make any cell so negative
 PRESCALES = 20  # whole numbers that prescales of one experiment may take
 FEW = 30  # pairs, fewer tell nothing
@@ -89,6 +90,13 @@ def of_subtraction(hists: PairHists, subtracted: Spectrum) -> Iterator[Check]:
     os, pp, mm = (float(flow_free(part)[0].sum()) for part in (hists.os, hists.pp, hists.mm))
     if os > FEW:
         yield Check(
+            "subtract: pairs left over their error",
+            float(subtracted.values.sum() / np.sqrt(max(float(subtracted.cov.sum()), 1e-300))),
+            SEEN,
+            np.inf,
+            "no signal is seen: mixed or wrongly selected events, a lost charge, or too few data",
+        )
+        yield Check(
             "subtract: like-sign over opposite-sign pairs",
             (pp + mm) / os,
             1e-4,
@@ -143,6 +151,17 @@ def of_pairs(pairs: Pairs, lepton: str, beam_energy: float, *, weighted: bool) -
         "are events copied under new numbers? they count twice",
     )
     like = ~pairs.os
+    first, counts = np.unique(pairs.event, return_index=True, return_counts=True)[1:]
+    alone = np.zeros(n, dtype=np.bool_)
+    alone[first[counts == 1]] = True
+    if like.sum() >= FEW and (alone & pairs.os).sum() >= FEW:
+        plus, minus = float((alone & pairs.pp).sum()), float((alone & pairs.mm).sum())
+        cure = "a skim drops or prescales like signs where an event holds one pair: take files before it"
+        share = (plus + minus) / float((alone & pairs.os).sum())
+        yield Check("subtract: like-sign over +− pairs, events with one pair", share, 1e-3, np.inf, cure)
+        if plus + minus >= FEW:
+            ratio = (plus + 0.5) / (minus + 0.5)
+            yield Check("subtract: ++ over −− pairs, events with one pair", ratio, 1 / 6, 6.0, cure)
     if like.sum() >= FEW and pairs.os.sum() >= FEW:
         yield Check(
             "subtract: share of like-sign pairs that are beside a +− pair",
@@ -163,7 +182,11 @@ def of_pairs(pairs: Pairs, lepton: str, beam_energy: float, *, weighted: bool) -
     cure = "is a branch that is no weight named as one?"
     yield Check("read: effective share of the pairs", effective_size(weight) / n, 0.1, np.inf, cure)
     yield Check("read: mean weight of a pair", float(weight.mean()), 0.01, 100.0, cure)
-    if weighted and np.all(weight == np.round(weight)):
+    whole = np.all(weight == np.round(weight))
+    if not whole:
+        cure = "are these corrections for the efficiency? the response corrects for it once more"
+        yield Check("read: mean of weights that are no whole numbers", float(weight.mean()), 0.0, 1.1, cure)
+    if weighted and whole:
         values = np.unique(weight)  # a prescale takes few, one among them; a counter or a trigger word many
         number = float(len(values)) if 1 in values else np.inf
         yield Check("read: different whole numbers among the weights", number, 0.0, PRESCALES, cure)
@@ -353,6 +376,31 @@ def of_r_factor(mixed: PairHists, background: FloatArray, subtracted: Spectrum) 
         4.0,
         'charges differ in acceptance: r_factor = "mixed", in every cell',
     )
+
+
+def of_tracks(
+    data: tuple[FloatArray, FloatArray], simulation: tuple[FloatArray, FloatArray], counts: FloatArray
+) -> Iterator[Check]:
+    """Yield the checks of single leptons: momenta (n, 4) and charges; `counts`: leptons of simulated rows."""
+    if len(counts) >= 10 * FEW and (counts == 1).sum() >= FEW:
+        yield Check(
+            "unfold: share of simulated rows without a lepton",
+            float((counts == 0).mean()),
+            1e-4,
+            1.0,
+            "a skim that asked for a lepton makes the efficiency too high: give all generated photons",
+        )
+    for axis, name in enumerate("xy"):
+        means, width = [], 1e-9
+        for momentum, charge in (data, simulation):
+            slope = np.clip(momentum[:, axis] / np.where(momentum[:, 2] == 0, np.inf, momentum[:, 2]), -1, 1)
+            if min((charge > 0).sum(), (charge < 0).sum()) < 10 * FEW:
+                return
+            means.append(0.5 * (slope[charge > 0].mean() + slope[charge < 0].mean()))
+            width = max(width, float(np.subtract(*np.quantile(slope, (0.84, 0.16)))) / 2)
+        cure = "does the beam run along z in both? rotate the momenta, or use crossing angle and alignment"
+        text = f"unfold: mean p_{name}/p_z, data less simulation [widths]"
+        yield Check(text, float((means[0] - means[1]) / width), -0.2, 0.2, cure)
 
 
 def of_cuts(data: Sequence[Mapping[str, Any]], simulation: Sequence[Mapping[str, Any]]) -> Iterator[Check]:

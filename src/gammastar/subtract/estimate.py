@@ -91,9 +91,7 @@ class ChargeRatio:
         return (1.0, 0.0) if method in ("B1", "B2") else (self.value, self.sigma)
 
 
-def mixed_ratio(
-    mixed: Pairs, axes: Sequence[Any], *, coarse: Coarse | None = None, rng: np.random.Generator
-) -> ChargeRatio:
+def mixed_ratio(mixed: Pairs, axes: Sequence[Any], *, coarse: Coarse | None = None) -> ChargeRatio:
     """Return R of mixed pairs: one number, or one per coarse region; parameters as for `r_factor`.
 
     Parameters
@@ -103,7 +101,7 @@ def mixed_ratio(
     coarse : Coarse, optional
         Groups of bins with a ratio of their own.
     """
-    r, sigma = r_factor(mixed, axes, coarse=coarse, rng=rng)
+    r, sigma = r_factor(mixed, axes, coarse=coarse)
     if coarse:
         return ChargeRatio(r, sigma, mixed)
     return ChargeRatio(float(r.flat[0]), float(sigma.flat[0]), mixed)

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numba
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 from gammastar.core.axes import filled, flow_free
 from gammastar.core.errors import UserError
@@ -260,8 +261,6 @@ def r_factor(
     axes: Sequence[Any],
     *,
     coarse: Coarse | None = None,
-    n_replicas: int = 50,
-    rng: np.random.Generator,
 ) -> tuple[FloatArray, FloatArray]:
     """Return R = M₊₋/(2√(M₊₊M₋₋)) of mixed events and its error.
 
@@ -272,8 +271,6 @@ def r_factor(
     coarse : mapping of axis name to edges, optional
         R on coarse regions; by default one number for everything. ``{}`` is the same; name every axis with
         its own edges for R per cell.
-    n_replicas : int
-        Bootstraps of the pool's events: mixed pairs reuse leptons, their number is not their statistics.
 
     Returns
     -------
@@ -283,7 +280,9 @@ def r_factor(
     -----
     Mixing corrects for the acceptance of pairs alone; correlations of the multiplicities of both charges (a
     binomial instead of a Poisson law) need R_mult from a simulation, see `with_multiplicity`.
-    Regions without one of the charges have R = 1 ± 1.
+    Regions without one of the charges have R = 1 ± 1. Mixed pairs reuse leptons, their number is not their
+    statistics: Var ln R = Σ_e (Σ_{p∋e} g_p)² − Σ_p g_p² over events e and pairs p, where g is the share of a
+    pair in ln R; each pair stands in two events and fluctuates once.
     """
     axes = tuple(axes)
     region = regions(axes, coarse)
@@ -292,22 +291,21 @@ def r_factor(
     place, n = region[cell[inside]], int(region.max(initial=0)) + 1
     chosen = mixed.select(inside)
     kinds = [np.flatnonzero(mask) for mask in (chosen.os, chosen.pp, chosen.mm)]
+    sums = [np.bincount(place[k], chosen.weight[k], n).astype(np.float64) for k in kinds]
+    result = _ratio(*sums)
+    share = np.zeros(len(inside))  # of each pair in ln R
+    for k, total, power in zip(kinds, sums, (1.0, -0.5, -0.5), strict=True):
+        share[k] = power * chosen.weight[k] / np.maximum(total[place[k]], 1e-300)
     events = np.concatenate([chosen.columns["event_1"], chosen.columns["event_2"]])
-    _, index = np.unique(events, return_inverse=True)
-    first, second = index[: len(inside)], index[len(inside) :]
-
-    def contents(weight: FloatArray) -> list[FloatArray]:
-        return [np.bincount(place[k], weight[k], n).astype(np.float64) for k in kinds]
-
-    result = _ratio(*contents(chosen.weight))
-    scatter = np.zeros((n_replicas, n))
-    for k in range(n_replicas):
-        draw = rng.poisson(1.0, int(index.max(initial=-1)) + 1).astype(np.float64)
-        scatter[k] = _ratio(*contents(chosen.weight * draw[first] * draw[second]))
-    sigma = scatter.std(axis=0, ddof=1) if n_replicas > 1 else np.zeros(n)
-    sigma = np.where(np.min(contents(chosen.weight), axis=0) > 0, sigma, 1.0)
-    shape = tuple(len(axis) for axis in axes)
-    return result[region].reshape(shape), sigma[region].reshape(shape)
+    row = np.unique(events, return_inverse=True)[1]
+    of_event = sparse.coo_array(
+        (np.tile(share, 2), (row, np.tile(place, 2))), shape=(row.max(initial=0) + 1, n)
+    )
+    drawn = np.bincount(place, share**2, n)
+    variance = np.maximum((of_event.tocsr() ** 2).sum(axis=0) - drawn, drawn)
+    sigma = np.where(np.min(sums, axis=0) > 0, result * np.sqrt(variance), 1.0)
+    cells = tuple(len(axis) for axis in axes)
+    return result[region].reshape(cells), sigma[region].reshape(cells)
 
 
 def with_multiplicity(

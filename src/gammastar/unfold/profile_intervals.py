@@ -21,7 +21,7 @@ from gammastar.physics.pair_counts import Counts
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 WINDOW = 20  # cells that vary with a sum, the most correlated ones, beside its own
-SEEN = 0.01  # of a cell of the window, at least, in a row that is used
+SEEN = 0.03  # of a cell of the window, at least, in a row that is used
 EMPTY = 1e-3  # pairs in an empty cell
 BARRIER = (1e-2, 2e-4)  # x z of the interior points, at first and at last
 STEPS, INSIDE, EXACT = 30, 0.95, 5e-3  # Newton steps, part of the way to a bound, change of a count in σ

@@ -79,7 +79,7 @@ def test_r_is_one_where_the_acceptance_does_not_tell_charges_apart():
     made = singles(rng, rng.poisson(0.4, 20_000), rng.poisson(0.25, 20_000), asymmetric=False)
     pool = pooled(*made)
     mixed = mixed_pairs(pool, 60_000, rng=rng)
-    r, sigma = r_factor(mixed, AXES, rng=rng)
+    r, sigma = r_factor(mixed, AXES)
     assert np.ptp(r) == 0
     assert r[0] == pytest.approx(1, abs=3 * sigma[0])
     assert sigma[0] < 0.02
@@ -91,7 +91,7 @@ def test_background_of_uncorrelated_leptons_is_exact_with_r_from_mixing():
     hists = hists_of(*made)
     pool = pooled(*made, most=50_000)
     mixed = mixed_pairs(pool, 300_000, rng=rng)
-    r, sigma = r_factor(mixed, AXES, coarse={"mass": AXES[0].edges}, n_replicas=20, rng=rng)
+    r, sigma = r_factor(mixed, AXES, coarse={"mass": AXES[0].edges})
     assert np.ptp(r) > 0.02  # the acceptance makes R depend on the mass
     ratio, error = control_ratio(hists, ALL, method="B5", r_factor=r)
     total = np.hypot(error, np.average(sigma / r, weights=hists.os.values()))
@@ -107,7 +107,7 @@ def test_multiplicity_trap_is_seen_by_the_control_region_and_not_by_mixing():
     made = singles(rng, plus, minus)
     hists = hists_of(*made)
     mixed = mixed_pairs(pooled(*made, most=50_000), 100_000, rng=rng)
-    r, _ = r_factor(mixed, AXES, rng=rng)
+    r, _ = r_factor(mixed, AXES)
     ratio, error = control_ratio(hists, ALL, r_factor=r)
     assert ratio == pytest.approx(2.25, abs=max(0.05, 3 * error))
     assert (ratio - 1) / error > 5  # the alarm
@@ -223,21 +223,18 @@ def test_errors_of_acceptance_and_multiplicity_add_in_quadrature():
 
 
 def test_error_of_r_is_that_of_new_leptons():
-    """Scatter of R over samples of other leptons; pairs share legs, which makes it more than that of pairs.
-
-    Drawn pairs scatter as well and count three times: the error may be twice too large, never too small.
-    """
+    """Scatter of R over samples of other leptons: pairs share legs, it is more than that of pairs."""
     halves, found = {"mass": [0.2, 0.6, 2.0]}, []
     for k in range(30):
         rng = stream(k, "few")
         made = singles(rng, rng.poisson(0.8, 200), rng.poisson(0.8, 200))
         mixed = mixed_pairs(pooled(*made), 8000, rng=rng)
-        found.append([x[[0, -1]] for x in r_factor(mixed, AXES, coarse=halves, n_replicas=20, rng=rng)])
+        found.append([x[[0, -1]] for x in r_factor(mixed, AXES, coarse=halves)])
     r, sigma = np.array(found).transpose(1, 0, 2)
     ratio = np.sqrt((sigma**2).mean(axis=0)) / r.std(axis=0, ddof=1)
     noise = 1 + 3 / np.sqrt(2 * 30)
     assert (ratio > 1 / noise).all()
-    assert (ratio < 2 * noise).all()
+    assert (ratio < 1.3 * noise).all()  # 1.3: marked, seen before it was set; 2 until pairs counted once
 
 
 def test_cells_that_no_replica_fills_keep_the_variance_of_the_formula():

@@ -75,9 +75,7 @@ def test_classes_keep_their_share_of_the_pairs_when_one_is_thinned():
     pool = mixing_pool(chunks(made, n, 7000), dataset="MOCK", most=7000)
     assert len(pool.charge) < 0.35 * len(made[1])
     few = mixed_pairs(pool, 100_000, rng=stream(3, "w"))
-    (r, sigma), (expected, error) = (
-        r_factor(m, AXES, coarse=REGIONS, n_replicas=10, rng=stream(4, "r")) for m in (few, whole)
-    )
+    (r, sigma), (expected, error) = (r_factor(m, AXES, coarse=REGIONS) for m in (few, whole))
     assert (abs(expected - 1) > 5 * error).any()  # the hard class tells charges apart: its share matters
     assert (abs(r - expected) < 4 * np.hypot(sigma, error)).all()
     np.testing.assert_allclose(shape(few) / shape(few).sum(), shape(whole) / shape(whole).sum(), atol=0.012)
@@ -91,9 +89,7 @@ def test_r_of_many_hashes_scatters_about_that_of_all_leptons():
 
     def found(pool):
         mixed = mixed_pairs(pool, 30_000, rng=rng)
-        return r_factor(mixed, AXES, coarse=REGIONS, n_replicas=2, rng=rng)[0][[0, -1]], shape(mixed) / shape(
-            mixed
-        ).sum()
+        return r_factor(mixed, AXES, coarse=REGIONS)[0][[0, -1]], shape(mixed) / shape(mixed).sum()
 
     whole = [found(mixing_pool([made])) for _ in range(5)]
     drawn = [found(mixing_pool([made], dataset=f"{k}", most=2500)) for k in range(20)]

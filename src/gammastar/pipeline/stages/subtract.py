@@ -310,9 +310,7 @@ def charge_ratio(
     coarse = _edges(section.r_coarse)
     if section.method == "likelihood" and not coarse:
         coarse = {axis.name: np.asarray(axis.edges).tolist() for axis in axes}
-    ratio = subtract.mixed_ratio(
-        select.apply(mixed, cuts), axes, coarse=coarse, rng=stream(ctx.seed, "mixing")
-    )
+    ratio = subtract.mixed_ratio(select.apply(mixed, cuts), axes, coarse=coarse)
     return ratio.with_multiplicity(*multiplicity), 0 if pool.complete else len(pool.charge)
 
 
