@@ -107,7 +107,8 @@ def _of_files(ctx: Context, state: Any) -> list[dict[str, Any]]:
             found += [one] if one is not None else []
     if schema.layout != "pair" and chunks[0] is not None and chunks[1] is not None:
         counts = ak.to_numpy(ak.num(chunks[1]["lepton"])).astype(np.float64)
-        found += of_tracks(*(select.singles(chunk, cuts)[:2] for chunk in chunks), counts)
+        tracks = [select.singles(chunk, cuts)[:2] for chunk in chunks]
+        found += of_tracks(tracks[0], tracks[1], counts)
     if chunks[1] is not None and (asked.event_functions or asked.pair or asked.pair_functions):
         simulated = select.pairs(chunks[1], cuts)[1].rows()
         flow = {name: state.cutflow[f"cutflow_{name}"].tolist() for name in ("name", "n", "os")}

@@ -379,7 +379,7 @@ def of_r_factor(mixed: PairHists, background: FloatArray, subtracted: Spectrum) 
 
 
 def of_tracks(
-    data: tuple[FloatArray, FloatArray], simulation: tuple[FloatArray, FloatArray], counts: FloatArray
+    data: tuple[FloatArray, Any], simulation: tuple[FloatArray, Any], counts: FloatArray
 ) -> Iterator[Check]:
     """Yield the checks of single leptons: momenta (n, 4) and charges; `counts`: leptons of simulated rows."""
     if len(counts) >= 10 * FEW and (counts == 1).sum() >= FEW:
