@@ -175,11 +175,11 @@ def expectation(
 VERTEX_TAILS = "vertex tails of measured pairs"
 RANDOM = "vertex tails of random pairs"
 CHARM = "open charm"
-SUPPORTED = 50.0  # effective pairs beyond a cut from which on the measured tail is extrapolated
-FEWEST = 10.0  # without so many beyond the loosest cut there is no tail to speak of
+MIN_TAIL_PAIRS = 50.0  # effective pairs beyond a cut from which on the measured tail is extrapolated
+MIN_LOOSE_PAIRS = 10.0  # without so many beyond the loosest cut there is no tail to speak of
 
-STEEPEST = 20.0  # power of an extrapolated tail
-LOOSE = (1.5, 2.0, 2.5)  # standard deviations from which a tail may be extrapolated before the first cut
+MAX_POWER = 20.0  # power of an extrapolated tail
+LOOSE_PULLS = (1.5, 2.0, 2.5)  # standard deviations from which a tail may also be extrapolated
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -231,24 +231,24 @@ class _Tail:
     def of(pull: FloatArray, weight: FloatArray, total: float, cuts: FloatArray, what: str) -> _Tail:
         """Return the tail of pairs with weights of any sign; 1/index is the mean of u, Hill's estimator."""
         flying = what == CHARM
-        starts = np.array([*(x for x in LOOSE if x < cuts[0]), *cuts])
+        starts = np.array([*(x for x in LOOSE_PULLS if x < cuts[0]), *cuts])
         order = np.argsort(pull)
         q, w = pull[order], weight[order]
         beyond = np.r_[np.cumsum(w[::-1])[::-1], 0.0]
         square = np.r_[np.cumsum(w[::-1] ** 2)[::-1], 0.0]
         at = np.searchsorted(q, starts, side="right")
         size = np.where(beyond[at] > 0, beyond[at] ** 2 / np.maximum(square[at], 1e-300), 0.0)
-        if not (total > 0 and size[0] >= FEWEST):
+        if not (total > 0 and size[0] >= MIN_LOOSE_PAIRS):
             raise PhysicsError(
                 f"{what}: {size[0]:.1f} pairs (effective) lie beyond {starts[0]:g} standard deviations, "
-                f"fewer than {FEWEST:g}: take more pairs or a looser first cut"
+                f"fewer than {MIN_LOOSE_PAIRS:g}: take more pairs or a looser first cut"
             )
-        good = np.flatnonzero(size >= SUPPORTED)
+        good = np.flatnonzero(size >= MIN_TAIL_PAIRS)
         start = starts[good[-1] if len(good) else 0]
         first = int(np.searchsorted(q, start, side="right"))
         n = beyond[first] ** 2 / square[first]
         far = q[first:] - start if flying else np.log(q[first:] / start)
-        index = 1.0 / max(float(w[first:] @ far) / beyond[first], 1.0 / STEEPEST)
+        index = 1.0 / max(float(w[first:] @ far) / beyond[first], 1.0 / MAX_POWER)
         return _Tail(q, beyond / total, square, total, float(start), index, index / np.sqrt(n), flying)
 
     def counted(self, pull: FloatArray) -> FloatArray:
@@ -342,7 +342,7 @@ def _tails(
 ) -> VertexTails:
     """Return what the tails of some pairs predict for others."""
     charm, window, charm_sigma = simulated
-    near, loosest = pairs.select(inside), min(cuts[0], LOOSE[0])
+    near, loosest = pairs.select(inside), min(cuts[0], LOOSE_PULLS[0])
     before, total = [pairs.select(aside & (-pairs.pull > loosest))], [pairs.weight[aside]]
     if charm is not None:
         own = (charm.mass >= window[0]) & (charm.mass < window[1])
@@ -401,14 +401,14 @@ def _simulated(
     width = window[1] - window[0]
     wide = np.abs(charm.mass - window[0] - 0.5 * width) < 1.5 * width
     for part in (charm.select(wide), charm):
-        behind = part.select(part.pull > min(cuts[0], LOOSE[0]))
+        behind = part.select(part.pull > min(cuts[0], LOOSE_PULLS[0]))
         try:
             tail = _Tail.of(behind.pull, behind.weight, float(part.weight.sum()), cuts, CHARM)
         except PhysicsError:
             continue
         value, sigma = _expected(near, near.weight, tail, cuts, fiducial)
         return value, np.hypot(sigma, relative * value)
-    raise PhysicsError(f"{CHARM}: fewer than {FEWEST:g} simulated pairs lie behind the target")
+    raise PhysicsError(f"{CHARM}: fewer than {MIN_LOOSE_PAIRS:g} simulated pairs lie behind the target")
 
 
 def selected_vertices(

@@ -48,12 +48,12 @@ class Predict(Section):
     """
 
     model: str = "dark_photon"
-    """'dark_photon', a set of charges such as 'b_minus_l', or one's own, 'file.py:Name'."""
+    """'dark_photon', a set of charges such as 'b_minus_l', or a user model, 'file.py:Name'."""
     source: Literal["spectrum", "theory"] = "spectrum"
     """Rate from the measured spectrum, or from theory alone."""
     channels: tuple[str, ...] = ()
-    """Theory channels: with a spectrum processes that it cannot hold; a name, 'file.py:Name', or tables of
-    others, 'foresee:FOLDER', 'eventcalc:FOLDER/NAME'."""
+    """Theory channels: with a spectrum processes that it cannot hold; a name, a user channel 'file.py:Name',
+    or tables of other tools, 'foresee:FOLDER', 'eventcalc:FOLDER/NAME'."""
     outside: tuple[str, ...] = ()
     """Theory channels that count outside the measured domain only, e.g. forward bremsstrahlung, with their
     theory band ('theory' is its nuisance); an overlap is refused."""
@@ -84,8 +84,8 @@ class Predict(Section):
     mass_range: MassRange | None = None
     """Range of these masses; that of the spectrum by default [GeV]."""
     n_masses: Annotated[int, Field(ge=2, le=10_000)] = 40
-    """How many there are. With lines they stand closer where the rate bends and at the threshold of the
-    leptons, else they are equidistant."""
+    """Number of mass points. With lines they are denser where the rate bends and at the threshold of the
+    leptons, else equidistant."""
     n_sample: Annotated[int, Field(gt=0, le=2_000_000)] = 20_000
     """Particles that are drawn per mass."""
     millicharge: Millicharge | None = None
@@ -181,7 +181,7 @@ class Displaced(Section):
     n_couplings: Annotated[int, Field(ge=10, le=10_000)] = 101
     """Couplings in that range."""
     projections: Annotated[tuple[Positive, ...], Field(max_length=10)] = ()
-    """Further reaches at so many times the pairs."""
+    """Also compute the reach for these multiples of the data set."""
 
     @model_validator(mode="after")
     def _increasing(self) -> Displaced:
@@ -201,7 +201,7 @@ class InSitu(Section):
     mass_range: MassRange | None = None
     """Range of the masses; by default where two resolutions on either side are measured [GeV]."""
     n_masses: Annotated[int, Field(ge=2, le=2_000)] = 60
-    """How many there are, at equal steps of the resolution."""
+    """Number of mass points, at equal steps of the resolution."""
     half_window: Annotated[float, Field(ge=2, le=20)] = 6.0
     """Half width of the window of each fit [resolutions]."""
     background: Literal["template", "polynomial"] = "template"
@@ -211,7 +211,7 @@ class InSitu(Section):
     degree: Annotated[int, Field(ge=0, le=8)] = 3
     """Degree of the polynomial."""
     blind: Annotated[float, Field(gt=0, lt=1)] = 0.95
-    """Where a line and the peak are more alike than this correlation no limit is given."""
+    """No limit is set where resonance and signal templates are correlated above this value."""
     resolution: Literal["simulation"] | Positive | Widths = "simulation"
     """'simulation' measures it in the matched pairs; or one width, or points [[mass, width], …], normal then
     [GeV]."""
@@ -289,10 +289,9 @@ class Infer(Section):
     n_couplings: Annotated[int, Field(ge=10, le=10_000)] = 141
     """Couplings in that range."""
     min_effective: Positive = 10.0
-    """A contour ends where fewer pairs, measured or simulated, stand behind a yield, or as few drawn
-    particles."""
+    """A contour ends where a yield rests on fewer pairs, measured or simulated, or drawn particles."""
     refine: Annotated[int, Field(ge=0, le=200)] = 0
-    """At most so many further masses where the contour bends or ends."""
+    """Largest number of masses that are added where the contour bends or ends."""
     discovery: Annotated[tuple[Annotated[float, Field(gt=0, le=8)], ...], Field(max_length=20)] = (3.0, 5.0)
     """Significances whose reach is written; needs a background [σ]."""
     projections: Annotated[tuple[Protons, ...], Field(max_length=20)] = ()
@@ -304,7 +303,7 @@ class Infer(Section):
     submission: bool = True
     """Write tables and likelihood for HEPData."""
     existing_limits: str | None = None
-    """Folder of one's own limits, one TOML file each, drawn in grey."""
+    """Folder of user limits, one TOML file each, drawn in grey."""
     hepdata: Annotated[str, Field(pattern=r"^ins[0-9]{7}$")] = "ins0000000"
     """Number of the record at HEPData, for the patch set."""
 

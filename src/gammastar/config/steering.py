@@ -42,8 +42,8 @@ STAGES = (
 )
 
 MAX_BYTES = 1 << 20
-LONGEST = 80  # characters of a wrong value that are shown
-MOST = 12  # wrong keys that are shown
+MAX_VALUE_LENGTH = 80  # characters of a wrong value that are shown
+MAX_SHOWN_KEYS = 12  # wrong keys that are shown
 
 
 class Steering(Section):
@@ -241,7 +241,7 @@ def _meaning(place: tuple[Any, ...]) -> str:
 
 def _shown(value: Any) -> str:
     try:
-        return shortened(repr(list(value) if isinstance(value, tuple) else value), LONGEST)
+        return shortened(repr(list(value) if isinstance(value, tuple) else value), MAX_VALUE_LENGTH)
     except ValueError:  # Python prints no integer of thousands of digits
         return "an integer of thousands of digits"
 
@@ -302,8 +302,8 @@ def parse(content: dict[str, Any], source: str = "steering") -> Steering:
         return Steering.model_validate(content)
     except ValidationError as error:
         lines = [f"{key}: {text}" for key, text in problems(error)]
-        more = [f"… and {len(lines) - MOST} more"] if len(lines) > MOST else []
-        raise SteeringError("\n".join([f"{source}:", *lines[:MOST], *more])) from error
+        more = [f"… and {len(lines) - MAX_SHOWN_KEYS} more"] if len(lines) > MAX_SHOWN_KEYS else []
+        raise SteeringError("\n".join([f"{source}:", *lines[:MAX_SHOWN_KEYS], *more])) from error
 
 
 def read_toml(path: Pathlike) -> dict[str, Any]:

@@ -16,14 +16,14 @@ from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # quotas and limits on the size of files look the same
-LITTLE = 1 << 20  # bytes that are hardly enough for anything
+NO_SPACE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # quotas and limits of files look the same
+MIN_FREE_BYTES = 1 << 20  # bytes that are hardly enough for anything
 
 # Parameters of mallopt(3), and what they are set to: arrays of a chunk (some MB) come from the heap and go
 # back to it. Larger ones are still mapped and unmapped, so that the sum of all pairs does not stay.
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, ARENA_MAX = -1, -2, -3, -8
 MB = 1 << 20
-OPTIONS = {ARENA_MAX: 1, MMAP_THRESHOLD: 32 * MB, TRIM_THRESHOLD: 512 * MB, TOP_PAD: 32 * MB}
+MALLOC_OPTIONS = {ARENA_MAX: 1, MMAP_THRESHOLD: 32 * MB, TRIM_THRESHOLD: 512 * MB, TOP_PAD: 32 * MB}
 
 
 @functools.cache
@@ -42,7 +42,7 @@ def tune_malloc() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # not glibc, not POSIX
         return False
-    accepted = [mallopt(ctypes.c_int(key), ctypes.c_int(value)) for key, value in OPTIONS.items()]
+    accepted = [mallopt(ctypes.c_int(key), ctypes.c_int(value)) for key, value in MALLOC_OPTIONS.items()]
     return all(answer == 1 for answer in accepted)
 
 
@@ -81,7 +81,7 @@ def _pools(_: tuple[bool, ...]) -> ThreadpoolController:
 def is_disk_full(error: BaseException | None) -> bool:
     """Return whether an error, or one behind it, says that there is no space."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in FULL:
+        if isinstance(error, OSError) and error.errno in NO_SPACE_ERRORS:
             return True
         error = error.__cause__ or error.__context__
     return False
@@ -92,7 +92,7 @@ def disk_full_message(error: BaseException, *folders: Path) -> str:
     named = getattr(error, "filename", None)
     places = [("", Path(str(named)))] if named else [("", folder) for folder in folders] or list(_places())
     found = [f"{name}{path} has {_free(path) / 1e6:.1f} MB free" for name, path in places]
-    tight = [text for text, (_, path) in zip(found, places, strict=True) if _free(path) < LITTLE]
+    tight = [text for text, (_, path) in zip(found, places, strict=True) if _free(path) < MIN_FREE_BYTES]
     why = getattr(error, "strerror", None) or str(error)
     return f"{why} on {socket.gethostname()} ({'; '.join(tight or found)}); make room there and use --resume"
 

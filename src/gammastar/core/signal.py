@@ -140,7 +140,7 @@ class Rate(ReprMixin):
 
     @property
     def measured(self) -> FloatArray:
-        """The rate of measured photons, shape (n,); the whole where nothing stands beside them."""
+        """The rate of measured photons, shape (n,); the whole rate where there is no other channel."""
         return self.channels.get(VIRTUAL_PHOTON, self.value)
 
     def relative(self, source: str | None = None) -> FloatArray:
@@ -281,7 +281,7 @@ class SignalPlane(ReprMixin):
 
     @property
     def measured_share(self) -> FloatArray:
-        """Part of the signal (n, k) from measured photons: one where nothing stands beside them."""
+        """Part of the signal (n, k) from measured photons: one without other channels."""
         own = self.parts.get(VIRTUAL_PHOTON)
         return np.ones_like(self.signal) if own is None else ratio(own, self.signal)
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from gammastar.core.records import FloatArray
 
-MOST = 200_000  # events from which scikit-learn draws a part without weights, which is quick
+MAX_EVENTS = 200_000  # events from which scikit-learn draws a part without weights, which is quick
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,7 +36,7 @@ def fit_trees(model: Any, x: FloatArray, label: npt.NDArray[np.int64], weight: F
     """
     part = _part(model, label)
     edges = None
-    if len(part) <= MOST and np.isfinite(x).all():
+    if len(part) <= MAX_EVENTS and np.isfinite(x).all():
         edges = tuple(_edges(column[part], weight[part], model.max_bins) for column in x.T)
     model.fit(_numbers(x, edges), label, sample_weight=weight)
     return BinnedTrees(model, edges)

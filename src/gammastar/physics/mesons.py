@@ -27,13 +27,13 @@ from gammastar.physics.hadrons import breit_wigner, rho_mass_density
 from gammastar.physics.qed import FormFactor2, dark_photon_rate, lepton_factor
 
 PB_PER_MB = 1e9
-LARGEST = 256 << 20  # bytes of one table
+MAX_TABLE_BYTES = 256 << 20  # bytes of one table
 NAMES: Mapping[int, str] = MappingProxyType(
     {111: "pi0", 221: "eta", 331: "eta_prime", 113: "rho", 223: "omega", 333: "phi", 443: "jpsi"}
 )
 """Mesons by their PDG number as the tables of decays name them."""
 FILE = re.compile(r".*_(-?\d+)\.(txt|npy)")
-LOGARITHMS = (-12.0, 1.0), (-6.0, 6.0)  # of angles [rad] and momenta [GeV] that a table may hold
+LOG_RANGES = (-12.0, 1.0), (-6.0, 6.0)  # of angles [rad] and momenta [GeV] that a table may hold
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,10 +88,10 @@ def read_cells(path: Pathlike) -> Cells:
     path = Path(path)
     try:
         if path.suffix == ".npy":
-            with opened(path, LARGEST) as stream:
+            with opened(path, MAX_TABLE_BYTES) as stream:
                 found: Any = np.load(stream, allow_pickle=False)
         else:
-            found = np.loadtxt(text_of(path, LARGEST).splitlines(), comments="#", ndmin=2).T
+            found = np.loadtxt(text_of(path, MAX_TABLE_BYTES).splitlines(), comments="#", ndmin=2).T
         columns = np.asarray(found, dtype=np.float64)
     except (OSError, ValueError, UnicodeDecodeError) as error:
         raise InputFileError(
@@ -102,7 +102,7 @@ def read_cells(path: Pathlike) -> Cells:
             f"{path}: expected log10 angle, momentum and cross section, found {columns.shape}"
         )
     bad = ~np.isfinite(columns).all(axis=0) | (columns[2] < 0)
-    for row, (low, high), name in zip(columns, LOGARITHMS, ("angle", "momentum"), strict=False):
+    for row, (low, high), name in zip(columns, LOG_RANGES, ("angle", "momentum"), strict=False):
         outside = ~((row >= low) & (row <= high)) & ~bad
         if outside.any():
             value = row[outside][0]

@@ -301,7 +301,7 @@ class MillichargeDetector(Exposed):
 
     name: str
     source: str
-    illustrative: bool  # True if a number is nobody's measurement or design; figures must say so
+    illustrative: bool  # True if a number is neither measured nor of a design; figures say so
     beam_energy: float  # [GeV]
     front: Front
     detection: Detection

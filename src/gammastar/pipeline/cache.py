@@ -98,7 +98,7 @@ class StageCache:
     taken: list[str] = field(default_factory=list)
 
     def alarm(self, text: str) -> None:
-        """Enter a note that whoever runs the job must see: it goes to the terminal as well."""
+        """Add a note to the manifest and warn of it in the terminal."""
         self.notes.append(text)
         logger.warning("%s", text if text.startswith("warning") else f"warning: {text}")
 

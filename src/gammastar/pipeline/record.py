@@ -1,4 +1,4 @@
-"""What a reinterpretation needs of a run, and a run from it alone."""
+"""The published record of a run, from which a reinterpretation starts."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from gammastar.pipeline.cache import open_cache
 from gammastar.pipeline.context import Context, Executor, RunState, Tell, needed
 from gammastar.store.folder import working
 
-ROUNDS = 4  # in which masses are added to a contour
+MAX_REFINEMENTS = 4  # in which masses are added to a contour
 
 
 def silent(stage: str, fraction: float | None, text: str) -> None:
@@ -88,7 +88,7 @@ def _run(ctx: Context, names: Sequence[str], only: str | None) -> None:
 
 
 def _check(ctx: Context, stages: list[str]) -> None:
-    """Look at all that can be known before the first stage; warnings go on, into manifest and report.
+    """Check all that can be known before the first stage; warnings go into manifest and report.
 
     Input files whose selection an earlier run finished are not opened again.
     """
@@ -208,7 +208,7 @@ def _refine(ctx: Context, state: RunState) -> None:
     production = _production(ctx, state)
     most = infer.section_of(ctx).refine
     first = len(rate.mass)
-    for _ in range(ROUNDS if most else 0):
+    for _ in range(MAX_REFINEMENTS if most else 0):
         room = first + most - len(rate.mass)
         new = infer.missing_masses(ctx, planes, production.exposure, room)
         if not len(new):

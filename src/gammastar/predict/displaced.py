@@ -21,8 +21,8 @@ from gammastar.core.pairs import VertexPairs
 from gammastar.core.records import FloatArray
 from gammastar.physics.detector import VertexTelescope
 
-MOST = 2_000  # measured pairs that stand for the kinematics of one mass
-FEWEST = 20
+MAX_PAIRS = 2_000  # measured pairs that stand for the kinematics of one mass
+MIN_PAIRS = 20
 
 
 def displaced_shares(
@@ -46,13 +46,13 @@ def displaced_shares(
     total = near.weight.sum()
     near = near.select(near.good & (near.z < 0))
     kept = near.weight.sum()
-    if len(near) < FEWEST or not min(kept, total) > 0:
+    if len(near) < MIN_PAIRS or not min(kept, total) > 0:
         raise PhysicsError(
             f"displaced_shares: {len(near)} pairs within {half_window:g} GeV of {mass:g} GeV with a vertex "
-            f"before the interaction, {kept:.4g} after subtraction; at least {FEWEST} are needed"
+            f"before the interaction, {kept:.4g} after subtraction; at least {MIN_PAIRS} are needed"
         )
     order = np.argsort(near.pz, kind="stable")
-    near = near.select(order[:: max(1, -(-len(near) // MOST))])
+    near = near.select(order[:: max(1, -(-len(near) // MAX_PAIRS))])
     path = near.pz[:, None] / mass * np.asarray(ctau, dtype=np.float64)
     share = near.weight * (kept / (near.weight.sum() * total))
     first, last = telescope.fiducial
@@ -164,7 +164,7 @@ class DisplacedYields:
         return np.asarray(np.sqrt(np.log1p(ratio**2) + (self.sides[0] - 1.0) ** 2 + self.sides[1] ** 2))
 
     def times(self, factor: float) -> DisplacedYields:
-        """Return the expectations for so many times the pairs; relative errors stay, nothing was counted."""
+        """Return the expectations for a multiple of the data; relative errors stay, nothing is counted."""
         names = ("behind", "before", "error", "background", "background_sigma", "parts")
         scaled = {name: factor * getattr(self, name) for name in names}
         return replace(self, **scaled, count=np.full_like(self.count, np.nan))

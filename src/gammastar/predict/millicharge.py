@@ -111,8 +111,8 @@ def conditional(
     return VirtualPhotons(mass, pt, energy, weight * (total / weight.sum()), inside)
 
 
-THEORY_MAX = 3.5  # GeV: heaviest virtual photon of a theory channel
-FINE = 0.001  # GeV, bins of a spectrum that is known at exact masses: a quarter of the width of the φ
+MAX_THEORY_MASS = 3.5  # GeV: heaviest virtual photon of a theory channel
+FINE_BIN_WIDTH = 0.001  # GeV, of a spectrum known at exact masses: a quarter of the width of the φ
 MeasuredPairs: TypeAlias = tuple[FloatArray, FloatArray, FloatArray]
 """Edges [GeV], dileptons per proton on target in each bin, their covariance."""
 
@@ -299,7 +299,7 @@ def fine_pairs(photon: Channel, binned: MeasuredPairs) -> MeasuredPairs:
     if not isinstance(photon, VirtualPhoton) or photon.shape is None:
         return binned
     first, last = photon.shape.edges[[0, -1]]
-    fine = np.linspace(first, last, max(2, round((last - first) / FINE)) + 1)
+    fine = np.linspace(first, last, max(2, round((last - first) / FINE_BIN_WIDTH)) + 1)
     return fine, *photon.shape.binned(fine)
 
 
@@ -307,7 +307,9 @@ def theory_pairs(
     channels: Sequence[tuple[str, Channel]], measured: MeasuredPairs | None, m_lepton: float
 ) -> list[TheoryPairs]:
     """Return theory channels of χχ̄; beside measured pairs they end where these begin."""
-    first, last = (THEORY_MAX, 0.0) if measured is None else (float(measured[0][0]), float(measured[0][-1]))
+    first, last = (
+        (MAX_THEORY_MASS, 0.0) if measured is None else (float(measured[0][0]), float(measured[0][-1]))
+    )
     top = first if measured is None else max(first, 2 * m_lepton)
     parts = [
         TheoryPairs(name, channel, 0.0, min(top, constants.M_PI0) if name == "pion_dalitz" else top)

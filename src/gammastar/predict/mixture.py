@@ -233,7 +233,7 @@ def _rate(channel: Channel, mass: FloatArray) -> tuple[FloatArray, FloatArray]:
         raise PhysicsError(f"channel {channel.group!r}: rate and covariance of shapes {shapes}")
     bad = ~(np.isfinite(rate) & (rate >= 0))
     if bad.any() or not np.isfinite(cov).all():
-        where = f"{rate[bad][0]:g} at {mass[bad][0]:g} GeV" if bad.any() else "with a covariance that is none"
+        where = f"{rate[bad][0]:g} at {mass[bad][0]:g} GeV" if bad.any() else "with a covariance"
         raise PhysicsError(f"channel {channel.group!r}: rate {where} must be finite and not negative")
     return rate, cov
 

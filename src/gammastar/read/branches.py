@@ -20,8 +20,8 @@ from gammastar.core.errors import BranchError
 from gammastar.read.checksums import bound_lists
 from gammastar.read.schema import Schema
 
-LISTED = 5  # names in a message
-WIDTH = 100  # characters of a type in a message
+MAX_LISTED = 5  # names in a message
+MAX_TYPE_LENGTH = 100  # characters of a type in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,8 +231,8 @@ class _Table:
 
     def without(self, missing: Sequence[str]) -> str:
         """Return the message about names that fit no branch."""
-        lines = [f"{name!r} (near: {self._near(name)})" for name in missing[:LISTED]]
-        more = f" and {len(missing) - LISTED} more" if len(missing) > LISTED else ""
+        lines = [f"{name!r} (near: {self._near(name)})" for name in missing[:MAX_LISTED]]
+        more = f" and {len(missing) - MAX_LISTED} more" if len(missing) > MAX_LISTED else ""
         return f"{self.path}: tree {self.name!r} has no branch {', '.join(lines)}{more}"
 
     def _near(self, name: str) -> str:
@@ -268,8 +268,8 @@ def _parts(field: Any) -> list[str]:
 
 def listed(names: Sequence[str] | Mapping[str, Any]) -> str:
     """Return a few names for a message, and how many more there are."""
-    text = ", ".join(repr(name) for name in list(names)[:LISTED])
-    return f"{text} … and {len(names) - LISTED} more" if len(names) > LISTED else text
+    text = ", ".join(repr(name) for name in list(names)[:MAX_LISTED])
+    return f"{text} … and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else text
 
 
 def typename(array: ak.Array) -> str:
@@ -278,7 +278,7 @@ def typename(array: ak.Array) -> str:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= WIDTH else f"{text[:WIDTH]}…"
+    return text if len(text) <= MAX_TYPE_LENGTH else f"{text[:MAX_TYPE_LENGTH]}…"
 
 
 PDG_ID = {"e": 11, "mu": 13}  # of the negative lepton

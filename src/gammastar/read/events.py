@@ -29,7 +29,7 @@ from gammastar.read.checksums import check_entries, compare_checksums, is_rntupl
 from gammastar.read.files import expand, opened, verify
 from gammastar.read.schema import Branch, RowFilter, Schema, Truth
 
-HEAVIEST = 1e100  # weight: sums of their squares stay finite
+MAX_WEIGHT = 1e100  # weight: sums of their squares stay finite
 TREE_CLASSES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple", "ROOT::Experimental::RNTuple")
 
 
@@ -228,9 +228,9 @@ def _weight(arrays: ak.Array, schema: Schema, path: str) -> npt.NDArray[np.float
     weight = np.ones(len(arrays))
     for name in filter(None, (schema.weight, schema.prescale)):
         weight = weight * _flat(arrays, name, path)
-        wrong = int(np.sum(~(np.abs(weight) <= HEAVIEST)))
+        wrong = int(np.sum(~(np.abs(weight) <= MAX_WEIGHT)))
         if wrong:
-            msg = f"{path}: {wrong} weights of {name!r} are not finite, or beyond {HEAVIEST:g}"
+            msg = f"{path}: {wrong} weights of {name!r} are not finite, or beyond {MAX_WEIGHT:g}"
             raise InputFileError(msg)
     return weight
 

@@ -1,4 +1,4 @@
-"""Do the branches of a file mean what its schema says? Judged by masses, momenta, charges and events."""
+"""Check that branches mean what their schema says, from masses, momenta, charges and events."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from gammastar.read.events import open_events, open_tree
 from gammastar.read.files import opened
 from gammastar.read.schema import Schema, load_schema
 
-FIRST = 20_000  # rows that are read
-MOST = 4  # leptons per event whose pairs are made
-FEW = 12  # different values of a branch that may select rows
-WIDEST = 200  # branches that are looked at for that
-INTEGERS = ("int8_t", "int16_t", "int32_t", "int64_t", "uint8_t", "uint16_t", "uint32_t", "bool")
-SOME = 20  # leptons or pairs, fewer tell nothing
+FIRST_ENTRIES = 20_000  # rows that are read
+MAX_LEPTONS = 4  # leptons per event whose pairs are made
+MAX_SELECTOR_VALUES = 12  # different values of a branch that may select rows
+MAX_SELECTOR_BRANCHES = 200  # branches that are looked at for that
+INTEGER_TYPES = ("int8_t", "int16_t", "int32_t", "int64_t", "uint8_t", "uint16_t", "uint32_t", "bool")
+MIN_ENTRIES = 20  # leptons or pairs, fewer tell nothing
 LIKE_WEIGHT = re.compile(r"weight|wgt|presc|scale_?factor|^(w|wt|sf)$", re.IGNORECASE)
-UNLIKE = 50  # ratio of transverse momenta along two axes, or of two legs, that is no physics
+MAX_MOMENTUM_RATIO = 50  # ratio of transverse momenta along two axes, or of two legs, that is no physics
 
 # Median momentum [GeV] below which no experiment selects pairs, and above which only MeV are likely.
 MOMENTA = {"e": (0.1, 200.0), "mu": (0.25, 200.0)}
-HEAVY = 200.0  # GeV, median pair mass beyond which MeV are likely
+MAX_PAIR_MASS = 200.0  # GeV, median pair mass beyond which MeV are likely
 PEAKS = {"ω": 223, "φ": 333, "J/ψ": 443, "Υ": 553, "Z": 23}  # PDG codes
-PARTICLES = (11, 13, 15, 211, 321, 2212)  # PDG codes that a column of charges may hold by mistake
+LIKELY_PDG_CODES = (11, 13, 15, 211, 321, 2212)  # PDG codes that a column of charges may hold by mistake
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 
@@ -68,7 +68,7 @@ def examine(
     schema: Schema | Mapping[str, Any] | str | Path,
     *,
     truth: bool = False,
-    entries: int = FIRST,
+    entries: int = FIRST_ENTRIES,
 ) -> tuple[Finding, ...]:
     """Judge whether the branches of a file mean what a schema says.
 
@@ -114,7 +114,7 @@ def examine(
     return tuple(Finding(level, f"{name}: {key}", text) for level, key, text in points)
 
 
-def seen_lepton(file: str | Path, schema: Schema, *, entries: int = FIRST) -> str:
+def seen_lepton(file: str | Path, schema: Schema, *, entries: int = FIRST_ENTRIES) -> str:
     """Return the flavour that PDG codes or masses show in any unit, "" if nothing shows it."""
     found = _sample(file, schema, truth=False, entries=entries)
     if found is None:
@@ -176,7 +176,7 @@ def _sample(file: str | Path, schema: Schema, *, truth: bool, entries: int) -> _
     flat = {name: _flat(lepton[name]) for name in ("px", "py", "pz", "mass", "charge", *raw)}
     counts = np.asarray(ak.to_numpy(ak.num(lepton)), dtype=np.int64)
     offsets = np.concatenate([[0], np.cumsum(counts)[:-1]]) if len(counts) else counts
-    pairs = ak.argcombinations(lepton["px"][:, :MOST], 2, fields=["a", "b"])
+    pairs = ak.argcombinations(lepton["px"][:, :MAX_LEPTONS], 2, fields=["a", "b"])
     first, second = (np.asarray(ak.to_numpy(ak.flatten(pairs[leg] + offsets))) for leg in ("a", "b"))
     energy = schema.unit * flat["_E"] if "_E" in flat else None
     if energy is None and "E" in schema.kinematics:  # of objects: read in the place of a momentum
@@ -270,7 +270,7 @@ def _charges(s: _Sample) -> Iterator[BranchFinding]:
             yield from _signs(s.sign[leg::2], key, name, s.schema.lepton)
         legs = [np.unique(leg[np.isfinite(leg)]) for leg in (s.charge[0::2], s.charge[1::2])]
         for leg, other in ((0, 1), (1, 0)):
-            if len(s.counts) >= SOME and len(legs[leg]) == 1 and len(legs[other]) > 1:
+            if len(s.counts) >= MIN_ENTRIES and len(legs[leg]) == 1 and len(legs[other]) > 1:
                 text = f"{source[leg]!r} gives {legs[leg][0]:+g} in all {len(s.counts)} rows"
                 yield warning(key, f"{text}, {source[other]!r} both signs: is it the right branch?")
     else:
@@ -283,7 +283,7 @@ def _signs(values: FloatArray, key: str, name: str, lepton: str) -> Iterator[Bra
     wrong = known != wanted
     if not len(sign) or wrong.mean() <= 0.001:
         return
-    if key == "charge" and np.isin(known, PARTICLES).mean() > 0.5:
+    if key == "charge" and np.isin(known, LIKELY_PDG_CODES).mean() > 0.5:
         advice = "these are PDG codes: name the branch as pdg_id instead of charge"
     elif key == "charge":
         advice = "a charge is +1 or -1; is it the right branch?"
@@ -305,7 +305,7 @@ def _most_frequent(values: FloatArray) -> str:
 
 
 def _opposite(s: _Sample) -> Iterator[BranchFinding]:
-    if len(s.first) >= SOME and not s.opposite.any():
+    if len(s.first) >= MIN_ENTRIES and not s.opposite.any():
         values = np.unique(s.charge[np.isfinite(s.charge)])
         seen = ", ".join(f"{value:+g}" for value in values[:6])
         text = f"no opposite-sign pair among {len(s.first)} pairs (charges: {seen}); is it the right branch?"
@@ -346,7 +346,7 @@ def _masses(s: _Sample) -> dict[str, float]:
     if s.energy is not None:
         keep = np.isfinite(s.energy) & np.isfinite(s.p) & (s.p > 0)
         p, energy = s.p[keep], s.energy[keep]
-        slow = np.argsort(p)[: max(SOME, len(p) // 4)]  # where the mass weighs most
+        slow = np.argsort(p)[: max(MIN_ENTRIES, len(p) // 4)]  # where the mass weighs most
         if len(p) >= 4:
             low, middle, high = np.quantile(energy[slow] ** 2 - p[slow] ** 2, [0.25, 0.5, 0.75])
             if middle > 0 and high - low < 0.5 * middle:  # else rounding or resolution hides the mass
@@ -416,7 +416,7 @@ def _momenta(s: _Sample) -> Iterator[BranchFinding]:
         return
     middle, (low, high) = float(np.median(p)), MOMENTA[s.schema.lepton]
     pair = float(np.median(masses[1.0])) if len(masses[1.0]) else 0.0
-    scale = 1e-3 if middle > high or pair > HEAVY else 1e3 if middle < low else 1.0
+    scale = 1e-3 if middle > high or pair > MAX_PAIR_MASS else 1e3 if middle < low else 1.0
     scale = next((k for k in (1e-3, 1e3) if peaks[k]), scale)
     if scale == 1.0:
         return
@@ -483,7 +483,7 @@ def _causes(s: _Sample, energy: FloatArray, p: FloatArray) -> Iterator[tuple[str
 def _axes(s: _Sample) -> Iterator[BranchFinding]:
     """Look for momenta along the axes that are something else."""
     p = s.momentum[np.isfinite(s.momentum).all(axis=1)]
-    if len(p) < 5 * SOME or "pt" in s.schema.kinematics:
+    if len(p) < 5 * MIN_ENTRIES or "pt" in s.schema.kinematics:
         return
     yield from _transverse(s)
     for axis, key in enumerate(("px", "py")):
@@ -505,7 +505,7 @@ def _transverse(s: _Sample) -> Iterator[BranchFinding]:
             sizes = np.abs(s.momentum[leg :: len(names), axis])
             found.append((float(np.median(sizes[np.isfinite(sizes)])), name))
     (low, small), (high, large) = min(found), max(found)
-    if low > 0 and high > UNLIKE * low:
+    if low > 0 and high > MAX_MOMENTUM_RATIO * low:
         text = f"the median size of {large!r} is {high:.3g} GeV, that of {small!r} {low:.3g} GeV"
         yield warning("unit", f"{text}: are they in the same unit?")
 
@@ -523,7 +523,7 @@ def _angles(s: _Sample) -> Iterator[BranchFinding]:
             yield graded(beyond, key, f"{text}, up to {np.abs(values).max():.4g}: {advice}", 0.1)
     eta = s.angles.get("eta", np.empty(0))
     eta = eta[np.isfinite(eta)]
-    if len(eta) < 5 * SOME or eta.min() < 0 or eta.max() > np.pi:
+    if len(eta) < 5 * MIN_ENTRIES or eta.min() < 0 or eta.max() > np.pi:
         return
     low, middle, high = np.quantile(eta, [0.01, 0.5, 0.99])
     if high < 0.6 or (low < 0.8 and high > 2.2 and abs(middle - np.pi / 2) < 0.35):
@@ -535,9 +535,9 @@ def _identifiers(s: _Sample) -> Iterator[BranchFinding]:
     """Look at the identifiers of events."""
     n, unique = len(s.counts), len(np.unique(np.asarray(ak.to_numpy(s.events["event"]))))
     many = 5 if s.schema.layout == "pair" else 2
-    if n >= SOME and unique == 1:
+    if n >= MIN_ENTRIES and unique == 1:
         yield error("event", f"{list(s.schema.event)} is the same for all {n} entries")
-    elif n >= 5 * SOME and unique * many < n:
+    elif n >= 5 * MIN_ENTRIES and unique * many < n:
         text = f"{list(s.schema.event)} has {unique} different values in {n} entries"
         yield warning("event", f"{text}: name run, luminosity block or burst as well")
 
@@ -610,12 +610,12 @@ def _selectors(s: _Sample) -> str:
     used = s.schema.branches()
     with opened(path) as file:
         tree = open_tree(file, s.schema.tree, path)
-        for name, kind in itertools.islice(tree.typenames().items(), WIDEST):
+        for name, kind in itertools.islice(tree.typenames().items(), MAX_SELECTOR_BRANCHES):
             text = "char*" in kind or "string" in kind
-            if name in used or not (text or kind in INTEGERS):
+            if name in used or not (text or kind in INTEGER_TYPES):
                 continue
             values = np.asarray(ak.to_list(tree[name].array(entry_stop=len(event))))
-            for value in np.unique(values) if len(np.unique(values)) <= FEW else ():
+            for value in np.unique(values) if len(np.unique(values)) <= MAX_SELECTOR_VALUES else ():
                 kept = np.flatnonzero(values == value)
                 if len(kept) > 1 and _same_pairs(legs[kept], event[kept]).mean() < 0.02:
                     equals = f'"{value}"' if text else value
@@ -656,7 +656,7 @@ def _true_masses(s: _Sample) -> Iterator[BranchFinding]:
     chosen = s.opposite & (s.counts[row] == 2) & finite
     true = _flat(s.events["truth"]["mass"])[row[chosen]]
     keep = np.isfinite(true) & (true > 0)
-    if keep.sum() < SOME:
+    if keep.sum() < MIN_ENTRIES:
         return
     ratio = float(np.median(s.pair_mass(1.0, chosen)[keep] / true[keep]))
     if not 0.1 < ratio < 10:
@@ -673,7 +673,7 @@ def unnamed_weights(file: str | Path, schema: Schema, *, truth: bool = False) ->
             if name in known or not LIKE_WEIGHT.search(name):
                 continue
             try:
-                values = np.asarray(tree[name].array(entry_stop=FIRST, library="np"))
+                values = np.asarray(tree[name].array(entry_stop=FIRST_ENTRIES, library="np"))
             except (ValueError, TypeError, NotImplementedError):
                 continue  # no plain numbers
             if values.ndim == 1 and values.dtype.kind in "iuf" and len(values) and (values != 1).any():

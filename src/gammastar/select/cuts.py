@@ -18,8 +18,8 @@ from gammastar.core.records import FloatArray
 
 Level: TypeAlias = Literal["event", "lepton", "pair"]
 
-ALARM = 0.01  # part of the leptons that may be lost without a word
-REFUSED = 0.5  # part beyond which the schema, not the data, is wrong
+MAX_LOST = 0.01  # part of the leptons that may be lost without a word
+MAX_LOST_BY_SCHEMA = 0.5  # part beyond which the schema, not the data, is wrong
 logger = logging.getLogger(__name__)
 
 
@@ -141,7 +141,7 @@ def lost_leptons(flow: Cutflow, sources: Mapping[str, str] | None = None) -> str
     """
     n = flow["leptons"].n if flow.steps else 0
     lost = flow.not_finite
-    if lost <= ALARM * n:
+    if lost <= MAX_LOST * n:
         return ""
     causes = sorted(flow["finite"].lost.items(), key=lambda cause: -cause[1])
     named = sources or {}
@@ -151,7 +151,7 @@ def lost_leptons(flow: Cutflow, sources: Mapping[str, str] | None = None) -> str
         if number
     )
     found = f"{lost} of {n} leptons ({lost / n:.1%}) are lost"
-    if lost > REFUSED * n:
+    if lost > MAX_LOST_BY_SCHEMA * n:
         raise BranchError(f"{found}: {text}; does the schema name the right branch?")
     return f"{found} to the selection: {text}"
 

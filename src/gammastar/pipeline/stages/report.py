@@ -329,7 +329,7 @@ SECTIONS: tuple[tuple[str, Entry], ...] = (
     ("pair_rate", _millicharge),
     ("in_situ", _in_situ),
 )
-"""What of the run state a section needs, and who makes it."""
+"""The product of a run that a section shows, and the function that makes the section."""
 
 
 def _sections(ctx: Context, state: RunState) -> list[Section]:

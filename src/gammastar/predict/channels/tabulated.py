@@ -36,8 +36,8 @@ MESONS: Mapping[str, str] = MappingProxyType(
         "443": "jpsi",
     }
 )
-GENERATORS = 64  # of one mode at one mass
-LARGEST = 1 << 30  # bytes of one table
+MAX_GENERATORS = 64  # of one mode at one mass
+MAX_TABLE_BYTES = 1 << 30  # bytes of one table
 
 
 def tabulated_channel(name: str, base: Path, sigma_inelastic: float | None = None) -> Channel | None:
@@ -93,7 +93,7 @@ class ForeseeSpectra(Channel):
         for mass in masses.tolist():
             parts = []
             for mode in modes:
-                own = [read_cells(path) for path in files.get((mode, mass), [])[:GENERATORS]]
+                own = [read_cells(path) for path in files.get((mode, mass), [])[:MAX_GENERATORS]]
                 for cells, path in zip(own, files.get((mode, mass), []), strict=False):
                     grid = cells if grid is None else grid
                     _same(grid, cells, path)
@@ -322,7 +322,7 @@ class EventCalcTables(Channel):
 def _columns(path: Path, count: int) -> FloatArray:
     """Return the columns of a table without a header, shape (count, n)."""
     try:
-        columns = np.loadtxt(text_of(path, LARGEST).splitlines(), dtype=np.float64, ndmin=2).T
+        columns = np.loadtxt(text_of(path, MAX_TABLE_BYTES).splitlines(), dtype=np.float64, ndmin=2).T
     except (OSError, ValueError) as error:
         raise InputFileError(f"{path}: is no table of {count} columns of numbers ({error})") from error
     if len(columns) != count or not np.isfinite(columns).all() or (columns < 0).any():

@@ -16,13 +16,13 @@ from gammastar.core.sampling import Sampler, Transport, at_mass
 from gammastar.physics.qed import dark_photon_rate, kappa
 from gammastar.predict.channel import Channel, Importance, held
 
-WIDTHS = (1.0, 2.0, 3.5)  # of the pilot, in standard deviations: the last one sees the rarest energies
+BROAD_SIGMAS = (1.0, 2.0, 3.5)  # of the pilot, in standard deviations: the last one sees the rarest energies
 ROUNDS = 2
-PILOT, FEWEST = 0.1, 1500  # share of the particles that each round takes, and how many at least
-PLAIN = 0.1  # share of the particles that stay as they are, and of those of the pilot
-WIDER = 1.5  # than the fitted covariance: tails of a proposal must not be too thin
-FARTHEST = 7.0  # standard deviations; 5e-12 of the draws lie beyond, where single precision ends
-LEAST = 8.0  # effective number of particles from which a shape is fitted
+PILOT_SHARE, MIN_PILOT = 0.1, 1500  # share of the particles that each round takes, and how many at least
+BROAD_SHARE = 0.1  # share of the particles that stay as they are, and of those of the pilot
+COVARIANCE_FACTOR = 1.5  # than the fitted covariance: tails of a proposal must not be too thin
+MAX_SIGMA = 7.0  # standard deviations; 5e-12 of the draws lie beyond, where single precision ends
+MIN_EFFECTIVE = 8.0  # effective number of particles from which a shape is fitted
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,8 +41,8 @@ class NormalMixture:
         normal = rng.standard_normal((n, 2))
         point = self.mean[component] + np.sum(root[component] * normal[:, None, :], axis=2)
         weight = np.exp(-0.5 * np.sum(point**2, axis=1) - np.log(2 * np.pi) - self.log_density(point))
-        inside = (np.abs(point) < FARTHEST).all(axis=1)
-        return np.clip(point, -FARTHEST, FARTHEST), np.where(inside, weight, 0.0)
+        inside = (np.abs(point) < MAX_SIGMA).all(axis=1)
+        return np.clip(point, -MAX_SIGMA, MAX_SIGMA), np.where(inside, weight, 0.0)
 
     def log_density(self, point: FloatArray) -> FloatArray:
         """Return the logarithm of the density at points (n, 2), shape (n,)."""
@@ -58,8 +58,8 @@ class NormalMixture:
 
 def broad() -> NormalMixture:
     """Return the proposal of the pilot, which knows nothing."""
-    n = len(WIDTHS)
-    cov = np.eye(2) * np.square(WIDTHS)[:, None, None]
+    n = len(BROAD_SIGMAS)
+    cov = np.eye(2) * np.square(BROAD_SIGMAS)[:, None, None]
     return NormalMixture(np.full(n, 1 / n), np.zeros((n, 2)), cov)
 
 
@@ -76,7 +76,7 @@ def adapted(
     """
     proposal = broad()
     for _ in range(ROUNDS):
-        point, weight = proposal.draw(max(int(PILOT * n), min(FEWEST, n)), rng)
+        point, weight = proposal.draw(max(int(PILOT_SHARE * n), min(MIN_PILOT, n)), rng)
         proposal = _fitted(point, contribution(point, weight) * weight)
     return proposal.draw(n, rng)
 
@@ -87,20 +87,22 @@ def _fitted(point: FloatArray, rows: FloatArray) -> NormalMixture:
     means, covs = [], []
     for row in rows:
         total, square = row.sum(), (row**2).sum()
-        if not total**2 >= LEAST * square > 0:
+        if not total**2 >= MIN_EFFECTIVE * square > 0:
             continue
         mean = row @ point / total
         offset = point - mean
-        covs.append(WIDER * np.einsum("n,ni,nj->ij", row / total, offset, offset) + 0.02 * np.eye(2))
+        spread = np.einsum("n,ni,nj->ij", row / total, offset, offset)
+        covs.append(COVARIANCE_FACTOR * spread + 0.02 * np.eye(2))
         means.append(mean)
     if not means:
         return start
-    k = len(means)
-    share = np.concatenate([[PLAIN], np.full(len(WIDTHS) - 1, PLAIN / 2), np.full(k, (1 - 2 * PLAIN) / k)])
+    broadest = np.full(len(BROAD_SIGMAS) - 1, BROAD_SHARE / 2)
+    own = np.full(len(means), (1 - 2 * BROAD_SHARE) / len(means))
+    share = np.concatenate([[BROAD_SHARE], broadest, own])
     return NormalMixture(share, np.concatenate([start.mean, means]), np.concatenate([start.cov, covs]))
 
 
-ABOVE = 5e-4  # GeV above the threshold of the leptons, where Eq. 6 divides by zero
+ABOVE_THRESHOLD = 5e-4  # GeV above the threshold of the leptons, where Eq. 6 divides by zero
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
 
 InDomain: TypeAlias = Callable[[FloatArray, FloatArray, FloatArray], BoolArray]
@@ -310,7 +312,7 @@ class VirtualPhoton(Channel):
             return float(self.mass_centres[0]), float(self.mass_centres[-1])
         low, high = float(self.shape.edges[0]), float(self.shape.edges[-1])
         least, most = self.sampler.mass_range
-        return max(low, least, 2 * self.m_lepton + ABOVE), min(high, most)
+        return max(low, least, 2 * self.m_lepton + ABOVE_THRESHOLD), min(high, most)
 
     def rate(self, mass: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Return the rate per proton on target and ε², and its covariance."""

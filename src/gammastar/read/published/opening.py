@@ -104,7 +104,7 @@ def _blamed(path: Path) -> Iterator[None]:
 
 
 def _readers(path: Path) -> Readers:
-    """Return who reads each table of a file or record, by name."""
+    """Return the reader of each table of a file or record, by name."""
     if path.is_dir() or path.name == SUBMISSION:
         return _record(path / SUBMISSION if path.is_dir() else path)
     if path.suffix.lower() == ".root":
