@@ -190,10 +190,10 @@ def _shapes(n: int) -> Iterator[tuple]:
             source = f"{len(found)} sets fitted to {what}; median error {100 * np.median(errors):.1f} %"
             k = np.unravel_index(np.abs(found).argmax(), found.shape)
             where = f"{source}; at {MASSES[k[1]]:.3f} GeV"
-            label = f"largest pull at an exact mass, {name}, {what}"
-            yield label, float(abs(found[k])), 0.0, 3.5, where
+            label, gate = f"largest pull at an exact mass, {name}, {what}", what == "pairs"
+            yield label, float(abs(found[k])), 0.0, 3.5 if gate else np.nan, where
             rms = float(np.sqrt(np.mean(found**2)))
-            yield f"rms pull at exact masses, {name}, {what}", rms, 1.0, 0.3, source
+            yield f"rms pull at exact masses, {name}, {what}", rms, 1.0, 0.3 if gate else np.nan, source
 
 
 def _decays() -> Iterator[tuple]:

@@ -252,12 +252,16 @@ class MassShape:
         return self.density(m)[0] * self._interpolated(m, relative)
 
     def parts(self, mass: FloatArray) -> dict[str, FloatArray]:
-        """Return dN/dm of ω, φ and the "continuum" at any masses (m,); of an unseen line its shape."""
+        """Return dN/dm of ω, φ and the "continuum" at any masses (m,); of an unseen line its shape.
+
+        Without the residual, which would follow a peak that is searched for.
+        """
         whole, design = self._design(mass)
         names = [c.name for c in self._model.components]
         there = {k: names.index(k) for k in LINES if k in names}
         lines = {k: self._model.yields[i] * design[:, i] for k, i in there.items()}
-        rest = np.clip(whole + design @ self._change - sum(lines.values()), 0.0, None)
+        p = len(self._model.point)
+        rest = np.clip(whole + design[:, :p] @ self._change[:p] - sum(lines.values()), 0.0, None)
         unseen = {k: 1e-9 * design[:, i] for k, i in there.items() if self._model.yields[i] <= 0}
         return {k: np.clip(v, 0.0, None) for k, v in (lines | unseen).items()} | {"continuum": rest}
 
