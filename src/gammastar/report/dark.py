@@ -271,8 +271,9 @@ def reach_section(name: str, search: Any, plane: SignalPlane, view: View) -> Sec
     note = f"; {RECAST_NOTE}" if recast else ""
     grey = f"Grey: {citations(known)}{note}." if known else NO_LIMITS[labels.limits]
     mass, domain, theory = plane.mass, domain_of(plane), view.theory
-    contours = _theory_contours(search) if theory else _contours(search, domain)
-    figure = reach_figure(contours, yields=_yields(plane, view.min_effective), **options)
+    contours = _contours(search, domain, theory=theory)
+    signal_events = np.where(plane.reliable(view.min_effective), plane.signal, np.nan)
+    figure = reach_figure(contours, yields=Yields(mass, plane.coupling, signal_events), **options)
     split = "from theory alone: no lepton pair was measured"
     split = split if theory else "split into measured and extrapolated"
     label = f"Expected reach, {detector}"
@@ -363,25 +364,17 @@ def domain_of(plane: SignalPlane) -> DomainMap | None:
     return DomainMap(plane.mass, plane.coupling, plane.signal, plane.in_domain, beyond.values)
 
 
-def _theory_contours(search: Any) -> list[Contour]:
-    """Return the contours of a run without data: no measured part, and no panel of its share."""
-    first = Contour("signal of the channels", search.reach, "expected", bands=search.reach.bands)
-    return [first, *_observed(search)]
-
-
-def _contours(search: Any, domain: DomainMap | None) -> list[Contour]:
+def _contours(search: Any, domain: DomainMap | None, *, theory: bool) -> list[Contour]:
+    """Return the contours of all signal, of its measured part where there are data, and the observed one."""
     reach, options = search.reach, {"fraction": search.fraction, "domain": domain}
-    every = Contour("extrapolated: all signal", reach, "extrapolated", bands=reach.bands, **options)
-    return [every, Contour("measured domain only", search.measured, "measured"), *_observed(search)]
-
-
-def _observed(search: Any) -> list[Contour]:
-    return [] if search.observed is None else [Contour("observed", search.observed, "observed")]
-
-
-def _yields(plane: SignalPlane, few: float) -> Yields:
-    """Return the signal over the plane where enough sampled particles stand behind it."""
-    return Yields(plane.mass, plane.coupling, np.where(plane.reliable(few), plane.signal, np.nan))
+    if theory:
+        contours = [Contour("signal of the channels", reach, "expected", bands=reach.bands)]
+    else:
+        every = Contour("extrapolated: all signal", reach, "extrapolated", bands=reach.bands, **options)
+        contours = [every, Contour("measured domain only", search.measured, "measured")]
+    if search.observed is not None:
+        contours.append(Contour("observed", search.observed, "observed"))
+    return contours
 
 
 def _others(search: Any) -> list[Contour]:
@@ -425,7 +418,10 @@ def _text(search: Any, reached: Any, *, theory: bool) -> list[str]:
     if reached.any():
         mass, intervals = search.reach.mass, masses_reached(search.reach.intervals)
         counts = {"n": len(np.unique(mass)), "n_reached": len(np.unique(mass[reached]))}
-        measured = None if theory else _measured_words(search.fraction)
+        measured = None
+        if not theory:
+            low, high = np.nanmin(search.fraction), np.nanmax(search.fraction)
+            measured = "Nothing" if high == 0 else f"Between {_percent(low)} and {_percent(high)} %"
         text.append(words("reached", intervals=intervals, measured=measured, **counts))
     return text
 
@@ -457,11 +453,6 @@ def _tables(search: Any, *, theory: bool) -> list[Table]:
         "lowest coupling": [f"{edges.min():.3g}" if len(edges) else "-" for edges in lower],
     }
     return [Table(columns, caption="Events at the present exposure that each contour needs")]
-
-
-def _measured_words(fraction: FloatArray) -> str:
-    low, high = float(np.nanmin(fraction)), float(np.nanmax(fraction))
-    return "Nothing" if high == 0 else f"Between {_percent(low)} and {_percent(high)} %"
 
 
 def _percent(share: float) -> str:

@@ -214,12 +214,8 @@ def log_mass_axis(ax: Axes) -> None:
     digits = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0) if high / low < 10 else (1.0, 2.0, 5.0)
     ax.xaxis.set_major_locator(LogLocator(subs=digits))
     ax.xaxis.set_minor_locator(LogLocator(subs=tuple(range(1, 10)), numticks=100))
-    ax.xaxis.set_major_formatter(FuncFormatter(_shortest))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _shortest(value: float, position: int | None) -> str:  # noqa: ARG001 - as matplotlib calls it
-    return f"{value:g}"
 
 
 def steps(ax: Axes, edges: FloatArray, values: FloatArray, **options: Any) -> None:

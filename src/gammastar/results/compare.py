@@ -76,10 +76,8 @@ def _rows(path: Path) -> tuple[list[str], FloatArray]:
 
 
 def _column(names: list[str], which: str) -> int | None:
-    for i, name in enumerate(names):
-        if i > 0 and any(word in name.lower() for word in BAND[which]):
-            return i
-    return None
+    rates = enumerate(names[1:], 1)
+    return next((i for i, name in rates if any(word in name.lower() for word in BAND[which])), None)
 
 
 def read_rates(spec: TableSpec) -> report.RateTable:
@@ -168,19 +166,13 @@ def compare(results: Path, *, output: Path, tables: Sequence[str] = (), publishe
     if published:
         found += _own(masses, exposure.beam_energy)
         if np.isclose(exposure.beam_energy, 400.0):
-            found.insert(
-                0,
-                read_rates(
-                    TableSpec("EventCalc, all channels", data_path("measurements/ap_yield_400gev.csv"))
-                ),
-            )
+            shipped = data_path("measurements/ap_yield_400gev.csv")
+            found.insert(0, read_rates(TableSpec("EventCalc, all channels", shipped)))
     figure = report.compare_figure(masses, rate, errors, found, mock=record.mock, unit="interacting proton")
     report.save_figure(figure, output / "compare")
     columns = {"mass_GeV": masses, "ours": rate, "error": errors} | {t.name: t.at(masses) for t in found}
-    write_table(
-        output / "compare.csv",
-        {k: ["" if np.isnan(x) else f"{x:.6g}" for x in v] for k, v in columns.items()},
-    )
+    text = {k: ["" if np.isnan(x) else f"{x:.6g}" for x in v] for k, v in columns.items()}
+    write_table(output / "compare.csv", text)
     return [_line(table, masses, rate) for table in found]
 
 
@@ -211,12 +203,9 @@ def overlay(
     """Draw the reaches of several runs in one plane of mass and coupling."""
     chosen = _chosen(runs, detectors, part)
     first = chosen[0].reach
-    contours = [
-        report.Contour(
-            f"{one.label}, {power_of_ten(one.reach.about['pot'])} POT", one.reach.parts[part], "expected"
-        )
-        for one in chosen
-    ]
+    labels = [f"{one.label}, {power_of_ten(one.reach.about['pot'])} POT" for one in chosen]
+    reaches = [one.reach.parts[part] for one in chosen]
+    contours = [report.Contour(*row, "expected") for row in zip(labels, reaches, strict=True)]
     options = first.options(limits=limits) | {"mock": any(one.reach.mock for one in chosen)}
     figure = report.reach_figure(contours, **options)
     figure.axes[0].set_title("", loc="right")  # each has protons on target of its own, in its label
@@ -243,11 +232,8 @@ def overlay_files(
         for row in one.reach.rows
         if row["part"] == part
     ]
-    columns = dict(zip(("reach", "pot", *COLUMNS), zip(*rows, strict=True), strict=True))
-    write_table(
-        folder / "overlay.csv",
-        {name: ["" if value is None else value for value in values] for name, values in columns.items()},
-    )
+    cells = [["" if value is None else value for value in column] for column in zip(*rows, strict=True)]
+    write_table(folder / "overlay.csv", dict(zip(("reach", "pot", *COLUMNS), cells, strict=True)))
     return [one.label for one in chosen] + _explore(chosen, folder / "explorer.html", limits=limits)
 
 
@@ -267,13 +253,8 @@ def _explore(chosen: Sequence[_Drawn], path: Path, *, limits: bool) -> list[str]
         except InputFileError as error:
             lacking.append(f"not in the explorer: {one.label}: {error}")
     if planes and levels is not None:
-        page = report.explorer(
-            "Reaches side by side",
-            planes,
-            cl=levels,
-            mock=any(one.reach.mock for one in chosen),
-            labels=chosen[0].reach.labels.plain_axes,
-        )
+        mock, labels = any(one.reach.mock for one in chosen), chosen[0].reach.labels.plain_axes
+        page = report.explorer("Reaches side by side", planes, cl=levels, mock=mock, labels=labels)
         write_text(path, page)
     return lacking
 
@@ -291,9 +272,7 @@ def _chosen(runs: Sequence[Results | Pathlike], detectors: Sequence[str], part: 
         known = "; ".join(f"{run.folder}: {', '.join(run.reach) or 'none'}" for run in opened)
         what = f"of {', '.join(detectors)}" if detectors else "of a detector"
         raise UserError(f"overlay: no reach {what}; there are {known}")
-    without = [(run, reach) for run, reach in found if part not in reach.parts]
-    if without:
-        run, reach = without[0]
+    for run, reach in (pair for pair in found if part not in pair[1].parts):
         raise UserError(
             f"overlay: {run.folder}: {reach.name} has no contour {part!r}, only {', '.join(reach.parts)}"
         )

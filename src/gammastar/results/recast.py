@@ -103,14 +103,13 @@ class Recast:
         groups: dict[str, list[tuple[str, str]]] = {}
         for text in self.plane.warnings:
             where, _, said = text.partition(" GeV: ")
-            mass = where.rpartition(" at ")[2]
-            groups.setdefault(re.sub(r"(?<!state )(?<![\d.])\d[-+.\de]*", "#", said), []).append((mass, said))
-        return tuple(
-            f"{found[0][0]} GeV: {found[0][1]}"
-            if len(found) == 1
-            else f"{found[0][0]} to {found[-1][0]} GeV, {len(found)} masses, the first: {found[0][1]}"
-            for found in groups.values()
-        )
+            without_numbers = re.sub(r"(?<!state )(?<![\d.])\d[-+.\de]*", "#", said)
+            groups.setdefault(without_numbers, []).append((where.rpartition(" at ")[2], said))
+        lines = []
+        for (first, said), *more in groups.values():
+            several = f" to {more[-1][0]} GeV, {len(more) + 1} masses, the first" if more else " GeV"
+            lines.append(f"{first}{several}: {said}")
+        return tuple(lines)
 
 
 def wanted(model: Benchmark, path: Path, **changes: int | None) -> Wanted:
@@ -182,15 +181,11 @@ def _published(name: str, folders: Sequence[Pathlike]) -> Published:
     return next((limit for limit in found if limit.full), semivisible.published(name))
 
 
-def _log(ratio: FloatArray) -> FloatArray:
-    with np.errstate(divide="ignore"):
-        return np.asarray(np.log(ratio))
-
-
 def regions(found: Recast) -> list[Region]:
     """Return what is drawn of every search."""
     plane = found.plane
-    events = semivisible.load_displaced().events
+    with np.errstate(divide="ignore"):
+        displaced = np.log(found.displaced / semivisible.load_displaced().events)
     return [
         Region(
             "BaBar: photon and missing mass; shades: visible definition",
@@ -199,10 +194,7 @@ def regions(found: Recast) -> list[Region]:
         ),
         Region("NA64 2016–18: no decay inside", found.excess("NA64", plane.strict)),
         Region("NA64 2016–18: decays inside count", found.excess("NA64", plane.inclusive), filled=False),
-        *(
-            Region(label, _log(seen / events), filled=False)
-            for label, seen in zip(BELLE, found.displaced, strict=True)
-        ),
+        *(Region(label, height, filled=False) for label, height in zip(BELLE, displaced, strict=True)),
     ]
 
 

@@ -42,14 +42,14 @@ def show_results(folder: Path) -> str:
         with of_this_version(folder / file):
             label, rows = content["label"], content["rows"]
             names = content.get("columns") or [
-                name for name in rows[0] if not isinstance(rows[0][name], dict)
+                k for k, value in rows[0].items() if not isinstance(value, dict)
             ]
             table = {name: ["-" if row[name] is None else row[name] for row in rows] for name in names}
-            found = {
+            reached = {
                 part: masses_reached([MassInterval(**interval) for interval in intervals])
                 for part, intervals in content.get("mass_intervals", {}).items()
             }
-        lines += ["", f"{file}: {label}", *(f"{part}: {text}" for part, text in found.items())]
+        lines += ["", f"{file}: {label}", *(f"{part}: {text}" for part, text in reached.items())]
         lines.append(text_table(Table(table)))
     return "\n".join(lines)
 

@@ -42,9 +42,7 @@ def _shown(figure: Figure) -> Axes:
 
         shell.display.display(shell.display.Image(png_bytes(figure, dpi=90)))
     elif pyplot is not None and pyplot.isinteractive():
-        with contextlib.suppress(
-            TypeError, ValueError
-        ):  # before matplotlib 3.11 it takes no figure of others
+        with contextlib.suppress(TypeError, ValueError):  # matplotlib < 3.11 takes no figure of others
             pyplot.figure(figure)
     return figure.axes[0]
 
@@ -117,8 +115,7 @@ class LoadedSpectrum(Spectrum):
         from gammastar.report.figures.measured import mass_projection, unfolded_spectrum
 
         edges, values, cov = mass_projection(self)
-        index = [axis.name for axis in self.hist.axes].index("mass")
-        others = tuple(i for i in range(self.domain.ndim) if i != index)
+        others = tuple(i for i, axis in enumerate(self.hist.axes) if axis.name != "mass")
         inside = np.asarray(self.domain.any(axis=others))
         errors = np.sqrt(np.clip(np.diag(cov), 0.0, None))
         draw = partial(unfolded_spectrum, edges, values, errors, mock=self.mock, measured=inside)
@@ -219,15 +216,15 @@ class Workspace(dict[str, Any]):
         """Draw the expected events of every channel, stacked by sample."""
         from gammastar.report.figures.limits import channels_figure
 
-        sizes = [len(channel["samples"][0]["data"]) for channel in self["channels"]]
-        starts = np.concatenate([[0], np.cumsum(sizes)])
+        sizes = {channel["name"]: len(channel["samples"][0]["data"]) for channel in self["channels"]}
+        names = [f"{name} {i}" if n > 1 else name for name, n in sizes.items() for i in range(n)]
         counts: dict[str, FloatArray] = {}
-        names: list[str] = []
-        for channel, start, size in zip(self["channels"], starts, sizes, strict=False):
-            names += [channel["name"] + (f" {i}" if size > 1 else "") for i in range(size)]
+        start = 0
+        for channel, size in zip(self["channels"], sizes.values(), strict=True):
             for sample in channel["samples"]:
-                row = counts.setdefault(sample["name"], np.zeros(starts[-1]))
+                row = counts.setdefault(sample["name"], np.zeros(len(names)))
                 row[start : start + size] += sample["data"]
+            start += size
         return _drawn(partial(channels_figure, names, counts, mock=self.mock), ax)
 
     def __repr__(self) -> str:
@@ -315,12 +312,11 @@ class DetectorReach(Reach):
 
         if self.name == IN_SITU:
             return _drawn(partial(self._peaks, limits=limits), ax)
-        plane = self.about["plane"]()
-        along = None if ax is not None else self.about["fraction"]
-        domain = None if plane is None or self.about["fraction"] is None else domain_of(plane)
-        kind: Any = "expected" if self.about["fraction"] is None else "extrapolated"
-        whole = Contour("all signal", self, kind, bands=self.bands, fraction=along, domain=domain)
-        contours = [whole]
+        plane, fraction = self.about["plane"](), self.about["fraction"]
+        domain = None if plane is None or fraction is None else domain_of(plane)
+        kind: Any = "expected" if fraction is None else "extrapolated"
+        along = None if ax is not None else fraction
+        contours = [Contour("all signal", self, kind, bands=self.bands, fraction=along, domain=domain)]
         if MEASURED in self.parts:
             contours.append(Contour("measured domain only", self.parts[MEASURED], "measured"))
         if OBSERVED in self.parts:
@@ -332,16 +328,14 @@ class DetectorReach(Reach):
     @property
     def detector(self) -> str:
         """Name of the detector, or of the search in the measured pairs, as the run wrote it."""
-        return self.label.partition("reach, ")[2] or self.label.removeprefix("MOCK ").removeprefix(
-            "expected reach "
-        )
+        start = ("MOCK ", "expected reach ")
+        return self.label.partition("reach, ")[2] or self.label.removeprefix(start[0]).removeprefix(start[1])
 
     @property
     def sentence(self) -> str:
         """What is reached, of which couplings, with how many protons on target."""
-        start = (
-            f"{self.detector}, {self.about['pot']:.3g} protons on target, {100 * self.about['cl']:.3g} % CL"
-        )
+        pot, cl = f"{self.about['pot']:.3g} protons on target", f"{100 * self.about['cl']:.3g} % CL"
+        start = f"{self.detector}, {pot}, {cl}"
         limit = f"; expected limit {self.expected_limit[2]:.3g} events" if self.expected_limit else ""
         reached = np.isfinite(self.edges).all(axis=1)
         if not reached.any():
@@ -365,23 +359,21 @@ class DetectorReach(Reach):
         """Return what every figure of reaches of this model needs; `limits`: grey areas of published ones."""
         from gammastar.report import Plane, existing_limits
 
-        named = self.labels
-        known = existing_limits(kinds=GREY) if limits and named.limits == "published" else []
+        labels = self.labels
+        published = existing_limits(kinds=GREY) if limits and labels.limits == "published" else []
         return {
             "mock": self.mock,
             "pot": self.about["pot"],
             "cl": self.about["cl"],
-            "limits": [limit.curve for limit in known],
-            "plane": Plane(mass_label=named.mass_axis, coupling_label=named.coupling_axis),
+            "limits": [limit.curve for limit in published],
+            "plane": Plane(mass_label=labels.mass_axis, coupling_label=labels.coupling_axis),
         }
 
     def _peaks(self, *, limits: bool) -> Figure:
         from gammastar.report import existing_limits
         from gammastar.report.figures.limits import coupling_figure
 
-        known = existing_limits(kinds=GREY) if limits else []
-        expected = np.array(
-            [[np.nan if row[f"low_{b}"] is None else row[f"low_{b}"] for b in BANDS] for row in self.rows]
-        )
-        curves = [limit.curve for limit in known]
+        curves = [limit.curve for limit in existing_limits(kinds=GREY)] if limits else []
+        bands = [[row[f"low_{band}"] for band in BANDS] for row in self.rows]
+        expected = np.array(bands, dtype=np.float64)  # None is nan
         return coupling_figure(self.mass, expected, mock=self.mock, cl=self.about["cl"], limits=curves)

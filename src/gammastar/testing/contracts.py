@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -28,39 +28,51 @@ class ContractError(AssertionError):
     """An extension that breaks the contract of its kind; the message lists every point."""
 
 
-class Contract:
-    """The points that one object has to meet.
+class _UnusableError(Exception):
+    """What is checked cannot be used at all: the rest of the contract is not looked at."""
 
-    Parameters
-    ----------
-    kind : str
-        What the object is, for the message.
+
+class Contract:
+    """The points that one object has to meet; leaving the block raises if one of them is not met.
+
+    A `UserError` inside is a point that is not met, and ends the checks.
     """
 
     def __init__(self, kind: str, thing: object) -> None:
-        name = thing if isinstance(thing, str) else type(thing).__name__
+        name = thing if isinstance(thing, str) else getattr(thing, "__name__", type(thing).__name__)
         self._title = f"{kind} {name}"
         self._problems: list[str] = []
 
-    def need(self, condition: bool | np.bool_, problem: str) -> bool:
-        """Note a problem unless the condition holds; return the condition."""
-        if not condition and problem not in self._problems:
-            self._problems.append(problem)
-        return bool(condition)
+    def __enter__(self) -> Self:
+        return self
 
-    def close(
-        self, found: Any, expected: Any, problem: str, *, rtol: float = 1e-9, atol: float = 0.0
-    ) -> bool:
-        """Note a problem unless two arrays agree in shape and value (nan equals nan)."""
-        a, b = np.asarray(found, dtype=np.float64), np.asarray(expected, dtype=np.float64)
-        same = a.shape == b.shape and np.allclose(a, b, rtol=rtol, atol=atol, equal_nan=True)
-        return self.need(same, problem)
-
-    def settle(self) -> None:
-        """Raise if a problem was noted."""
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *_: object) -> None:
+        if isinstance(error, UserError):
+            self._problems.append(str(error))
+        elif kind not in {None, _UnusableError}:
+            return
         if self._problems:
             lines = "".join(f"\n  - {problem}" for problem in self._problems)
-            raise ContractError(f"{self._title} breaks its contract:{lines}")
+            raise ContractError(f"{self._title} breaks its contract:{lines}") from error
+
+    def need(self, condition: object, problem: str) -> None:
+        """Note a problem unless the condition holds."""
+        if not condition and problem not in self._problems:
+            self._problems.append(problem)
+
+    def demand(self, condition: object, problem: str) -> None:
+        """End the checks unless the condition holds."""
+        self.need(condition, problem)
+        if not condition:
+            raise _UnusableError
+
+    def close(
+        self, value: Any, expected: Any, problem: str, *, rtol: float = 1e-9, atol: float = 0.0
+    ) -> None:
+        """Note a problem unless two arrays agree in shape and value (nan equals nan)."""
+        a, b = np.asarray(value, dtype=np.float64), np.asarray(expected, dtype=np.float64)
+        same = a.shape == b.shape and np.allclose(a, b, rtol=rtol, atol=atol, equal_nan=True)
+        self.need(same, problem)
 
 
 def check_schema(
@@ -95,12 +107,10 @@ def check_schema(
         ready = schema if isinstance(schema, Schema) else load_schema(schema)
     except UserError as error:
         raise ContractError(f"schema {name} breaks its contract:\n  - {error}") from error
-    contract = Contract("schema", str(name))
-    found = () if file is None else examine(file, ready, truth=truth, entries=entries)
-    for finding in found:
-        known = finding.level == "warning" and finding.key in accept
-        contract.need(known, f"{finding.where}: {finding.message}")
-    contract.settle()
+    with Contract("schema", str(name)) as contract:
+        for finding in () if file is None else examine(file, ready, truth=truth, entries=entries):
+            accepted = finding.level == "warning" and finding.key in accept
+            contract.need(accepted, f"{finding.where}: {finding.message}")
 
 
 def check_channel(
@@ -124,32 +134,26 @@ def check_channel(
         not sum to the rate, particles are off their mass shell, or the same random stream gives another
         sample.
     """
-    contract = Contract("channel", channel)
-    if not contract.need(isinstance(channel, Channel), "derive it from gammastar.predict.Channel"):
-        contract.settle()
-    group, processes = getattr(channel, "group", None), getattr(channel, "processes", None)
-    contract.need(isinstance(group, str) and bool(group), f"group = {group!r} must be a name")
-    contract.need(
-        isinstance(processes, frozenset) and bool(processes) and all(isinstance(p, str) for p in processes),
-        f"processes = {processes!r} must be a frozenset of names: they keep channels from double counting",
-    )
-    rate = _rates(contract, channel, np.asarray(masses, dtype=np.float64))
-    for mass, value in zip(masses, rate, strict=True):
-        _produced(contract, channel, mass, float(value), (n, beam_energy))
-    contract.settle()
+    with Contract("channel", channel) as contract:
+        contract.demand(isinstance(channel, Channel), "derive it from gammastar.predict.Channel")
+        group, processes = getattr(channel, "group", None), getattr(channel, "processes", None)
+        contract.need(isinstance(group, str) and group, f"group = {group!r} must be a name")
+        names = isinstance(processes, frozenset) and processes and all(isinstance(p, str) for p in processes)
+        what = "must be a frozenset of names: they keep channels from double counting"
+        contract.need(names, f"processes = {processes!r} {what}")
+        rate = _rates(contract, channel, np.asarray(masses, dtype=np.float64))
+        for mass, value in zip(masses, rate, strict=True):
+            _produced(contract, channel, mass, float(value), (n, beam_energy))
 
 
 def _rates(contract: Contract, channel: Channel, masses: FloatArray) -> FloatArray:
     rate, cov = (np.asarray(x, dtype=np.float64) for x in channel.rate(masses))
     n = len(masses)
-    shaped = contract.need(
-        rate.shape == (n,) and cov.shape == (n, n),
-        f"rate: shapes {rate.shape}, {cov.shape} for {n} masses, must be ({n},), ({n}, {n})",
-    )
-    if not shaped:
-        return np.full(n, np.nan)
+    shapes = f"rate: shapes {rate.shape}, {cov.shape} for {n} masses, must be ({n},), ({n}, {n})"
+    contract.demand(rate.shape == (n,) and cov.shape == (n, n), shapes)
     contract.need((np.isfinite(rate) & (rate >= 0)).all(), f"rate: {rate} must not be negative or nan")
-    if contract.need(np.isfinite(cov).all(), "rate: the covariance holds values that are not finite"):
+    contract.need(np.isfinite(cov).all(), "rate: the covariance holds values that are not finite")
+    if np.isfinite(cov).all():
         scale = max(float(np.abs(cov).max()), np.finfo(float).tiny)
         contract.close(cov, cov.T, "rate: the covariance must be symmetric", atol=1e-12 * scale)
         lowest = np.linalg.eigvalsh(cov / scale).min()
@@ -163,33 +167,26 @@ def _produced(
     contract: Contract, channel: Channel, mass: float, rate: float, limits: tuple[int, float]
 ) -> None:
     n, beam_energy = limits
-    sample = channel.produce(mass, n=n, rng=stream(1, "contract"))
-    if not contract.need(isinstance(sample, Sample), "produce: must return a Sample"):
-        return
-    where = f"at {mass:g} GeV"
-    contract.need(len(sample.weight) == n, f"produce: {len(sample.weight)} particles {where}, asked for {n}")
-    contract.need(
-        (np.isfinite(sample.weight) & (sample.weight >= 0)).all(),
-        f"produce: weights {where} must be finite and not negative",
-    )
-    total = float(sample.weight.sum())
+    sample, where = channel.produce(mass, n=n, rng=stream(1, "contract")), f"at {mass:g} GeV"
+    contract.demand(isinstance(sample, Sample), "produce: must return a Sample")
+    weight = sample.weight
+    contract.need(len(weight) == n, f"produce: {len(weight)} particles {where}, asked for {n}")
+    good = (np.isfinite(weight) & (weight >= 0)).all()
+    contract.need(good, f"produce: weights {where} must be finite and not negative")
+    total = float(weight.sum())
     contract.close(total, rate, f"produce: weights sum to {total:g} {where}, the rate is {rate:g}", rtol=1e-6)
     contract.need(sample.in_domain.dtype == np.bool_, "produce: in_domain must be an array of bool")
     contract.need(np.isfinite(sample.origin).all(), "produce: origins must be finite")
     p = _components(sample)
     off_shell = np.abs(p[3] ** 2 - np.sum(p[:3] ** 2, axis=0) - mass**2)
-    contract.need(
-        bool((off_shell < 1e-3 * mass**2 + 1e-9 * p[3] ** 2).all()), f"produce: particles {where} off shell"
-    )
-    contract.need(
-        (p[3] < beam_energy).all(), f"produce: energies {where} reach the beam, {beam_energy:g} GeV"
-    )
-    again = channel.produce(mass, n=n, rng=stream(1, "contract"))
-    contract.close(_components(again), p, "produce: the same random stream must give the same sample")
-    other = channel.produce(mass, n=n, rng=stream(2, "contract"))
-    contract.need(
-        not np.array_equal(_components(other), p), "produce: another random stream must give another sample"
-    )
+    on_shell = (off_shell < 1e-3 * mass**2 + 1e-9 * p[3] ** 2).all()
+    contract.need(on_shell, f"produce: particles {where} off shell")
+    reaching = f"produce: energies {where} reach the beam, {beam_energy:g} GeV"
+    contract.need((p[3] < beam_energy).all(), reaching)
+    again, other = (_components(channel.produce(mass, n=n, rng=stream(k, "contract"))) for k in (1, 2))
+    contract.close(again, p, "produce: the same random stream must give the same sample")
+    differs = not np.array_equal(other, p)
+    contract.need(differs, "produce: another random stream must give another sample")
 
 
 def _components(sample: Sample) -> FloatArray:
@@ -217,29 +214,26 @@ def check_geometry(
         If chords have the wrong shape or order, no line hits, the length of the direction matters, a start
         nearer to the volume, inside or behind it gives another chord, or `is_bounded` is not true to it.
     """
-    contract = Contract("volume", volume)
-    detector = volume if isinstance(volume, Detector) else None
-    shape = detector.volume if detector is not None else volume
-    if not isinstance(shape, Geometry):
-        contract.need(False, "derive it from gammastar.physics.geometry.Geometry")
-        contract.settle()
-        return
-    start = np.tile(np.asarray(origin if detector is None else detector.target.position, float), (n, 1))
-    rng = stream(1, "contract")
-    theta, phi = 10 ** rng.uniform(-4, 0.1, n), rng.uniform(-np.pi, np.pi, n)
-    unit = np.stack([np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)], axis=1)
-    chord = np.asarray(shape.chord(start, unit), dtype=np.float64)
-    if contract.need(chord.shape == (n, 2), f"chord: shape {chord.shape} for {n} lines, must be ({n}, 2)"):
+    with Contract("volume", volume) as contract:
+        detector = volume if isinstance(volume, Detector) else None
+        shape = volume.volume if isinstance(volume, Detector) else volume
+        contract.demand(isinstance(shape, Geometry), "derive it from gammastar.physics.geometry.Geometry")
+        start = np.tile(np.asarray(origin if detector is None else detector.target.position, float), (n, 1))
+        rng = stream(1, "contract")
+        theta, phi = 10 ** rng.uniform(-4, 0.1, n), rng.uniform(-np.pi, np.pi, n)
+        unit = np.stack([np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)], axis=1)
+        chord = np.asarray(shape.chord(start, unit), dtype=np.float64)
+        shapes = f"chord: shape {chord.shape} for {n} lines, must be ({n}, 2)"
+        contract.demand(chord.shape == (n, 2), shapes)
         _single(contract, shape, chord)
-        scale = stream(2, "contract").uniform(0.1, 50.0, (n, 1))
-        contract.close(
-            shape.chord(start, scale * unit), chord, "chord: the length of the direction must not matter"
-        )
+        longer = stream(2, "contract").uniform(0.1, 50.0, (n, 1)) * unit
+        same = "chord: the length of the direction must not matter"
+        contract.close(shape.chord(start, longer), chord, same)
         hit = ~np.isnan(chord[:, 0])
-        if contract.need(hit.any(), f"chord: none of {n} lines from {start[0].tolist()} m hits; metres?"):
-            _along(contract, shape, start[hit], unit[hit], chord[hit])
+        contract.demand(hit.any(), f"chord: none of {n} lines from {start[0].tolist()} m hits; metres?")
+        _along(contract, shape, start[hit], unit[hit], chord[hit])
+        if detector is not None:
             _planes(contract, detector, start[hit] + chord[hit, :1] * unit[hit])
-    contract.settle()
 
 
 def _single(contract: Contract, shape: Geometry, chord: FloatArray) -> None:
@@ -249,9 +243,8 @@ def _single(contract: Contract, shape: Geometry, chord: FloatArray) -> None:
     contract.need((entry >= 0).all(), "chord: the entry must not lie behind the origin")
     contract.need((entry < end).all(), "chord: the entry must lie before the exit")
     contract.need(np.isfinite(entry).all(), "chord: the entry must be finite")
-    contract.need(
-        not (shape.is_bounded and np.isinf(end).any()), "is_bounded is true, but a chord has no end"
-    )
+    endless = shape.is_bounded and np.isinf(end).any()
+    contract.need(not endless, "is_bounded is true, but a chord has no end")
 
 
 def _along(
@@ -263,34 +256,23 @@ def _along(
     def moved(step: FloatArray) -> FloatArray:
         return np.asarray(shape.chord(start + step[:, None] * unit, unit), dtype=np.float64)
 
-    tolerance = 1e-9 * max(1.0, float(np.abs(start).max() + entry.max()))
-    nearer = moved(entry / 2)
-    contract.close(
-        nearer,
-        chord - entry[:, None] / 2,
-        "chord: changes with a start nearer to it",
-        rtol=1e-7,
-        atol=tolerance,
-    )
+    close = {"rtol": 1e-7, "atol": 1e-9 * max(1.0, float(np.abs(start).max() + entry.max()))}
+    nearer = chord - entry[:, None] / 2
+    contract.close(moved(entry / 2), nearer, "chord: changes with a start nearer to it", **close)
     depth = np.where(np.isinf(end), 1.0, (end - entry) / 2)
-    inside = moved(entry + depth)
-    expected = np.stack([np.zeros_like(end), end - entry - depth], axis=1)
-    contract.close(
-        inside, expected, "chord: a start inside must enter at 0 and keep its exit", rtol=1e-7, atol=tolerance
-    )
+    inside = np.stack([np.zeros_like(end), end - entry - depth], axis=1)
+    kept = "chord: a start inside must enter at 0 and keep its exit"
+    contract.close(moved(entry + depth), inside, kept, **close)
     past = np.isfinite(end)
     behind = moved(np.where(past, end * (1 + 1e-6) + 1e-6, 0.0))[past]
     contract.need(np.isnan(behind).all(), "chord: a start behind it must miss (one piece per line)")
 
 
-def _planes(contract: Contract, detector: Detector | None, entry: FloatArray) -> None:
-    if detector is None:
-        return
+def _planes(contract: Contract, detector: Detector, entry: FloatArray) -> None:
     magnet, first = detector.magnet, entry[:, 2].min()
-    contract.need(
-        magnet is None or magnet.z > first,
-        f"magnet at z = {magnet.z if magnet else 0.0:g} m lies before the volume: it bends nothing",
-    )
+    if magnet is not None:
+        where = f"magnet at z = {magnet.z:g} m lies before the volume: it bends nothing"
+        contract.need(magnet.z > first, where)
     for plane in detector.planes:
         contract.need(plane.z > first, f"plane {plane.name!r} at z = {plane.z:g} m lies before the volume")
 
@@ -326,67 +308,68 @@ def check_model(
         wrong shape or is not positive and finite; if `labels` is none, or limits are to be recast although cτ
         does not go as 1/g².
     """
-    contract = Contract("model", model)
-    if not contract.need(isinstance(model, Model), "derive it from gammastar.predict.Model"):
-        contract.settle()
-    grid = np.asarray(couplings, dtype=np.float64)
-    threshold = [2 * M_MU] if min(masses) < 2 * M_MU < max(masses) else []
-    contract.need(np.isfinite(model.charge), f"charge = {model.charge!r} must be a number")
-    _rate(contract, model, masses)
-    labelled = contract.need(isinstance(model.labels, Labels), f"labels = {model.labels!r} must be a Labels")
-    recast = labelled and model.labels.limits == "recast"
-    names = set()
-    for mass in (*masses, *threshold):
-        ctau = _lifetimes(contract, model, mass, grid)
-        if recast and np.isfinite(ctau).all():
-            square = "labels: limits that are recast need ctau as 1/coupling², "
-            contract.close(
-                ctau * grid**2 / (ctau[0] * grid[0] ** 2), np.ones(len(grid)), square + f"{mass:g} GeV"
-            )
-        names.add(_branching(contract, model, mass, ctau))
-        _state(contract, model, mass, float(grid[0]))
-    contract.need(len(names) == 1, "branching: name the same final states at every mass, closed ones with 0")
-    for what, mass, coupling in (("mass", -1.0, grid[0]), ("coupling", masses[0], -1.0)):
-        contract.need(
-            _refuses(model, mass, float(coupling)), f"at: a negative {what} must raise a PhysicsError"
-        )
-    contract.settle()
+    with Contract("model", model) as contract:
+        contract.demand(isinstance(model, Model), "derive it from gammastar.predict.Model")
+        grid = np.asarray(couplings, dtype=np.float64)
+        threshold = [2 * M_MU] if min(masses) < 2 * M_MU < max(masses) else []
+        contract.need(np.isfinite(model.charge), f"charge = {model.charge!r} must be a number")
+        _rate(contract, model, masses)
+        labelled = isinstance(model.labels, Labels)
+        contract.need(labelled, f"labels = {model.labels!r} must be a Labels")
+        recast = labelled and model.labels.limits == "recast"
+        names = set()
+        for mass in (*masses, *threshold):
+            ctau = _lifetimes(contract, model, mass, grid)
+            if recast and np.isfinite(ctau).all():
+                square = f"labels: limits that are recast need ctau as 1/coupling², {mass:g} GeV"
+                contract.close(ctau * grid**2 / (ctau[0] * grid[0] ** 2), np.ones(len(grid)), square)
+            names.add(_branching(contract, model, mass, ctau))
+            state, coupling = model.at(mass, float(grid[0])), float(grid[0])
+            values = [mass, coupling, model.ctau(mass, coupling), model.charge]
+            held = "at: must hold the mass, coupling, ctau and charge of the model"
+            contract.close([state.mass, state.coupling, state.ctau, state.charge], values, held)
+            same = dict(state.branching) == dict(model.branching(mass))
+            contract.need(same, "at: must hold the branching ratios")
+        states = "branching: name the same final states at every mass, closed ones with 0"
+        contract.need(len(names) == 1, states)
+        for what, mass, coupling in (("mass", -1.0, float(grid[0])), ("coupling", masses[0], -1.0)):
+            try:
+                model.at(mass, coupling)
+            except UserError:
+                continue
+            contract.need(False, f"at: a negative {what} must raise a PhysicsError")
 
 
 def _rate(contract: Contract, model: Model, masses: Sequence[float]) -> None:
     """Look at the rate over that of dark photons: of all masses at once and of one by one."""
-    if not contract.need(type(model).rate_ratio is not Model.rate_ratio, NO_RATE):
+    if type(model).rate_ratio is Model.rate_ratio:
+        contract.need(False, NO_RATE)
         return
     grid = np.array(masses, dtype=np.float64)
     # a vector with charges of its own needs the shares of the processes: one of them stands for all
     options: dict[str, Any] = {"shares": {"eta_dalitz": 1.0}} if isinstance(model, VectorModel) else {}
-    found = np.asarray(model.rate_ratio(grid, **options), dtype=np.float64)
-    if not contract.need(
-        found.shape == grid.shape, f"rate_ratio: shape {found.shape} for masses of shape {grid.shape}"
-    ):
-        return
-    contract.need(
-        bool((np.isfinite(found) & (found > 0)).all()), f"rate_ratio: {found} must be positive and finite"
-    )
-    single = [np.asarray(model.rate_ratio(grid[i : i + 1], **options)).item() for i in range(len(grid))]
-    contract.close(single, found, "rate_ratio: must not depend on the other masses asked for")
+    ratio = np.asarray(model.rate_ratio(grid, **options), dtype=np.float64)
+    shapes = f"rate_ratio: shape {ratio.shape} for masses of shape {grid.shape}"
+    contract.need(ratio.shape == grid.shape, shapes)
+    if ratio.shape == grid.shape:
+        good = (np.isfinite(ratio) & (ratio > 0)).all()
+        contract.need(good, f"rate_ratio: {ratio} must be positive and finite")
+        single = [np.asarray(model.rate_ratio(grid[i : i + 1], **options)).item() for i in range(len(grid))]
+        contract.close(single, ratio, "rate_ratio: must not depend on the other masses asked for")
 
 
 def _lifetimes(contract: Contract, model: Model, mass: float, grid: FloatArray) -> FloatArray:
-    ctau = np.asarray(model.ctau(mass, grid), dtype=np.float64)
-    where = f"at {mass:g} GeV"
-    if not contract.need(
-        ctau.shape == grid.shape, f"ctau: shape {ctau.shape} for couplings of shape {grid.shape}"
-    ):
+    ctau, where = np.asarray(model.ctau(mass, grid), dtype=np.float64), f"at {mass:g} GeV"
+    contract.need(ctau.shape == grid.shape, f"ctau: shape {ctau.shape} for couplings of shape {grid.shape}")
+    if ctau.shape != grid.shape:
         return np.full_like(grid, np.nan)
     contract.need((ctau > 0).all(), f"ctau: {ctau} m {where} must be positive (inf if stable)")
-    contract.need(
-        (ctau[1:] <= ctau[:-1]).all(), f"ctau: {ctau} m {where} must not grow with the coupling {grid}"
-    )
-    contract.close(
-        model.ctau(mass, grid[:, None]), ctau[:, None], "ctau: must keep any shape of the couplings"
-    )
-    contract.close(model.ctau(mass, float(grid[0])), ctau[0], "ctau: a scalar coupling must give a scalar")
+    falling = (ctau[1:] <= ctau[:-1]).all()
+    contract.need(falling, f"ctau: {ctau} m {where} must not grow with the coupling {grid}")
+    column = model.ctau(mass, grid[:, None])
+    contract.close(column, ctau[:, None], "ctau: must keep any shape of the couplings")
+    scalar = "ctau: a scalar coupling must give a scalar"
+    contract.close(model.ctau(mass, float(grid[0])), ctau[0], scalar)
     return ctau
 
 
@@ -395,36 +378,14 @@ def _branching(contract: Contract, model: Model, mass: float, ctau: FloatArray) 
     values, where = np.asarray(list(branching.values()), dtype=np.float64), f"at {mass:g} GeV"
     good = np.isfinite(values) & (values >= 0) & (values <= 1)
     contract.need(good.all(), f"branching: {branching} {where} must lie between 0 and 1")
-    total = values.sum()
-    stable = bool(np.isinf(ctau).all())
-    contract.need(
-        abs(total - (0.0 if stable else 1.0)) < 1e-6,
-        f"branching: sums to {total:g} {where}, must be {'0 for a stable particle' if stable else '1'}",
-    )
+    total, stable = values.sum(), bool(np.isinf(ctau).all())
+    must = "0 for a stable particle" if stable else "1"
+    right = abs(total - (0.0 if stable else 1.0)) < 1e-6
+    contract.need(right, f"branching: sums to {total:g} {where}, must be {must}")
     for state, lepton in _LEPTONS.items():
-        contract.need(
-            mass > 2 * lepton or branching.get(state, 0.0) == 0,
-            f"branching: {state!r} is open {where}, at or below its threshold",
-        )
+        closed = mass > 2 * lepton or branching.get(state, 0.0) == 0
+        contract.need(closed, f"branching: {state!r} is open {where}, at or below its threshold")
     return frozenset(branching)
-
-
-def _state(contract: Contract, model: Model, mass: float, coupling: float) -> None:
-    state = model.at(mass, coupling)
-    contract.close(
-        [state.mass, state.coupling, state.ctau, state.charge],
-        [mass, coupling, model.ctau(mass, coupling), model.charge],
-        "at: must hold the mass, coupling, ctau and charge of the model",
-    )
-    contract.need(dict(state.branching) == dict(model.branching(mass)), "at: must hold the branching ratios")
-
-
-def _refuses(model: Model, mass: float, coupling: float) -> bool:
-    try:
-        model.at(mass, coupling)
-    except UserError:
-        return True
-    return False
 
 
 CELLS, RESOLUTION, SIZE = 10, 0.04, 20_000.0  # true cells; GeV; pairs of the simulation
@@ -448,32 +409,28 @@ def check_subtraction(function: Callable[[PairHists], Spectrum], *, most: float 
         gives another one; if the histograms are changed; if variances are not positive, or do not grow with
         the pairs; or if the signal is not found.
     """
-    contract = Contract("subtraction", getattr(function, "__name__", function))
-    signal = 400.0 * np.exp(-0.3 * np.arange(8.0))
-    hists, many = _like_sign(signal), _like_sign(16.0 * signal, 16.0)
-    before = [np.array(one.values()) for one in (hists.os, hists.pp, hists.mm)]
-    try:
+    with Contract("subtraction", function) as contract:
+        signal = 400.0 * np.exp(-0.3 * np.arange(8.0))
+        hists, many = _like_sign(signal), _like_sign(16.0 * signal, 16.0)
+        before = [np.array(one.values()) for one in (hists.os, hists.pp, hists.mm)]
         checked = own_subtraction(function, "result")
         first, again, wide = checked(hists), checked(hists), checked(many)
-    except UserError as error:
-        contract.need(condition=False, problem=str(error))
-        contract.settle()
-        return
-    for name, old, one in zip(("os", "pp", "mm"), before, (hists.os, hists.pp, hists.mm), strict=True):
-        contract.close(one.values(), old, f"hists.{name} was changed in place")
-    contract.close(again.values, first.values, "another call with the same pairs gives other values")
-    contract.close(again.cov, first.cov, "another call with the same pairs gives another covariance")
-    variance = np.diag(first.cov)
-    contract.need((variance > 0).all(), "every cell with pairs needs a variance above 0")
-    contract.need(
-        (np.diag(wide.cov) > 4.0 * variance).all(), "variances do not grow with the number of pairs"
-    )
-    pull = np.abs(first.values - signal) / np.sqrt(np.maximum(variance, 1e-300))
-    contract.need(
-        bool(pull.mean() < most),
-        f"of the exact expectation the signal is missed by {pull.mean():.3g} standard deviations",
-    )
-    contract.settle()
+        for name, old, one in zip(("os", "pp", "mm"), before, (hists.os, hists.pp, hists.mm), strict=True):
+            contract.close(one.values(), old, f"hists.{name} was changed in place")
+        _repeated(contract, first, again, "pairs")
+        variance = np.diag(first.cov)
+        contract.need((variance > 0).all(), "every cell with pairs needs a variance above 0")
+        growing = (np.diag(wide.cov) > 4.0 * variance).all()
+        contract.need(growing, "variances do not grow with the number of pairs")
+        pull = np.abs(first.values - signal) / np.sqrt(np.maximum(variance, 1e-300))
+        missed = f"the signal is missed by {pull.mean():.3g} standard deviations"
+        contract.need(pull.mean() < most, f"of the exact expectation {missed}")
+
+
+def _repeated(contract: Contract, first: Spectrum, again: Spectrum, what: str) -> None:
+    start = f"another call with the same {what} gives"
+    contract.close(again.values, first.values, f"{start} other values")
+    contract.close(again.cov, first.cov, f"{start} another covariance")
 
 
 def _like_sign(signal: FloatArray, scale: float = 1.0) -> PairHists:
@@ -502,39 +459,32 @@ def check_unfolder(unfolder: Unfolder, *, most: float = 1.0) -> None:
         another one; if ``measured`` or ``response`` are changed; if variances in the domain are not positive,
         or do not grow with those of the data; or if the truth is not found.
     """
-    contract = Contract("unfolding method", getattr(unfolder, "__name__", unfolder))
-    response, truth = _response()
-    measured = _measured(response, truth)
-    before = [a.copy() for a in (measured.values, measured.cov, response.migration, response.prior)]
-    try:
+    with Contract("unfolding method", unfolder) as contract:
+        response, truth = _response()
+        measured = _measured(response, truth)
+        inputs = {
+            "measured": measured.values,
+            "its covariance": measured.cov,
+            "migration": response.migration,
+            "prior": response.prior,
+        }
+        before = {name: array.copy() for name, array in inputs.items()}
         checked, _ = own_method(unfolder, "result").prepare(measured, response, None)  # type: ignore[arg-type]
         first, again = checked(measured, response), checked(measured, response)
         exact = checked(measured, without_replicas(response))
         wide = checked(_measured(response, truth, 4.0), without_replicas(response))
-    except UserError as error:
-        contract.need(condition=False, problem=str(error))
-        contract.settle()
-        return
-    after = (measured.values, measured.cov, response.migration, response.prior)
-    for name, old, new in zip(
-        ("measured", "its covariance", "migration", "prior"), before, after, strict=True
-    ):
-        contract.close(new, old, f"{name} was changed in place")
-    contract.close(again.values, first.values, "another call with the same data gives other values")
-    contract.close(again.cov, first.cov, "another call with the same data gives another covariance")
-    inside, variance = first.domain.ravel(), np.diag(first.cov)
-    contract.need((variance[inside] > 0).all(), "cells of the domain need a variance above 0")
-    errors = [np.sqrt(max(float(one.cov.sum()), 0.0)) for one in (exact, wide)]
-    contract.need(
-        errors[1] > 1.5 * errors[0],
-        f"data of twice the error have {errors[1] / max(errors[0], 1e-300):.3g} times it",
-    )
-    pull = (first.values.ravel() - truth)[inside] / np.sqrt(np.maximum(variance[inside], 1e-300))
-    contract.need(
-        bool(np.abs(pull).mean() < most),
-        f"of the exact expectation the truth is missed by {np.abs(pull).mean():.3g} standard deviations",
-    )
-    contract.settle()
+        for name, array in inputs.items():
+            contract.close(array, before[name], f"{name} was changed in place")
+        _repeated(contract, first, again, "data")
+        inside, variance = first.domain.ravel(), np.diag(first.cov)
+        contract.need((variance[inside] > 0).all(), "cells of the domain need a variance above 0")
+        errors = [np.sqrt(max(float(one.cov.sum()), 0.0)) for one in (exact, wide)]
+        times = errors[1] / max(errors[0], 1e-300)
+        contract.need(errors[1] > 1.5 * errors[0], f"data of twice the error have {times:.3g} times it")
+        pull = (first.values.ravel() - truth)[inside] / np.sqrt(np.maximum(variance[inside], 1e-300))
+        mean = np.abs(pull).mean()
+        missed = f"of the exact expectation the truth is missed by {mean:.3g} standard deviations"
+        contract.need(mean < most, missed)
 
 
 def _response() -> tuple[Response, FloatArray]:
