@@ -297,11 +297,6 @@ def charm_rate(card: Card) -> float:
     Notes
     -----
     σ(cc̄ per nucleon) A^α/σ_inel × (Σ share × BR)²; both hadrons decay to a lepton of the card's kind.
-
-    Raises
-    ------
-    PhysicsError
-        If the card has no section ``[charm]``.
     """
     charm = _charm(card)
     shares = sum(h.share for h in charm.hadrons.values())
@@ -398,11 +393,6 @@ def generate_charm(card: Card, n: int, rng: np.random.Generator) -> CharmPairs:
     ----------
     n : int
         Number of pairs.
-
-    Raises
-    ------
-    PhysicsError
-        If `n` is not positive or the card has no section ``[charm]``.
 
     Notes
     -----

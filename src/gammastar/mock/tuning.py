@@ -197,11 +197,6 @@ def tune_card(
         Knowledge of factors, e.g. ``{"combinatorial": (1.0, 0.05)}`` from like-sign pairs.
     n, seed : int
         Simulated dimuons of the templates, and their seed.
-
-    Raises
-    ------
-    PhysicsError
-        If `edges` and `counts` do not fit together, or the fit fails.
     """
     edges, counts = np.asarray(edges, dtype=np.float64), np.asarray(counts, dtype=np.float64)
     if len(edges) != len(counts) + 1 or not pot > 0:

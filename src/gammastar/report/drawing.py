@@ -149,16 +149,6 @@ def save_figure(
         Resolution of the PNG.
     formats : sequence of str
         Of `FORMATS`.
-
-    Returns
-    -------
-    tuple of Path
-        The files, one for each format.
-
-    Raises
-    ------
-    StoreError
-        If a file cannot be written.
     """
     base = Path(stem)
     contents = {base.with_name(f"{base.name}.{kind}"): drawn(figure, kind, dpi=dpi) for kind in formats}

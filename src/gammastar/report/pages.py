@@ -180,11 +180,6 @@ def page(
     dpi : int
         Resolution of figures that are not drawn yet.
 
-    Returns
-    -------
-    str
-        One document; equal inputs give equal text.
-
     Examples
     --------
     >>> "MOCK" in page("Reach", [Section("Result", ["No number yet."])], mock=True)
@@ -248,11 +243,6 @@ def save_page(text: str, path: str | os.PathLike[str]) -> Path:
         From `page`.
     path : path
         Its folder is made if it is missing.
-
-    Raises
-    ------
-    StoreError
-        If the file cannot be written.
     """
     target = Path(path)
     write_whole(target, text.encode("utf-8"))

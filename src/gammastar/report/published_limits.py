@@ -98,10 +98,6 @@ def existing_limits(
     directory : path, optional
         Further files, one limit each. What may not be shipped for its licence can be drawn from here.
 
-    Returns
-    -------
-    list of ExistingLimit
-
     Examples
     --------
     >>> [(limit.name, limit.reference) for limit in existing_limits()]

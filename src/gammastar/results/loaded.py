@@ -364,11 +364,6 @@ def load(folder: Pathlike) -> Results:
     ----------
     folder : path
         Of the results.
-
-    Raises
-    ------
-    UserError
-        If the folder holds no results.
     """
     return Results(folder)
 

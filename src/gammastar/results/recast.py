@@ -113,13 +113,7 @@ class Recast:
 
 
 def wanted(model: Benchmark, path: Path, **changes: int | None) -> Wanted:
-    """Return the plane that a model asks for, with some of it changed.
-
-    Raises
-    ------
-    SteeringError
-        If a key is unknown or a value is wrong.
-    """
+    """Return the plane that a model asks for, with some of it changed."""
     content = dict(model.plane) | {key: value for key, value in changes.items() if value is not None}
     unknown = sorted(set(content) - {field.name for field in fields(Wanted)})
     if unknown:
@@ -133,12 +127,7 @@ def recast(
 ) -> Recast:
     """Return what BaBar, NA64 and Belle II say of a model.
 
-    Parameters
-    ----------
-    curves : sequence of path
-        Folders with full published curves; without them the few shipped points, straight between.
-    tell : callable, optional
-        ``tell(stage, fraction, text)``.
+    `curves` are folders with full published curves; without them the few shipped points, straight between.
     """
     mass = np.geomspace(*asked.mass, asked.n_mass)
     epsilon = np.geomspace(*asked.epsilon, asked.n_epsilon)
@@ -275,23 +264,9 @@ def recast_file(
     tell: Tell | None = None,
     **changes: int | None,
 ) -> list[str]:
-    """Write figures, tables and ``recast.json`` of a model; return lines that say what was found.
+    """Write figures, tables and ``recast.json`` of a TOML file or a shipped benchmark; return a summary.
 
-    Parameters
-    ----------
-    model : str
-        A TOML file, or the name of a shipped benchmark.
-    output : path
-        Folder.
-    curves, tell
-        As in `recast`.
-    **changes
-        ``events`` and ``seed`` in place of those of the file.
-
-    Raises
-    ------
-    InputFileError, SteeringError, PhysicsError
-        As `gammastar.semivisible.load_benchmark`, or if ``[plane]`` is wrong.
+    `changes` are ``events`` and ``seed`` in place of those of the file.
     """
     point = semivisible.load_benchmark(model)
     asked = wanted(point, Path(model), **changes)

@@ -215,11 +215,6 @@ def prompt_missing(
     Missing
         With one entry, at ε = 1: prompt probabilities do not depend on the coupling. Dark photons decay
         isotropically, as in `gammastar.semivisible.babar.cascades`.
-
-    Raises
-    ------
-    PhysicsError
-        If fewer than two events or one copy are asked for.
     """
     if n < 2 or copies < 1:
         raise PhysicsError(f"prompt probabilities: n = {n}, copies = {copies}; at least 2 and 1 are needed")

@@ -106,11 +106,6 @@ def published(name: str, directory: Pathlike | None = None) -> Published:
         "babar", "na64_2016_18" or "na64_2016_22".
     directory : Path, optional
         Folder with full curves, which are not ours to ship.
-
-    Raises
-    ------
-    PhysicsError
-        If the name is unknown.
     """
     if name not in SHIPPED:
         raise PhysicsError(f"published limit {name!r}: choose one of {', '.join(SHIPPED)}")

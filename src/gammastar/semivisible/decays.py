@@ -111,16 +111,7 @@ def _dark_factor(t: Transition | Vertex, s: FloatArray) -> FloatArray:
 def spectrum(
     transition: Transition, s: npt.ArrayLike, *, width: float = 0.0, r_table: RTable | None = None
 ) -> FloatArray:
-    """Return dΓ/ds per ε² and α_D [1/GeV], zero outside the phase space.
-
-    Parameters
-    ----------
-    s : array_like
-        Squared mass of the pair [GeV²].
-    width : float
-        Width of the dark photon in its propagator [GeV].
-    r_table : RTable, optional
-        Needed for hadrons.
+    """Return dΓ/ds per ε² and α_D [1/GeV] in the squared mass of the pair [GeV²], zero where closed.
 
     Notes
     -----
@@ -164,13 +155,6 @@ def _nodes() -> tuple[FloatArray, FloatArray]:
 def width(transition: Transition, *, mediator_width: float = 0.0, r_table: RTable | None = None) -> float:
     """Return Γ(ψ_j → ψ_i f f̄) per ε² and α_D [GeV]; zero below threshold.
 
-    Parameters
-    ----------
-    mediator_width : float
-        [GeV]
-    r_table : RTable, optional
-        Needed for hadrons.
-
     Notes
     -----
     Gauss-Legendre in ln s, where the spectrum of e+e− has its weight, with both ends resolved.
@@ -190,17 +174,7 @@ def width(transition: Transition, *, mediator_width: float = 0.0, r_table: RTabl
 
 
 def angular(transition: Transition, s: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
-    """Return a and b of dΓ/dcos ∝ a − b cos².
-
-    Parameters
-    ----------
-    s : array_like
-        Squared mass of the pair [GeV²].
-
-    Returns
-    -------
-    a, b : NDArray
-        The angle is that between f and ψ_i in the rest frame of the pair; b < 0 for pions.
+    """Return a and b of dΓ/dcos ∝ a − b cos² of the angle between f and ψ_i in the frame of the pair.
 
     Notes
     -----
@@ -230,14 +204,7 @@ def angular(transition: Transition, s: npt.ArrayLike) -> tuple[FloatArray, Float
 
 
 def squared_amplitude(transition: Transition, s: npt.ArrayLike, cosine: npt.ArrayLike) -> FloatArray:
-    """Return the spin-averaged |M|² per ε² and α_D (dimensionless in GeV).
-
-    Parameters
-    ----------
-    transition : Transition
-        Into leptons.
-    s, cosine : array_like
-        Squared mass of the pair [GeV²] and cosine of `angular`.
+    """Return the spin-averaged |M|² of a decay to leptons per ε² and α_D, at the cosine of `angular`.
 
     Notes
     -----
@@ -438,7 +405,6 @@ def decay_table(
     *,
     r_table: RTable | None = None,
     neutrino: Mixings = None,
-    include_width: bool = False,
     at: float | None = None,
 ) -> DecayTable:
     """Return branching ratios, lifetimes and sampling tables of a dark sector.
@@ -449,8 +415,6 @@ def decay_table(
         Opens hadronic decays above 2 m_π, as pairs of pions; without it they are left out.
     neutrino : NeutrinoMixing or several, optional
         Let states decay to a neutrino and a pair.
-    include_width : bool
-        Keep the width of the dark photon in the propagator of the three-body decays.
     at : float, optional
         Mass of the decaying dark photon where it is off its shell, √s of e+e− → A'* → ψ_i ψ_j [GeV]: all
         pairs that are open there. The dark states decay through a dark photon of its own mass in any case.
@@ -467,8 +431,7 @@ def decay_table(
         raise PhysicsError(
             f"{sector.name}: a dark photon of {virtual.mediator:g} GeV has no open decay into {sector.masses}"
         )
-    broad = float(widths.sum()) if include_width else 0.0
-    per_state = [_channels(sector, j, r_table, mixings, broad) for j in range(len(sector.masses))]
+    per_state = [_channels(sector, j, r_table, mixings) for j in range(len(sector.masses))]
     every = [channel for channels in per_state for channel in channels]
     total = np.array([sum(channel.width for channel in channels) for channels in per_state])
     owner = np.repeat(np.arange(len(per_state)), [len(channels) for channels in per_state])
@@ -519,7 +482,7 @@ def _ctau(sector: DarkSector, per_state: Sequence[Sequence[_Channel]]) -> FloatA
 def lifetimes(sector: DarkSector, *, r_table: RTable | None = None, neutrino: Mixings = None) -> FloatArray:
     """Return the proper decay lengths of all states at ε = 1 [m], inf if stable; else as `decay_table`."""
     mixings = _mixings(neutrino, len(sector.masses))
-    rows = [_channels(sector, j, r_table, mixings, 0.0) for j in range(len(sector.masses))]
+    rows = [_channels(sector, j, r_table, mixings) for j in range(len(sector.masses))]
     return _ctau(sector, rows)
 
 
@@ -534,15 +497,15 @@ def _mixings(neutrino: Mixings, n: int) -> Sequence[NeutrinoMixing]:
 
 def visible_widths(sector: DarkSector) -> FloatArray:
     """Return the widths of all states into a lighter one and leptons per ε² [GeV], shape (n,)."""
-    rows = [_visible(sector, j, None, (), 0.0) for j in range(len(sector.masses))]
+    rows = [_visible(sector, j, None, ()) for j in range(len(sector.masses))]
     return sector.alpha_d * np.array([sum(channel.width for channel in row) for row in rows])
 
 
 def _channels(
-    sector: DarkSector, j: int, r_table: RTable | None, mixings: Sequence[NeutrinoMixing], broad: float
+    sector: DarkSector, j: int, r_table: RTable | None, mixings: Sequence[NeutrinoMixing]
 ) -> list[_Channel]:
     """Return the decays of one state: those at once if they are faster, else those per ε² and α_D."""
-    visible = _visible(sector, j, r_table, mixings, broad)
+    visible = _visible(sector, j, r_table, mixings)
     strength = sum(mixing.strength for mixing in mixings if mixing.state == j)
     prompt = _prompt_channels(sector, j, r_table, strength)
     slow = sum(channel.width for channel in visible) * COMPARED_AT**2 * sector.alpha_d
@@ -550,7 +513,7 @@ def _channels(
 
 
 def _visible(
-    sector: DarkSector, j: int, r_table: RTable | None, mixings: Sequence[NeutrinoMixing], broad: float
+    sector: DarkSector, j: int, r_table: RTable | None, mixings: Sequence[NeutrinoMixing]
 ) -> list[_Channel]:
     """Return the decays of one state to a lighter one and a visible pair."""
     g, d = sector.strengths()
@@ -564,18 +527,18 @@ def _visible(
             continue
         for pair in PAIRS if r_table is not None else PAIRS[:2]:
             t = Transition(heavy, light, sector.mediator, float(strength), float(difference), pair, scalar)
-            value = width(t, mediator_width=broad, r_table=r_table)
+            value = width(t, r_table=r_table)
             if value > 0:
                 visible = (t.particle, t.particle), (-1, -1), PAIRS.index(pair)
-                channels.append(_Channel(state, light, *visible, value, partial(_grid, t, r_table, broad)))
+                channels.append(_Channel(state, light, *visible, value, partial(_grid, t, r_table)))
     return channels
 
 
-def _grid(t: Transition, r_table: RTable | None, broad: float) -> Grid:
+def _grid(t: Transition, r_table: RTable | None) -> Grid:
     """Return ln s, its cumulative distribution and the angle's a, b on a grid crowded at both ends."""
     low, high = np.log(t.range)
     x = _crowded(low, high)
-    cdf = _cumulated(x, lambda s: spectrum(t, s, width=broad, r_table=r_table))
+    cdf = _cumulated(x, lambda s: spectrum(t, s, r_table=r_table))
     s = np.clip(np.exp(x), t.range[0] * (1 + 1e-12), t.range[1] * (1 - 1e-12))
     return x, cdf / cdf[-1], np.stack(angular(t, s), axis=-1)
 

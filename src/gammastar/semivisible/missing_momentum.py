@@ -170,11 +170,6 @@ def allowed(band: FloatArray, epsilon: FloatArray, *excesses: FloatArray) -> Flo
         Of `STEPS` couplings in the band, between which the excess is straight in the logarithms: couplings of
         the grid may lie farther apart than the band is wide. nan where the band is outside the grid.
 
-    Raises
-    ------
-    PhysicsError
-        If there are fewer than two couplings.
-
     Examples
     --------
     >>> epsilon = np.array([1e-3, 1e-1])

@@ -29,13 +29,7 @@ Kind: TypeAlias = Literal["measured", "extrapolated", "expected", "observed"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Contour:
-    """One contour of a reach figure.
-
-    Raises
-    ------
-    PhysicsError
-        If `bands` or `fraction` has another shape.
-    """
+    """One contour of a reach figure."""
 
     label: str  # Text of the legend
     reach: Reach
@@ -178,13 +172,7 @@ _WIDE = 0.0065  # half the width of a letter of it, in parts of the frame
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Yields:
-    """Expected signal events over the plane, for lines of equal yield.
-
-    Raises
-    ------
-    PhysicsError
-        If shapes do not fit.
-    """
+    """Expected signal events over the plane, for lines of equal yield."""
 
     mass: FloatArray  # [GeV], shape (n,)
     coupling: FloatArray  # shape (k,)

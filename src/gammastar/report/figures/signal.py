@@ -99,13 +99,7 @@ def acceptance_figure(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RateTable:
-    """Rates of another tool at its own masses.
-
-    Raises
-    ------
-    PhysicsError
-        If a column is of another length, or masses do not increase.
-    """
+    """Rates of another tool at its own masses."""
 
     name: str
     mass: FloatArray  # [GeV], shape (n,)
@@ -194,13 +188,7 @@ SHOWN = 1e-3  # events; below them a fraction means nothing
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DomainMap:
-    """Which part of the accepted signal comes from (mass, qT, E) where dileptons were measured.
-
-    Raises
-    ------
-    PhysicsError
-        If a shape does not fit.
-    """
+    """Which part of the accepted signal comes from (mass, qT, E) where dileptons were measured."""
 
     mass: FloatArray  # [GeV], shape (n,)
     coupling: FloatArray  # shape (k,)
