@@ -28,7 +28,9 @@ from gammastar.pipeline.cache import load_arrays
 from gammastar.pipeline.record import read_record
 from gammastar.pipeline.run import run, silent
 from gammastar.pipeline.stages import accept, report
-from gammastar.report import dark, drawing, measured
+from gammastar.report import dark, drawing
+from gammastar.report.figures import kinematics, limits, measured
+from gammastar.report.figures import signal as signals
 from gammastar.report.style import styled
 from gammastar.results.export import efficiency_table
 from gammastar.results.reinterpret import reinterpret
@@ -542,7 +544,7 @@ def test_a_figure_that_fails_costs_no_page(results, tmp_path, monkeypatch):
 
     found = [
         (module, name)
-        for module in (dark, measured)
+        for module in (dark, kinematics, limits, measured, signals)
         for name, function in vars(module).items()
         if hasattr(function, "__wrapped__") and inspect.signature(function).return_annotation == "Figure"
     ]
