@@ -54,9 +54,9 @@ class Asked:
     cl: float | None = None
     limit: bool = False  # Also find the upper limit on μ
     json: bool = False  # Give one JSON document instead of lines
-    # Also say how well signal plus background fits the data (`infer.binned.intervals`)
+    # Also say how well signal plus background fits the data (`infer.binned.toys`)
     goodness: bool = False
-    interval: bool = False  # Also find the Feldman-Cousins interval of μ (`infer.binned.intervals`)
+    interval: bool = False  # Also find the Feldman-Cousins interval of μ (`infer.binned.toys`)
 
 
 def scan_lines(
