@@ -23,7 +23,7 @@ from gammastar.infer.histfactory.workspaces import assemble, like_sign_channel, 
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
-from hs3_oracle import hs3_nll, hs3_parameters
+from hs3_likelihood import hs3_nll, hs3_parameters
 
 ROOT_MADE = Path(__file__).resolve().parents[2] / "tests" / "golden" / "root_hs3.json"
 CODES = {"normsys": {"interpcode": "code4"}, "histosys": {"interpcode": "code4p"}}

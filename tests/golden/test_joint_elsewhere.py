@@ -13,7 +13,7 @@ import numpy as np
 import pyhf
 import pytest
 from builders import ROOT
-from hs3_oracle import hs3_nll, hs3_parameters
+from hs3_likelihood import hs3_nll, hs3_parameters
 from joint_models import MODELS
 
 from gammastar.infer import to_hs3

@@ -10,7 +10,7 @@ from builders import ROOT
 
 import gammastar as gs
 from gammastar.core.errors import SteeringError, UserError
-from gammastar.core.signal import SignalPlanes
+from gammastar.core.signal import Rate, SignalPlanes
 from gammastar.infer import discovery_yield, read_likelihood
 from gammastar.infer.counting_search import CountingSearch
 from gammastar.infer.joint.limits import couplings_of
@@ -29,6 +29,21 @@ window = {WINDOW}
 n_couplings = 1
 n_replicas = 10
 n_toys = 50
+"""
+LOSSES = """
+from dataclasses import replace
+
+import numpy as np
+
+from gammastar.core.sources import OwnSource
+
+
+def weaker(matched):
+    lost = np.arange(len(matched.reco)) % 10 == 0
+    return replace(matched, reco=np.where(lost[:, None], np.nan, matched.reco))
+
+
+losses = OwnSource("losses of pairs", pairs=weaker)
 """
 
 
@@ -51,7 +66,9 @@ def steering(joint=JOINT, likelihood='likelihood = "joint"\nmethod = "asymptotic
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("joint")
     asked = 'min_effective = 3.0\nprojections = [1.4e17, 1e19]\nexports = ["hs3"]'
-    (folder / "steering.toml").write_text(steering(more=("min_effective = 3.0", asked)))
+    (folder / "mine.py").write_text(LOSSES)
+    own = ("[systematics]", '[systematics]\nown = ["mine.py:losses"]')
+    (folder / "steering.toml").write_text(steering(more=("min_effective = 3.0", asked), own=own))
     return run(folder / "steering.toml", output=folder / "out")
 
 
@@ -86,6 +103,26 @@ def test_every_mass_has_a_workspace_with_the_pairs_of_its_window(results):
             by_hand, _ = np.histogramdd(sample, bins=(edges, PT, ENERGY))
             assert observed[name].sum() == by_hand.sum()  # no bin here is without simulation
             assert observed[name].tolist() == by_hand.ravel().tolist()
+
+
+def test_a_source_is_in_unfolding_rate_yields_joint_likelihood_and_report(results):
+    """One record: 10 % fewer reconstructed pairs are 11 % more photons, and 10 % fewer expected pairs."""
+    name = "losses of pairs"
+    assert name in (results / "systematics.csv").read_text()
+    rate = Rate.from_arrays(load_arrays(results / "stages" / "predict.npz"))
+    assert np.median(rate.relative(name)) == pytest.approx(1 / 0.9 - 1, abs=0.03)
+    plane = SignalPlanes.from_arrays(load_arrays(results / "stages" / "accept.npz")).by_detector["na62_dump"]
+    assert name in plane.rate.sources.names
+    assert name in (results / "report.html").read_text()
+    for spec in workspaces(results).values():
+        samples = next(c for c in spec["channels"] if c["name"] == "opposite_sign")["samples"]
+        found = [
+            sum(m["data"]["hi_data"]) / sum(s["data"])
+            for s in samples
+            for m in s["modifiers"]
+            if m["name"] == "losses_of_pairs"
+        ]
+        assert np.mean(found) == pytest.approx(0.9, abs=0.03)
 
 
 def test_patches_hold_the_signal_of_the_plane(results):

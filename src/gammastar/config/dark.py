@@ -321,7 +321,7 @@ class Infer(Section):
     def _joint(self) -> None:
         """Refuse what the joint likelihood does not know, where the steering asks for it."""
         if self.method in {"marginalised", "mid-p"}:
-            msg = "method = {self.method!r} belongs to likelihood = 'two-step'; take 'auto' or another"
+            msg = f"method = {self.method!r} belongs to likelihood = 'two-step'; take 'auto' or another"
             raise ValueError(msg)
 
 

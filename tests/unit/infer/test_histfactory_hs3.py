@@ -13,7 +13,7 @@ import numpy as np
 import pyhf
 import pytest
 from builders import ROOT
-from hs3_oracle import hs3_nll, hs3_parameters
+from hs3_likelihood import hs3_nll, hs3_parameters
 
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.infer import read_likelihood, scan, to_hs3, workspace
@@ -23,6 +23,9 @@ GOLDEN = ROOT / "tests" / "golden" / "root_hs3.json"
 ORACLE = GOLDEN.with_name("hs3_oracle.py")
 PYTHON = os.environ.get("GAMMASTAR_ROOT_PYTHON") or (
     sys.executable if importlib.util.find_spec("ROOT") else ""
+)
+PYHS3 = os.environ.get("GAMMASTAR_PYHS3_PYTHON") or (
+    sys.executable if importlib.util.find_spec("pyhs3") else ""
 )
 CODES = {"normsys": {"interpcode": "code4"}, "histosys": {"interpcode": "code4p"}}
 
@@ -130,6 +133,27 @@ def test_root_reads_what_we_write(tmp_path):
     peer = np.array(json.loads(done.stdout.splitlines()[-1]))
     ours = np.array([hs3_nll(document, point) for point in points])
     np.testing.assert_allclose(np.diff(ours), np.diff(peer), rtol=0, atol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PYHS3, reason="no interpreter with pyhs3 (GAMMASTAR_PYHS3_PYTHON)")
+def test_pyhs3_reads_what_we_write(tmp_path):
+    """Of the modifiers that pyhs3 0.4 reads as ROOT does; not bin-wise errors, nor a constrained luminosity."""
+    spec, kinds = every_modifier(), {"normfactor", "normsys", "histosys", "shapefactor"}
+    for sample in (s for channel in spec["channels"] for s in channel["samples"]):
+        sample["modifiers"] = [m for m in sample["modifiers"] if m["type"] in kinds]
+    spec["measurements"][0]["config"]["parameters"] = []
+    document = to_hs3(spec)
+    model = pyhf.Workspace(spec).model(modifier_settings=CODES)
+    points = [hs3_parameters(model, values) for values in random_points(model, 4)]
+    files = [tmp_path / "model.json", tmp_path / "points.json"]
+    for path, content in zip(files, (document, points), strict=True):
+        path.write_text(json.dumps(content))
+    oracle = ROOT / "tests" / "golden" / "pyhs3_oracle.py"
+    done = subprocess.run([PYHS3, str(oracle), *map(str, files)], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    peer = json.loads(done.stdout.splitlines()[-1])
+    np.testing.assert_allclose([hs3_nll(document, point) for point in points], peer, rtol=1e-9)
 
 
 def test_scan_reads_hs3(tmp_path):

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pyhf
 import pytest
-from hs3_oracle import hs3_nll
+from hs3_likelihood import hs3_nll
 from scipy.optimize import brentq
 
 from gammastar import config
