@@ -9,7 +9,7 @@ import pyhs3
 import pytensor
 from pytensor.graph.traversal import explicit_graph_inputs
 
-document, points = (json.loads(Path(path).read_text()) for path in sys.argv[1:3])
+document, points = (json.loads(Path(path).read_text("utf-8")) for path in sys.argv[1:3])
 model = pyhs3.Workspace(**document).model(
     document["analyses"][0]["name"], progress=False, mode="FAST_COMPILE"
 )
@@ -20,4 +20,4 @@ found = []
 for point in points:
     values = [np.asarray((known | point)[one.name], dtype=one.dtype) for one in inputs]
     found.append(-float(np.ravel(log_l(*values))[0]))
-print(json.dumps(found))
+sys.stdout.write(json.dumps(found))

@@ -45,6 +45,8 @@ OWN = """
 pot = 0.1
 own = ["mine.py:trigger", "mine.py:losses", "mine.py:cascade"]
 in_limit = ["pot", "trigger, second level", "hard cascade"]
+
+[report]
 """
 
 
@@ -82,6 +84,9 @@ def test_the_name_is_kept_from_the_steering_to_the_modifier(results):
     assert {"trigger_second_level", "hard_cascade", "signal_mc"} == names
     rows = (results / "systematics.csv").read_text()
     assert "trigger, second level" in rows
+    page = (results / "report.html").read_text()
+    assert "trigger, second level" in page
+    assert "hard cascade" in page
     manifest = json.loads((results / "manifest.json").read_text())
     assert any(name.startswith("[systematics] mine.py") for name in manifest["inputs"])
 
