@@ -75,7 +75,7 @@ def detectors(run: Inputs, table: MesonTable, output: Path, mock: bool) -> dict:
     }
     for m_chi in (0.01, 0.02, 0.04, 0.06, 0.09, 0.12, 0.16, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5):
         rng = stream(1, "millicharge", str(m_chi))
-        photons = conditional(m_chi, run.edges, pairs, M_MU, run.sampler, inside(run), n=40_000, rng=rng)
+        photons = conditional(m_chi, (run.edges, pairs), M_MU, run.sampler, inside(run), n=40_000, rng=rng)
         samples = [(chi_pairs(photons, m_chi, rng=rng), measured)]
         for light in light_mesons(run, table):
             top = M_PI0 if isinstance(light, PionDalitz) else 2 * M_MU

@@ -79,7 +79,7 @@ def _strategies() -> Iterator[tuple]:
             own.mass, own.pt, own.energy, own.weight, beam_energy=BEAM, options=options, rng=stream(1, "one")
         )
         common = {"n": N_DRAWN, "rng": stream(2, str(m_chi))}
-        default = seen(conditional(m_chi, edges, content, M_MU, flow, inside, **common), m_chi)
+        default = seen(conditional(m_chi, (edges, content), M_MU, flow, inside, **common), m_chi)
         ways = {
             "one flow of mass, pt and energy, rejection": by_rejection(
                 m_chi, total, M_MU, joint, inside, n=3 * N_DRAWN, rng=stream(4, str(m_chi))

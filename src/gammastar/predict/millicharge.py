@@ -82,8 +82,7 @@ def chi_rate(
 
 def conditional(
     m_chi: float,
-    edges: npt.ArrayLike,
-    pairs: npt.ArrayLike,
+    spectrum: tuple[npt.ArrayLike, npt.ArrayLike],
     m_lepton: float,
     sampler: Sampler,
     in_domain: InDomain,
@@ -91,8 +90,8 @@ def conditional(
     n: int,
     rng: np.random.Generator,
 ) -> VirtualPhotons:
-    """Sample virtual photons of χχ̄ from the mass spectrum and a conditional generator."""
-    edges, values = np.asarray(edges, dtype=np.float64), np.asarray(pairs, dtype=np.float64)
+    """Sample virtual photons of χχ̄ from the mass spectrum, edges [GeV] and contents, and a sampler."""
+    edges, values = (np.asarray(array, dtype=np.float64) for array in spectrum)
     content = bin_factors(edges, m_chi, m_lepton)[0] * values
     positive, total = np.clip(content, 0.0, None), float(content.sum())
     if not total > 0:

@@ -245,7 +245,7 @@ def _millicharges(
     edges, pairs, _ = needed(measured_pairs(run.ctx, production, run.state), "spectrum")
     rng = stream(seed, "design", "chi", f"{m_chi:.6f}")
     inside, sampler = needed(run.state.training, "flow").in_domain, needed(run.state.flow, "flow")
-    photons = conditional(m_chi, edges, pairs, run.m_lepton, sampler, inside, n=n, rng=rng)
+    photons = conditional(m_chi, (edges, pairs), run.m_lepton, sampler, inside, n=n, rng=rng)
     made = predict.chi_pairs(photons, m_chi, rng=rng, spin=production.spin)
     sample = carried(run, detector, made, stream(seed, "design", detector.name, "depth", f"{m_chi:.6f}"))
     measured = measured_of(run.ctx, production)

@@ -174,8 +174,7 @@ def chi_file(
     rng = stream(seed, "chi", f"{m_chi:.9f}")
     photons = conditional(
         m_chi,
-        edges,
-        density * np.diff(edges),
+        (edges, density * np.diff(edges)),
         _lepton_mass(results),
         _sampler(results, measured),
         lambda m, pt, e: normalised.in_domain(measured, m, pt, e),

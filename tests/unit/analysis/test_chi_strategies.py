@@ -70,7 +70,7 @@ def test_three_strategies_agree(m_chi: float) -> None:
     pairs = _spectrum()
     total = float(chi_rate(EDGES, pairs, np.zeros(2 * pairs.shape), [m_chi], M_MU)[0][0])
     cloud = _cloud(300_000)
-    default = conditional(m_chi, EDGES, pairs, M_MU, Simple(), everywhere, n=100_000, rng=rng)
+    default = conditional(m_chi, (EDGES, pairs), M_MU, Simple(), everywhere, n=100_000, rng=rng)
     rejected = by_rejection(m_chi, total, M_MU, cloud, everywhere, n=300_000, rng=rng)
     own = from_generator(total, cloud.weighted_for(m_chi, M_MU), everywhere, n=100_000, rng=rng)
     for found in (rejected, own):
@@ -105,7 +105,7 @@ def test_a_flow_of_its_own_agrees_with_the_conditional_one() -> None:
         for c in (cloud, own)
     ]
     pairs = _spectrum()
-    default = conditional(m_chi, EDGES, pairs, M_MU, flows[0], everywhere, n=50_000, rng=rng)
+    default = conditional(m_chi, (EDGES, pairs), M_MU, flows[0], everywhere, n=50_000, rng=rng)
     total = float(default.weight.sum())
     single = from_generator(total, Trained(flows[1], own), everywhere, n=50_000, rng=rng)
     for name in ("mass", "pt", "energy"):

@@ -63,7 +63,7 @@ def test_rate_with_the_mass_of_the_muon_is_the_dimuon_yield_with_its_error() -> 
 def test_nothing_above_threshold_is_said() -> None:
     rng = np.random.default_rng(5)
     with pytest.raises(PhysicsError, match="no virtual photon above"):
-        conditional(0.6, EDGES, _spectrum(), M_MU, Simple(), everywhere, n=10, rng=rng)
+        conditional(0.6, (EDGES, _spectrum()), M_MU, Simple(), everywhere, n=10, rng=rng)
     with pytest.raises(PhysicsError, match="makes no virtual photon"):
         chi_from_channel(PionDalitz(TABLE, BEAM), 0.1, mass_range=(0, M_PI0), n=10, rng=rng)
     with pytest.raises(PhysicsError, match="above all its resonances"):
@@ -72,7 +72,7 @@ def test_nothing_above_threshold_is_said() -> None:
 
 def test_pairs_are_on_shell_and_add_up_to_their_photon() -> None:
     rng = np.random.default_rng(6)
-    photons = conditional(0.3, EDGES, _spectrum(), M_MU, Simple(), everywhere, n=20_000, rng=rng)
+    photons = conditional(0.3, (EDGES, _spectrum()), M_MU, Simple(), everywhere, n=20_000, rng=rng)
     sample = chi_pairs(photons, 0.3, rng=rng, longitudinal=0.0)
     n = len(photons.mass)
     assert sample.weight.sum() == pytest.approx(2 * photons.weight.sum())
@@ -84,7 +84,7 @@ def test_pairs_are_on_shell_and_add_up_to_their_photon() -> None:
 
 def test_longitudinal_photons_share_their_energy_more_evenly() -> None:
     rng = np.random.default_rng(7)
-    photons = conditional(0.05, EDGES, _spectrum(), M_MU, Simple(), everywhere, n=50_000, rng=rng)
+    photons = conditional(0.05, (EDGES, _spectrum()), M_MU, Simple(), everywhere, n=50_000, rng=rng)
     n = len(photons.mass)
     spread = []
     for fraction in (0.0, 1 / 3, 1.0):

@@ -423,7 +423,7 @@ def _measured_photons(
         msg = "[predict.millicharge] with a spectrum is needed to sample millicharged pairs"
         raise SteeringError(msg)
     made = conditional(
-        *(m_chi, pairs[0], pairs[1], lepton_mass(ctx), photon.sampler, photon.in_domain),
+        *(m_chi, pairs[:2], lepton_mass(ctx), photon.sampler, photon.in_domain),
         n=section.n_sample,
         rng=rng,
     )

@@ -26,7 +26,6 @@ from gammastar.pipeline.context import Context, RunState, axes_of, needed
 from gammastar.pipeline.stages.spectrum import COUNTS
 from gammastar.predict import Production, VirtualPhoton
 from gammastar.predict.channel import unit_of
-from gammastar.predict.channels.virtual_photon import ReplicaWeights
 from gammastar.predict.millicharge import MeasuredPairs, TheoryPairs, fine_pairs, pair_rate, theory_pairs
 from gammastar.predict.mixture import describe, shares_of
 from gammastar.predict.production import (
@@ -157,7 +156,6 @@ def photons_of(
     m_lepton: float,
     sampler: Sampler,
     in_domain: Any,
-    weights: ReplicaWeights | None = None,
     *,
     mass_dependence: str | None = None,
     coherence: float = 0.0,
@@ -179,7 +177,7 @@ def photons_of(
             if mass_dependence == "lines":
                 msg = f"predict.mass_dependence = 'lines': {error}; change [select] mass, or take 'bins'"
                 raise SteeringError(msg) from error
-    return VirtualPhoton(mass, rates, rate_cov, sampler, in_domain, weights, shape, m_lepton)
+    return VirtualPhoton(mass, rates, rate_cov, sampler, in_domain, None, shape, m_lepton)
 
 
 def production_of(
@@ -204,12 +202,12 @@ def production_of(
         raise SteeringError("the section [spectrum] is missing: [predict] needs its rate of virtual photons")
     pairs, (generator, weights, near) = training(), sampler()
     photon = photons_of(
-        *(measured, LEPTON_MASS[exposed.lepton], generator, pairs.in_domain, weights),
+        *(measured, LEPTON_MASS[exposed.lepton], generator, pairs.in_domain),
         mass_dependence=mass_dependence(ctx.steering),
         coherence=ctx.steering.systematics.coherence,
         counts=read_mass_counts(state.record) if state.record else state.mass_counts,
     )
-    photon = replace(photon, near=near)
+    photon = replace(photon, near=near, replica_weights=weights)
     _tell_shape(ctx, photon)
     beam, thickness = measured.exposure.beam_energy, measured.exposure.thickness
     others = theory_channels(ctx, section.channels, beam, thickness)
@@ -225,7 +223,7 @@ def production_of(
 
 def _tell_shape(ctx: Context, photon: VirtualPhoton) -> None:
     """Write into the manifest how the rate follows the mass; alarm where lines are missing or do not fit."""
-    shape = photon.shape
+    shape: Any = photon.shape
     if shape is None:
         ctx.cache.methods["mass dependence"] = "straight between means over bins, no lines"
         low, high = photon.mass_range
