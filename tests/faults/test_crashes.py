@@ -6,7 +6,7 @@ import sys
 
 import forks
 import pytest
-from injection import kills
+from injection import kills, unforeseen
 
 from gammastar.core.files import CRASH
 from gammastar.store.folder import claim
@@ -40,6 +40,12 @@ def test_what_nobody_foresaw_is_one_line_and_a_file(tmp_path, error):
     kept = (tmp_path / CRASH).read_text(encoding="utf-8")
     assert "Traceback" in kept
     assert "show folder" in kept
+
+
+def test_every_command_has_the_one_handler(tmp_path):
+    found = unforeseen.commands(tmp_path)
+    assert found.wrong == []
+    assert found.n > 250
 
 
 def test_the_traceback_lies_beside_the_results_where_the_next_run_goes_on(tmp_path):

@@ -1,6 +1,7 @@
 """Files behind root://: a real XRootD server that is killed and comes back, where it is installed."""
 
 import asyncio
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -140,6 +141,77 @@ def test_a_server_that_is_gone_is_named_in_time(server, monkeypatch):
     with pytest.raises(InputFileError, match=r"data\.root: the server does not give it"):
         pairs_of(url)
     assert time.monotonic() - begin < 60
+
+
+class Cut:
+    """A way to a server that breaks off so many connections after so many bytes."""
+
+    def __init__(self, port, after, times):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port, self.after, self.times = port, after, times
+        self.made, self.address = 0, f":{self.listener.getsockname()[1]}/"
+        threading.Thread(target=self.listen, daemon=True).start()
+
+    def close(self):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+
+    def listen(self):
+        with contextlib.suppress(OSError):  # closed, or no server behind it
+            while True:
+                here = self.listener.accept()[0]
+                there = socket.create_connection(("127.0.0.1", self.port))
+                for ends in ((here, there, False), (there, here, True)):
+                    threading.Thread(target=self.passed, args=ends, daemon=True).start()
+
+    def passed(self, source, target, answers):
+        seen = 0
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                seen += len(data)
+                if answers and self.made < self.times and seen > self.after:
+                    self.made += 1
+                    target.sendall(data[: len(data) // 2])
+                    break
+                target.sendall(data)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        source.close()
+
+
+@needs_xrootd
+def test_connections_that_break_off_change_nothing(server, monkeypatch):
+    expected = workers.content(workers.serial()[0])
+    for after, times in ((200_000, 1), (50_000, 3), (1_000, 2)):
+        with contextlib.closing(Cut(server.port, after, times)) as way:
+            url = server.url("data.root").replace(f":{server.port}/", way.address)
+            assert workers.content(pairs_of(url)) == expected
+            assert way.made == times
+    monkeypatch.setattr(servers, "XROOTD", 3)
+    monkeypatch.setattr(servers, "LONGEST", 4.0)
+    with contextlib.closing(Cut(server.port, 100_000, 10**9)) as way:
+        with pytest.raises(InputFileError, match=r"data\.root: the server does not give it"):
+            pairs_of(server.url("data.root").replace(f":{server.port}/", way.address))
+        time.sleep(0.2)
+
+
+@needs_xrootd
+def test_files_that_cannot_be_served_are_named(server, monkeypatch):
+    monkeypatch.setattr(servers, "XROOTD", 3)
+    monkeypatch.setattr(servers, "LONGEST", 4.0)
+    whole = (server.folder / "data.root").read_bytes()
+    for name, content in (("short", whole[: len(whole) // 2]), ("empty", b""), ("text", b"text" * 1000)):
+        (server.folder / f"{name}.root").write_bytes(content)
+    (server.folder / "folder.root").mkdir()
+    for name in ("short", "empty", "text", "folder", "missing"):
+        with pytest.raises(InputFileError, match=rf"{name}\.root: (the server|cannot be read)"):
+            pairs_of(server.url(f"{name}.root"))
+    server.process.send_signal(signal.SIGSTOP)
+    with pytest.raises(InputFileError, match=r"data\.root: the server does not give it"):
+        pairs_of(server.url("data.root"))
+    server.process.send_signal(signal.SIGCONT)
+    assert workers.content(pairs_of(server.url("data.root"))) == workers.content(workers.serial()[0])
 
 
 class _Flaky:

@@ -28,6 +28,7 @@ from injection import (
     shared,
     steerings,
     texts,
+    unforeseen,
     whole,
     workers,
 )
@@ -268,6 +269,15 @@ def _shared(folder: Path, _: int) -> Iterator[Result]:
     yield Result(what, odd.n, len(odd.wrong), note="; ".join(odd.wrong)[:300])
 
 
+def _unforeseen(folder: Path, _: int) -> Iterator[Result]:
+    tried = unforeseen.commands(folder)
+    what = "errors that nobody foresaw, in every command: no single line, file and exit code 70"
+    yield Result(what, tried.n, len(tried.wrong), note="; ".join(tried.wrong)[:300])
+    tried = unforeseen.figures(folder)
+    what = "figures of a run that fail, one by one: not finished, or no reason in page and manifest"
+    yield Result(what, tried.n, len(tried.wrong), note="; ".join(tried.wrong)[:300])
+
+
 def _whole(n: int) -> Callable[[Path, int], Iterator[Result]]:
     def run(folder: Path, portion: int) -> Iterator[Result]:
         found = whole.campaign(folder, portion, n=n)
@@ -295,6 +305,7 @@ FULL = {
     "foreign code": Part(1, _foreign_code),
     "parts of results": Part(1, _shared),
     "links": Part(1, _links(400)),
+    "unforeseen": Part(1, _unforeseen),
     "whole runs": Part(10, _whole(200)),
 }
 QUICK = {

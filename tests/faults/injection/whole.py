@@ -131,7 +131,7 @@ def in_one_process(*, makes: bool, draws: bool) -> Iterator[None]:
     gc.set_threshold(10_000, 10, 100)  # as the command line does
     if not draws:
         drawing.drawn = lambda _, kind, **__: {"png": _DOT}.get(kind, b"<svg/>")
-    functions = [] if makes else list(_figure_functions())
+    functions = [] if makes else list(figure_functions())
     before = [cell.cell_contents for cell in functions]
     for cell in functions:
         cell.cell_contents = lambda *_, **__: _blank()
@@ -152,7 +152,7 @@ def _blank() -> Figure:
 
 
 @functools.cache
-def _figure_functions() -> tuple[Any, ...]:
+def figure_functions() -> tuple[Any, ...]:
     """Return where every function of the report that makes a figure is kept by what gives it the style."""
     for path in Path(report.__file__).parent.glob("figures/*.py"):
         importlib.import_module(f"gammastar.report.figures.{path.stem}")
