@@ -22,6 +22,7 @@ from gammastar.core.records import Reach, Spectrum
 from gammastar.infer.scanning import CODES
 from gammastar.results.compare import overlay_files
 from gammastar.results.views import LoadedSpectrum
+from gammastar.store.manifest import file_sha256, read_manifest, write_manifest
 
 STEERING = """
 [analysis]
@@ -291,6 +292,22 @@ def test_every_part_is_compared_with_the_manifest_and_odd_ones_are_named(found, 
     assert (changed.wrong, odd.wrong) == ([], [])
     assert changed.n > 50
     assert odd.n > 20
+
+
+def test_an_odd_plane_of_a_record_is_named_by_the_overlay(found, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(found.folder, copy)
+    content = json.loads((copy / "reach.json").read_text())
+    content["explored"]["limit"] = None
+    (copy / "reach.json").write_text(json.dumps(content))
+    known = read_manifest(found.folder)
+    known["files"]["reach.json"] = file_sha256(copy / "reach.json")
+    write_manifest(copy, {key: value for key, value in known.items() if key != "digest"})
+    try:
+        said = overlay_files([copy], output=tmp_path / "o")
+    except StoreError as error:
+        said = [str(error)]
+    assert any("is not what a run of this version writes" in line for line in said)
 
 
 def test_names_of_the_package():

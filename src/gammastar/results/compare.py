@@ -22,6 +22,7 @@ from gammastar.predict import scan_masses
 from gammastar.report.style import power_of_ten
 from gammastar.results.loaded import Results, load
 from gammastar.results.views import DISPLACED, IN_SITU, DetectorReach
+from gammastar.store.guarded import of_this_version
 from gammastar.store.manifest import write_text
 from gammastar.store.records import write_table
 
@@ -248,8 +249,10 @@ def _explore(chosen: Sequence[_Drawn], path: Path, *, limits: bool) -> list[str]
                 raise InputFileError(
                     f"{one.run.folder}: kept no limits over the plane, or at other confidence levels"
                 )
-            planes[one.label] = report.Plane2D.of(one.run.signal[one.reach.name], kept, grey)
-            levels = kept["cl"]
+            signal = one.run.signal[one.reach.name]
+            with of_this_version(one.run.folder):
+                planes[one.label] = report.Plane2D.of(signal, kept, grey)
+                levels = kept["cl"]
         except InputFileError as error:
             lacking.append(f"not in the explorer: {one.label}: {error}")
     if planes and levels is not None:

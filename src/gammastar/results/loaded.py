@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import BaseModel
 
 from gammastar.core.errors import InputFileError, UserError
 from gammastar.core.files import Pathlike
@@ -38,6 +39,26 @@ if TYPE_CHECKING:
 ALL, MAIN = "all", "reach.json"
 OTHERS = (IN_SITU, DISPLACED)  # searches in the measured pairs, which say their own numbers
 PHOTONS = "virtual photons per POT"
+
+
+class _Explored(BaseModel):
+    """Limits over the plane: one for each confidence level, or rows of them."""
+
+    cl: list[float]
+    limit: list[Any]
+    measured: bool
+
+
+class _ReachFile(BaseModel):
+    """What ``reach.json`` holds, as far as it is taken: texts and numbers where they belong."""
+
+    label: str
+    rows: list[dict[str, float | str | bool | None]]
+    model: dict[str, str] = {}
+    mass_intervals: dict[str, list[dict[str, Any]]] = {}
+    explored: _Explored | None = None
+    expected_limit: list[float] = []
+    detector: dict[str, Any] = {}
 
 
 class Results:
@@ -261,6 +282,7 @@ class Results:
             return self._reach_of(content, name)
 
     def _reach_of(self, content: Mapping[str, Any], name: str) -> DetectorReach:
+        _ReachFile.model_validate(content, strict=True)
         from gammastar.infer.counting_search import reach_of_rows
 
         rows = content["rows"]

@@ -411,6 +411,8 @@ def resolution_of(simulated: MatchedPairs, spectrum: Spectrum) -> MassResolution
     label = np.indices(spectrum.values.shape)[0].ravel()
     of_bins = [np.bincount(label, np.where(known, x, 0.0), n_mass) for x in (values, prior)]
     seen = of_bins[1] > 0
+    if not seen.any():
+        raise PhysicsError("mass shape: no cell of the spectrum has both measured and simulated photons")
     mean = np.interp(np.arange(n_mass), np.flatnonzero(seen), of_bins[0][seen] / of_bins[1][seen])[label]
     ratio = np.where(known, np.divide(values, prior, out=np.zeros_like(values), where=known), mean)
     weight = simulated.weight * np.clip(ratio, mean / MOST, mean * MOST)[cell]
