@@ -56,6 +56,7 @@ YIELD, UNSEEN, LINE = 1.0, 1.0, 10.0  # of a yield over itself, over the bins it
 AMPLITUDES = (0.03, 0.06, 0.12, 0.25, 0.5, 1.0)  # of the residual over the continuum, that are tried
 LENGTHS = (0.025, 0.05, 0.1)  # its correlation lengths that are tried [GeV]
 CENTRE, SPREAD = 0.1, 1.0  # the amplitude is log-normal
+WIDTH, SCALE = 0.02, 0.001  # of the resolution of pairs, of their mass; relative
 LOCAL = 0.7  # the residual over the errors of the bins, at least
 JUMP = 1.0  # of a change of the residual between the bins on either side, as an error in between
 STEPS = 4
@@ -332,8 +333,10 @@ class MassCounts:
         low, high = self.ends
         n = int(np.ceil((high - low) / FINE))
         m = low + (high - low) * (np.arange(n) + 0.5) / n
-        seen = self.resolution.cells(m, self.edges).T * self.resolution.efficiency_at(m)
-        return m, seen * (high - low) / n
+        return m, (high - low) / n * self._seen(self.resolution, m)
+
+    def _seen(self, resolution: MassResolution, m: FloatArray) -> FloatArray:
+        return np.asarray(resolution.cells(m, self.edges).T * resolution.efficiency_at(m))
 
     def errors(self, m: FloatArray) -> FloatArray:
         """Return the errors of the bins as dN/dm at masses (m,)."""
@@ -341,13 +344,16 @@ class MassCounts:
         seen = 1.0 if self.resolution is None else np.maximum(self.resolution.efficiency_at(m), 1e-300)
         return np.asarray(np.interp(m, centres, np.sqrt(np.diag(self.cov)) / width) / seen)
 
-    def simulated(self, m: FloatArray, parts: FloatArray) -> FloatArray:
-        """Return the covariance by the finite simulation of contents that masses (m,) make, (n, m)."""
-        if self.resolution is None:
+    def response_errors(self, m: FloatArray, parts: FloatArray) -> FloatArray:
+        """Return the covariance by efficiency and resolution of contents that masses (m,) make, (n, m)."""
+        known = self.resolution
+        if known is None:
             return np.zeros_like(self.cov)
-        at, errors = self.resolution.mass, self.resolution.efficiency_error
-        rows = parts @ np.stack([np.interp(m, at, row) for row in np.diag(errors)]).T
-        return np.asarray(rows @ rows.T)
+        rows = [parts @ np.interp(m, known.mass, row) for row in np.diag(known.efficiency_error)]
+        now = np.maximum(self._seen(known, m), 1e-300)
+        moved = known.scaled(1 + WIDTH), known.scaled(scale=1 + SCALE)
+        rows += [(parts * (self._seen(other, m) / now - 1)).sum(axis=1) for other in moved]
+        return np.asarray(np.transpose(rows) @ rows)
 
     def arrays(self) -> dict[str, FloatArray]:
         """Return what a record keeps."""
@@ -458,8 +464,9 @@ def fit_mass_shape(
     pairs. Before the data, yields are those of a fit of the components alone, ± 100 % or what fills a bin (ω
     and φ ± ten times as much); the temperature of the ρ is known to 25 %, its pole to 10 MeV, its width to
     10 %, and Gounaris and Sakurai's propagator is as likely as that of the running width alone; ω and φ are
-    tilted about their poles by ± 5 per GeV. The posterior is taken as normal about its mean. Named sources do
-    not weigh in the fit; their relative shift of the bins goes on to exact masses.
+    tilted about their poles by ± 5 per GeV; the resolution is known to 2 %, its scale to 0.1 %. The posterior
+    is taken as normal about its mean. Named sources do not weigh in the fit; their relative shift of the bins
+    goes on to exact masses.
     """
     fitted = counts or mass_counts(spectrum)
     edges = np.asarray(spectrum.hist.axes[MASS].edges, dtype=np.float64)
@@ -530,7 +537,7 @@ def _fitted(data: MassCounts, model: _Model, variance: FloatArray) -> MassShape:
         columns = fold @ slopes.T
         about = _Linear(
             data.contents - fold @ whole + columns @ (model.point - begin),
-            (columns * variance) @ columns.T + data.cov + data.simulated(m, fold * whole),
+            (columns * variance) @ columns.T + data.cov + data.response_errors(m, fold * whole),
             hats,
             np.clip(model.slopes(nodes)[0], 0.0, None),
             data.errors(nodes),
