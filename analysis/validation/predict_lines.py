@@ -164,7 +164,8 @@ def resolution(m: FloatArray) -> FloatArray:
 def _shapes(n: int) -> Iterator[tuple]:
     """Yield pulls of the rate at exact masses, fitted to reconstructed pairs and to bins of true mass.
 
-    In each set of pairs the resolution is off by the error that the fit takes it to have. Normal pulls at some 36 independent masses of 40 sets exceed 3.5 with a probability of 0.5.
+    In each set of pairs the resolution is off by the error that the fit takes it to have. Normal pulls at
+    some 36 independent masses of 40 sets exceed 3.5 with a probability of 0.5.
     """
     grid = np.linspace(0.2, 1.6, 200)
     known = replace(MassResolution.gaussian(grid, resolution(grid)), efficiency=np.full(200, SEEN))

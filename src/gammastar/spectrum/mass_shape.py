@@ -396,6 +396,15 @@ def mass_counts(measured: Spectrum, resolution: MassResolution | None = None) ->
     return MassCounts(edges, contents, cov + np.diag((FLOOR * contents) ** 2 + lifted), resolution)
 
 
+def without_fakes(counts: MassCounts, simulated: MatchedPairs) -> MassCounts:
+    """Return counts without the share of reconstructed pairs that no simulated photon made."""
+    seen = simulated.reconstructed
+    genuine, _ = np.histogram(simulated.reco[seen, 0], counts.edges, weights=simulated.weight[seen])
+    fakes, _ = np.histogram(simulated.fakes[:, 0], counts.edges, weights=simulated.fake_weight)
+    share = np.divide(genuine, genuine + fakes, out=np.ones_like(counts.contents), where=fakes > 0)
+    return replace(counts, contents=share * counts.contents, cov=counts.cov * np.outer(share, share))
+
+
 def resolution_of(simulated: MatchedPairs, spectrum: Spectrum) -> MassResolution:
     """Return resolution and efficiency of photons with the transverse momenta and energies of a spectrum.
 

@@ -17,6 +17,7 @@ from gammastar.core.axes import variable
 from gammastar.core.constants import M_E, M_MU, M_PI0, mass, width
 from gammastar.core.errors import PhysicsError, SteeringError
 from gammastar.core.files import data_path
+from gammastar.core.pairs import MatchedPairs
 from gammastar.mock.cocktail import mass_spectrum
 from gammastar.physics import hadrons
 from gammastar.physics.mesons import MesonTable, dark_photon_branching
@@ -26,6 +27,7 @@ from gammastar.physics.resolution import MassResolution
 from gammastar.pipeline.stages.predict import _tell_shape, mass_dependence, photons_of
 from gammastar.predict.production import scan_masses
 from gammastar.spectrum import fit_mass_shape, mass_counts, relative_shifts
+from gammastar.spectrum.mass_shape import resolution_of, without_fakes
 
 PAIRS = 1.6e10  # protons on target: some 60 000 dimuons
 EDGES = np.linspace(0.2125, 1.1125, 37)
@@ -331,3 +333,26 @@ def test_a_named_source_is_carried_and_not_measured_by_the_shape():
         if name == "named":
             assert (np.abs(moved) <= 1.0001 * np.sqrt(np.diag(errors)) / value).all()  # it is in the errors
     assert relative_shifts(named)["polarisation"] == pytest.approx(shift / contents)
+
+
+def test_efficiency_and_fakes_are_those_of_the_photons_of_a_spectrum():
+    """Energies steeper in the data than in the simulation, an efficiency that falls with them, 10 % fakes."""
+    rng, n = np.random.default_rng(3), 200_000
+    axes = (variable("mass", EDGES), variable("pt", [0, 5]), variable("energy", [5, 20, 100]))
+    m, energy = rng.uniform(0.25, 1.05, n), rng.choice([10.0, 50.0], n)
+    seen = rng.random(n) < np.where(energy < 20, 0.4, 0.1)
+    true = np.stack([m, np.full(n, 0.5), energy], axis=1)
+    reco = np.where(seen[:, None], true, np.nan)
+    reco[:, 0] += rng.normal(0, 0.02, n)
+    fakes = reco[seen][: int(seen.sum() / 9)]
+    simulated = MatchedPairs(true, reco, np.ones(n), np.arange(n), fakes, np.ones(len(fakes)))
+    inside = (EDGES[:-1] > 0.25) & (EDGES[1:] < 1.05)
+    cells = np.where(inside, 1.0, 0.0)[:, None, None] * [[900.0, 100.0]]
+    known = counted(cells, axes, cov=np.diag(np.maximum(cells.ravel(), 1.0)))
+    found = resolution_of(simulated, known)
+    middle = (found.mass > 0.35) & (found.mass < 0.95)
+    expected = 0.9 * 0.4 + 0.1 * 0.1
+    assert np.abs(found.efficiency[middle] / expected - 1).max() < 5 * found.efficiency_error[middle].max()
+    assert found.width[middle] == pytest.approx(0.02, rel=0.15)
+    counts = without_fakes(mass_counts(spectrum(np.full(36, 100.0)), found), simulated)
+    assert counts.contents[8:30] == pytest.approx(90.0, rel=0.1)

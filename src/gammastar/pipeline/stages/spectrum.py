@@ -17,7 +17,7 @@ from gammastar.core.records import BoolArray, Exposure, FloatArray, Spectrum
 from gammastar.core.sampling import Sampler, stream
 from gammastar.pipeline.context import Context, axes_of, needed
 from gammastar.pipeline.gate import gate
-from gammastar.spectrum.mass_shape import resolution_of
+from gammastar.spectrum.mass_shape import resolution_of, without_fakes
 from gammastar.store.guarded import write_tensors
 from gammastar.store.manifest import digest
 from gammastar.store.records import digest_of, write_spectrum_files
@@ -58,6 +58,7 @@ def _counts(ctx: Context, state: Any) -> spectrum.MassCounts | None:
         ctx.cache.notes.append(f"rates at exact masses follow the unfolded bins: {error}")
         return None
     counts = spectrum.mass_counts(replace(state.subtracted, shifts=shifts), resolution)
+    counts = without_fakes(counts, simulated)
     write_tensors(ctx.folder / COUNTS, counts.arrays())
     return counts
 
