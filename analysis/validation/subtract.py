@@ -25,7 +25,6 @@ from gammastar.subtract import (
     fit_charm,
     mixed_pairs,
     negative_yields,
-    profile_interval,
     r_factor,
     same_sign,
 )
@@ -46,7 +45,6 @@ def rows(*, quick: bool) -> Iterator[dict]:
     yield from _weights()
     yield from _r_factor()
     yield from _mixing(100_000 if quick else 3_000_000)
-    yield from _profile(500 if quick else 2000)
     yield from _charm(20 if quick else 100)
     yield from subtract_mock.rows(quick=quick)
     yield from training_weights.rows(quick=quick)
@@ -213,16 +211,6 @@ def _mixing(n_events: int) -> Iterator[dict]:
     yield _row(
         "the diagnostic fires: ratio above 1 by 5σ (1 = yes)", (ratio - 1) / error > 5, 1, 0, "same toy"
     )
-
-
-def _profile(n_toys: int) -> Iterator[dict]:
-    for s, plus, minus, published in ((5, 0.5, 0.4, 0.70), (20, 5, 4, 0.71), (100, 12, 9, 0.68)):
-        rng = stream(18, "profile", s)
-        counts = (rng.poisson(n, n_toys) for n in (s + 2 * np.sqrt(plus * minus), plus, minus))
-        found = profile_interval(*counts)
-        covered = np.mean((found.low < s) & (s < found.high))
-        label = f"three-Poisson profile, (s, b₊, b₋) = ({s}, {plus:g}, {minus:g}): coverage of ±1σ"
-        yield _row(label, covered, published, 0.06, "toys of the same likelihood; discrete")
 
 
 def _charm(n_toys: int) -> Iterator[dict]:

@@ -126,16 +126,6 @@ def test_mixed_events_give_r_of_the_acceptance_times_r_mult(made, nominal):
     np.testing.assert_allclose(given.subtract["like_sign"], nominal.subtract["like_sign"])
 
 
-def test_cells_with_few_pairs_get_the_variance_of_the_profile(made, nominal):
-    found = made(SIGNED + "low_counts = 'poisson'\n")
-    np.testing.assert_array_equal(found.subtract["values"], nominal.subtract["values"])
-    ours, formula = np.diag(found.subtract["cov"]), np.diag(nominal.subtract["cov"])
-    low, high = found.subtract["profile"][:, 1:].T
-    changed = ours != formula
-    assert 0 < changed.sum() < len(ours) or np.isclose(ours, formula).all()
-    assert (high > low).all()
-
-
 def test_the_bootstrap_of_events_replaces_the_formula(made, nominal):
     found = made(SIGNED + "bootstrap = 200\n")
     np.testing.assert_allclose(found.subtract["values"], nominal.subtract["values"])

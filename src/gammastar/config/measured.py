@@ -233,9 +233,6 @@ class Subtract(Section):
     −− pairs, smooth over the cells; 'B5' R (w N++ + N--/w), w of a coarse region; 'B3' 2R
     √(N++ N--) per cell; 'B1' that with R = 1; 'B2' N++ + N--; 'B4' the shape of mixed events; or one's
     own, 'file.py:function' (see `gammastar.subtract.estimate.own_subtraction`)."""
-    low_counts: Literal["linear", "poisson"] = "linear"
-    """Variance of cells with fewer than ten pairs: the formula, or 'poisson', the profile of three Poisson
-    numbers."""
     r_factor: Positive | Literal["simulation", "mixed"] = 1.0
     """R, how much easier unlike than like signs are seen: a number, from the 'simulation', or from 'mixed'
     events of the data."""
@@ -296,10 +293,6 @@ class Subtract(Section):
                 f"bootstrap: {self.method!r} has its own covariance alone",
             ),
             (
-                self.method in ("likelihood", "B2", "B4") and self.low_counts == "poisson",
-                "low_counts: the profile is of 2R√(N++ N--); use B1, B3 or B5",
-            ),
-            (
                 self.method == "likelihood" and "coarse" in asked,
                 "coarse: 'likelihood' is smooth over the cells",
             ),
@@ -339,8 +332,8 @@ class Unfold(Section):
     """'likelihood' of the counts, with true contents as smooth as the data ask for; 'iterative', 'tikhonov',
     'least squares', 'omnifold', or one's own, 'file.py:function' (see
     `gammastar.unfold.methods.own_method`)."""
-    n_iterations: Annotated[int, Field(gt=0, le=100_000)] | Literal["stable"] = 4
-    """Number of iterations; 'stable' stops when they move the result by less than 0.1 σ."""
+    n_iterations: Annotated[int, Field(gt=0, le=100_000)] = 4
+    """Number of iterations."""
     tau: Annotated[float, Field(ge=0)] | Literal["l-curve", "least correlated"] = "l-curve"
     """Strength of 'tikhonov': a number, or how it is chosen."""
     penalty: Literal["curvature", "difference", "size"] = "curvature"
@@ -377,10 +370,6 @@ class Unfold(Section):
             (
                 self.method not in ("iterative", "omnifold") and "n_iterations" in asked,
                 f"n_iterations: method {self.method!r} does not iterate",
-            ),
-            (
-                self.method == "omnifold" and self.n_iterations == "stable",
-                "n_iterations: 'stable' is for method = 'iterative'; OmniFold has `stop`",
             ),
             (
                 self.method == "omnifold" and self.n_replicas < 2,

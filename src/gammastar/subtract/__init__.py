@@ -14,7 +14,6 @@ from gammastar.subtract.estimate import (
     shift_by_r,
     with_bootstrap,
 )
-from gammastar.subtract.profile import profile_interval, with_profile
 from gammastar.subtract.charm import fit_charm
 from gammastar.subtract.corrections import Correction, apply_corrections, eta_dimuon
 from gammastar.subtract.weights import bootstrap_covariance, event_weights, pair_weights, posterior_weights
@@ -33,8 +32,6 @@ __all__ = [
     "shift_by_r",
     "with_bootstrap",
     "few_like_sign",
-    "profile_interval",
-    "with_profile",
     "fit_charm",
     "Correction",
     "eta_dimuon",

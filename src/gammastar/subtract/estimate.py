@@ -281,14 +281,14 @@ def few_like_sign(hists: PairHists, *, method: Any = "B5", coarse: Coarse | None
         Groups of bins with a ratio of their own.
     """
     n_pp, n_mm = float(hists.pp.values().sum()), float(hists.mm.values().sum())
-    poisson = "" if method == "B2" else "; low_counts = 'poisson' gives such cells a variance"
+    cure = "; method = 'likelihood' gives such cells a variance"
     seen = f"{n_pp:g} ++ and {n_mm:g} -- pairs inside the axes"
     if min(n_pp, n_mm) == 0:
         none = n_pp + n_mm == 0 or method in ("B1", "B3")
         size = "none" if none else "that of the other charge alone"
         return (
             f"subtract: {seen}: the background is {size}, and its error does not know of the missing ones"
-            + poisson
+            + cure
         )
     low = low_count_fraction(hists, method=method, coarse=coarse)
     if low <= LOW_FRACTION:
@@ -296,7 +296,7 @@ def few_like_sign(hists: PairHists, *, method: Any = "B5", coarse: Coarse | None
     where, cure = ("coarse regions", "widen `coarse`") if method == "B5" else ("cells", "use B5")
     return (
         f"subtract: {seen}, {low:.0%} of them in {where} with fewer than {LOW_COUNT:g} of one "
-        f"charge, where 2R√(N++ N--) is biased low; {cure}{poisson}"
+        f"charge, where 2R√(N++ N--) is biased low; {cure}{cure}"
     )
 
 

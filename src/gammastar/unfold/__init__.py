@@ -5,7 +5,7 @@ from __future__ import annotations
 from gammastar.unfold.response_matrix import from_hist, response, spectrum_from_hist
 from gammastar.unfold.folding import refolding
 from gammastar.unfold.likelihood_fit import cell_intervals, fine_response, likelihood
-from gammastar.unfold.iterative_bayes import iterative, stable_iterations
+from gammastar.unfold.iterative_bayes import iterative
 from gammastar.unfold.regularised import l_curve, least_squares, tikhonov
 from gammastar.unfold.methods import scan
 from gammastar.unfold.closure_tests import bottom_line, closure, linearity, refolding_test, stress
@@ -20,7 +20,6 @@ __all__ = [
     "cell_intervals",
     "fine_response",
     "iterative",
-    "stable_iterations",
     "tikhonov",
     "l_curve",
     "least_squares",

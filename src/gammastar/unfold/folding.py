@@ -20,7 +20,7 @@ Unfolder: TypeAlias = Callable[[Spectrum, Response], Spectrum]
 class Options:
     """What methods can be told; each takes what it knows."""
 
-    n_iterations: int | Literal["stable"] = 4
+    n_iterations: int = 4
     # Strength of a regularisation, or how it is chosen
     tau: float | Literal["l-curve", "least correlated"] = "l-curve"
     penalty: Literal["curvature", "difference", "size"] = "curvature"

@@ -63,52 +63,6 @@ def _steps(y: FloatArray, response: Response, prior: FloatArray) -> Iterator[tup
         slope = np.where(kept[:, None], derivative, 0.0)
 
 
-def stable_iterations(
-    measured: Spectrum,
-    response: Response,
-    *,
-    change: float = 0.05,
-    most: int = 50,
-    efficiency_floor: float = EFFICIENCY_FLOOR,
-) -> int:
-    """Return the number of iterations after which one more hardly moves the result.
-
-    Parameters
-    ----------
-    change : float
-        Largest change of any cell that stops, in its statistical standard deviations.
-    most : int
-        Upper limit of the number.
-    efficiency_floor : float
-        Cells of lower efficiency do not count.
-
-    Raises
-    ------
-    UserError
-        If the axes do not fit.
-
-    Notes
-    -----
-    The standard deviation of a cell holds at least one reconstructed pair, 1/ε. Fewer iterations lean on the
-    prior: their errors are small and do not contain the distance to the truth.
-    """
-    check_axes(tuple(measured.hist.axes), response.reco, "the measured spectrum")
-    genuine = 1 - response.fakes
-    use = response.efficiency >= efficiency_floor
-    one_pair = 1 / response.efficiency[use]
-    before: FloatArray | None = None
-    steps = _steps(measured.values.ravel() * genuine, response, response.prior)
-    for k, (estimate, derivative) in enumerate(islice(steps, most), start=1):
-        slope = derivative[use] * genuine
-        variance = np.einsum("ij,ij->i", slope @ measured.cov, slope) + one_pair**2
-        if before is not None:
-            moved = np.abs(estimate[use] - before) / np.sqrt(variance)
-            if moved.max(initial=0.0) < change:
-                return k
-        before = estimate[use]
-    return most
-
-
 def iterative(
     measured: Spectrum,
     response: Response,
@@ -316,10 +270,8 @@ def _product(a: FloatArray, b: FloatArray) -> FloatArray:
     return np.asarray(found, dtype=np.float64)
 
 
-def _prepare(measured: Spectrum, response: Response, options: Options) -> tuple[Unfolder, float]:
+def _prepare(_measured: Spectrum, _response: Response, options: Options) -> tuple[Unfolder, float]:
     n, floor = options.n_iterations, options.efficiency_floor
-    if isinstance(n, str):
-        n = stable_iterations(measured, response, efficiency_floor=floor)
 
     def unfolder(measured: Spectrum, response: Response) -> Spectrum:
         found = iterative(measured, response, n_iterations=n, efficiency_floor=floor, debias=options.debias)

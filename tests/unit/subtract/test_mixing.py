@@ -18,7 +18,6 @@ from gammastar.subtract import (
     mixed_pairs,
     mixed_spectrum,
     mixing_pool,
-    profile_interval,
     r_factor,
     same_sign,
 )
@@ -191,27 +190,6 @@ def test_bootstrap_draws_events_by_their_hash():
             parts.append(filled(axes, content, content))
         found.append(same_sign(PairHists(*parts)).values)
     np.testing.assert_allclose(drawn, np.cov(np.array(found), rowvar=False), rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize(("s", "plus", "minus"), [(5, 0.5, 0.4), (5, 2, 1.5), (20, 5, 4), (100, 12, 9)])
-def test_profile_likelihood_covers(s, plus, minus):
-    rng, n = stream(6, "profile", s), 600
-    os, pp, mm = rng.poisson(s + 2 * np.sqrt(plus * minus), n), rng.poisson(plus, n), rng.poisson(minus, n)
-    found = profile_interval(os, pp, mm)
-    assert np.mean((found.low < s) & (s < found.high)) == pytest.approx(0.67, abs=0.07)
-
-
-def test_profile_likelihood_limits():
-    none = profile_interval(np.array([9.0]), np.zeros(1), np.zeros(1))
-    assert none.value == 9
-    assert none.low[0] == pytest.approx(6.3, abs=0.15)  # Poisson likelihood interval of 9
-    assert none.high[0] == pytest.approx(12.3, abs=0.4)
-    many = profile_interval(np.array([4000.0]), np.array([640.0]), np.array([360.0]), r_factor=1.1)
-    sigma = np.sqrt(4000 + 1.1**2 * 1000)
-    assert many.high[0] - many.value[0] == pytest.approx(sigma, rel=0.02)
-    assert many.value[0] - many.low[0] == pytest.approx(sigma, rel=0.02)
-    with pytest.raises(UserError, match="negative"):
-        profile_interval(-np.ones(1), np.ones(1), np.ones(1))
 
 
 def test_errors_of_acceptance_and_multiplicity_add_in_quadrature():

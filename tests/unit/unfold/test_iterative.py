@@ -54,9 +54,7 @@ def test_closure_with_another_spectrum_and_independent_simulation():
         mc = simulate(rng, n, slope=0.29, resonance=0.38)
         response = unfold.response(mc, MASS, MASS, n_replicas=40, rng=rng)
         measured = counts(simulate(rng, n), MASS)
-        result = unfold.iterative(
-            measured, response, n_iterations=unfold.stable_iterations(measured, response)
-        )
+        result = unfold.iterative(measured, response, n_iterations=20)
         difference = result.values - expected
         value, ndf = unfold.folding.chi2(difference, result.cov)
         chi2.append(value / ndf)
@@ -175,17 +173,6 @@ def test_cells_below_the_efficiency_floor_leave_the_domain():
     assert np.array_equal(outside, response.efficiency < floor)
     assert not result.values[outside].any()
     assert not result.cov[outside].any()
-
-
-def test_stable_iterations_depend_on_the_distance_to_the_prior():
-    rng = stream(11, "stable")
-    data = counts(simulate(rng, 100_000), MASS)
-    near, far = (
-        unfold.response(simulate(rng, 200_000, slope=s, resonance=r), MASS, MASS, n_replicas=0)
-        for s, r in ((0.25, 0.33), (0.5, 0.05))
-    )
-    assert unfold.stable_iterations(data, near) < unfold.stable_iterations(data, far)
-    assert unfold.stable_iterations(data, far, most=3) == 3
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,7 @@ def subtracted(
         mixed = select.fill(ratio.mixed, axes) if ratio.mixed is not None else None
         asked = _options(section) | {"method": _method(ctx, section)}
         like_sign = subtract.combinatorial(hists, ratio, mixed=mixed, **asked)
-        like, interval = _errors(ctx, parts, hists, like_sign.spectrum, ratio)
+        like = _errors(ctx, parts, hists, like_sign.spectrum, ratio)
         components, charm = _components(ctx, parts, truth, ratio, axes, float(like.values.sum()))
         result, applied = subtract.apply_corrections(like, components)
         shifts = (
@@ -201,7 +201,6 @@ def subtracted(
             "removed_names": np.array([a.name for a in applied], dtype=str),
             "removed": np.array([(a.amount, a.sigma, a.fraction) for a in applied]).reshape(len(applied), 3),
             "removed_sources": np.array([a.source for a in applied], dtype=str),
-            **interval,
             **({"removed_angles": removed_columns(foreign, ANGLES)} if angles else {}),
             **({"removed_vertices": removed_columns(foreign, vertices)} if vertices else {}),
             **(charm.to_arrays() if charm else {}),
@@ -221,19 +220,14 @@ def subtracted(
 
 def _errors(
     ctx: Context, parts: Parts, hists: PairHists, like: Spectrum, ratio: subtract.ChargeRatio
-) -> tuple[Spectrum, Arrays]:
-    """Return the spectrum with the covariance that the steering asks for, and the profile of low counts."""
+) -> Spectrum:
+    """Return the spectrum with the covariance that the steering asks for."""
     section = _section(ctx)
     if section.bootstrap:
         ctx.tell("subtract", None, f"bootstrap of events, {section.bootstrap} replicas")
         drawn: dict[str, Any] = {"n_replicas": section.bootstrap, "dataset": ctx.steering.analysis.name}
         like = subtract.with_bootstrap(parts, hists, like, ratio, **_options(section), **drawn)
-    if section.low_counts == "linear":
-        return like, {}
-    r, _ = ratio.of(section.method)
-    shift = None if section.method == "B1" else subtract.shift_by_r(hists, like, ratio)
-    like, interval = subtract.with_profile(like, hists, r_factor=r, by_r=shift)
-    return like, {"profile": np.stack([interval.value, interval.low, interval.high], axis=1)}
+    return like
 
 
 def _weighted(ctx: Context, weights: PairWeights, pairs: Pairs, stored: StoredPairs | None) -> Arrays:
