@@ -7,6 +7,7 @@ Three of our own (`foreign_experiments`), and those of the folder that GAMMASTAR
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
 import os
 import re
@@ -20,6 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from validation import mistakes
 from validation._rows import row as _row
 from validation.foreign_experiments import EXPERIMENTS, make
 
@@ -40,6 +42,7 @@ class Pulls(NamedTuple):
     cells: Array
     dead: int  # cells with pairs whose error vanishes
     warned: bool  # a warning names the background or the spectrum
+    held: Array  # whether cells of three expected pairs and more lie in their interval
 
 
 def _steering(folder: Path, name: str, protons: float) -> None:
@@ -114,7 +117,20 @@ def _pulls(found: gs.Results, truth: Mapping[str, Array]) -> Pulls:
         cells=(off / np.sqrt(np.diag(cov)))[domain.ravel()],
         dead=int(np.sum(domain & (seen > 0.5) & (own < 0.1 * expected))),
         warned=any(word in note.lower() for note in notes for word in words),
+        held=_held(
+            found.folder,
+            float(truth["photons"]) / len(columns[0]) * count.ravel(),
+            (domain & (seen >= 3)).ravel(),
+        ),
     )
+
+
+def _held(folder: Path, photons: Array, known: NDArray[np.bool_]) -> Array:
+    """Return whether the interval of each of these cells holds its photons."""
+    with (folder / "cells.csv").open(encoding="utf-8") as file:
+        rows = [(float(row["interval_low"]), float(row["interval_high"])) for row in csv.DictReader(file)]
+    low, high = np.array(rows).T
+    return ((low <= photons) & (photons <= high))[known]
 
 
 def measured(name: str, seed: int) -> Pulls:
@@ -141,6 +157,7 @@ def rows(*, quick: bool = False) -> Iterator[dict]:
     limit = 1e-4 * cells
     source = f"{cells} cells in the domain, {len(seeds)} seeds of {len(names)} experiments"
     yield _row("foreign: cells beyond 4σ", beyond, 0, limit + 3 * np.sqrt(limit), source)
+    yield from mistakes.rows()
     for name in () if os.environ.get("GAMMASTAR_FOREIGN") else BANK:
         where = "GAMMASTAR_FOREIGN names no folder"
         yield {"quantity": f"foreign {name}", "ours": 0.0, "expected": 0.0, "skipped": where}
@@ -162,4 +179,8 @@ def _experiment(name: str, found: list[Pulls]) -> Iterator[dict]:
     covered = float(np.mean(np.abs(cells) < 1))
     statistics = f"{source}; {len(cells)} cells, worst {np.abs(cells).max():.1f}"
     yield _row(f"foreign {name}: cells within 1σ", covered, 0.683, np.nan, statistics) | {"measured": True}
+    held = np.concatenate([one.held for one in found])
+    text = f"{source}; {len(held)} cells of three expected pairs and more; three binomial errors"
+    tolerance = 3 * np.sqrt(0.217 / max(len(held), 1))
+    yield _row(f"foreign {name}: cells in their interval", held.mean(), 0.683, tolerance, text)
     yield _row(f"foreign {name}: cells whose error vanishes", sum(o.dead for o in found), 0, 0, source)
