@@ -354,17 +354,17 @@ def _tails(
         raise PhysicsError(f"vertex_tails: no pair is left in {window[0]:g} to {window[1]:g} GeV")
     tail = VertexPairs.concatenate(before)
     photons = _Tail.of(-tail.pull, tail.weight, float(np.concatenate(total).sum()), cuts, VERTEX_TAILS)
-    found = {VERTEX_TAILS: _expected(near, near.weight, photons, cuts, fiducial)}
+    populations = {VERTEX_TAILS: _expected(near, near.weight, photons, cuts, fiducial)}
     if near.like.any():
         behind = pairs.select(pairs.like & (pairs.pull > loosest))
         random = _Tail.of(behind.pull, -behind.weight, -float(pairs.weight[pairs.like].sum()), cuts, RANDOM)
-        found[RANDOM] = _expected(near, np.where(near.like, -near.weight, 0.0), random, cuts, fiducial)
+        populations[RANDOM] = _expected(near, np.where(near.like, -near.weight, 0.0), random, cuts, fiducial)
     if charm is not None:
-        found[CHARM] = _simulated(charm, window, cuts, fiducial, charm_sigma)
-    value = np.sum([v for v, _ in found.values()], axis=0)
-    sigma = np.sqrt(np.sum([s**2 for _, s in found.values()], axis=0))
+        populations[CHARM] = _simulated(charm, window, cuts, fiducial, charm_sigma)
+    value = np.sum([v for v, _ in populations.values()], axis=0)
+    sigma = np.sqrt(np.sum([s**2 for _, s in populations.values()], axis=0))
     control = np.array([photons.effective(cut) for cut in cuts])
-    parts = {name: v for name, (v, _) in found.items()}
+    parts = {name: v for name, (v, _) in populations.items()}
     return VertexTails(cuts, value, sigma, parts, control, photons.start, photons.index)
 
 
@@ -456,10 +456,10 @@ def tails_found(
     pairs, charm = pairs.select(pairs.good), None if charm is None else charm.select(charm.good)
     everything = np.ones(len(pairs), bool)
     bounds = (0.0, 1e9)  # all masses
-    found = _tails(pairs, everything, everything, np.array(between), fiducial, (charm, bounds, 0.0))
-    expected = float(found.value[0] - found.value[1])
+    tails = _tails(pairs, everything, everything, np.array(between), fiducial, (charm, bounds, 0.0))
+    expected = float(tails.value[0] - tails.value[1])
     data = pairs.select(~pairs.like)
     inner, outer = (selected_vertices(data, cut, fiducial, bounds) for cut in between)
     seen = inner & ~outer
     count, square = float(data.weight[seen].sum()), float((data.weight[seen] ** 2).sum())
-    return count / expected, float(np.hypot(np.sqrt(square), found.sigma[0])) / expected
+    return count / expected, float(np.hypot(np.sqrt(square), tails.sigma[0])) / expected

@@ -158,9 +158,9 @@ def _classes(module: str) -> dict[str, ast.ClassDef]:
 def meanings(model: type[BaseModel]) -> dict[str, str]:
     """Return the strings below the fields of a model; pydantic would read them at every start."""
     body = _classes(model.__module__)[model.__name__].body
-    found = {}
+    texts = {}
     for field, below in pairwise(body):
         match field, below:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(words))):
-                found[name] = " ".join(words.split())
-    return found
+                texts[name] = " ".join(words.split())
+    return texts

@@ -150,21 +150,21 @@ def _toml(value: Any) -> str:
 def chosen(name: str) -> tuple[Table, ...]:
     """Return the tables of a section, one table with one key of it, or all tables that have a key."""
     every = tables()
-    found = [t for t in every if f".{t.name}".endswith(f".{name}") or t.name.startswith(f"{name}.")]
+    matching = [t for t in every if f".{t.name}".endswith(f".{name}") or t.name.startswith(f"{name}.")]
     section, _, key = name.rpartition(".")
-    found += [
+    matching += [
         Table(table.name, "", tuple(k for k in table.keys if k.name == key), table.many)
         for table in every
         if section in ("", table.name) and key in {k.name for k in table.keys}
     ]
-    if not found:
+    if not matching:
         names = [t.name for t in every] + [f"{t.name}.{k.name}" for t in every for k in t.keys]
         names += [k.name for t in every for k in t.keys]
         near = list(dict.fromkeys(difflib.get_close_matches(name, names, n=3)))
         sections = ", ".join(table.name for table in every if "." not in table.name)
         hint = f"did you mean {' or '.join(near)}?" if near else f"the sections are {sections}"
         raise UserError(f"keys: no section or key is called {name!r}; {hint}")
-    return tuple(found)
+    return tuple(matching)
 
 
 def text(name: str = "") -> str:

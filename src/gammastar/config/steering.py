@@ -116,23 +116,25 @@ class Steering(Section):
             "[flow]": self.flow is not None,
             "[predict] from the spectrum": predict is not None and predict.source == "spectrum",
         }
-        found = [name for name, wanted in needs.items() if wanted]
-        return [f"[select] keep_pairs = false: {', '.join(found)} need the single pairs"] if found else []
+        needing = [name for name, wanted in needs.items() if wanted]
+        return [f"[select] keep_pairs = false: {', '.join(needing)} need the single pairs"] if needing else []
 
     def _published(self) -> list[str]:
         """Return what contradicts ``[spectrum.table]``."""
         names = ("simulate", "read", "select", "subtract", "unfold", "flow")
         given = [f"[{name}]" for name in names if getattr(self, name) is not None]
-        found = [f"[spectrum.table] stands for {', '.join(given)}: drop one of them"] if given else []
+        contradictions = (
+            [f"[spectrum.table] stands for {', '.join(given)}: drop one of them"] if given else []
+        )
         if self.in_situ is not None:
-            found.append("[in_situ] searches among measured pairs; a published table has none")
+            contradictions.append("[in_situ] searches among measured pairs; a published table has none")
         if self.predict is not None and self.predict.outside:
-            found.append("[predict] outside: a published table says nothing of a measured domain")
+            contradictions.append("[predict] outside: a published table says nothing of a measured domain")
         if self.accept is not None and self._unmodelled():
-            found.append(
+            contradictions.append(
                 "[accept] needs q_T and energy: give [spectrum.table] kinematics, the name of a card"
             )
-        return found
+        return contradictions
 
     def _unmodelled(self) -> bool:
         """Return whether the particles of a published table have no kinematics."""
@@ -145,19 +147,21 @@ class Steering(Section):
         if self.flow is None or self.flow.angles is None:
             return []
         given = set() if self.accept is None else self.accept.model_fields_set
-        told = [f"[accept] {key}" for key in ("longitudinal", "spin_frame") if key in given]
-        told += ["[systematics] spin"] if "spin" in self.systematics.model_fields_set else []
-        found = []
-        if told:
-            keys = ", ".join(told)
-            found.append(f"[flow] angles measures the spin state that {keys} would assume: drop one of them")
+        assumed = [f"[accept] {key}" for key in ("longitudinal", "spin_frame") if key in given]
+        assumed += ["[systematics] spin"] if "spin" in self.systematics.model_fields_set else []
+        contradictions = []
+        if assumed:
+            keys = ", ".join(assumed)
+            contradictions.append(
+                f"[flow] angles measures the spin state that {keys} would assume: drop one of them"
+            )
         if self.subtract is not None and (self.subtract.method == "B4" or self.subtract.own):
             method = self.subtract.method
-            found.append(
+            contradictions.append(
                 f"[flow] angles needs like-sign pairs with weights: [subtract] method {method!r} has none, "
                 "take 'B5'"
             )
-        return found
+        return contradictions
 
 
 def _table_of(place: tuple[Any, ...]) -> type[BaseModel] | None:
@@ -211,12 +215,12 @@ def _known(model: type[BaseModel], what: str) -> str:
 
 def problems(error: ValidationError) -> list[tuple[str, str]]:
     """Return the keys that are wrong, each with the reason."""
-    found = []
+    reasons = []
     for item in error.errors():
         place = item["loc"]
         key = ".".join(str(part) for part in place) or "steering"
         if item["type"] == "extra_forbidden":
-            found.append((shortened(key), _unknown(place)))
+            reasons.append((shortened(key), _unknown(place)))
             continue
         text = item["msg"].removeprefix("Value error, ").replace("valid tuple", "valid list")
         if item["type"] == "missing":
@@ -227,8 +231,8 @@ def problems(error: ValidationError) -> list[tuple[str, str]]:
             text = f"must be a table, [{key}], not {_shown(item['input'])}"
         elif place and not isinstance(item["input"], dict):  # what is wrong with a section names its keys
             text += f" (value: {_shown(item['input'])})"
-        found.append((shortened(key), text))
-    return found
+        reasons.append((shortened(key), text))
+    return reasons
 
 
 def _meaning(place: tuple[Any, ...]) -> str:
@@ -261,15 +265,15 @@ def examine(path: Pathlike) -> tuple[Steering | None, tuple[Finding, ...]]:
     except RecursionError:
         return None, (Finding("error", path.name, "is nested too deep for a steering file"),)
     except ValidationError as error:
-        found = tuple(Finding("error", key, text) for key, text in problems(error))
+        findings = tuple(Finding("error", key, text) for key, text in problems(error))
         places = [item["loc"] for item in error.errors()]
     try:
         rest = copy.deepcopy(content)
         for place in places:
             _leave_out(rest, place)
-        return Steering.model_validate(rest), found
+        return Steering.model_validate(rest), findings
     except (ValidationError, RecursionError, ValueError):
-        return None, found
+        return None, findings
 
 
 def _leave_out(content: Any, place: tuple[Any, ...]) -> None:

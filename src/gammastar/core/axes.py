@@ -32,11 +32,6 @@ def variable(name: str, bin_edges: Sequence[float]) -> hist.axis.Variable:
     return hist.axis.Variable(bin_edges, name=name, label=LABELS.get(name, name))
 
 
-def edges(name: str, binning: Sequence[float] | tuple[int, float, float]) -> hist.axis.Variable:
-    """Return an axis from a list of edges (the form of the steering file)."""
-    return variable(name, list(binning))
-
-
 def effective_size(weight: FloatArray) -> float:
     """Return the effective sample size (Σw)²/Σw² (Kish); 0 for an empty sample."""
     square = float(np.sum(weight**2))

@@ -28,9 +28,8 @@ from typing import Any, TypeAlias
 from gammastar.core.documents import bytes_of
 from gammastar.core.errors import GammastarError, SteeringError
 
-_known: dict[str, dict[str, tuple[str, bytes, bool]]] = {}  # named by content: never changed, only added to
-
-
+Modules: TypeAlias = dict[str, tuple[str, bytes, bool]]  # by full name: path, source, whether it is a package
+_frozen: dict[str, Modules] = {}  # packages named by their content: never changed, only added to
 Files: TypeAlias = dict[str, bytes]  # by their paths below the folder
 PREFIX = "gammastar_user_"
 MOST_FILES = 500  # of a package beside the user's file
@@ -58,14 +57,14 @@ class UserCode:
 
         By their paths from the folder: a moved analysis is the same.
         """
-        found: dict[str, str] = {}
+        digests: dict[str, str] = {}
         for name in names:
             root, file = self._place(name)
-            known = self._root(root)
-            for path in _reached(Path(root), file, known):
+            files = self._root(root)
+            for path in _reached(Path(root), file, files):
                 where = Path(os.path.relpath(Path(root) / path, self.folder.resolve())).as_posix()
-                found[where] = hashlib.sha256(known[path]).hexdigest()
-        return dict(sorted(found.items()))
+                digests[where] = hashlib.sha256(files[path]).hexdigest()
+        return dict(sorted(digests.items()))
 
     def resolve(self, name: str) -> Any:
         """Return an attribute of a frozen file."""
@@ -84,8 +83,8 @@ class UserCode:
             module = importlib.import_module(f"{package}.{path.removesuffix('.py')}")
         if not hasattr(module, attribute):
             public = sorted(key for key in vars(module) if not key.startswith("_"))
-            known = ", ".join(public[:20]) + (f" … and {len(public) - 20} more" if len(public) > 20 else "")
-            msg = f"{name!r}: {Path(root) / path} has no {attribute!r}; it has {known or 'nothing'}"
+            has = ", ".join(public[:20]) + (f" … and {len(public) - 20} more" if len(public) > 20 else "")
+            msg = f"{name!r}: {Path(root) / path} has no {attribute!r}; it has {has or 'nothing'}"
             raise SteeringError(msg)
         return getattr(module, attribute)
 
@@ -160,17 +159,17 @@ def _imported(path: str, source: bytes) -> set[str]:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return set()  # executing it will say what is wrong, and where
-    found: set[str] = set()
+    modules: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
+            modules |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and "/" not in path:
             # what is inside a package was taken with it
             names = [node.module] if node.module else [alias.name for alias in node.names]
-            found |= {name.partition(".")[0] for name in names}
+            modules |= {name.partition(".")[0] for name in names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module.partition(".")[0])
-    return found
+            modules.add(node.module.partition(".")[0])
+    return modules
 
 
 def _beside(root: Path, module: str, files: Files, *, look: bool) -> list[str]:
@@ -183,12 +182,12 @@ def _beside(root: Path, module: str, files: Files, *, look: bool) -> list[str]:
     if (folder / "__init__.py").is_file() or not (root / f"{module}.py").is_file():
         if not folder.is_dir() or not ((folder / "__init__.py").is_file() or not _elsewhere(module)):
             return []
-        found = sorted(path.relative_to(root).as_posix() for path in folder.rglob("*.py"))
-        if len(found) > MOST_FILES:
-            msg = f"{folder}: imported by a file of the steering, has {len(found)} Python files, more than "
+        paths = sorted(path.relative_to(root).as_posix() for path in folder.rglob("*.py"))
+        if len(paths) > MOST_FILES:
+            msg = f"{folder}: imported by a file of the steering, has {len(paths)} Python files, more than "
             msg += f"the {MOST_FILES} that are sent to workers; install it as a package"
             raise SteeringError(msg)
-        return found
+        return paths
     return [f"{module}.py"]
 
 
@@ -208,29 +207,29 @@ def _package(root: str, files: Files) -> str:
     return PREFIX + result.hexdigest()[:24]
 
 
-def _modules(package: str, root: Path, files: Files) -> dict[str, tuple[str, bytes, bool]]:
+def _modules(package: str, root: Path, files: Files) -> Modules:
     """Return path, source and whether it is a package, of every module by its full name."""
-    found = {package: (str(root / "__init__.py"), b"", True)}
+    modules = {package: (str(root / "__init__.py"), b"", True)}
     for path in files:  # folders without __init__.py are packages as well
         for parent in list(Path(path).parents)[:-1]:
             full = ".".join((package, *parent.parts))
-            found.setdefault(full, (str(root / parent / "__init__.py"), b"", True))
+            modules.setdefault(full, (str(root / parent / "__init__.py"), b"", True))
     for path, source in files.items():
         parts = Path(path).with_suffix("").parts
         inside = parts[-1] == "__init__" and len(parts) > 1
         full = ".".join((package, *(parts[:-1] if inside else parts)))
-        found[full] = (str(root / path), source, inside)
-    return found
+        modules[full] = (str(root / path), source, inside)
+    return modules
 
 
-def installed() -> dict[str, dict[str, tuple[str, bytes, bool]]]:
+def installed() -> dict[str, Modules]:
     """Return the frozen code that this process can import, to be installed in another."""
-    return dict(_known)
+    return dict(_frozen)
 
 
-def install(packages: Mapping[str, dict[str, tuple[str, bytes, bool]]]) -> None:
+def install(packages: Mapping[str, Modules]) -> None:
     """Make frozen code importable in this process, under names that its content gives."""
-    _known.update({name: modules for name, modules in packages.items() if name not in _known})
+    _frozen.update({name: modules for name, modules in packages.items() if name not in _frozen})
     if _FINDER not in sys.meta_path:
         sys.meta_path.insert(0, _FINDER)
 
@@ -239,10 +238,10 @@ class _Frozen(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     """Finds and loads frozen modules, and nothing else."""
 
     def _module(self, name: str) -> tuple[str, bytes, bool]:
-        return _known[name.partition(".")[0]][name]
+        return _frozen[name.partition(".")[0]][name]
 
     def find_spec(self, name: str, _path: Any = None, _target: Any = None) -> ModuleSpec | None:
-        if name not in _known.get(name.partition(".")[0], {}):
+        if name not in _frozen.get(name.partition(".")[0], {}):
             return None
         path, _, package = self._module(name)
         spec = ModuleSpec(name, self, origin=path, is_package=package)
@@ -283,7 +282,7 @@ class _Import:
         self, name: str, space: Any = None, inner: Any = None, fromlist: Any = (), level: int = 0
     ) -> Any:
         top = f"{self.package}.{name.partition('.')[0]}"
-        if level or top not in _known.get(self.package, {}):
+        if level or top not in _frozen.get(self.package, {}):
             return builtins.__import__(name, space, inner, fromlist, level)
         full = f"{self.package}.{name}"
         importlib.import_module(full)
@@ -321,7 +320,7 @@ def _blame(error: BaseException) -> str | None:
             place = f"{code.co_filename}{inside}, line {line}"
             break
     else:
-        files = {path for modules in _known.values() for path, _, _ in modules.values()}
+        files = {path for modules in _frozen.values() for path, _, _ in modules.values()}
         if not isinstance(error, SyntaxError) or error.filename not in files:
             return None
         place = f"{error.filename}, line {error.lineno}"

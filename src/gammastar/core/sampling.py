@@ -124,7 +124,7 @@ _QUANTILE = _table()
 
 def _poisson(word: SeedArray) -> npt.NDArray[np.int8]:
     """Return the quantile of a Poisson law of mean 1 at the number in [0, 1) that each word stands for."""
-    found = _QUANTILE[(word >> np.uint64(64 - _BITS)).astype(np.intp)]
-    open_ = np.flatnonzero(found < 0)
-    found[open_] = np.searchsorted(_CUMULATIVE, uniform(word[open_]), side="right")
-    return found
+    quantile = _QUANTILE[(word >> np.uint64(64 - _BITS)).astype(np.intp)]
+    open_ = np.flatnonzero(quantile < 0)
+    quantile[open_] = np.searchsorted(_CUMULATIVE, uniform(word[open_]), side="right")
+    return quantile

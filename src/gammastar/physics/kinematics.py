@@ -49,12 +49,12 @@ def daughter(
     longitudinal = (energy * along + p * e_star) / mass
     x, y = across * np.cos(phi), across * np.sin(phi)
     radial = cos_t * x + sin_t * longitudinal
-    found = np.empty(np.broadcast_shapes(parent.shape, (4, *radial.shape)))
-    found[0] = cos_p * radial - sin_p * y
-    found[1] = sin_p * radial + cos_p * y
-    found[2] = cos_t * longitudinal - sin_t * x
-    found[3] = (energy * e_star + p * along) / mass
-    return found
+    momentum = np.empty(np.broadcast_shapes(parent.shape, (4, *radial.shape)))
+    momentum[0] = cos_p * radial - sin_p * y
+    momentum[1] = sin_p * radial + cos_p * y
+    momentum[2] = cos_t * longitudinal - sin_t * x
+    momentum[3] = (energy * e_star + p * along) / mass
+    return momentum
 
 
 def _direction(x: FloatArray, y: FloatArray, size: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -89,10 +89,10 @@ def read_cells(path: Pathlike) -> Cells:
     try:
         if path.suffix == ".npy":
             with opened(path, MAX_TABLE_BYTES) as stream:
-                found: Any = np.load(stream, allow_pickle=False)
+                table: Any = np.load(stream, allow_pickle=False)
         else:
-            found = np.loadtxt(text_of(path, MAX_TABLE_BYTES).splitlines(), comments="#", ndmin=2).T
-        columns = np.asarray(found, dtype=np.float64)
+            table = np.loadtxt(text_of(path, MAX_TABLE_BYTES).splitlines(), comments="#", ndmin=2).T
+        columns = np.asarray(table, dtype=np.float64)
     except (OSError, ValueError, UnicodeDecodeError) as error:
         raise InputFileError(
             f"{path}: is no table of log10 angle, momentum, cross section ({error})"
@@ -197,23 +197,23 @@ def read_meson_spectra(
     if not (np.isfinite(sigma) and sigma >= 0):
         raise PhysicsError(f"sigma = {sigma!r}: relative error of the mesons must be finite, not negative")
     scale = 1.0 if sigma_inelastic is None else 1.0 / (sigma_inelastic * PB_PER_MB)
-    found: dict[str, tuple[Path, MesonSpectrum]] = {}
+    spectra: dict[str, tuple[Path, MesonSpectrum]] = {}
     for path in sorted(folder.glob("*_*.*")):
         match = FILE.fullmatch(path.name)
         name = NAMES.get(int(match[1])) if match else None
         if match is None or name is None:
             continue
-        if name in found:
+        if name in spectra:
             raise InputFileError(
-                f"{folder}: {found[name][0].name} and {path.name} are both of the {name}; keep one of them"
+                f"{folder}: {spectra[name][0].name} and {path.name} are both of the {name}; keep one of them"
             )
-        found[name] = path, MesonSpectrum(int(match[1]), read_cells(path), scale, sigma)
-    if not found:
+        spectra[name] = path, MesonSpectrum(int(match[1]), read_cells(path), scale, sigma)
+    if not spectra:
         known = ", ".join(map(str, NAMES))
         raise InputFileError(
             f"{folder}: no spectra <generator>_<energy>TeV_<PDG number>.txt of {known} in it"
         )
-    return {name: spectrum for name, (_, spectrum) in found.items()}
+    return {name: spectrum for name, (_, spectrum) in spectra.items()}
 
 
 log = logging.getLogger(__name__)

@@ -107,14 +107,14 @@ class Context:
 
     def own_sources(self) -> tuple[OwnSource, ...]:
         """Return the sources of uncertainty that the user brings along, [systematics] own."""
-        found = []
+        sources = []
         for name in self.steering.systematics.own:
             source = resolve(name, self.code)
             if not isinstance(source, OwnSource):
                 msg = f"systematics.own: {name!r} is {type(source).__name__}, not core.sources.OwnSource"
                 raise SteeringError(msg)
-            found.append(source)
-        return tuple(found)
+            sources.append(source)
+        return tuple(sources)
 
     def own_files(self) -> dict[str, str]:
         """Return the digests of the files behind these sources, by their names."""
@@ -132,23 +132,23 @@ class Context:
         """
         if self.executor is not None:
             return self.executor.map(function, range(n), stage=stage)
-        found = []
+        results = []
         for i in range(n):
-            found.append(function(i))
+            results.append(function(i))
             self.tell(stage, (i + 1) / n, describe(i))
-        return found
+        return results
 
 
 def detector_files(names: Sequence[str], base: Path, key: str) -> dict[str, Path]:
     """Return the files of detectors by their stems, under which results are kept."""
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for path in (shipped(name, base, "detectors") for name in names):
-        if path.stem in found:
+        if path.stem in files:
             raise SteeringError(
-                f"{key}: {found[path.stem]} and {path} are both named {path.stem!r}; rename one of the files"
+                f"{key}: {files[path.stem]} and {path} are both named {path.stem!r}; rename one of the files"
             )
-        found[path.stem] = path
-    return found
+        files[path.stem] = path
+    return files
 
 
 def axes_of(*sections: Any) -> tuple[Any, ...]:

@@ -114,7 +114,7 @@ def kept_steering(folder: Path) -> config.Steering:
     """Return the steering of a run without its measured half, which a record has behind it."""
     path = folder / "steering.json"
     fields = config.Steering.model_fields
-    found: dict[str, Any] = {"systematics": config.Systematics()}
+    sections: dict[str, Any] = {"systematics": config.Systematics()}
     name = "steering"
     try:
         document = read_json(path)
@@ -122,13 +122,13 @@ def kept_steering(folder: Path) -> config.Steering:
             raise ValueError("it has no section [analysis]")
         for name in [name for name in document if name in fields and name not in MEASURED_HALF]:
             kind: Any = fields[name].annotation
-            found[name] = TypeAdapter(kind).validate_json(json.dumps(document[name]))
+            sections[name] = TypeAdapter(kind).validate_json(json.dumps(document[name]))
     except (ValidationError, ValueError) as error:
         why = str(error)
         if isinstance(error, ValidationError):
             why = "; ".join(".".join(map(str, (name, *e["loc"]))) + f": {e['msg']}" for e in error.errors())
         raise InputFileError(f"{path}: is not the steering of a run of this version ({why})") from error
-    return config.Steering.model_construct(**(dict.fromkeys(fields) | found))
+    return config.Steering.model_construct(**(dict.fromkeys(fields) | sections))
 
 
 def refuse_code(steering: config.Steering, folder: Path, *, own: Collection[str] = ()) -> None:
@@ -152,8 +152,8 @@ def tell_code(ctx: Context, folder: Path, *, own: Collection[str] = ()) -> None:
 def _code_of(steering: config.Steering, own: Collection[str]) -> list[tuple[str, str]]:
     """Return keys and values of the steering that name Python code."""
     content = steering.model_dump(mode="json")
-    found = ((key, name) for key, value in content.items() for name in python_names(value))
-    return [(f"[{key}]", name) for key, name in found if name not in own]
+    names = ((key, name) for key, value in content.items() for name in python_names(value))
+    return [(f"[{key}]", name) for key, name in names if name not in own]
 
 
 def checked_record(folder: Path) -> dict[str, Any]:

@@ -177,18 +177,18 @@ class Mixture(Channel):
         `members` says which channel made each particle, by default those of a whole sample.
         """
         own = self.members(mass, len(sample.weight)) if members is None else members
-        found = [
+        rows_of = [
             (own == i, channel.replicas(mass, sample.part(own == i)))
             for i, channel in enumerate(self.channels)
             if (own == i).any()
         ]
-        sizes = {len(rows) for _, rows in found if rows is not None}
+        sizes = {len(rows) for _, rows in rows_of if rows is not None}
         if not sizes:
             return None
         if len(sizes) > 1:
             raise PhysicsError(f"Mixture: channels with {sorted(sizes)} replicas; give all the same number")
         result = np.ones((sizes.pop(), len(own)))
-        for chosen, rows in found:
+        for chosen, rows in rows_of:
             if rows is not None:
                 result[:, chosen] = rows
         return result
@@ -263,17 +263,17 @@ def process_of(decay: Decay) -> Process:
 
 def single_decays(channels: Sequence[Channel]) -> list[tuple[Process, Channel]]:
     """Return bremsstrahlung and every single decay of the meson channels with their processes."""
-    found: list[tuple[Process, Channel]] = []
+    decays: list[tuple[Process, Channel]] = []
     for channel in channels:
         if isinstance(channel, Bremsstrahlung):
-            found.append(("bremsstrahlung", channel))
+            decays.append(("bremsstrahlung", channel))
         elif isinstance(channel, MesonChannel):
             for decay in channel.decays:
                 table = replace(channel.table, decays=(decay,))
-                found.append((process_of(decay), replace(channel, table=table)))
+                decays.append((process_of(decay), replace(channel, table=table)))
         else:
             raise PhysicsError(f"channel {channel.group!r}: another vector needs its process")
-    return found
+    return decays
 
 
 def shares_of(channels: Sequence[Channel], mass: npt.ArrayLike) -> dict[Process, FloatArray]:

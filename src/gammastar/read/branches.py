@@ -115,13 +115,13 @@ class _Table:
     def __init__(self, tree: Any, path: str, name: str) -> None:
         self.tree, self.path, self.name = tree, path, name
         self.fields = isinstance(tree, HasFields)
-        self.found: dict[str, list[Any]] = {}
+        self.branches: dict[str, list[Any]] = {}
         if self.fields:
             fill_fields(tree)
         for key, branch in tree.iteritems(ignore_duplicates=False):
-            self.found.setdefault(str(key), []).append(branch)
+            self.branches.setdefault(str(key), []).append(branch)
         self.short: dict[str, list[str]] = {}
-        for key in self.found:  # what a path ends in, part by part, without the whole path
+        for key in self.branches:  # what a path ends in, part by part, without the whole path
             short = key
             while self.separator in short:
                 short = short.partition(self.separator)[2]
@@ -136,11 +136,11 @@ class _Table:
     def _within(self, name: str) -> Place | None:
         """Return the place of a leaf in a list of leaves, or of a member of an object kept as one branch."""
         for at, mark in enumerate(name):
-            keys = [name[:at]] if name[:at] in self.found else self.short.get(name[:at], [])
+            keys = [name[:at]] if name[:at] in self.branches else self.short.get(name[:at], [])
             if mark not in "./" or self.fields or len(keys) != 1 or self.is_split(keys[0]):
                 continue
             with contextlib.suppress(CannotBeAwkward, NotImplementedError):
-                form = self.found[keys[0]][0].interpretation.awkward_form(self.tree.file)
+                form = self.branches[keys[0]][0].interpretation.awkward_form(self.tree.file)
                 fields = _below(form, name[at + 1 :].replace("/", "."))
                 if fields:
                     return Place(keys[0], fields)
@@ -148,9 +148,9 @@ class _Table:
 
     def find(self, name: str) -> list[str]:
         """Return the path of the one branch of this name, or nothing."""
-        if name in self.found:
+        if name in self.branches:
             keys = [name]
-        elif self.fields and name.replace("/", ".") in self.found:
+        elif self.fields and name.replace("/", ".") in self.branches:
             keys = [name.replace("/", ".")]
         else:
             keys = self.short.get(name, [])
@@ -164,21 +164,21 @@ class _Table:
                 "give the full path"
             )
         for key in keys:
-            if len(self.found[key]) > 1:
+            if len(self.branches[key]) > 1:
                 raise BranchError(
-                    f"{self.path}: tree {self.name!r} has {len(self.found[key])} branches of the very "
+                    f"{self.path}: tree {self.name!r} has {len(self.branches[key])} branches of the very "
                     f"same path {key!r}, which nothing tells apart; write the file with different names"
                 )
         return keys
 
     def is_split(self, key: str) -> bool:
         """Return whether a branch of a TTree is kept as one branch per member."""
-        return not self.fields and bool(self.found[key][0].branches)
+        return not self.fields and bool(self.branches[key][0].branches)
 
     def member(self, collection: str, key: str, member: str) -> Place:
         """Return the place of a member of a split collection."""
         leaf = key.rpartition("/")[2].rstrip(".")
-        mine = [k for k in self.found if k.startswith(key + "/")]
+        mine = [k for k in self.branches if k.startswith(key + "/")]
         wanted = {member, f"{leaf}.{member}", member.replace(".", "/")}
         keys = [k for k in mine if k[len(key) + 1 :] in wanted or k.rpartition("/")[2] in wanted]
         if len(keys) != 1:
@@ -189,7 +189,7 @@ class _Table:
 
     def place(self, name: str, key: str) -> Place:
         """Enter a branch among those that are read and return its place."""
-        branch = self.found[key][0]
+        branch = self.branches[key][0]
         if self.fields:
             self.used[key] = branch
             parts = _parts(branch)
@@ -219,7 +219,7 @@ class _Table:
                 "arrays; write its members as branches of their own (a higher split level)"
             )
         if isinstance(interpretation, AsGrouped):
-            below = [k for k in self.found if k.startswith(key + "/")]
+            below = [k for k in self.branches if k.startswith(key + "/")]
             msg = f"{self.path}: branch {key!r} holds no numbers itself; name one below it: {listed(below)}"
             raise BranchError(msg)
 
@@ -236,7 +236,7 @@ class _Table:
         return f"{self.path}: tree {self.name!r} has no branch {', '.join(lines)}{more}"
 
     def _near(self, name: str) -> str:
-        lower = {key.lower(): key for key in sorted({*self.short, *self.found})}
+        lower = {key.lower(): key for key in sorted({*self.short, *self.branches})}
         near = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)
         return ", ".join(lower[key] for key in near) or "none"
 

@@ -97,15 +97,15 @@ def _raw(
     """Yield the branches of one file as they are; whatever goes wrong in here is the file's fault."""
     with opened(path) as file:
         tree = open_tree(file, schema.tree, path)
-        found = chosen(tree, schema, path, truth=truth)
+        branches = chosen(tree, schema, path, truth=truth)
         start, stop = entries
         stop = int(tree.num_entries) if stop is None else stop
-        check_entries(tree, found.options, path)
+        check_entries(tree, branches.options, path)
         total, rows = stop - start, 0
         if total > 0:
-            chunk = {**found.options, "entry_start": start, "entry_stop": stop}
+            chunk = {**branches.options, "entry_start": start, "entry_stop": stop}
             for arrays in tree.iterate(step_size=step, library="ak", **chunk):
-                yield found.rows(arrays)
+                yield branches.rows(arrays)
                 rows += len(arrays)
         if rows != total:
             msg = f"{path}: {rows} of {total} entries of tree {schema.tree!r} were read; it is damaged"
@@ -491,10 +491,10 @@ def _match(events: ak.Array, truth: Truth, cuts: Callable[[ak.Array], Pairs]) ->
     if truth.signal:
         photon &= np.isin(process, truth.signal)
     # Rows stand in for event identifiers, so that a pair finds its way back to its row.
-    found = cuts(ak.with_field(events, np.arange(n, dtype=np.int64), "event"))
-    found = found.select(found.os)
-    fake = found.select(np.isin(process[found.event], truth.fakes) & ~photon[found.event])
-    candidate = found.select(photon[found.event])
+    pairs = cuts(ak.with_field(events, np.arange(n, dtype=np.int64), "event"))
+    pairs = pairs.select(pairs.os)
+    fake = pairs.select(np.isin(process[pairs.event], truth.fakes) & ~photon[pairs.event])
+    candidate = pairs.select(photon[pairs.event])
     if truth.lepton:
         candidate = _linked(candidate)
     reco = np.full((n, 3), np.nan)

@@ -116,14 +116,14 @@ def examine(
 
 def seen_lepton(file: str | Path, schema: Schema, *, entries: int = FIRST_ENTRIES) -> str:
     """Return the flavour that PDG codes or masses show in any unit, "" if nothing shows it."""
-    found = _sample(file, schema, truth=False, entries=entries)
-    if found is None:
+    sample = _sample(file, schema, truth=False, entries=entries)
+    if sample is None:
         return ""
     if schema.pdg_id:
-        codes = np.abs(found.sign)
+        codes = np.abs(sample.sign)
         shares = {"e": np.mean(codes == 11), "mu": np.mean(codes == 13)} if len(codes) else {}
         return next((name for name, share in shares.items() if share > 0.5), "")
-    for value in _masses(found).values():
+    for value in _masses(sample).values():
         for name, expected in LEPTON_MASS.items():
             if any(_near(value * scale, expected) for scale in (1.0, 1e-3, 1e3)):
                 return name
@@ -168,8 +168,8 @@ def _sample(file: str | Path, schema: Schema, *, truth: bool, entries: int) -> _
     raw = {"pdg_id": schema.pdg_id} if schema.pdg_id else {}
     if schema.layout != "object":
         raw |= {f"_{key}": schema.kinematics[key] for key in ("eta", "phi", "E") if key in schema.kinematics}
-    asked = replace(schema, lepton_columns=dict(schema.lepton_columns) | raw)
-    chunk = next(open_events(file, asked, step=entries, truth=truth), None)
+    extended = replace(schema, lepton_columns=dict(schema.lepton_columns) | raw)
+    chunk = next(open_events(file, extended, step=entries, truth=truth), None)
     if chunk is None:
         return None
     lepton = chunk["lepton"]
@@ -247,17 +247,17 @@ def _content(s: _Sample) -> Iterator[BranchFinding]:
 def _not_finite(s: _Sample) -> dict[str, BoolArray]:
     """Return for each key of the kinematics which leptons have no finite value there."""
     if "pt" in s.schema.kinematics:
-        known = {key: ~np.isfinite(values) for key, values in s.angles.items()}
-        rest = ~np.isfinite(s.p) & ~np.logical_or.reduce([np.zeros(len(s.p), dtype=bool), *known.values()])
-        found = known | {"pt": rest}
+        angles = {key: ~np.isfinite(values) for key, values in s.angles.items()}
+        rest = ~np.isfinite(s.p) & ~np.logical_or.reduce([np.zeros(len(s.p), dtype=bool), *angles.values()])
+        bad = angles | {"pt": rest}
     else:
-        found = {key: ~np.isfinite(s.momentum[:, i]) for i, key in enumerate(("px", "py", "pz"))}
+        bad = {key: ~np.isfinite(s.momentum[:, i]) for i, key in enumerate(("px", "py", "pz"))}
     if s.energy is not None:
-        found["E"] = ~np.isfinite(s.energy)
-    found["charge" if s.schema.charge else "pdg_id"] = ~np.isfinite(s.sign)
+        bad["E"] = ~np.isfinite(s.energy)
+    bad["charge" if s.schema.charge else "pdg_id"] = ~np.isfinite(s.sign)
     if "mass" in s.schema.kinematics:
-        found["mass"] = ~np.isfinite(s.mass) & ~found.get("E", np.zeros(len(s.mass), dtype=bool))
-    return found
+        bad["mass"] = ~np.isfinite(s.mass) & ~bad.get("E", np.zeros(len(s.mass), dtype=bool))
+    return bad
 
 
 def _charges(s: _Sample) -> Iterator[BranchFinding]:
@@ -279,17 +279,17 @@ def _charges(s: _Sample) -> Iterator[BranchFinding]:
 
 def _signs(values: FloatArray, key: str, name: str, lepton: str) -> Iterator[BranchFinding]:
     sign = values[np.isfinite(values)]
-    known, wanted = np.abs(sign), 1.0 if key == "charge" else 11.0 if lepton == "e" else 13.0
-    wrong = known != wanted
+    size, wanted = np.abs(sign), 1.0 if key == "charge" else 11.0 if lepton == "e" else 13.0
+    wrong = size != wanted
     if not len(sign) or wrong.mean() <= 0.001:
         return
-    if key == "charge" and np.isin(known, LIKELY_PDG_CODES).mean() > 0.5:
+    if key == "charge" and np.isin(size, LIKELY_PDG_CODES).mean() > 0.5:
         advice = "these are PDG codes: name the branch as pdg_id instead of charge"
     elif key == "charge":
         advice = "a charge is +1 or -1; is it the right branch?"
-    elif np.isin(known, (0.0, 1.0)).mean() > 0.5:
+    elif np.isin(size, (0.0, 1.0)).mean() > 0.5:
         advice = "these are charges: name the branch as charge instead of pdg_id"
-    elif np.isin(known, (11.0, 13.0)).mean() > 0.5:
+    elif np.isin(size, (11.0, 13.0)).mean() > 0.5:
         advice = "these are leptons of the other flavour: name another collection, or change lepton"
     else:
         advice = f"leptons {lepton!r} have ±{wanted:g}"
@@ -298,10 +298,10 @@ def _signs(values: FloatArray, key: str, name: str, lepton: str) -> Iterator[Bra
 
 
 def _most_frequent(values: FloatArray) -> str:
-    found, counts = np.unique(values, return_counts=True)
+    distinct, counts = np.unique(values, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:5]
-    shown = ", ".join(f"{found[i]:.4g} ({counts[i]})" for i in order)
-    return shown + (f" … and {len(found) - 5} more" if len(found) > 5 else "")
+    shown = ", ".join(f"{distinct[i]:.4g} ({counts[i]})" for i in order)
+    return shown + (f" … and {len(distinct) - 5} more" if len(distinct) > 5 else "")
 
 
 def _opposite(s: _Sample) -> Iterator[BranchFinding]:
@@ -323,8 +323,8 @@ def _twins(s: _Sample) -> Iterator[BranchFinding]:
 
 def _scale(s: _Sample) -> Iterator[BranchFinding]:
     """Judge unit and flavour by a stored mass, else by E² − p², else by momenta and pairs."""
-    found = _masses(s)
-    for source, value in found.items():
+    masses = _masses(s)
+    for source, value in masses.items():
         points = list(_judge_mass(s, source, value))
         if points or _near(value, LEPTON_MASS[s.schema.lepton]):
             yield from points
@@ -338,11 +338,11 @@ def _near(value: float, expected: float) -> bool:
 
 def _masses(s: _Sample) -> dict[str, float]:
     """Return the lepton's mass [GeV] as far as the file tells it, by what tells it."""
-    found = {}
+    masses = {}
     if "mass" in s.schema.kinematics:
         values = np.abs(s.mass[np.isfinite(s.mass)])
         if len(values) and np.median(values) > 0:
-            found["the mass branch"] = float(np.median(values))
+            masses["the mass branch"] = float(np.median(values))
     if s.energy is not None:
         keep = np.isfinite(s.energy) & np.isfinite(s.p) & (s.p > 0)
         p, energy = s.p[keep], s.energy[keep]
@@ -350,8 +350,8 @@ def _masses(s: _Sample) -> dict[str, float]:
         if len(p) >= 4:
             low, middle, high = np.quantile(energy[slow] ** 2 - p[slow] ** 2, [0.25, 0.5, 0.75])
             if middle > 0 and high - low < 0.5 * middle:  # else rounding or resolution hides the mass
-                found["√(E² − p²)"] = float(np.sqrt(middle))
-    return found
+                masses["√(E² − p²)"] = float(np.sqrt(middle))
+    return masses
 
 
 def _judge_mass(s: _Sample, source: str, value: float) -> Iterator[BranchFinding]:
@@ -451,8 +451,8 @@ def _energies(s: _Sample) -> Iterator[BranchFinding]:
     energy, p = s.energy[keep], s.momentum[keep]
     if not len(energy):
         return
-    found = _masses(s).get("√(E² − p²)", LEPTON_MASS[s.schema.lepton])
-    size = np.sqrt((p**2).sum(axis=1) + found**2)
+    lepton_mass = _masses(s).get("√(E² − p²)", LEPTON_MASS[s.schema.lepton])
+    size = np.sqrt((p**2).sum(axis=1) + lepton_mass**2)
     away = np.abs(energy / size - 1)
     # The energy of an electron may be measured, that of a muon is computed from its momentum.
     bits = energy.astype(np.float32).view(np.uint32) & np.uint32(0xFF)
@@ -497,14 +497,14 @@ def _axes(s: _Sample) -> Iterator[BranchFinding]:
 
 def _transverse(s: _Sample) -> Iterator[BranchFinding]:
     """Compare px and py, of both legs of a pair: nothing makes one of them many times larger."""
-    found: list[tuple[float, str]] = []
+    medians: list[tuple[float, str]] = []
     for axis, key in enumerate(("px", "py")):
         branch = s.schema.kinematics[key]
         names = branch if isinstance(branch, tuple) else (branch,)
         for leg, name in enumerate(names):
             sizes = np.abs(s.momentum[leg :: len(names), axis])
-            found.append((float(np.median(sizes[np.isfinite(sizes)])), name))
-    (low, small), (high, large) = min(found), max(found)
+            medians.append((float(np.median(sizes[np.isfinite(sizes)])), name))
+    (low, small), (high, large) = min(medians), max(medians)
     if low > 0 and high > MAX_MOMENTUM_RATIO * low:
         text = f"the median size of {large!r} is {high:.3g} GeV, that of {small!r} {low:.3g} GeV"
         yield warning("unit", f"{text}: are they in the same unit?")
@@ -606,7 +606,7 @@ def _selectors(s: _Sample) -> str:
     """Return the filters that keep one row per event, most rows first."""
     path, legs = str(s.file), s.momentum.reshape(-1, 2, 3)
     event = np.asarray(ak.to_numpy(s.events["event"]))
-    found: list[tuple[int, str]] = []
+    rules: list[tuple[int, str]] = []
     used = s.schema.branches()
     with opened(path) as file:
         tree = open_tree(file, s.schema.tree, path)
@@ -616,12 +616,12 @@ def _selectors(s: _Sample) -> str:
                 continue
             values = np.asarray(ak.to_list(tree[name].array(entry_stop=len(event))))
             for value in np.unique(values) if len(np.unique(values)) <= MAX_SELECTOR_VALUES else ():
-                kept = np.flatnonzero(values == value)
-                if len(kept) > 1 and _same_pairs(legs[kept], event[kept]).mean() < 0.02:
+                rows = np.flatnonzero(values == value)
+                if len(rows) > 1 and _same_pairs(legs[rows], event[rows]).mean() < 0.02:
                     equals = f'"{value}"' if text else value
-                    rule = f'{{ branch = "{name}", equals = {equals} }} ({len(kept)} rows)'
-                    found.append((-len(kept), rule))
-    return " or ".join(rule for _, rule in sorted(found)[:4])
+                    rule = f'{{ branch = "{name}", equals = {equals} }} ({len(rows)} rows)'
+                    rules.append((-len(rows), rule))
+    return " or ".join(rule for _, rule in sorted(rules)[:4])
 
 
 def _truth(s: _Sample) -> Iterator[BranchFinding]:
@@ -666,19 +666,19 @@ def _true_masses(s: _Sample) -> Iterator[BranchFinding]:
 
 def unnamed_weights(file: str | Path, schema: Schema, *, truth: bool = False) -> dict[str, float]:
     """Return the mean of each branch of one number per row that is named as a weight, unused, and not one."""
-    known, found = set(schema.branches(truth=truth)), {}
+    named, means = set(schema.branches(truth=truth)), {}
     with opened(str(file)) as source:
         tree = open_tree(source, schema.tree, str(file))
         for name in map(str, tree.keys(recursive=False)):
-            if name in known or not LIKE_WEIGHT.search(name):
+            if name in named or not LIKE_WEIGHT.search(name):
                 continue
             try:
                 values = np.asarray(tree[name].array(entry_stop=FIRST_ENTRIES, library="np"))
             except (ValueError, TypeError, NotImplementedError):
                 continue  # no plain numbers
             if values.ndim == 1 and values.dtype.kind in "iuf" and len(values) and (values != 1).any():
-                found[name] = float(values.mean())
-    return found
+                means[name] = float(values.mean())
+    return means
 
 
 RULES: tuple[Callable[[_Sample], Iterator[BranchFinding]], ...] = (

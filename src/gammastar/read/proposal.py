@@ -172,10 +172,10 @@ def propose(
     """
     trees = trees or inspect(file)
     guesses = sorted((guess for tree in trees for guess in _guesses(tree)), key=lambda guess: guess.rank)
-    found: dict[str, Proposal] = {}
+    proposals: dict[str, Proposal] = {}
     failed: list[str] = []
     for guess in guesses:
-        if found and not guess.lepton:
+        if proposals and not guess.lepton:
             continue  # a name that shows its flavour comes first
         flavour, seen = _flavour(file, guess, lepton)
         if not flavour:
@@ -183,15 +183,15 @@ def propose(
                 f"tree {guess.tree.name!r}: {guess.stem or 'the legs'!r} may be leptons, but neither names "
                 "nor masses say which; give --lepton mu or --lepton e"
             )
-        elif flavour not in found and lepton in (None, flavour):
+        elif flavour not in proposals and lepton in (None, flavour):
             tried = _try(file, guess, flavour)
             if isinstance(tried, str):
                 failed.append(f"tree {guess.tree.name!r}: {guess.stem!r} cannot be read: {tried}")
             else:
                 notes = (_why(guess, guesses), *seen)
-                found[flavour] = Proposal(tried[0], notes, tried[1])
-    if found:
-        return tuple(found[flavour] for flavour in FLAVOURS if flavour in found)
+                proposals[flavour] = Proposal(tried[0], notes, tried[1])
+    if proposals:
+        return tuple(proposals[flavour] for flavour in FLAVOURS if flavour in proposals)
     if failed:
         more = f" … and {len(failed) - 3} more" if len(failed) > 3 else ""
         raise BranchError(f"{file}: no schema proposed; {'; '.join(text[:300] for text in failed[:3])}{more}")
@@ -298,7 +298,7 @@ def _rank(tree: TreeSummary, stem: str, kind: str, order: int) -> tuple[int, ...
 
 def _collections(tree: TreeSummary) -> dict[str, dict[str, str]]:
     """Return the list branches that are named for a quantity: stem to key to branch."""
-    found: dict[str, dict[str, str]] = {}
+    collections: dict[str, dict[str, str]] = {}
     for name, kind in tree.branches.items():
         if not is_list(kind) and not _in_list(tree, name):
             continue
@@ -307,8 +307,8 @@ def _collections(tree: TreeSummary) -> dict[str, dict[str, str]]:
                 stem = name[: -len(end)]
                 joined = stem.endswith(("_", ".", "/")) or len(end) > 1 or _kind_of(stem)
                 if name.lower().endswith(end) and joined:
-                    found.setdefault(stem, {}).setdefault(key, name)
-    return found
+                    collections.setdefault(stem, {}).setdefault(key, name)
+    return collections
 
 
 def _in_list(tree: TreeSummary, name: str) -> bool:
@@ -403,8 +403,8 @@ def _event(tree: TreeSummary) -> dict[str, Any]:
         for name, kind in reversed(list(tree.branches.items()))
         if "int" in kind.lower() and not is_list(kind)
     }
-    found = [next((names[name] for name in group if name in names), "") for group in EVENT]
-    return {"event": [name for name in found if name]} if found[-1] else {}
+    branches = [next((names[name] for name in group if name in names), "") for group in EVENT]
+    return {"event": [name for name in branches if name]} if branches[-1] else {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -387,21 +387,21 @@ def _length(vectors: FloatArray) -> FloatArray:
     return np.asarray(np.sqrt(np.einsum("ij,ij->i", vectors, vectors)))
 
 
-def _pair_masks(found: Pairs, excess: FloatArray, cuts: Cuts, steps: list[Step]) -> BoolArray:
-    keep: npt.NDArray[np.bool_] = np.ones(len(found), dtype=bool)
+def _pair_masks(candidates: Pairs, excess: FloatArray, cuts: Cuts, steps: list[Step]) -> BoolArray:
+    keep: npt.NDArray[np.bool_] = np.ones(len(candidates), dtype=bool)
     if cuts.ghost is not None:
-        keep = (found.columns["angle"] >= cuts.ghost.angle) & (excess >= cuts.ghost.excess)
-        steps.append(Step.of_pairs("ghost veto", found, keep))
+        keep = (candidates.columns["angle"] >= cuts.ghost.angle) & (excess >= cuts.ghost.excess)
+        steps.append(Step.of_pairs("ghost veto", candidates, keep))
     for name, (low, high) in cuts.pair.items():
-        value = pair_quantity(found, name)
+        value = pair_quantity(candidates, name)
         keep = keep & (value >= low) & (value < high)
-        steps.append(Step.of_pairs(f"pair {name}", found, keep))
+        steps.append(Step.of_pairs(f"pair {name}", candidates, keep))
     for function in cuts.pair_functions:
         name = getattr(function, "__name__", repr(function))
-        mask = np.asarray(function(found))
-        if mask.shape != (len(found),) or mask.dtype != np.bool_:
+        mask = np.asarray(function(candidates))
+        if mask.shape != (len(candidates),) or mask.dtype != np.bool_:
             msg = f"select: {name}() must return one bool per pair, got {mask.dtype} of shape {mask.shape}"
             raise SteeringError(msg)
         keep = keep & mask
-        steps.append(Step.of_pairs(name, found, keep))
+        steps.append(Step.of_pairs(name, candidates, keep))
     return keep

@@ -45,8 +45,8 @@ class DisplacedSearch:
 
 def displaced_search(ctx: Context, section: Section, state: RunState, prompt: InSitu) -> DisplacedSearch:
     """Search; write ``reach_displaced``."""
-    asked = needed(section.displaced, "in_situ.displaced")
-    path = shipped(asked.telescope, ctx.base, "cards")
+    options = needed(section.displaced, "in_situ.displaced")
+    path = shipped(options.telescope, ctx.base, "cards")
     telescope, sha = load_telescope(path), file_sha256(path)
     ctx.cache.enter({path: sha})
     key = ctx.cache.key(section, ctx.cache.key_of("in_situ"), sha)
@@ -91,13 +91,13 @@ def _expected(
     ctx: Context, section: Section, state: RunState, prompt: InSitu, telescope: VertexTelescope
 ) -> DisplacedYields:
     """Return signal and background over masses, cuts and couplings."""
-    asked = needed(section.displaced, "in_situ.displaced")
+    options = needed(section.displaced, "in_situ.displaced")
     pairs, others = _vertices(ctx, section, state, telescope)
     taken = [] if others is None else [replace(others, weight=-others.weight)]
     every = VertexPairs.concatenate([pairs, *taken])
     cuts, coupling = (
-        np.array(asked.cuts),
-        np.geomspace(asked.coupling[0], asked.coupling[1], asked.n_couplings),
+        np.array(options.cuts),
+        np.geomspace(options.coupling[0], options.coupling[1], options.n_couplings),
     )
     fitted = needed(state.subtraction, "subtract").get("charm_fit", np.array([1.0, 0.0]))
     model, lepton = DarkPhoton(r_table()), prompt.templates.resolution
@@ -107,7 +107,7 @@ def _expected(
     rows, lost = [], []
     for i, mass in enumerate(prompt.mass):
         ctx.tell("in_situ", (i + 1) / len(prompt.mass), f"displaced, {mass:.3f} GeV")
-        half = asked.window * float(lepton.sigma(mass))
+        half = options.window * float(lepton.sigma(mass))
         window = (mass - half, mass + half)
         try:
             tails = vertex_tails(
@@ -132,7 +132,7 @@ def _expected(
     if lost:
         ctx.cache.notes.append(f"displaced search: {len(lost)} masses are left out: {'; '.join(lost[:3])}")
     kept = [row[0] for row in rows]
-    relative = np.hypot(prompt.relative(ctx.steering.systematics.in_limit)[kept], asked.efficiency_error)
+    relative = np.hypot(prompt.relative(ctx.steering.systematics.in_limit)[kept], options.efficiency_error)
     count = np.full((len(rows), len(cuts)), np.nan)
     if section.observed == "data":
         count[:] = [
@@ -158,13 +158,13 @@ def _expected(
     )
 
 
-def _inferred(section: Section, found: DisplacedYields) -> DisplacedSearch:
+def _inferred(section: Section, yields: DisplacedYields) -> DisplacedSearch:
     """Return the limits of every mass at its best cut, and the contours, of the run and of projections."""
-    asked = needed(section.displaced, "in_situ.displaced")
+    options = needed(section.displaced, "in_situ.displaced")
     reaches: dict[str, Reach] = {}
     first = None
-    for factor in (1.0, *asked.projections):
-        here = found.times(factor) if factor != 1.0 else found
+    for factor in (1.0, *options.projections):
+        here = yields.times(factor) if factor != 1.0 else yields
         rough = expected_limits_of(
             here.background,
             signal_sigma=here.signal_sigma[:, None],
@@ -185,20 +185,20 @@ def _inferred(section: Section, found: DisplacedYields) -> DisplacedSearch:
         if first is None:
             first = best, limits
             if section.observed == "data":
-                seen = _observed(found, best, section.cl)
+                seen = _observed(yields, best, section.cl)
                 reaches["observed"] = infer.reach(here.mass, here.coupling, signal, seen)
     best, limits = needed(first, "in_situ.displaced")
-    return DisplacedSearch(found, best, limits, reaches)
+    return DisplacedSearch(yields, best, limits, reaches)
 
 
-def _observed(found: DisplacedYields, best: npt.NDArray[np.intp], cl: float) -> FloatArray:
+def _observed(yields: DisplacedYields, best: npt.NDArray[np.intp], cl: float) -> FloatArray:
     """Return the observed limit on the signal of each mass."""
     limits = [
         counting_limit(
-            found.count[i, j],
-            float(found.background[i, j]),
-            signal_sigma=float(found.signal_sigma[i]),
-            background_sigma=float(found.log_sigma[i, j]),
+            yields.count[i, j],
+            float(yields.background[i, j]),
+            signal_sigma=float(yields.signal_sigma[i]),
+            background_sigma=float(yields.log_sigma[i, j]),
             cl=cl,
             method="marginalised",
         )
@@ -209,14 +209,14 @@ def _observed(found: DisplacedYields, best: npt.NDArray[np.intp], cl: float) -> 
 
 def _note(ctx: Context, section: Section, search: DisplacedSearch, telescope: VertexTelescope) -> None:
     """Enter how the search was made and how far it is from a reach."""
-    asked, found = needed(section.displaced, "in_situ.displaced"), search.found
+    options, found = needed(section.displaced, "in_situ.displaced"), search.found
     first, last = telescope.fiducial
     ctx.cache.methods["displaced search"] = (
         f"pairs with a vertex {1e3 * first:g} to {1e3 * last:g} mm behind the interaction and more standard "
         f"deviations than a cut, the one of {', '.join(f'{c:g}' for c in found.cuts)} with the best expected "
-        f"limit at each mass, in ±{asked.window:g} resolutions; signal: measured prompt pairs of the mass "
+        f"limit at each mass, in ±{options.window:g} resolutions; signal: measured prompt pairs of the mass "
         f"that fly and decay; background: {', '.join(found.names.tolist())}; exact counting, nuisances "
-        f"averaged; efficiency behind the target to {100 * asked.efficiency_error:g} %; {telescope.name}"
+        f"averaged; efficiency behind the target to {100 * options.efficiency_error:g} %; {telescope.name}"
     )
     ratio, sigma = found.sides
     ctx.cache.numbers["displaced search, pairs behind over before the target"] = f"{ratio:.3f} ± {sigma:.3f}"

@@ -81,11 +81,11 @@ def files_of(ctx: Context) -> dict[str, str]:
     """
     section = ctx.steering.predict
     names = python_names(() if section is None else section.model_dump(mode="json"))
-    found = {f"[predict] {file}": sha for file, sha in ctx.code.shas(names).items()}
-    brought = {} if section is None else brought_files(section, ctx.base)
-    for name, paths in brought.items():
-        found[f"[predict] {name}"] = digest(*((path.name, file_sha256(path)) for path in paths))
-    return found
+    digests = {f"[predict] {file}": sha for file, sha in ctx.code.shas(names).items()}
+    tables = {} if section is None else brought_files(section, ctx.base)
+    for name, paths in tables.items():
+        digests[f"[predict] {name}"] = digest(*((path.name, file_sha256(path)) for path in paths))
+    return digests
 
 
 def trend_of(ctx: Context, state: RunState, training: Any) -> Trend | None:
@@ -140,10 +140,10 @@ def read_mass_counts(folder: Path) -> MassCounts | None:
 
 def mass_dependence(steering: Steering) -> str | None:
     """Return how the rate of a run follows the mass: as [predict] asks, no lines in smeared masses."""
-    asked = None if steering.predict is None else steering.predict.mass_dependence
+    choice = None if steering.predict is None else steering.predict.mass_dependence
     if steering.unfold is None or not steering.unfold.preset.startswith("smeared"):
-        return asked
-    if asked == "lines":
+        return choice
+    if choice == "lines":
         raise SteeringError(
             "predict.mass_dependence = 'lines' needs true masses; "
             f"unfold.preset = {steering.unfold.preset!r} leaves them smeared: take 'bins' or another preset"
@@ -278,7 +278,7 @@ def predict_stage(
 ) -> Rate:
     """Return the rate per proton on target and squared coupling; `masses` [GeV] instead of the scan's."""
     section = section_of(ctx)
-    asked = masses_of(ctx, production) if masses is None else masses
+    scan = masses_of(ctx, production) if masses is None else masses
     own = files_of(ctx)
     ctx.cache.inputs |= own
     # an edited file of the user makes another result under the same name
@@ -296,9 +296,9 @@ def predict_stage(
     ctx.cache.methods |= _conditions(ctx, production)
 
     def compute() -> Rate:
-        ctx.tell("predict", None, f"rate at {len(asked)} masses")
+        ctx.tell("predict", None, f"rate at {len(scan)} masses")
         shifts = {} if theory else spectrum.relative_shifts(needed(state.spectrum, "spectrum"))
-        return rate_of(production, asked, shifts, ctx.seed)
+        return rate_of(production, scan, shifts, ctx.seed)
 
     return ctx.cache.keep("predict", key, compute, Rate)
 

@@ -162,11 +162,11 @@ def _record(path: Path) -> Readers:
 def _yaml(path: Path, text: str, origin: Origin) -> Readers:
     """Return the reader of one file of data, or those of histograms in the UHI layout."""
     if path.suffix == ".json" and '"axes"' in text:
-        found = histograms.uhi_content(text)
-        if found:
+        by_name = histograms.uhi_content(text)
+        if by_name:
             return {
                 name: (lambda name=name, one=one: histograms.read_uhi(name, one, origin))  # type: ignore[misc]
-                for name, one in found.items()
+                for name, one in by_name.items()
             }
     content = documents(path, text)
     if len(content) != 1:
@@ -177,12 +177,12 @@ def _yaml(path: Path, text: str, origin: Origin) -> Readers:
 
 
 def _yoda(path: Path, text: str, origin: Origin) -> Readers:
-    found = histograms.objects(path, text)
-    if not found:
+    items = histograms.objects(path, text)
+    if not items:
         raise InputFileError(f"{path}: holds no YODA object")
     return {
         name: (lambda one=one: histograms.read_yoda(one, origin))  # type: ignore[misc]
-        for name, one in found.items()
+        for name, one in items.items()
     }
 
 
@@ -257,8 +257,8 @@ def _axis(axis: TableAxis) -> str:
 def _column(column: Column) -> str:
     errors = ", ".join(plain(e.label) for e in column.errors) or "none"
     limits = f", {int(column.limits.sum())} upper limits" if column.limits.any() else ""
-    known = column.values[np.isfinite(column.values)]
-    ends = f"{known.min():.4g} to {known.max():.4g}" if len(known) else "no numbers"
+    finite = column.values[np.isfinite(column.values)]
+    ends = f"{finite.min():.4g} to {finite.max():.4g}" if len(finite) else "no numbers"
     return f"{plain(column.name)!r} [{plain(column.unit) or 'no unit'}]: {ends}, errors: {errors}{limits}"
 
 
