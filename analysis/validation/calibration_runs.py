@@ -11,7 +11,7 @@ from gammastar.accept.calibration import Cells
 from gammastar.core.constants import M_MU
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import stream
-from gammastar.results.design import OpenRun, Wanted, open_run, origins
+from gammastar.results.design import DesignRequest, OpenRun, open_run, origins
 
 RESULTS = Path(__file__).resolve().parents[2] / "results" / "na60_dimuon"
 POINTS = (("shadows_like", 0.6), ("ship_ecn3", 0.6), ("shadows_like", 0.9))
@@ -50,7 +50,7 @@ def _thrown(run: OpenRun, mass: float, throws: int, least: int) -> FloatArray:
 
     The response is that of a run of at least `least` pairs, larger than the thrown ones by far.
     """
-    wanted, cells = Wanted((mass,), PRECISION, angles=WINDOW, min_momentum=LEAST), Cells.below(400.0)
+    wanted, cells = DesignRequest((mass,), PRECISION, angles=WINDOW, min_momentum=LEAST), Cells.below(400.0)
     at = origins(run, mass, wanted, cells, 2.3)
     k = at.names.index("largest signal")
     protons, n_cells = float(at.protons[k, 0, 0]), int(np.prod(cells.shape))

@@ -414,11 +414,11 @@ def test_design_proposes_a_run_that_covers_the_signal(designed):
 
 @pytest.mark.usefixtures("undrawn")
 def test_design_halves_the_error_with_four_times_the_protons(results, designed, tmp_path):
-    from gammastar.results.design import Wanted, design
+    from gammastar.results.design import DesignRequest, design
 
     before = read_json(designed[1] / "design_shadows_like.json")
     low, high = (1e-3 * before["proposal"][f"theta_{end}_mrad"] for end in ("min", "max"))
-    asked = Wanted((0.3,), precision=0.05, thickness=0.2, angles=(low, high), n=4000)
+    asked = DesignRequest((0.3,), precision=0.05, thickness=0.2, angles=(low, high), n=4000)
     design(results, "shadows_like", asked, output=tmp_path, tell=lambda *_: None)
     after = read_json(tmp_path / "design_shadows_like.json")["points"][1]["protons"]
     fewer = np.expm1(-0.1) / np.expm1(-0.2)  # of a target in which more protons interact
@@ -428,22 +428,22 @@ def test_design_halves_the_error_with_four_times_the_protons(results, designed, 
 
 @pytest.mark.usefixtures("undrawn")
 def test_design_without_a_measured_pair_or_behind_another_beam(results, tmp_path):
-    from gammastar.results.design import Wanted, design
+    from gammastar.results.design import DesignRequest, design
 
     few = {"output": tmp_path, "tell": lambda *_: None}
-    said = "\n".join(design(results, "na62_dump", Wanted((0.3,), n=4000), **few))
+    said = "\n".join(design(results, "na62_dump", DesignRequest((0.3,), n=4000), **few))
     assert "no measured pair lies in the region of NA62 dump" in said
     assert "proposed: both leptons between" in said
     card = data_path("detectors/shadows_like.toml").read_text()
     (tmp_path / "at120.toml").write_text(card.replace("beam_energy = 400.0", "beam_energy = 120.0"))
-    said = "\n".join(design(results, str(tmp_path / "at120.toml"), Wanted(), **few))
+    said = "\n".join(design(results, str(tmp_path / "at120.toml"), DesignRequest(), **few))
     assert "needed: a spectrum of lepton pairs at 120 GeV" in said
     needed = read_json(tmp_path / "design_at120.json")["needed"]
     low, high = needed["theta_of_lines_mrad"]
     # the near corner of the last plane, and the first point from where a line stays inside to the end
     assert low == pytest.approx(1e3 * np.arctan(1.0 / 30.0), abs=1.0)
     assert low < high < 1e3 * np.arctan(3.75 / 10.0)
-    said = "\n".join(design(results, "mcp_bars", Wanted((0.1,), n=4000), **few))
+    said = "\n".join(design(results, "mcp_bars", DesignRequest((0.1,), n=4000), **few))
     assert "  Q  " in said
 
 

@@ -104,12 +104,14 @@ def export(results: Path, *, hepdata: bool, events: int | None, tool: Any, **opt
 
             files = write(results, tell=tell, events=(events or 100_000) if hepdata else 0, **options)
         else:
-            from gammastar.results.exchange import Asked, Decays, export_for
+            from gammastar.results.exchange import Decays, ExportRequest, export_for
 
             given = point["mass"] and point["coupling"]
             decays = Decays(**point, events=events or 10_000) if given else None
             output = options.pop("output")
-            files = export_for(results, tool, output=output, asked=Asked(decays=decays, **options), tell=tell)
+            files = export_for(
+                results, tool, output=output, request=ExportRequest(decays=decays, **options), tell=tell
+            )
     for path in files:
         say(path)
 
@@ -193,10 +195,10 @@ def scan(
     A likelihood from a run of gammastar is tested as that run says. Toys are drawn anew at every strength:
     with --limit choose signals by --patch, or take --method asymptotic.
     """
-    from gammastar.results.scan import Asked, scan_lines, write_cards
+    from gammastar.results.scan import ScanRequest, scan_lines, write_cards
 
     fits = {name: options.pop(name) for name in ("goodness", "interval")}
-    for line in scan_lines(path, asked=Asked(strength, cl, limit, as_json, **fits), **options):
+    for line in scan_lines(path, request=ScanRequest(strength, cl, limit, as_json, **fits), **options):
         say(line)
     if combine is not None:
         where = {key: options[key] for key in ("names", "patches", "region")}

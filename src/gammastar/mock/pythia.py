@@ -184,20 +184,20 @@ def _soft(
 ) -> Arrays:
     """Return mesons (pt, y, weight) by species and the hadrons that may give a single lepton."""
     pdg, status = columns["id"], columns["status"]
-    found: Arrays = {}
+    arrays: Arrays = {}
     hadron = np.abs(status) > 80  # each hadron once, decayed or not
     for number in mesons:
         chosen = np.flatnonzero((pdg == number) & hadron)
-        found |= {f"{number}_{key}": value for key, value in _pt_y(columns, chosen).items()}
-        found[f"{number}_weight"] = weights[event[chosen]].astype(np.float32)
+        arrays |= {f"{number}_{key}": value for key, value in _pt_y(columns, chosen).items()}
+        arrays[f"{number}_weight"] = weights[event[chosen]].astype(np.float32)
     size = np.abs(pdg)
     wanted = np.logical_or.reduce([size == number for number in mothers])
     chosen = np.flatnonzero(wanted & (status > 0) & (columns["e"] > e_min) & (columns["pz"] > 0))
-    found["hadron_p"] = np.stack([columns[key][chosen] for key in ("px", "py", "pz")]).astype(np.float32)
-    found["hadron_pdg"] = pdg[chosen].astype(np.int16)
-    found["hadron_event"] = event[chosen].astype(np.int64)
-    found["event_weight"] = weights
-    return found
+    arrays["hadron_p"] = np.stack([columns[key][chosen] for key in ("px", "py", "pz")]).astype(np.float32)
+    arrays["hadron_pdg"] = pdg[chosen].astype(np.int16)
+    arrays["hadron_event"] = event[chosen].astype(np.int64)
+    arrays["event_weight"] = weights
+    return arrays
 
 
 def _charm(event: IntArray, columns: Mapping[str, Any], weights: FloatArray) -> Arrays:
@@ -250,11 +250,11 @@ def generate(
     done = 0
     for start in range(0, n, BATCH):
         event, columns, weights = _batch(pythia, min(BATCH, n - start))
-        found = EXTRACT[process](event, columns, weights)
-        if "hadron_event" in found:
-            found["hadron_event"] += done
+        arrays = EXTRACT[process](event, columns, weights)
+        if "hadron_event" in arrays:
+            arrays["hadron_event"] += done
         done += len(weights)
-        parts.append(found)
+        parts.append(arrays)
     result = {key: np.concatenate([part[key] for part in parts], axis=-1) for key in parts[0]}
     result["sigma"] = np.array(float(pythia.infoPython().sigmaGen()))
     return result

@@ -17,10 +17,10 @@ ROWS = 12  # masses of the table
 
 
 def in_situ_section(
-    found: Any, expected: FloatArray, view: View, *, cl: float, observed: FloatArray | None, method: str
+    scan: Any, expected: FloatArray, view: View, *, cl: float, observed: FloatArray | None, method: str
 ) -> Section:
     """Return the reach of the search for prompt decays in the measured pairs."""
-    mass, shown = found.mass, figures.frame(expected)
+    mass, shown = scan.mass, figures.frame(expected)
     missing: BoolArray = np.isnan(expected.sum(axis=1)) | np.isinf(expected.sum(axis=1))
     levels = np.where(missing[:, None], np.nan, expected)
     seen = None if observed is None else np.where(missing, np.nan, observed)
@@ -33,14 +33,14 @@ def in_situ_section(
     without = f" Gaps, {gaps}: a line of free yield looks like the peak there." if gaps else ""
     measured = "Reach of the search in situ, 100 % measured: the signal is that of the pairs themselves."
     caption = f"{measured}{without} {grey}"
-    templates, smooth = found.templates, found.templates.background.smooth
+    templates, smooth = scan.templates, scan.templates.background.smooth
     if smooth is not None and smooth.sum() < 0.01 * templates.pairs.sum():
         smooth = None  # the shape that a polynomial multiplies, no pairs
     lines = dict(zip(templates.background.names, templates.background.lines, strict=True))
     spectrum = figures.peak_background_figure(templates.edges, templates.pairs, smooth, lines, mock=view.mock)
     outcome = words("no_observation")
     if seen is not None:
-        z = np.where(missing, -np.inf, found.significance)
+        z = np.where(missing, -np.inf, scan.significance)
         best = int(np.argmax(z))
         at = f"{z[best]:.2f} standard deviations at {mass[best]:.3f} GeV"
         outcome = f"Largest local significance of a peak: {at}."
@@ -50,7 +50,7 @@ def in_situ_section(
         "Search in situ: prompt decays to the measured pairs",
         text,
         [titled("reach_in_situ", caption, figure), titled("in_situ_pairs", templates_caption, spectrum)],
-        [_table(found, levels)],
+        [_table(scan, levels)],
     )
 
 
@@ -70,21 +70,21 @@ def _gaps(mass: FloatArray, missing: BoolArray) -> str:
     )
 
 
-def _table(found: Any, levels: FloatArray) -> Table:
-    rows = np.unique(np.linspace(0, len(found.mass) - 1, ROWS).astype(int))
-    resolution = found.templates.resolution.sigma(found.mass)
+def _table(scan: Any, levels: FloatArray) -> Table:
+    rows = np.unique(np.linspace(0, len(scan.mass) - 1, ROWS).astype(int))
+    resolution = scan.templates.resolution.sigma(scan.mass)
     columns = {
-        "mass [GeV]": found.mass,
+        "mass [GeV]": scan.mass,
         "resolution [GeV]": resolution,
-        "pairs in ±1.4 resolutions": found.fits.background,
-        "error of the peak": found.fits.sigma,
-        "of the model": found.spurious,
-        "signal per squared coupling": found.signal,
+        "pairs in ±1.4 resolutions": scan.fits.background,
+        "error of the peak": scan.fits.sigma,
+        "of the model": scan.spurious,
+        "signal per squared coupling": scan.signal,
         "expected limit on the coupling": levels[:, 2],
     }
     columns |= {
-        f"relative error, {part.name}": np.sqrt(np.clip(np.diag(part.cov), 0.0, None)) / found.signal
-        for part in found.sources.parts
+        f"relative error, {part.name}": np.sqrt(np.clip(np.diag(part.cov), 0.0, None)) / scan.signal
+        for part in scan.sources.parts
     }
     plain = {
         name: [float(x) if np.isfinite(x) else "-" for x in values[rows]] for name, values in columns.items()
@@ -96,26 +96,26 @@ def displaced_section(
     search: Any, prompt: tuple[FloatArray, FloatArray], view: View, *, method: str
 ) -> Section:
     """Return the reach of the search for decays behind the target."""
-    found, best, limits = search.found, search.best, search.limits[:, 2]
-    rows, couplings = np.arange(len(best)), (float(found.coupling[0]), float(found.coupling[-1]))
-    ratio = found.signal[rows, best] / limits[:, None]
-    drawn = [limit for limit in view.known if _inside(limit.polygon, found.mass, couplings)]
-    plane, curves = (found.mass, found.coupling, ratio), [limit.curve for limit in drawn]
+    scan, best, limits = search.found, search.best, search.limits[:, 2]
+    rows, couplings = np.arange(len(best)), (float(scan.coupling[0]), float(scan.coupling[-1]))
+    ratio = scan.signal[rows, best] / limits[:, None]
+    drawn = [limit for limit in view.known if _inside(limit.polygon, scan.mass, couplings)]
+    plane, curves = (scan.mass, scan.coupling, ratio), [limit.curve for limit in drawn]
     figure = figures.gap_figure(prompt, plane, search.reaches, mock=view.mock, limits=curves)
     grey = f"Grey: {citations(drawn)}." if drawn else ""
     outcome = "The filled area is reached."
     if not np.isfinite(search.reaches["all"].edges).any():
         i, k = np.unravel_index(int(ratio.argmax()), ratio.shape)
-        largest = {"mass": found.mass[i], "coupling": found.coupling[k]}
+        largest = {"mass": scan.mass[i], "coupling": scan.coupling[k]}
         outcome = words("not_displaced", most=ratio[i, k], **largest)
     some = np.unique(np.linspace(0, len(best) - 1, ROWS).astype(int))
     columns = {
-        "mass [GeV]": found.mass,
-        "cut [standard deviations]": found.cuts[best],
-        **{name: found.parts[rows, k, best] for k, name in enumerate(found.names.tolist())},
-        "relative error of the background": found.log_sigma[rows, best],
+        "mass [GeV]": scan.mass,
+        "cut [standard deviations]": scan.cuts[best],
+        **{name: scan.parts[rows, k, best] for k, name in enumerate(scan.names.tolist())},
+        "relative error of the background": scan.log_sigma[rows, best],
         "expected limit": limits,
-        "largest signal": found.signal[rows, best].max(axis=1),
+        "largest signal": scan.signal[rows, best].max(axis=1),
     }
     table = Table(
         {name: [float(x) for x in values[some]] for name, values in columns.items()},

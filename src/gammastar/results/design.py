@@ -66,11 +66,11 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(16)
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DesignRequest:
     """What the calibration run is to do."""
 
     masses: tuple[float, ...] = ()  # [GeV]; those of an even grid over the run's if empty
-    precision: float = 0.1  # Wanted relative standard deviation of the signal from the number of pairs
+    precision: float = 0.1  # DesignRequest relative standard deviation of the signal from the number of pairs
     share: float = 0.9  # Part of the signal that the spectrometer covers at every point
     thickness: float = 0.1  # Of the target in interaction lengths
     # Of each lepton [GeV]; 3 GeV is what passes the absorber of NA60 (Allison and Blinov, section III.A)
@@ -103,14 +103,14 @@ def _require(condition: bool, message: str) -> None:
         raise UserError(message)
 
 
-def wanted(masses: str = "", angles: tuple[float, float] | None = None, **options: Any) -> Wanted:
+def wanted(masses: str = "", angles: tuple[float, float] | None = None, **options: Any) -> DesignRequest:
     """Return what is wanted, from the command line: masses as ``0.3,0.5`` [GeV], angles in mrad."""
     try:
         numbers = tuple(float(text) for text in masses.split(",") if text.strip())
     except ValueError as error:
         raise UserError(f"--masses {masses}: give numbers with commas between them, e.g. 0.3,0.5") from error
     rad = None if angles is None else (1e-3 * angles[0], 1e-3 * angles[1])
-    return Wanted(numbers, angles=rad, **options)
+    return DesignRequest(numbers, angles=rad, **options)
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def open_run(results: Path, detector: str, *, trust_code: bool = False) -> OpenR
     return OpenRun(ctx, state, production, card, path.stem)
 
 
-def _masses(run: OpenRun, asked: tuple[float, ...]) -> tuple[float, ...]:
+def _masses(run: OpenRun, request: tuple[float, ...]) -> tuple[float, ...]:
     """Return the masses of the design [GeV]."""
     low, high = run.production.mass_range
     low = max(low, run.production.threshold)
@@ -184,12 +184,12 @@ def _masses(run: OpenRun, asked: tuple[float, ...]) -> tuple[float, ...]:
         default = np.geomspace(0.02, 0.9 * high, N_MASSES)
     else:
         default = low + (high - low) * (np.arange(N_MASSES) + 0.5) / N_MASSES
-    for mass in asked:
+    for mass in request:
         if not low < mass < high:
             raise UserError(
                 f"--masses {mass:g}: lies outside what the run measured, {low:.5g} to {high:.5g} GeV"
             )
-    return asked or tuple(np.round(default, 3).tolist())
+    return request or tuple(np.round(default, 3).tolist())
 
 
 def _dark_photons(run: OpenRun, detector: Detector, mass: float, cells: Cells, n: int) -> _Particles:
@@ -293,13 +293,13 @@ def _points(
     return tuple(np.array(POINTS)[kept].tolist()), found[kept]
 
 
-def origins(run: OpenRun, mass: float, asked: Wanted, cells: Cells, limit: float) -> Origins | None:
+def origins(run: OpenRun, mass: float, request: DesignRequest, cells: Cells, limit: float) -> Origins | None:
     """Return what the detector sees at one mass; None if it sees nothing."""
     detector, n_cells = run.detector, cells.shape[0] * cells.shape[1]
     made = (
-        _millicharges(run, detector, mass, cells, asked.n)
+        _millicharges(run, detector, mass, cells, request.n)
         if isinstance(detector, MillichargeDetector)
-        else _dark_photons(run, detector, mass, cells, asked.n)
+        else _dark_photons(run, detector, mass, cells, request.n)
     )
     points = _points(run, made, mass, limit)
     if points is None or not points[0]:
@@ -308,22 +308,22 @@ def origins(run: OpenRun, mass: float, asked: Wanted, cells: Cells, limit: float
     signal, parts = in_cells(made.sample, made.cell, n_cells, lambda part, b: made.run(part, couplings, b))
     total = signal.mean(axis=0).sum(axis=0)
     p, masses, weight = made.photons
-    weight = weight * -np.expm1(-asked.thickness)
+    weight = weight * -np.expm1(-request.thickness)
     cell = made.cell[: len(weight)]
     used = np.flatnonzero(signal.any(axis=(0, 2)))
     here = np.isin(cell, used)
     row = np.searchsorted(used, cell[here])
     photons = p[:, here], np.broadcast_to(masses, (len(weight),))[here], weight[here]
     rng = stream(run.ctx.seed, "design", "dimuons", f"{mass:.6f}")
-    found = dimuons_in_windows(photons, row, len(used), _windows(run, asked), rng)
+    found = dimuons_in_windows(photons, row, len(used), _windows(run, request), rng)
     produced = np.bincount(row, weight[here], len(used)).astype(np.float64)
     share, protons, _ = scan_windows(
         signal[:, used],
         produced,
         found,
         floor=FLOOR,
-        precision=asked.precision,
-        background=asked.background,
+        precision=request.precision,
+        background=request.background,
     )
     measured = np.mean([part.in_domain_signal for part in parts], axis=0)
     return Origins(
@@ -341,11 +341,11 @@ def origins(run: OpenRun, mass: float, asked: Wanted, cells: Cells, limit: float
     )
 
 
-def _windows(run: OpenRun, asked: Wanted) -> Windows:
-    if asked.angles is None:
-        return Windows.usual(asked.min_momentum, run.m_lepton)
-    low, high = asked.angles
-    return Windows(np.array([low]), np.array([high]), asked.min_momentum, run.m_lepton)
+def _windows(run: OpenRun, request: DesignRequest) -> Windows:
+    if request.angles is None:
+        return Windows.usual(request.min_momentum, run.m_lepton)
+    low, high = request.angles
+    return Windows(np.array([low]), np.array([high]), request.min_momentum, run.m_lepton)
 
 
 def _millicharged(path: Path) -> bool:
@@ -366,13 +366,13 @@ def _limit(run: OpenRun) -> tuple[float, str]:
     return limit, f"contour: {limit:.3g} events at {100 * cl:g} % CL, {said}, signal without error"
 
 
-def _proposal(run: OpenRun, asked: Wanted, tell: Tell) -> tuple[list[str], dict[str, Any], Any]:
+def _proposal(run: OpenRun, request: DesignRequest, tell: Tell) -> tuple[list[str], dict[str, Any], Any]:
     """Return lines, content of the JSON file and figure for a detector behind the measured beam."""
-    cells, masses = Cells.below(run.detector.beam_energy), _masses(run, asked.masses)
+    cells, masses = Cells.below(run.detector.beam_energy), _masses(run, request.masses)
     limit, assumption = _limit(run)
     found = []
     for i, mass in enumerate(masses):
-        at = origins(run, mass, asked, cells, limit)
+        at = origins(run, mass, request, cells, limit)
         found += [] if at is None else [at]
         tell("design", (i + 1) / len(masses), f"m = {mass:.3f} GeV")
     content: dict[str, Any] = {"contour": assumption, "masses_GeV": list(masses)}
@@ -381,13 +381,13 @@ def _proposal(run: OpenRun, asked: Wanted, tell: Tell) -> tuple[list[str], dict[
         text = "no sampled particle reaches the detector at any of these masses: there is nothing to design"
         return [title, text], content | {"points": [], "proposal": None}, None
     scan = WindowScan(
-        _windows(run, asked),
+        _windows(run, request),
         np.concatenate([at.share for at in found]),
         np.concatenate([at.protons for at in found]),
     )
-    i, j = scan.narrowest(asked.share)
+    i, j = scan.narrowest(request.share)
     rows = [row for at in found for row in rows_of(at, cells, (i, j))]
-    proposal = proposal_of(run.detector, scan, (i, j), rows, vars(asked))
+    proposal = proposal_of(run.detector, scan, (i, j), rows, vars(request))
     charged = isinstance(run.detector, MillichargeDetector)
     symbol = "Q" if charged else model_of(run.ctx).labels.coupling
     lines = [title, table_of(rows, symbol), *sentences(run.detector, proposal, rows), assumption]
@@ -457,7 +457,7 @@ def _angles_of(detector: Detector | MillichargeDetector) -> tuple[float, float]:
 def design(
     results: Path,
     detector: str,
-    asked: Wanted,
+    request: DesignRequest,
     *,
     output: Path | None = None,
     tell: Tell,
@@ -479,14 +479,14 @@ def design(
         "results": results.name,
         "mock": run.ctx.cache.mock,
         "beam_energy_GeV": run.detector.beam_energy,
-        "wanted": {**vars(asked), "masses": list(asked.masses)},
+        "wanted": {**vars(request), "masses": list(request.masses)},
     }
     beam = run.production.exposure.beam_energy
     if not math.isclose(beam, run.detector.beam_energy, rel_tol=1e-3):
         lines, found = _other_beam(run, beam)
         content |= found
     else:
-        lines, found, figure = _proposal(run, asked, tell)
+        lines, found, figure = _proposal(run, request, tell)
         content |= found
         if figure is not None:
             save_figure(figure, folder / name)
@@ -533,17 +533,17 @@ def proposal_of(
     scan: WindowScan,
     chosen: tuple[int, int],
     rows: list[dict[str, Any]],
-    asked: dict[str, Any],
+    request: dict[str, Any],
 ) -> dict[str, Any]:
     """Return the spectrometer, the target and the protons of the run that would measure the signal.
 
-    `asked` is what the user wants, by option.
+    `request` is what the user wants, by option.
     """
     (i, j), target = chosen, detector.target
     known = [row["protons"] for row in rows if row["protons"] is not None]
     energies = np.array([row["energy_90_GeV"] for row in rows])
     return {
-        "given": asked["angles"] is not None,
+        "given": request["angles"] is not None,
         "theta_min_mrad": 1e3 * float(scan.windows.theta_min[i]),
         "theta_max_mrad": 1e3 * float(scan.windows.theta_max[j]),
         "energy_GeV": [float(energies[:, 0].min()), float(energies[:, 1].max())],
@@ -553,7 +553,7 @@ def proposal_of(
         "covers": float(scan.share[:, i, j].min()),
         "protons": {"least": min(known), "most": max(known)} if known else None,
         "points_without_protons": len(rows) - len(known),
-        **{key: asked[key] for key in ("share", "precision", "thickness", "min_momentum", "background")},
+        **{key: request[key] for key in ("share", "precision", "thickness", "min_momentum", "background")},
     }
 
 

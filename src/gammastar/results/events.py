@@ -27,7 +27,7 @@ from gammastar.store.records import read_spectrum
 
 if TYPE_CHECKING:
     from gammastar.flow import KinematicFlow, PaperFlow
-    from gammastar.flow.event_generator import GeneratedEvents, MassSource
+    from gammastar.flow.event_generator import MassSource
 
 
 LIST = (".txt", ".dat")
@@ -127,26 +127,20 @@ def _parts(
         size = min(CHUNK, n - low)
         own = source[low : low + size] if isinstance(source, np.ndarray) else source
         events = flow.draw_events(found, size, seed=seed, mass=own, first=first + low)
-        vertices = flow.event_generator.decay_vertices(events, ctau) if decay and ctau > 0 else None
+        daughters: tuple[tuple[int, FloatArray], ...] = ()
+        if decay is not None:
+            pdg, m_lepton = LEPTONS[decay]
+            minus, plus = flow.event_generator.two_leptons(events, m_lepton)
+            daughters = (pdg, minus), (-pdg, plus)
         yield EventTable(
             number=events.number,
             p4=events.p4,
             mass=events.mass,
             weight=np.ones(size),
             origin=np.zeros((3, size)),
-            daughters=_daughters(events, decay),
-            decay=vertices,
+            daughters=daughters,
+            decay=flow.event_generator.decay_vertices(events, ctau) if decay and ctau > 0 else None,
         )
-
-
-def _daughters(events: GeneratedEvents, decay: str | None) -> tuple[tuple[int, FloatArray], ...]:
-    from gammastar import flow
-
-    if decay is None:
-        return ()
-    pdg, m_lepton = LEPTONS[decay]
-    minus, plus = flow.event_generator.two_leptons(events, m_lepton)
-    return ((pdg, minus), (-pdg, plus))
 
 
 def chi_file(

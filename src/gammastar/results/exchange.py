@@ -56,7 +56,7 @@ class Decays:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ExportRequest:
     """What is written."""
 
     detector: Path | None = None  # Another detector file; those of the run by default
@@ -66,11 +66,11 @@ class Asked:
 
 @writes_folder
 def export_for(
-    results: Path, tool: Tool, *, output: Path, asked: Asked | None = None, tell: Tell
+    results: Path, tool: Tool, *, output: Path, request: ExportRequest | None = None, tell: Tell
 ) -> list[Path]:
     """Write rate and kinematics of the measured virtual photons as dark photons for another tool."""
-    record, asked = read_record(results), asked or Asked()
-    path = asked.detector
+    record, request = read_record(results), request or ExportRequest()
+    path = request.detector
     detectors = record.detectors() if path is None else {path.stem: load_detector(path)}
     tell("export", None, f"for {tool}")
     none = ""
@@ -78,9 +78,9 @@ def export_for(
         written = [p for name, one in detectors.items() for p in write_darkcast(record, name, one, output)]
         none = "no detector of the run has a closed reach of the dark photon at two masses"
     elif tool == "geant":
-        written = _for_simulation(record, detectors, output, asked.decays)
+        written = _for_simulation(record, detectors, output, request.decays)
     else:
-        produced, masses = _produced(record, asked.n), masses_of(record).tolist()
+        produced, masses = _produced(record, request.n), masses_of(record).tolist()
         if tool == "foresee":
             protons = {
                 one.name: one.exposure * one.target.interaction_probability

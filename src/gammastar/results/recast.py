@@ -42,7 +42,7 @@ LIFETIMES_AT = 1e-3  # kinetic mixing of the figure of lifetimes
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class PlaneRequest:
     """The plane of a model, ``[plane]`` of its file."""
 
     # Ends of the masses of the dark photon [GeV] and of its kinetic mixing, both even in the logarithm
@@ -94,8 +94,8 @@ class Recast:
     def free(self) -> Reach:
         """Couplings that neither BaBar nor NA64 (no decay inside) excludes."""
         p = self.plane
-        found = self.excess("BaBar", p.babar), self.excess("NA64", p.strict)
-        return free_intervals(p.mass, p.epsilon, *found)
+        excesses = self.excess("BaBar", p.babar), self.excess("NA64", p.strict)
+        return free_intervals(p.mass, p.epsilon, *excesses)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -112,36 +112,36 @@ class Recast:
         return tuple(lines)
 
 
-def wanted(model: Benchmark, path: Path, **changes: int | None) -> Wanted:
+def wanted(model: Benchmark, path: Path, **changes: int | None) -> PlaneRequest:
     """Return the plane that a model asks for, with some of it changed."""
     content = dict(model.plane) | {key: value for key, value in changes.items() if value is not None}
-    unknown = sorted(set(content) - {field.name for field in fields(Wanted)})
+    unknown = sorted(set(content) - {field.name for field in fields(PlaneRequest)})
     if unknown:
-        known = ", ".join(field.name for field in fields(Wanted))
+        known = ", ".join(field.name for field in fields(PlaneRequest))
         raise SteeringError(f"{path}: [plane] {', '.join(unknown)}: unknown; known are {known}")
-    return validated(TypeAdapter(Wanted), content, path)
+    return validated(TypeAdapter(PlaneRequest), content, path)
 
 
 def recast(
-    model: Benchmark, asked: Wanted, *, curves: Sequence[Pathlike] = (), tell: Tell | None = None
+    model: Benchmark, request: PlaneRequest, *, curves: Sequence[Pathlike] = (), tell: Tell | None = None
 ) -> Recast:
     """Return what BaBar, NA64 and Belle II say of a model.
 
     `curves` are folders with full published curves; without them the few shipped points, straight between.
     """
-    mass = np.geomspace(*asked.mass, asked.n_mass)
-    epsilon = np.geomspace(*asked.epsilon, asked.n_epsilon)
-    r_table = hadrons() if asked.hadrons else None
+    mass = np.geomspace(*request.mass, request.n_mass)
+    epsilon = np.geomspace(*request.epsilon, request.n_epsilon)
+    r_table = hadrons() if request.hadrons else None
     options = semivisible.Options(
-        n=asked.events,
-        seed=asked.seed,
-        polarised=asked.polarised,
+        n=request.events,
+        seed=request.seed,
+        polarised=request.polarised,
         r_table=r_table,
         neutrino=model.neutrino,
-        s_channel=asked.s_channel,
+        s_channel=request.s_channel,
     )
     say: Tell = tell or (lambda *_: None)
-    say("plane", 0.0, f"{model.name}: {asked.n_mass} masses")
+    say("plane", 0.0, f"{model.name}: {request.n_mass} masses")
     plane = semivisible.scan(
         model.sector, mass, epsilon, options=options, progress=lambda part: say("plane", part, model.name)
     )
@@ -160,52 +160,52 @@ def recast(
         displaced=np.array(displaced),
         ctau=np.array(ctau),
         masses=np.array([sector.masses for sector in sectors]),
-        closed=np.array([not len(found) for found in pairs]),
+        closed=np.array([not len(states) for states in pairs]),
     )
 
 
 def _published(name: str, folders: Sequence[Pathlike]) -> Published:
     """Return the first full curve that a folder holds, else the shipped points."""
-    found = [semivisible.published(name, folder) for folder in folders]
-    return next((limit for limit in found if limit.full), semivisible.published(name))
+    limits = [semivisible.published(name, folder) for folder in folders]
+    return next((limit for limit in limits if limit.full), semivisible.published(name))
 
 
-def regions(found: Recast) -> list[Region]:
+def regions(result: Recast) -> list[Region]:
     """Return what is drawn of every search."""
-    plane = found.plane
+    plane = result.plane
     with np.errstate(divide="ignore"):
-        displaced = np.log(found.displaced / semivisible.load_displaced().events)
+        displaced = np.log(result.displaced / semivisible.load_displaced().events)
     return [
         Region(
             "BaBar: photon and missing mass; shades: visible definition",
-            found.excess("BaBar", plane.babar),
-            (found.excess("BaBar", plane.babar_low), found.excess("BaBar", plane.babar_high)),
+            result.excess("BaBar", plane.babar),
+            (result.excess("BaBar", plane.babar_low), result.excess("BaBar", plane.babar_high)),
         ),
-        Region("NA64 2016–18: no decay inside", found.excess("NA64", plane.strict)),
-        Region("NA64 2016–18: decays inside count", found.excess("NA64", plane.inclusive), filled=False),
+        Region("NA64 2016–18: no decay inside", result.excess("NA64", plane.strict)),
+        Region("NA64 2016–18: decays inside count", result.excess("NA64", plane.inclusive), filled=False),
         *(Region(label, height, filled=False) for label, height in zip(BELLE, displaced, strict=True)),
     ]
 
 
-def _figure(found: Recast) -> Figure:
-    plane = found.plane
+def _figure(result: Recast) -> Figure:
+    plane = result.plane
     low, high = gm2.reference("wp20").band(plane.mass)
     curves = [
         Curve(r"$(g-2)_\mu$ 2020, ± 2σ", plane.mass, low, high),
         Curve(r"$(g-2)_\mu$ 2025, upper limit", plane.mass, gm2.reference().band(plane.mass)[1]),
     ]
-    for search, limit in found.limits.items():
+    for search, limit in result.limits.items():
         inside = (limit.mass >= plane.mass[0]) & (limit.mass <= plane.mass[-1])
         text = f"{search}, invisible dark photon" + ("" if limit.full else ": points, straight between")
         curves.append(Curve(text, limit.mass[inside], limit.epsilon[inside], points=not limit.full))
     return exclusion_figure(
-        (plane.mass, plane.epsilon), regions(found), curves, closed=found.closed, title=found.model.name
+        (plane.mass, plane.epsilon), regions(result), curves, closed=result.closed, title=result.model.name
     )
 
 
-def _excluded(found: Recast) -> dict[str, list[object]]:
+def _excluded(result: Recast) -> dict[str, list[object]]:
     """Return the excluded intervals of every search as columns."""
-    plane, rows = found.plane, []
+    plane, rows = result.plane, []
     for search, label, probability in (
         ("BaBar", "BaBar", plane.babar),
         ("BaBar", "BaBar, low end of the band", plane.babar_low),
@@ -213,7 +213,7 @@ def _excluded(found: Recast) -> dict[str, list[object]]:
         ("NA64", "NA64, no decay inside", plane.strict),
         ("NA64", "NA64, decays inside count", plane.inclusive),
     ):
-        bound = found.limits[search].at(plane.mass)
+        bound = result.limits[search].at(plane.mass)
         reach = semivisible.intervals(plane.mass, plane.epsilon, probability, bound)
         rows += [(label, *row) for row in _intervals(reach)]
     return _columns(("search", "mass_GeV", "epsilon_low", "epsilon_high", "clipped_side"), rows)
@@ -231,25 +231,25 @@ def _columns(names: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> dict
     return {name: [row[k] for row in rows] for k, name in enumerate(names)}
 
 
-def _tables(found: Recast) -> dict[str, dict[str, list[object]]]:
+def _tables(result: Recast) -> dict[str, dict[str, list[object]]]:
     """Return the tables by the names of their files."""
-    plane = found.plane
+    plane = result.plane
     names = ("babar", "babar_low", "babar_high", "babar_error", "strict", "inclusive")
     where = np.array(np.meshgrid(plane.mass, plane.epsilon, indexing="ij")).reshape(2, -1)
-    values = [getattr(plane, name).ravel() for name in names] + [x.ravel() for x in found.displaced]
+    values = [getattr(plane, name).ravel() for name in names] + [x.ravel() for x in result.displaced]
     columns = ("mass_GeV", "epsilon", *names, "belle2_photon_events", "belle2_all_events")
     grid = _columns(
         columns, [tuple(f"{x:.6g}" for x in row) for row in np.column_stack([*where, *values]).tolist()]
     )
     states = [
-        (f"{m:.6g}", k + 1, f"{found.masses[i, k]:.6g}", f"{found.ctau[i, k]:.6g}")
+        (f"{m:.6g}", k + 1, f"{result.masses[i, k]:.6g}", f"{result.ctau[i, k]:.6g}")
         for i, m in enumerate(plane.mass)
-        for k in range(found.masses.shape[1])
+        for k in range(result.masses.shape[1])
     ]
     free = ("mass_GeV", "epsilon_low", "epsilon_high", "clipped_side")
     return {
-        "excluded.csv": _excluded(found),
-        "allowed.csv": _columns(free, _intervals(found.free)),
+        "excluded.csv": _excluded(result),
+        "allowed.csv": _columns(free, _intervals(result.free)),
         "probabilities.csv": grid,
         "states.csv": _columns(("mass_GeV", "state", "state_mass_GeV", "ctau_at_epsilon_1_m"), states),
     }
@@ -269,40 +269,40 @@ def recast_file(
     `changes` are ``events`` and ``seed`` in place of those of the file.
     """
     point = semivisible.load_benchmark(model)
-    asked = wanted(point, Path(model), **changes)
-    found = recast(point, asked, curves=curves, tell=tell)
+    request = wanted(point, Path(model), **changes)
+    result = recast(point, request, curves=curves, tell=tell)
     folder = Path(output)
-    report.save_figure(_figure(found), folder / "plane")
-    ctau = found.ctau / LIFETIMES_AT**2
+    report.save_figure(_figure(result), folder / "plane")
+    ctau = result.ctau / LIFETIMES_AT**2
     report.save_figure(
-        lifetime_figure(found.plane.mass, ctau, LIFETIMES_AT, title=point.name), folder / "lifetimes"
+        lifetime_figure(result.plane.mass, ctau, LIFETIMES_AT, title=point.name), folder / "lifetimes"
     )
-    for name, columns in _tables(found).items():
+    for name, columns in _tables(result).items():
         write_table(folder / name, columns)
     cards = (semivisible.load_babar(), semivisible.load_na64(), semivisible.load_displaced())
     about = {
         "model": point.name,
         "kind": point.kind,
         "source": point.source,
-        "plane": {field.name: getattr(asked, field.name) for field in fields(Wanted)},
-        "full published curves": {search: limit.full for search, limit in found.limits.items()},
-        "warnings": list(found.warnings),
+        "plane": {field.name: getattr(request, field.name) for field in fields(PlaneRequest)},
+        "full published curves": {search: limit.full for search, limit in result.limits.items()},
+        "warnings": list(result.warnings),
         "unverified inputs": [text for card in cards for text in card.unverified],
         "versions": dict(versions()),
     }
     write_whole(folder / "recast.json", (json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode())
-    return _said(found)
+    return _said(result)
 
 
-def _said(found: Recast) -> list[str]:
+def _said(result: Recast) -> list[str]:
     """Return the summary: states, what is free of the (g−2)μ band, warnings."""
-    plane = found.plane
-    point = found.model
+    plane = result.plane
+    point = result.model
     at = point.mediator or float(np.sqrt(plane.mass[0] * plane.mass[-1]))
     masses = ", ".join(f"{1e3 * m:.4g}" for m in point.sector(at).masses)
     lines = [f"{point.name}: states of {masses} MeV at m_A' = {at:.3g} GeV"]
     band = gm2.reference("wp20").band(plane.mass)
-    both = found.excess("BaBar", plane.babar), found.excess("NA64", plane.strict)
+    both = result.excess("BaBar", plane.babar), result.excess("NA64", plane.strict)
     free = semivisible.allowed(band, plane.epsilon, *both)
     whole = plane.mass[np.nan_to_num(free) >= 1]
     if np.isfinite(free).any():
@@ -310,8 +310,8 @@ def _said(found: Recast) -> list[str]:
         if len(whole):
             said += f", all of it at {len(whole)} masses from {whole[0]:.3g} to {whole[-1]:.3g} GeV"
         lines.append(said)
-    lines += [f"warning: {plain(text, keep='')}" for text in found.warnings]
-    few = [search for search, limit in found.limits.items() if not limit.full]
+    lines += [f"warning: {plain(text, keep='')}" for text in result.warnings]
+    few = [search for search, limit in result.limits.items() if not limit.full]
     if few:
         lines.append(
             f"warning: {' and '.join(few)} from a few shipped points; --curves names a folder of full curves"

@@ -45,7 +45,7 @@ class _How:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ScanRequest:
     """What is tested of every signal."""
 
     strength: float = 1.0  # Signal strength μ
@@ -62,7 +62,7 @@ class Asked:
 def scan_lines(
     path: str | os.PathLike[str],
     *,
-    asked: Asked | None = None,
+    request: ScanRequest | None = None,
     names: tuple[str, ...] = (),
     method: str | None = None,
     statistic: Any = None,
@@ -78,7 +78,7 @@ def scan_lines(
     The run that wrote a likelihood says how its limits were set in the metadata of its patch set, which
     travels with it, and in the ``steering.json`` of its folder.
     """
-    path, asked = Path(path), asked or Asked()
+    path, request = Path(path), request or ScanRequest()
     _checked(path)
     likelihood = infer.read_likelihood(path, **where)
     how = _how(path, likelihood, method, steering)
@@ -86,7 +86,7 @@ def scan_lines(
         raise SteeringError(
             f"scan: method = {how.method!r} averages over the nuisances; it cannot take {auxiliary!r} toys"
         )
-    cl = asked.cl or how.cl or DEFAULT_CL
+    cl = request.cl or how.cl or DEFAULT_CL
     head = _said(how, cl)
     options: dict[str, Any] = {
         "method": "exact" if how.method in AVERAGED else how.method,
@@ -94,28 +94,30 @@ def scan_lines(
         "convention": _convention(path, likelihood, how, statistic, auxiliary),
     }
     tested = []
-    if not asked.json:
+    if not request.json:
         yield from (f"# {line}" for line in head)
-    for point in infer.scan(likelihood, names or None, strength=asked.strength, **options):
+    for point in infer.scan(likelihood, names or None, strength=request.strength, **options):
         if point.failure:
             tested.append(_entry(point, cl, None) | {"failure": point.failure})
-            if not asked.json:
+            if not request.json:
                 yield f"{point.name} no CLs: {point.failure}"
             continue
-        limits = strength_limits(likelihood, point.name, cl=cl, **options) if asked.limit else None
-        more = _fitted(likelihood, point, asked, cl)
+        limits = strength_limits(likelihood, point.name, cl=cl, **options) if request.limit else None
+        more = _fitted(likelihood, point, request, cl)
         tested.append(_entry(point, cl, limits) | more)
-        if not asked.json:
-            yield _line(point, asked, cl, limits) + "".join(f" {key} {value}" for key, value in more.items())
+        if not request.json:
+            yield _line(point, request, cl, limits) + "".join(
+                f" {key} {value}" for key, value in more.items()
+            )
     notes = list(_doubts(tested))
-    if asked.json:
-        document = {"cl": cl, "strength": asked.strength, "notes": head + notes, "signals": tested}
+    if request.json:
+        document = {"cl": cl, "strength": request.strength, "notes": head + notes, "signals": tested}
         yield json.dumps(document, indent=1, ensure_ascii=False)
     else:
         yield from (f"warning: {note}" for note in notes)
     if hs3 is not None:
         written = write_hs3(likelihood, hs3, names or None)
-        yield from (f"wrote {path}" for path in written if not asked.json)
+        yield from (f"wrote {path}" for path in written if not request.json)
 
 
 def _said(how: _How, cl: float) -> list[str]:
@@ -148,30 +150,30 @@ def write_cards(
     return written
 
 
-def _fitted(likelihood: Likelihood, point: ScanPoint, asked: Asked, cl: float) -> dict[str, Any]:
+def _fitted(likelihood: Likelihood, point: ScanPoint, request: ScanRequest, cl: float) -> dict[str, Any]:
     """Return goodness of fit and interval, as far as they are asked for."""
     found: dict[str, Any] = {}
-    if not (asked.goodness or asked.interval):
+    if not (request.goodness or request.interval):
         return found
     spec, rng = likelihood.patched(point.name), np.random.default_rng(1)
-    if asked.goodness:
+    if request.goodness:
         fit = goodness_of_fit(spec, rng=rng)
         found["goodness"] = {"p_value": fit.p_value, "error": round(fit.error, 5), "toys": fit.toys}
         found["goodness"] |= {"statistic": round(fit.statistic, 6), "freedom": fit.freedom}
-    if asked.interval:
+    if request.interval:
         low, high = strength_interval(spec, rng=rng, cl=cl)
         found["mu_interval"] = [round(low, 6), round(high, 6)]
     return found
 
 
-def _line(point: ScanPoint, asked: Asked, cl: float, limits: tuple[float, FloatArray] | None) -> str:
+def _line(point: ScanPoint, request: ScanRequest, cl: float, limits: tuple[float, FloatArray] | None) -> str:
     """Return what a test found as a line."""
     values = " ".join(v if isinstance(v, str) else f"{v:g}" for v in point.values)
     expected = " ".join(f"{value:.4g}" for value in point.expected)
     error = f" +- {point.error:.2g}" if point.error > 0 else ""
     observed = "masked" if np.isnan(point.observed) else f"{point.observed:.6g}{error}"
     text = f"{point.name} {values} CLs {observed} expected {expected}"
-    if asked.cl is not None:
+    if request.cl is not None:
         what = {True: "excluded", False: "not excluded", None: "masked"}[_excluded(point.observed, cl)]
         text += f" {what} at {100 * cl:g} % CL"
     if limits is not None:
@@ -225,7 +227,7 @@ def _doubts(tested: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 
 def _how(path: Path, likelihood: Likelihood, method: str | None, steering: Path | None) -> _How:
-    """Return how to test: as asked, else as the steering, else as the run that wrote the likelihood."""
+    """Return how to test: as request, else as the steering, else as the run that wrote the likelihood."""
     if steering is not None:
         section = config.load(steering).infer
         if section is None:
@@ -245,7 +247,7 @@ def _how(path: Path, likelihood: Likelihood, method: str | None, steering: Path 
 def _convention(
     path: Path, likelihood: Likelihood, how: _How, statistic: Any, auxiliary: Any
 ) -> infer.Convention:
-    """Return the convention of exact CLs: as asked, else as the patch set says, else that of NA62."""
+    """Return the convention of exact CLs: as request, else as the patch set says, else that of NA62."""
     said = likelihood.convention
     usual: Any = "averaged" if how.method in AVERAGED else said.get("auxiliary", "fixed")
     try:

@@ -102,16 +102,16 @@ def _counted(
     source, filled, visible = lines
     flight, slope, uniform = flights
     shape = (len(source), len(square))
-    none, inside, place = np.ones(shape), np.ones(shape), np.zeros((*shape, 2))
+    none, inside, position = np.ones(shape), np.ones(shape), np.zeros((*shape, 2))
     lost = np.zeros(shape)  # of the present line: probability that it ended without a counted decay
     for slot in range(source.shape[1]):
         begins = (source[:, slot] < 0)[:, None]
         none = np.where(begins, none * (lost + inside), none)
         lost, inside = np.where(begins, 0.0, lost), np.where(begins, 1.0, inside)
-        place = np.where(begins[..., None], 0.0, place)
+        position = np.where(begins[..., None], 0.0, position)
         here = filled[:, slot]
         mean = np.where(here, flight[:, slot], 1.0)[:, None] / square
-        cuts = _chords(place, slope[:, slot], card)
+        cuts = _chords(position, slope[:, slot], card)
         pair = visible[:, slot, None]
         # Between the outer cylinder and the inner one, before and behind it; then what goes uncounted.
         before, middle, behind, out = (
@@ -124,13 +124,13 @@ def _counted(
         length = start - mean * np.log1p(-uniform[:, slot, None] * np.minimum(share, 1.0))
         keep = here[:, None]
         lost = np.where(keep, lost + inside * out, lost)
-        place = np.where(keep[..., None], place + length[..., None] * slope[:, slot, None, :], place)
+        position = np.where(keep[..., None], position + length[..., None] * slope[:, slot, None, :], position)
         inside = np.where(keep, inside * onward, inside)
     return np.asarray(1.0 - none * (lost + inside))
 
 
 def _chords(
-    place: FloatArray, slope: FloatArray, card: DisplacedSearch
+    position: FloatArray, slope: FloatArray, card: DisplacedSearch
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return where a path enters and leaves the inner cylinder, and leaves the outer one, shape (n, k) [m].
 
@@ -138,8 +138,8 @@ def _chords(
     cylinder enters it at zero.
     """
     square = np.maximum((slope**2).sum(axis=1), 1e-24)[:, None]
-    along = (place * slope[:, None, :]).sum(axis=2) / square
-    closest = (place**2).sum(axis=2) - along**2 * square  # squared distance of the line from the beam
+    along = (position * slope[:, None, :]).sum(axis=2) / square
+    closest = (position**2).sum(axis=2) - along**2 * square  # squared distance of the line from the beam
 
     def half(radius: float) -> FloatArray:
         return np.asarray(np.sqrt(np.clip(radius**2 - closest, 0.0, None) / square))

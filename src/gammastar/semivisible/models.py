@@ -41,8 +41,8 @@ def _pair(index: tuple[Any, ...]) -> str:
 def _hermitian(name: str, kind: str, matrix: ComplexArray, tolerance: float) -> None:
     """Refuse a vertex that is not finite, or whose mirror image is not its complex conjugate."""
     bad = np.argwhere(~np.isfinite(matrix))
-    for place in bad[:1]:
-        require(False, f"{name}: {kind} coupling of states {_pair(tuple(place))} is not finite")
+    for index in bad[:1]:
+        require(False, f"{name}: {kind} coupling of states {_pair(tuple(index))} is not finite")
     off = np.abs(matrix - matrix.conj().T)
     i, j = np.unravel_index(int(off.argmax()), off.shape)
     require(
@@ -53,9 +53,9 @@ def _hermitian(name: str, kind: str, matrix: ComplexArray, tolerance: float) -> 
 
 
 def _absent(name: str, why: str, couplings: ComplexArray, scale: float) -> None:
-    for place in np.argwhere(np.abs(couplings) > ROUNDING * scale)[:1]:
-        states = _pair(tuple(place))
-        require(False, f"{name}: {why}, but {couplings[tuple(place)]:g} was given for states {states}")
+    for index in np.argwhere(np.abs(couplings) > ROUNDING * scale)[:1]:
+        states = _pair(tuple(index))
+        require(False, f"{name}: {why}, but {couplings[tuple(index)]:g} was given for states {states}")
 
 
 def takagi(matrix: npt.ArrayLike) -> tuple[FloatArray, ComplexArray]:

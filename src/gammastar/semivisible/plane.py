@@ -95,8 +95,8 @@ def scan(
     notes: dict[str, None] = {}
     for index, m in enumerate(mass):
         sector = model(float(m))
-        found = _notes(sector, float(np.max(epsilon)), cards)
-        notes |= dict.fromkeys(f"{sector.name} at {m:.3g} GeV: {text}" for text in found)
+        remarks = _notes(sector, float(np.max(epsilon)), cards)
+        notes |= dict.fromkeys(f"{sector.name} at {m:.3g} GeV: {text}" for text in remarks)
         rows.append(_row(sector, epsilon, cards, replace(options, seed=options.seed + index)))
         if progress is not None:
             progress((index + 1) / len(mass))
@@ -129,35 +129,35 @@ def dark_branching(sector: DarkSector, epsilon: npt.ArrayLike) -> FloatArray:
 
 def _notes(sector: DarkSector, epsilon: float, cards: tuple[babar.BaBar, na64.NA64]) -> list[str]:
     """Return what a result at this mass has to say beside it, `epsilon` being its largest coupling."""
-    found = list(sector.warnings)
+    remarks = list(sector.warnings)
     if not len(mediator_widths(sector)[0]):
-        found.append("no pair of dark states is open: on its shell the dark photon decays visibly")
+        remarks.append("no pair of dark states is open: on its shell the dark photon decays visibly")
     elif (visible := 1.0 - float(dark_branching(sector, epsilon))) > VISIBLE:
-        found.append(f"at epsilon = {epsilon:.2g} the dark photon decays visibly in {100 * visible:.2g} %")
-    found += _prompt_notes(sector, epsilon)
+        remarks.append(f"at epsilon = {epsilon:.2g} the dark photon decays visibly in {100 * visible:.2g} %")
+    remarks += _prompt_notes(sector, epsilon)
     if sector.mediator >= cards[0].sqrt_s:
-        found.append(f"it cannot be made on its shell at {cards[0].sqrt_s:.4g} GeV")
-    return found
+        remarks.append(f"it cannot be made on its shell at {cards[0].sqrt_s:.4g} GeV")
+    return remarks
 
 
 def _prompt_notes(sector: DarkSector, epsilon: float) -> list[str]:
     """Return where decays without kinetic mixing are not as fast as they are taken to be."""
-    found = []
+    remarks = []
     for j, (dark, slow) in enumerate(zip(dark_widths(sector), visible_widths(sector), strict=True)):
         if not dark > 0:
             continue
         state, length = f"state {j + 1}", CTAU_PER_GEV / dark
         if lifetimes(sector)[j] > 0:
-            found.append(f"{state} decays to dark states too, c tau = {length:.2g} m: left out")
+            remarks.append(f"{state} decays to dark states too, c tau = {length:.2g} m: left out")
             continue
         if length > PROMPT:
-            found.append(f"{state} decays to dark states after c tau = {length:.2g} m: taken as at once")
+            remarks.append(f"{state} decays to dark states after c tau = {length:.2g} m: taken as at once")
         if (part := epsilon**2 * slow / dark) > VISIBLE:
-            found.append(
+            remarks.append(
                 f"at epsilon = {epsilon:.2g} visible decays of {state} have {part:.2g} times the rate of "
                 "those to dark states: left out"
             )
-    return found
+    return remarks
 
 
 def _row(

@@ -16,10 +16,10 @@ from gammastar.core.files import data_path
 from gammastar.pipeline.record import kept_steering
 from gammastar.pipeline.run import run
 from gammastar.results.compare import compare, overlay_files
-from gammastar.results.design import Wanted, design
+from gammastar.results.design import DesignRequest, design
 from gammastar.results.export import export
 from gammastar.results.reinterpret import reinterpret
-from gammastar.results.scan import Asked, scan_lines
+from gammastar.results.scan import ScanRequest, scan_lines
 from gammastar.results.show import show_results, verify_results
 from gammastar.store.manifest import file_sha256, read_manifest, write_manifest
 from injection.kills import ROOT
@@ -45,7 +45,7 @@ DOORS: dict[str, Callable[[Path, Path], Any]] = {
     "verify": lambda folder, _: list(verify_results(folder)),
     "load": read_everything,
     "scan": lambda folder, _: list(
-        scan_lines(folder / "workspace.json", asked=Asked(1.0, None, False, False), names=())
+        scan_lines(folder / "workspace.json", request=ScanRequest(1.0, None, False, False), names=())
     ),
     "overlay": lambda folder, out: list(overlay_files([str(folder)], output=out)),
     "compare": lambda folder, out: list(compare(folder, output=out)),
@@ -58,7 +58,7 @@ DOORS: dict[str, Callable[[Path, Path], Any]] = {
         folder, detector=data_path("detectors/ship_ecn3.toml"), output=out, tell=quiet
     ),
     "design": lambda folder, out: design(
-        folder, "ship_ecn3", Wanted(masses=(0.5,), n=1000), output=out, tell=quiet
+        folder, "ship_ecn3", DesignRequest(masses=(0.5,), n=1000), output=out, tell=quiet
     ),
 }
 CHEAP = ("show", "verify", "reinterpret", "reinterpret, own detector", "design")

@@ -224,12 +224,12 @@ def existing(ax: Axes, label: str, vertices: FloatArray) -> None:
     ax.add_patch(Polygon(polygon, closed=True, facecolor=GREY, edgecolor="0.55", linewidth=0.8, zorder=1))
     taken = [text.get_position() for text in ax.texts if text.get_gid() == _NAME]
     inside = (ax.transScale + ax.transLimits).transform(polygon)
-    place = _roomiest(inside, taken) or _roomiest(inside)
-    if place is not None:
-        side = "left" if place[0] < 0.2 else "right" if place[0] > 0.8 else "center"
+    point = _roomiest(inside, taken) or _roomiest(inside)
+    if point is not None:
+        side = "left" if point[0] < 0.2 else "right" if point[0] > 0.8 else "center"
         look: dict[str, Any] = {"color": "0.2", "fontsize": 11, "ha": side, "va": "center", "zorder": 7}
         look["path_effects"] = [withStroke(linewidth=3.0, foreground=GREY)]  # over hatches and lines
-        ax.text(*place, label, transform=ax.transAxes, clip_on=True, gid=_NAME, **look)
+        ax.text(*point, label, transform=ax.transAxes, clip_on=True, gid=_NAME, **look)
 
 
 def _roomiest(
@@ -244,8 +244,8 @@ def _roomiest(
     inside = Path(polygon, closed=False).contains_points(grid).reshape(n, n)
     inside[: n // 4, -n // 7 :] = False  # the corner of the word MOCK
     inside[:, : n // 10] = False  # the name of the threshold
-    for place in taken:
-        near = (np.abs(ticks - place[0]) < 0.35)[:, None] & (np.abs(ticks - place[1]) < 0.045)[None, :]
+    for point in taken:
+        near = (np.abs(ticks - point[0]) < 0.35)[:, None] & (np.abs(ticks - point[1]) < 0.045)[None, :]
         inside[near] = False
     if not inside.any():
         return None
