@@ -17,7 +17,7 @@ Column = Sequence[object] | npt.NDArray[np.generic]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
-    """A table."""
+    """A table: columns of equal length under a caption."""
 
     # Heading (with the unit) and entries of each column; columns have equal lengths
     columns: Mapping[str, Column]
