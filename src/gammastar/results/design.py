@@ -28,7 +28,7 @@ from gammastar.accept.expected_events import Sight
 from gammastar.accept.importance import importance_of, watched
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.documents import from_toml
-from gammastar.core.errors import InputFileError, UserError
+from gammastar.core.errors import InputFileError, UserError, require
 from gammastar.core.files import folder_names, is_file
 from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.core.sampling import stream
@@ -83,24 +83,22 @@ class DesignRequest:
     def __post_init__(self) -> None:
         for name in ("precision", "thickness"):
             value = getattr(self, name)
-            _require(math.isfinite(value) and value > 0, f"--{name} {value:g}: must be positive, e.g. 0.1")
-        _require(0 < self.share < 1, f"--share {self.share:g}: must lie between 0 and 1")
+            require(
+                math.isfinite(value) and value > 0,
+                f"--{name} {value:g}: must be positive, e.g. 0.1",
+                UserError,
+            )
+        require(0 < self.share < 1, f"--share {self.share:g}: must lie between 0 and 1", UserError)
         for name in ("background", "min_momentum"):
             value = getattr(self, name)
             option = name.replace("_", "-")
-            _require(math.isfinite(value) and value >= 0, f"--{option} {value:g}: must not be negative")
-        _require(self.n >= 1000, f"-n {self.n}: at least 1000 particles per mass are needed")
+            good = math.isfinite(value) and value >= 0
+            require(good, f"--{option} {value:g}: must not be negative", UserError)
+        require(self.n >= 1000, f"-n {self.n}: at least 1000 particles per mass are needed", UserError)
         if self.angles is not None:
             low, high = self.angles
-            _require(
-                0 <= low < high < math.pi / 2,
-                f"--angles {1e3 * low:g} {1e3 * high:g}: the smallest and the largest angle in mrad",
-            )
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise UserError(message)
+            what = f"--angles {1e3 * low:g} {1e3 * high:g}: the smallest and the largest angle in mrad"
+            require(0 <= low < high < math.pi / 2, what, UserError)
 
 
 def wanted(masses: str = "", angles: tuple[float, float] | None = None, **options: Any) -> DesignRequest:
@@ -208,7 +206,8 @@ def _dark_photons(run: OpenRun, detector: Detector, mass: float, cells: Cells, n
     sight = Sight.of(mass, _scan(run), model, detector, states, measured)
     importance = importance_of([sight], stream(seed, *name, "importance"))
     made = production.channel.focused(mass, n=n, rng=stream(seed, *name, "made"), importance=importance)
-    sample, p = carried(run, detector, made, stream(seed, *name, "depth")), _momenta(made)
+    sample, p4 = carried(run, detector, made, stream(seed, *name, "depth")), made.p4
+    p = np.stack([np.asarray(c, dtype=np.float64) for c in (p4.px, p4.py, p4.pz, p4.E)])
     pairs = _pairs_in_bin(run, mass) / float(production.channel.rate([mass])[0][0]) * sample.weight
     return _Particles(sample, cells.index(p), (p, mass, pairs), run_yields)
 
@@ -270,11 +269,6 @@ def carried(
     return transfer.carry(made, (run.name, detector.target), target, rng)[0]
 
 
-def _momenta(sample: Sample) -> FloatArray:
-    p4 = sample.p4
-    return np.stack([np.asarray(c, dtype=np.float64) for c in (p4.px, p4.py, p4.pz, p4.E)])
-
-
 def _points(
     run: OpenRun, made: _Particles, mass: float, limit: float
 ) -> tuple[tuple[str, ...], FloatArray] | None:
@@ -286,11 +280,12 @@ def _points(
     edges = infer.reach([mass], grid, signal[np.newaxis], limit).edges
     edges = edges[np.isfinite(edges).all(axis=1)]
     top = grid[np.argmax(signal)]
-    found = np.array([edges[:, 0].min(), top, edges[:, 1].max()]) if len(edges) else np.full(3, top)
-    kept = np.array([len(edges) > 0, True, len(edges) > 0])
-    if len(edges):  # an end of the scan is no edge of the contour, and no largest signal
-        kept = (found > grid[0] * (1 + END)) & (found < grid[-1] * (1 - END))
-    return tuple(np.array(POINTS)[kept].tolist()), found[kept]
+    if not len(edges):
+        return (POINTS[1],), np.array([top])
+    couplings = np.array([edges[:, 0].min(), top, edges[:, 1].max()])
+    # an end of the scan is no edge of the contour, and no largest signal
+    inside = (couplings > grid[0] * (1 + END)) & (couplings < grid[-1] * (1 - END))
+    return tuple(np.array(POINTS)[inside].tolist()), couplings[inside]
 
 
 def origins(run: OpenRun, mass: float, request: DesignRequest, cells: Cells, limit: float) -> Origins | None:
@@ -481,17 +476,15 @@ def design(
         "beam_energy_GeV": run.detector.beam_energy,
         "wanted": {**vars(request), "masses": list(request.masses)},
     }
-    beam = run.production.exposure.beam_energy
-    if not math.isclose(beam, run.detector.beam_energy, rel_tol=1e-3):
-        lines, found = _other_beam(run, beam)
-        content |= found
+    beam, figure = run.production.exposure.beam_energy, None
+    if math.isclose(beam, run.detector.beam_energy, rel_tol=1e-3):
+        lines, proposed, figure = _proposal(run, request, tell)
     else:
-        lines, found, figure = _proposal(run, request, tell)
-        content |= found
-        if figure is not None:
-            save_figure(figure, folder / name)
+        lines, proposed = _other_beam(run, beam)
+    if figure is not None:
+        save_figure(figure, folder / name)
     with working(folder):
-        write_json(folder / f"{name}.json", content)
+        write_json(folder / f"{name}.json", content | proposed)
     return [*lines, f"written to {folder / name}.json"]
 
 
@@ -643,25 +636,15 @@ def figure_of(
     rows = []
     for at in chosen:
         domain = measured(at.photon_mass, angles, energies)
-        maps = at.signal.reshape(*cells.shape, -1)
+        maps = np.moveaxis(at.signal.reshape(*cells.shape, -1), 2, 0)
+        points = zip(at.names, at.couplings, maps, at.measured, strict=True)
         rows.append(
             [
-                ProductionMap(
-                    f"{at.mass:g} GeV, {name}, {symbol} = {at.couplings[k]:.2g}",
-                    maps[:, :, k],
-                    at.measured[k],
-                    domain,
-                )
-                for k, name in enumerate(at.names)
+                ProductionMap(f"{at.mass:g} GeV, {name}, {symbol} = {coupling:.2g}", signal, part, domain)
+                for name, coupling, signal, part in points
             ]
         )
     corner = 2 * proposal["min_momentum"]
     box = (1e-3 * proposal["theta_min_mrad"], 1e-3 * proposal["theta_max_mrad"]), corner
-    return production_figure(
-        rows,
-        (cells.theta, cells.energy),
-        (angles, energies),
-        box,
-        mock=mock,
-        title=name_of_detector,
-    )
+    axes = (cells.theta, cells.energy), (angles, energies)
+    return production_figure(rows, *axes, box, mock=mock, title=name_of_detector)
