@@ -42,13 +42,8 @@ NODES = 5  # of the residual, per bin
 LINES = {"omega": mass_of(OMEGA), "phi": mass_of(PHI)}
 OF_RESOLUTION = tuple(field.name for field in fields(MassResolution))
 
-# Standard deviations before the data
-RHO = {
-    "temperature": 0.25,
-    "pole": 0.010,
-    "stretch": 0.1,
-    "gounaris": 1.0,
-}  # logarithm, GeV, logarithm, share
+# Standard deviations before the data; of the ρ: logarithm, GeV, logarithm, share
+RHO = {"temperature": 0.25, "pole": 0.010, "stretch": 0.1, "gounaris": 1.0}
 COHERENCE = 0.7  # of each quadrature of the interference of ρ and ω; a full one is 1
 EQUAL = branching("rho -> e e") / branching("omega -> e e")  # ρ over ω where they interfere
 SLOPE = 5.0  # 1/GeV, tilt of a line about its pole; phase space, width and photon propagator make up to 4
@@ -103,9 +98,8 @@ class _Model:
             i, own, step = names.index("rho"), self.moved[:n_rho], 0.1
             shapes[i] = self._rho(m, own)
             for k, unit in enumerate(step * np.eye(n_rho)):
-                changes[k] = (
-                    self.yields[i] * (self._rho(m, own + unit) - self._rho(m, own - unit)) / (2 * step)
-                )
+                changes[k] = self._rho(m, own + unit) - self._rho(m, own - unit)
+            changes[:n_rho] *= self.yields[i] / (2 * step)
         for k, (name, pole) in enumerate(LINES.items(), start=n_rho + 2):
             if name in names:
                 i = names.index(name)
@@ -114,11 +108,9 @@ class _Model:
                 shapes[i] = shapes[i] + self.moved[k] * tilt
         both = slice(n_rho, n_rho + 2)
         if {"rho", "omega"} <= set(names):
-            product_ = np.clip(shapes[names.index("rho")] * shapes[names.index("omega")], 0.0, None)
-            size = (
-                2 * self.coherence * max(self.yields[names.index("omega")], 0.0) * np.sqrt(EQUAL * product_)
-            )
-            phase = rho_omega_phase(m)
+            r, o, phase = names.index("rho"), names.index("omega"), rho_omega_phase(m)
+            size = np.sqrt(EQUAL * np.clip(shapes[r] * shapes[o], 0.0, None))
+            size *= 2 * self.coherence * max(self.yields[o], 0.0)
             changes[both] = size * np.stack([np.cos(phase), np.sin(phase)])
         continuum = np.array([name not in LINES for name in names])
         whole = self.yields @ shapes + self.moved[both] @ changes[both]
