@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 from scipy.stats import norm
+from validation import cell_intervals
 from validation.unfolding_codes import dimuons, row, toy
 
 from gammastar import unfold
@@ -24,6 +25,7 @@ def rows(*, quick: bool) -> Iterator[dict]:
     yield from _linearity()
     yield from _bottom_line()
     yield from _finite_simulation()
+    yield from cell_intervals.rows(10 if quick else 60)
     yield from _low_cells(100 if quick else 1000)
     if not quick:
         yield _beside_the_binned()
