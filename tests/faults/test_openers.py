@@ -17,7 +17,10 @@ from gammastar.infer import read_likelihood
 from gammastar.physics.hadrons import TabulatedFormFactor
 from gammastar.read.published import table_names
 from gammastar.results.events import _column
+from gammastar.results.show import verify_results
 from gammastar.store.chunks import read_chunk
+from gammastar.store.guarded import check_results
+from gammastar.store.manifest import write_manifest
 from gammastar.store.pairs import read_pairs
 from gammastar.store.records import read_histogram
 
@@ -126,6 +129,20 @@ def test_what_is_no_regular_file_is_an_error_that_names_it(tmp_path, name, kind)
         path.write_bytes(b"\xff\xfe\x00" * 100)
     with limited(5.0), pytest.raises(GammastarError, match=name.replace(".", r"\.")):
         READERS[name](path)
+
+
+@pytest.mark.parametrize("name", ["reach.json", "detectors/ship.toml", "flow.safetensors"])
+def test_files_of_a_record_that_are_huge_are_not_read_for_their_digest(tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    with path.open("wb") as stream:
+        stream.truncate(1 << 43)
+    sums = {"files": {name: "0" * 64}, "stages": {}, "inputs": {}, "versions": {}, "finished": True}
+    write_manifest(tmp_path, sums)
+    with limited(5.0), pytest.raises(GammastarError, match=name):
+        check_results(tmp_path, [name])
+    with limited(5.0), pytest.raises(GammastarError, match=name):
+        list(verify_results(tmp_path))
 
 
 def test_what_was_read_before_still_is(tmp_path):

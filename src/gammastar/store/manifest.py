@@ -37,6 +37,7 @@ _PACKAGES = (
     *("gammastar", "awkward", "boost-histogram", "hist", "numba", "numpy", "pydantic", "pyhf", "safetensors"),
     *("scipy", "torch", "uproot", "vector", "zuko"),
 )
+READ_AT_ONCE = {".json", ".toml", ".csv", ".html", ".npz", ".safetensors", ".png", ".pdf", ".svg", ".yaml"}
 
 
 def write_text(path: Path, text: str) -> None:
@@ -202,8 +203,8 @@ def _plain(value: Any) -> Any:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes."""
-    with opened(path, ANY_SIZE) as stream:
+    """Return the SHA-256 of a file's bytes; only events and pairs may be of any size."""
+    with opened(path, MAX_FILE if path.suffix in READ_AT_ONCE else ANY_SIZE) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
