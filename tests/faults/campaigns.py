@@ -7,6 +7,7 @@ starts again. The exit code is 1 when a promise was broken.
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import os
 import sys
 from pathlib import Path
@@ -29,6 +30,7 @@ def main() -> int:
     from injection import parts, record
 
     if options.portion:
+        faulthandler.enable()
         name, portion, target, folder = options.portion
         parts.main(name, int(portion), Path(target), Path(folder))
         return 0

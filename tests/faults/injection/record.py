@@ -10,6 +10,8 @@ import datetime as dt
 import json
 import platform
 import re
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,6 +22,7 @@ from gammastar import __version__
 from gammastar.store.manifest import digest
 from injection.kills import ROOT
 from injection.parts import FULL, QUICK, Result
+from injection.whole import JOURNAL
 
 PAGE = ROOT / "docs" / "reliability.md"
 KEPT = ROOT / "results" / "faults"
@@ -57,8 +60,18 @@ def _portion(name: str, portion: int, kept: Path) -> list[Result]:
         with tempfile.TemporaryDirectory() as folder:
             arguments = [name, str(portion), str(target), folder]
             command = [sys.executable, str(ROOT / "tests" / "faults" / "campaigns.py"), "--portion"]
-            subprocess.run([*command, *arguments], check=True, timeout=LIMIT)
+            ended = subprocess.run([*command, *arguments], check=False, timeout=LIMIT).returncode
+            if ended:
+                return [_died(f"portion {portion} of {name}", ended, Path(folder), kept)]
     return [Result(**entry) for entry in json.loads(target.read_text())]
+
+
+def _died(what: str, ended: int, folder: Path, kept: Path) -> Result:
+    """Return that a portion's process ended, by which signal or code, and keep what it was at."""
+    how = signal.Signals(-ended).name if ended < 0 else f"exit {ended}"
+    for path in folder.rglob(JOURNAL):
+        how += f", at {shutil.copy(path, kept / f'{what} {JOURNAL}')}"
+    return Result("processes of campaigns that ended before their time", 1, 1, note=f"{what}: {how}")
 
 
 def _rows(text: str) -> dict[str, str]:
@@ -71,11 +84,14 @@ def _rows(text: str) -> dict[str, str]:
 def write(results: list[Result]) -> None:
     """Replace the figures of the page that these results give; the others stay."""
     text = PAGE.read_text() if PAGE.is_file() else "# Reliability\n"
-    rows = _rows(text) | {r.what: f"| {r.what} | {r.tried} | {r.wrong:g} | {r.note} |" for r in results}
+    today = dt.date.today().isoformat()
+    notes = {r.what: "; ".join(filter(None, (today, r.note))) for r in results}
+    rows = _rows(text) | {
+        r.what: f"| {r.what} | {r.tried} | {r.wrong:g} | {notes[r.what]} |" for r in results
+    }
     machine = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
-    head = (
-        f"Written by `python3 tests/faults/campaigns.py` on {machine}, last on {dt.date.today().isoformat()}."
-    )
+    head = f"Written by `python3 tests/faults/campaigns.py` on {machine}, last on {today}; rows with a day "
+    head += "are of it, the others of 2026-11-24 or before."
     table = "\n".join(["| what | tried | wrong | |", "|---|---|---|---|", *rows.values()])
     body = f"{HEADING}\n\n{head}\n\n{table}\n"
     pattern = re.compile(rf"{HEADING}\n.*?(?=\n## |\Z)", re.DOTALL)
