@@ -11,9 +11,9 @@ pytestmark = pytest.mark.flow
 
 
 def test_what_check_accepts_is_run(tmp_path):
-    found = whole.campaign(tmp_path, 1, n=20)
+    found = whole.campaign(tmp_path, 1, n=12)
     assert found.wrong == []
-    assert found.finished > 12
+    assert found.finished > 7
 
 
 @pytest.mark.slow

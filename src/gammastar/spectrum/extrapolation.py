@@ -179,7 +179,7 @@ def fit_trend(
     """
     edges = np.asarray(mass_edges, dtype=np.float64)
     if not len(simulated[1]) or not len(data[1]) or not np.sum(data[1]) > 0:
-        msg = "extrapolation: no measured or no simulated pairs inside the measured domain"
+        msg = "[spectrum] extrapolate: no measured or no simulated pairs inside the measured domain"
         raise UserError(msg)
     variables = _variables(simulated[0], beam_energy)
     cuts = [np.unique(np.quantile(v, np.linspace(0.0, 1.0, CELLS + 1))) for v in variables]

@@ -158,7 +158,7 @@ def read_chunk(path: Path, key: str | None = None) -> Kept:
         head = from_json(text)
         arrays = {name: _array(table, name, kind) for name, kind in head["arrays"].items()}
         found = str(head["key"]), str(head["content"]), head["notes"]
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
         raise StoreError(
             f"{path}: the kept chunk cannot be read ({type(error).__name__}: {str(error)[:200]})"
         ) from error

@@ -122,7 +122,7 @@ def read_spectrum(path: Path) -> Spectrum:
                 name: np.asarray(row, dtype=np.float64) for name, row in content.get("sources", {}).items()
             },
         )
-    except (LookupError, TypeError, ValueError, ArithmeticError, PhysicsError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, PhysicsError) as error:
         raise StoreError(f"{path}: is not a spectrum ({error})") from error
 
 
