@@ -55,6 +55,7 @@ WIDTH, SCALE = 0.02, 0.001  # of the resolution of pairs, of their mass; relativ
 LOCAL = 0.7  # the residual over the errors of the bins, at least
 JUMP = 1.0  # of a change of the residual between the bins on either side, as an error in between
 STEPS = 4
+UNSEEN_TAIL = 1e-9  # of the most that photons of one mass put into a bin
 MOST = 10.0  # of the ratio of a cell to the simulation over that of its bin of mass, up and down
 
 
@@ -342,9 +343,12 @@ class MassCounts:
         if known is None:
             return np.zeros_like(self.cov)
         rows = [parts @ np.interp(m, known.mass, row) for row in np.diag(known.efficiency_error)]
-        now = np.maximum(self._seen(known, m), 1e-300)
-        moved = known.scaled(1 + WIDTH), known.scaled(scale=1 + SCALE)
-        rows += [(parts * (self._seen(other, m) / now - 1)).sum(axis=1) for other in moved]
+        now = self._seen(known, m)
+        some, one = now > UNSEEN_TAIL * now.max(), np.ones_like(now)  # farther out there is nothing to move
+        moved = (self._seen(other, m) for other in (known.scaled(1 + WIDTH), known.scaled(scale=1 + SCALE)))
+        rows += [
+            (parts * (np.divide(other, now, out=one.copy(), where=some) - 1)).sum(axis=1) for other in moved
+        ]
         return np.asarray(np.transpose(rows) @ rows)
 
     def arrays(self) -> dict[str, FloatArray]:
