@@ -31,7 +31,9 @@ from gammastar.flow import (
 from gammastar.flow.bijection import inside_limits
 from gammastar.flow.ensembles import load_ensemble, principal_components, save_ensemble
 from gammastar.flow.event_generator import decay_vertices, two_leptons
+from gammastar.flow.members import _replica
 from gammastar.flow.network import device_of
+from gammastar.flow.options import Table
 from gammastar.flow.training import Order, Part, learning_rate
 
 pytestmark = pytest.mark.flow
@@ -363,3 +365,19 @@ def test_fit_takes_plain_columns(pairs):
         pairs.mass, pairs.pt, pairs.energy, beam_energy=BEAM, options=SMALL, rng=np.random.default_rng(1)
     )
     assert flow.report.n_pairs == len(pairs)
+
+
+def test_replicas_are_of_events():
+    """Poisson numbers of mean one; the pairs of an event have the same."""
+    n = 4000
+    event = np.repeat(np.arange(n), 2)
+    made = [
+        _replica(Table(*np.ones((3, 2 * n)), np.full(2 * n, 0.5), event), 3, member, bootstrap=True).weight
+        for member in (0, 1)
+    ]
+    for weight in made:
+        first, second = weight.reshape(n, 2).T / 0.5
+        np.testing.assert_array_equal(first, second)
+        assert first.mean() == pytest.approx(1, abs=4 / np.sqrt(n))
+        assert first.var() == pytest.approx(1, abs=4 * np.sqrt(3 / n))  # kurtosis of a Poisson number: 4
+    assert (made[0] != made[1]).any()

@@ -18,6 +18,7 @@ from gammastar.mock import (
 )
 from gammastar.mock.card import Polarisation
 from gammastar.mock.cocktail import momentum, polarised_decay, sample_angles, sample_pt
+from gammastar.mock.combinatorial import DecayMuons, like_sign_ratio, muon_pairs
 from gammastar.mock.engines import fit_pt
 from gammastar.mock.spectrometer import fired, vertex_z
 from gammastar.physics.qed import kept_momentum, radiated
@@ -245,3 +246,37 @@ def test_tail_of_offsets_moves_nothing_else():
     assert np.median(wider) == pytest.approx(
         card.spectrometer.offset_tail_scale * 1.13, rel=0.15
     )  # median of t
+
+
+def test_independent_muons_pair_as_poisson_numbers_do(rng):
+    """Of a mean number of λ muons each interaction has λ²/2 pairs, whether of its own or mixed."""
+    n, mean = 40_000, 0.7
+    event = np.repeat(np.arange(n), rng.poisson(mean, n))
+    nothing = np.zeros(len(event))
+    muons = DecayMuons(
+        np.zeros((4, len(event))),
+        rng.choice(np.array([-1, 1], np.int8), len(event)),
+        nothing.astype(np.int32),
+        nothing + 1.0,
+        event,
+        nothing,
+        n,
+    )
+    for pairing in ("same-event", "mixed"):
+        found = muon_pairs(muons, rng, pairing=pairing).weight.sum()
+        assert found == pytest.approx(mean**2 / 2, rel=4 * np.sqrt(2 / (mean**2 * n) + 4 / (mean * n)))
+
+
+def test_the_error_of_r_is_its_scatter(rng):
+    """Of 50 blocks of Poisson numbers: delete-one jackknife against samples."""
+    numbers = np.array([20.0, 10.0, 8.0])[:, None]
+    found = np.array([like_sign_ratio(rng.poisson(numbers, (3, 50)).astype(float)) for _ in range(400)])
+    assert found[:, 0].std() / found[:, 1].mean() == pytest.approx(1, abs=4 / np.sqrt(2 * 400))
+
+
+def test_photons_of_a_proton_are_those_of_its_mesons():
+    """Mesons per interaction on the nucleus, not on a proton: so many times more with twice the factor."""
+    card = load_card(data_path("cards/na60_mock.toml"))
+    mesons = {key: m.model_copy(update={"a_factor": 2 * m.a_factor}) for key, m in card.mesons.items()}
+    once, twice = mode_rates(card), mode_rates(card.model_copy(update={"mesons": mesons}))
+    assert twice == pytest.approx({key: 2 * value for key, value in once.items()})

@@ -18,6 +18,7 @@ from gammastar.core.sampling import Sampler
 from gammastar.physics.hadrons import eta2
 from gammastar.physics.qed import RTable, kappa, pseudoscalar_dalitz
 from gammastar.predict.channels.virtual_photon import interpolate_rate, produce
+from gammastar.predict.production import sources_of
 
 M_ETA = constants.mass(221)
 ETA_PHOTONS = constants.branching("eta -> gamma gamma")
@@ -174,3 +175,11 @@ def test_dark_photon_state() -> None:
     assert state.charge == 0
     assert model.at(2 * M_MU, 1e-6).branching["mumu"] == 0.0
     np.testing.assert_allclose(model.ctau(0.3, np.array([1e-6, 1e-5])), state.ctau * np.array([1, 1e-2]))
+
+
+def test_sources_of_a_rate_add_up_to_its_errors() -> None:
+    """Named ones are in the covariance, and the rest of it is what they leave; protons come beside."""
+    rate, shift = np.array([4.0, 2.0]), np.array([0.4, -0.2])
+    cov = np.diag([0.3, 0.1]) + np.outer(shift, shift)
+    found = sources_of("measurement", rate, cov, 0.1, {"charm": shift})
+    np.testing.assert_allclose(found.total(), cov + 0.01 * np.outer(rate, rate))

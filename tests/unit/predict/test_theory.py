@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -32,8 +34,6 @@ LEAVES = (PionDalitz, PseudoscalarDalitz, VectorDalitz, VectorMixing, JPsi)
 
 
 def _branching(parent: str, kind: str, mass: list[float], **changes: object) -> np.ndarray:
-    from dataclasses import replace
-
     decay = next(d for d in TABLE.decays if d.parent == parent and d.kind == kind)
     meson = TABLE.mesons[parent]
     return dark_photon_branching(replace(decay, **changes), meson.mass, constants.width(meson.pdg), mass)
@@ -170,3 +170,16 @@ def test_channels_may_share_a_process_at_other_masses() -> None:
     rate = below.rate([0.1, 0.2, 2 * M_MU, 0.3])[0]
     assert (rate[:2] > 0).all()
     assert (rate[2:] == 0).all()
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_one_multiplicity_is_common_to_the_decays_of_a_meson(leaf: type) -> None:
+    """The error of a rate is what one more standard deviation of each meson makes of it, in quadrature."""
+    mass = np.array([0.05, 0.3, 0.5])
+    value, cov = leaf(TABLE, BEAM).rate(mass)
+    moved = []
+    for name, meson in TABLE.mesons.items():
+        more = replace(meson, multiplicity=meson.multiplicity * (1 + meson.sigma))
+        other = replace(TABLE, mesons={**TABLE.mesons, name: more})
+        moved.append(leaf(other, BEAM).rate(mass)[0] - value)
+    np.testing.assert_allclose(cov, sum(np.outer(one, one) for one in moved), rtol=1e-9, atol=1e-30)

@@ -8,10 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import yaml
+from builders import counted
 
+from gammastar import read
+from gammastar.core.axes import variable
 from gammastar.core.errors import PhysicsError, StoreError
 from gammastar.infer import patchset, reach, read_likelihood, upper_limit, workspace
-from gammastar.report.hepdata import Submission, write_submission
+from gammastar.report.hepdata import Submission, write_spectrum_record, write_submission
 
 SAYS = Submission(
     title="Expected reach of a beam dump (MOCK)",
@@ -82,3 +86,30 @@ def test_what_the_validator_accepts_is_refused(tmp_path):
     with pytest.raises(PhysicsError, match="nothing is reached"):
         write_submission(tmp_path, replace(good, edges=np.full_like(good.edges, np.nan)), SAYS)
     assert not list(tmp_path.iterdir())
+
+
+def test_errors_of_a_contour_in_decades_are_errors_of_the_coupling(tmp_path):
+    """0.03 and 0.04 of a decade are 0.05, which is a factor 10^0.05."""
+    whole = found()
+    known = replace(whole, errors=np.tile([0.03, 0.04], (*whole.edges.shape, 1)))
+    write_submission(tmp_path, known, SAYS)
+    table = yaml.safe_load((tmp_path / "contour.yaml").read_text())
+    for column in table["dependent_variables"][:2]:
+        for entry in column["values"]:
+            (error,) = entry["errors"]
+            assert error["symerror"] == pytest.approx(0.05 * np.log(10) * entry["value"])
+
+
+def test_a_spectrum_comes_back_with_its_errors(tmp_path):
+    """Contents and covariance of bins of unequal width; what is beside the source is statistical."""
+    axis, shift = variable("mass", [0.2, 0.3, 0.6]), np.array([3.0, -4.0])
+    stat = np.array([[16.0, 2.0], [2.0, 25.0]])
+    cov = stat + np.outer(shift, shift)
+    counts = counted([100.0, 200.0], (axis,), cov=cov)
+    write_spectrum_record(tmp_path, replace(counts, shifts={"charm": shift}), SAYS)
+    table = read.hepdata(tmp_path, 1)
+    again = read.published_spectrum(table).spectrum
+    np.testing.assert_allclose(again.values, counts.values)
+    np.testing.assert_allclose(again.cov, cov)
+    errors = {error.label: error.plus for error in table.columns[0].errors}
+    np.testing.assert_allclose(errors["stat"], np.sqrt(np.diag(stat)) / [0.1, 0.3])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import uproot
+from scipy.constants import c as SPEED_OF_LIGHT
 
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import UserError
@@ -110,3 +111,9 @@ def test_refused(table, tmp_path):
     with pytest.raises(UserError, match="finite"):
         EventTable(table.number, table.p4 * np.nan, table.mass, table.weight, table.origin)
     assert not list(tmp_path.iterdir())
+
+
+def test_decays_come_after_the_time_of_flight(table):
+    """3 m at the velocity p/E."""
+    velocity = SPEED_OF_LIGHT * np.linalg.norm(table.p4[:3], axis=0) / table.p4[3]
+    np.testing.assert_allclose(table.decay_time, 3.0 / velocity, rtol=1e-12)

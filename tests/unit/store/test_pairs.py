@@ -8,7 +8,7 @@ from gammastar.core.errors import StoreError
 from gammastar.core.pairs import Pairs
 from gammastar.core.sampling import event_seeds, replica_weights, stream
 from gammastar.select import fill
-from gammastar.store.pairs import PairChunk, read_pairs, write_pairs
+from gammastar.store.pairs import PairChunk, read_pairs, thinned, write_pairs
 from gammastar.subtract import event_weights
 
 pytest.importorskip("pyarrow")
@@ -74,3 +74,11 @@ def test_refuses(tmp_path):
     pq.write_table(pq.ParquetFile(write_pairs(tmp_path, [pairs])[0]).read().replace_schema_metadata({}), path)
     with pytest.raises(StoreError, match="not a file of pairs"):
         list(read_pairs([path]))
+
+
+def test_a_sample_of_the_pairs_stands_for_all_of_them():
+    pairs = sample()
+    parts = [pairs.select(slice(k, k + 1200)) for k in range(0, len(pairs), 1200)]
+    found = thinned(parts, 1000, "MOCK")
+    assert 100 < len(found) <= 1000
+    assert found.weight.sum() == pytest.approx(pairs.weight.sum())
