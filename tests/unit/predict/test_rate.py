@@ -182,4 +182,4 @@ def test_sources_of_a_rate_add_up_to_its_errors() -> None:
     rate, shift = np.array([4.0, 2.0]), np.array([0.4, -0.2])
     cov = np.diag([0.3, 0.1]) + np.outer(shift, shift)
     found = sources_of("measurement", rate, cov, 0.1, {"charm": shift})
-    np.testing.assert_allclose(found.total(), cov + 0.01 * np.outer(rate, rate))
+    np.testing.assert_allclose(found.total(), cov + 0.01 * np.outer(rate, rate), atol=1e-12)
