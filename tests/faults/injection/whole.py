@@ -96,7 +96,6 @@ WORK = {
     "n_template": 1000,
     "refine": 4,
     "max_patches": 60,
-    "background_sigma": 1.0,
 }
 """Sizes that cost time alone: the largest that is drawn."""
 USUAL = {"ghost_angle": 1e-3, "ghost_excess": 1e-3, "pot": 1.2e11, "beam_energy": 400.0, "thickness": 0.01}

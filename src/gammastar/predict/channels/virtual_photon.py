@@ -210,7 +210,7 @@ def interpolate_rate(
     if outside.any():
         raise PhysicsError(
             f"mass {wanted[outside][0]:g} GeV lies outside the measured centres "
-            f"{centres[0]:g} to {centres[-1]:g} GeV: scan masses inside"
+            f"{centres[0]:g} to {centres[-1]:g} GeV: scan masses inside, see [predict]"
         )
     if len(centres) == 1:
         weights = np.ones((len(wanted), 1))
