@@ -173,7 +173,7 @@ class MassShape:
         if outside.any():
             msg = (
                 f"mass {m[outside][0]:g} GeV lies outside the measured {self.edges[0]:g} to "
-                f"{self.edges[-1]:g} GeV: a measurement does not extrapolate; scan masses inside, see [predict]"
+                f"{self.edges[-1]:g} GeV: it is not extrapolated; scan masses inside, see [predict]"
             )
             raise PhysicsError(msg)
         return m
