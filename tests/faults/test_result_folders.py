@@ -14,8 +14,6 @@ import numpy as np
 import pytest
 from builders import ROOT
 from forks import gammastar
-from gammastar.results.exchange.finished import export_for
-from gammastar.results.semivisible.recast import recast_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from injection import links
@@ -29,7 +27,9 @@ from gammastar.pipeline.run import run
 from gammastar.pipeline.stages import read as read_stage
 from gammastar.report.drawing import FORMATS, drawn
 from gammastar.results.compare import compare, overlay_files
+from gammastar.results.exchange import export_for
 from gammastar.results.export import export
+from gammastar.results.recast import recast_file
 from gammastar.results.reinterpret import reinterpret
 from gammastar.results.show import show_results, verify_results
 from gammastar.store.folder import published, sweep, working

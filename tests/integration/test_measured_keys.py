@@ -186,7 +186,7 @@ def test_methods_agree_with_each_other(made, nominal):
         "method = 'tikhonov'\ntau = 1e-4\npenalty = 'difference'",
         "method = 'tikhonov'\ntau = 'least correlated'",
         "method = 'least squares'\nmass = { bins = 6, low = 0.2125, high = 1.1125 }",
-        "method = 'iterative'\nn_iterations = 'stable'",
+        "method = 'iterative'\nn_iterations = 6",
         "method = 'likelihood'",
     ):
         found = made(unfolding=f"[unfold]\nn_replicas = 5\nscan = []\n{keys}\n")

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from gammastar.store.pairs import Truth
 
 
+MASS_COUNTS = "mass_counts.safetensors"  # pairs by mass to which lines are fitted
 Tell: TypeAlias = Callable[[str, float | None, str], None]
 
 

@@ -16,7 +16,6 @@ from gammastar.core.documents import cell, regular_file, text_of
 from gammastar.core.errors import InputFileError, PhysicsError, StoreError, require
 from gammastar.core.files import atomic
 from gammastar.core.records import Exposure, FloatArray, PairHists, Spectrum
-from gammastar.read.files import reading
 from gammastar.spectrum import mass_histogram
 from gammastar.store.manifest import digest, read_json, write_json
 
@@ -58,6 +57,8 @@ def _csv(path: Path) -> tuple[FloatArray, FloatArray]:
 
 def _root(path: Path, name: str | None) -> tuple[FloatArray, FloatArray]:
     import uproot
+
+    from gammastar.read.files import reading
 
     with reading(path), uproot.open(regular_file(path)) as file:
         kinds: dict[str, Any] = file.classnames(cycle=False)

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr, xlogy
-from scipy.stats import chi2, poisson
+from scipy.special import chdtrc, ndtr, xlogy
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
@@ -217,7 +216,7 @@ def goodness_of_fit(
     unconstrained = ~model.fixed & ~np.isfinite(model.width) & ~np.isfinite(model.tau)
     unconstrained[model.poi] = strength is None
     freedom = model.counts.size - int(unconstrained.sum())
-    asymptotic = float(chi2.sf(seen, freedom)) if freedom > 0 else float("nan")
+    asymptotic = float(chdtrc(freedom, seen)) if freedom > 0 else float("nan")
     error = float(np.sqrt(max(p * (1.0 - p), 1.0 / n_toys) / n_toys))
     return GoodnessOfFit(seen, freedom, asymptotic, p, error, n_toys, mu)
 
@@ -309,6 +308,8 @@ def counting_interval(count: int, background: float, *, cl: float = 0.90) -> tup
     G. J. Feldman and R. D. Cousins, Phys. Rev. D 57 (1998) 3873, Tables IV and V. Their tables lengthen
     intervals so that the upper end does not rise with the background; this does not.
     """
+    from scipy.stats import poisson
+
     if count != int(count) or count < 0 or not (np.isfinite(background) and background >= 0 and 0 < cl < 1):
         raise PhysicsError(
             f"counting_interval: count {count!r}, background {background!r} or cl {cl!r} is out of range"

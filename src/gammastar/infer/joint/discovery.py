@@ -16,8 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
-from scipy.special import ndtr, ndtri
-from scipy.stats import gamma
+from scipy.special import gammaincc, ndtr, ndtri
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
@@ -196,7 +195,7 @@ def pairs_fit(model: JointModel, *, rng: np.random.Generator, n_toys: int = PAIR
     found = fit(arrays, data, 0.0)
     toys = _statistics(arrays, draw_joint(arrays, found.point, n_toys, rng))
     seen, mean, variance = 2.0 * float(found.value[0]), float(toys.mean()), float(toys.var(ddof=1))
-    p = float(gamma.sf(seen, mean**2 / variance, scale=variance / mean)) if variance > 0 else 1.0
+    p = float(gammaincc(mean**2 / variance, seen * mean / variance)) if variance > 0 else 1.0
     return PairsFit(seen, mean, float(np.sqrt(variance)), p, float(model.counts[0].sum()))
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 from scipy.interpolate import CubicSpline
-from scipy.stats import norm, poisson
+from scipy.special import log_ndtr, ndtr
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Limit
@@ -164,11 +164,11 @@ def joint_asymptotic(model: JointModel, *, cl: float = 0.90) -> Limit:
         """Return ln of CLs over its level: bands and observation, shape (6, strengths)."""
         found = roots(strengths)
         a, bands = found["asimov"], np.array(BANDS)[:, None]
-        rows = norm.logsf(a - bands) - norm.logcdf(bands)
+        rows = log_ndtr(bands - a) - log_ndtr(bands)
         if not masked:
             root = found["observed"]
             t = np.where(root <= a, root - a, (root**2 - a**2) / (2.0 * np.maximum(a, 1e-12)))
-            rows = np.concatenate([rows, [norm.logsf(t + a) - norm.logsf(t)]])
+            rows = np.concatenate([rows, [log_ndtr(-t - a) - log_ndtr(-t)]])
         return np.asarray(rows - np.log(1.0 - cl))
 
     found = unit * crossings(levels)
@@ -225,6 +225,8 @@ def joint_limit(model: JointModel, options: JointLimits | None = None, *, seed: 
     events = background if seen is None else min(background, seen)
     if asked.asymptotic(model, events):
         return joint_asymptotic(model, cl=asked.cl)
+    from scipy.stats import poisson
+
     if len(model.background) != 1:
         raise PhysicsError(
             f"joint_limit: pseudo-experiments need a search of one bin, not {len(model.background)}; "
@@ -232,7 +234,7 @@ def joint_limit(model: JointModel, options: JointLimits | None = None, *, seed: 
         )
     unit = unit_of(model)
     arrays = arrays_of(model.scaled(unit))
-    counts = poisson.ppf(norm.cdf(BANDS), background) if background > 0 else np.zeros(5)
+    counts = poisson.ppf(ndtr(BANDS), background) if background > 0 else np.zeros(5)
     wanted = set(counts.tolist() if asked.bands else counts[MEDIAN : MEDIAN + 1].tolist())
     wanted |= set() if seen is None else {seen}
     start = float(joint_asymptotic(replace(model, observed=None), cl=asked.cl).expected[MEDIAN]) / unit

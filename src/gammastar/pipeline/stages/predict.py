@@ -22,8 +22,7 @@ from gammastar.core.sampling import Sampler
 from gammastar.core.signal import Rate
 from gammastar.physics.mesons import Unit
 from gammastar.physics.vectors import SPLIT_MAX
-from gammastar.pipeline.context import Context, RunState, axes_of, needed
-from gammastar.pipeline.stages.spectrum import COUNTS
+from gammastar.pipeline.context import MASS_COUNTS, Context, RunState, axes_of, needed
 from gammastar.predict import Production, VirtualPhoton
 from gammastar.predict.channel import unit_of
 from gammastar.predict.millicharge import MeasuredPairs, TheoryPairs, fine_pairs, pair_rate, theory_pairs
@@ -132,7 +131,7 @@ def read_trend(folder: Path) -> Trend | None:
 
 def read_mass_counts(folder: Path) -> MassCounts | None:
     """Read the pairs to which lines were fitted; None if the run kept none."""
-    path = folder / COUNTS
+    path = folder / MASS_COUNTS
     if not path.is_file():
         return None
     return MassCounts.of(read_tensors(path, dict.fromkeys(MassCounts.NAMES, 1) | {"cov": 2}))

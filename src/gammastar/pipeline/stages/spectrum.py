@@ -15,7 +15,7 @@ from gammastar.core.constants import M_E
 from gammastar.core.errors import PhysicsError, SteeringError
 from gammastar.core.records import BoolArray, Exposure, FloatArray, Spectrum
 from gammastar.core.sampling import Sampler, stream
-from gammastar.pipeline.context import Context, axes_of, needed
+from gammastar.pipeline.context import MASS_COUNTS, Context, axes_of, needed
 from gammastar.pipeline.gate import gate
 from gammastar.spectrum.mass_shape import resolution_of, without_fakes
 from gammastar.store.guarded import write_tensors
@@ -23,7 +23,6 @@ from gammastar.store.manifest import digest
 from gammastar.store.records import digest_of, write_spectrum_files
 from gammastar.unfold.simulation import in_window
 
-COUNTS = "mass_counts.safetensors"
 N_MODELLED = 300_000  # pairs of a card for the kinematics at a published spectrum
 N_CELLS = 30  # quantiles of q_T and of the energy
 
@@ -59,7 +58,7 @@ def _counts(ctx: Context, state: Any) -> spectrum.MassCounts | None:
         return None
     counts = spectrum.mass_counts(replace(state.subtracted, shifts=shifts), resolution)
     counts = without_fakes(counts, simulated)
-    write_tensors(ctx.folder / COUNTS, counts.arrays())
+    write_tensors(ctx.folder / MASS_COUNTS, counts.arrays())
     return counts
 
 
