@@ -12,8 +12,17 @@ from gammastar.accept.expected_events import AcceptedYield, width_shift
 from gammastar.accept.importance import turned
 from gammastar.accept.lifetimes import Replicated, accepted
 from gammastar.core.records import FloatArray, Sample
-from gammastar.core.signal import VIRTUAL_PHOTON, AcceptanceCurves, Effect, Rate, SignalPlane, Variation
-from gammastar.core.sources import EXTRAPOLATION, SCALING, SEARCH_POT, SPIN, WIDTHS, Kind
+from gammastar.core.signal import (
+    BEYOND,
+    MOST,
+    VIRTUAL_PHOTON,
+    AcceptanceCurves,
+    Effect,
+    Rate,
+    SignalPlane,
+    Variation,
+)
+from gammastar.core.sources import EXTRAPOLATION, FLOW, PAIRS, SCALING, SEARCH_POT, SPIN, WIDTHS, Kind
 from gammastar.physics.detector import Detector
 from gammastar.physics.polarisation import FRAMES, TRANSVERSE, Frame, Spin, SpinDensities, SpinState
 
@@ -175,8 +184,13 @@ def plane_of(
         ends = np.stack([np.asarray(row.spins) for row in rows], axis=1)
         ordered.append(Effect(SPIN, "polarisation", "ends", ends))
     ordered += [effect for effect in effects.values() if effect.kind != "theory"]
+    if FLOW not in effects and np.isfinite(pairs).any():
+        values = np.where(signal > 0, 1.0 / np.sqrt(np.maximum(pairs, 1.0 / MOST**2)), 0.0)
+        ordered.append(Effect(PAIRS, "kinematics", "relative", values))
+    beyond = parts.pop(BEYOND, None)
     return SignalPlane(
-        rate, coupling, signal, inside, error, effective, tuple(ordered), parts, width_sigma, curves, pairs
+        *(rate, coupling, signal, inside, error, effective, tuple(ordered), parts),
+        *(width_sigma, curves, pairs, beyond),
     )
 
 
@@ -199,7 +213,7 @@ def measured_only(plane: SignalPlane) -> SignalPlane:
         for e in effects
     ]
     parts = {VIRTUAL_PHOTON: plane.in_domain} if VIRTUAL_PHOTON in plane.parts else {}
-    return replace(plane, signal=plane.in_domain, effects=tuple(moved), parts=parts)
+    return replace(plane, signal=plane.in_domain, effects=tuple(moved), parts=parts, beyond=None)
 
 
 def with_extrapolation(plane: SignalPlane, sigma: float) -> SignalPlane:

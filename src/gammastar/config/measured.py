@@ -408,6 +408,9 @@ class SpectrumSection(Section):
     """Flavour of the measured pairs."""
     extrapolate: bool = True
     """Fill cells where nothing was measured with the shape of the simulation; they are drawn apart."""
+    forward_power: Annotated[float, Field(gt=0, le=20)] = 4.0
+    """n of the extrapolated density beyond the measured x_R, at least 0.3: dN/dy ∝ (1 - x_R)^n in the place
+    of the simulated fall, which need not vanish at the kinematic limit."""
     table: PublishedSpectrum | None = None
     """A published mass spectrum in the place of [read] to [unfold]."""
 

@@ -43,6 +43,8 @@ class Systematics(Section):
     extrapolation: Annotated[float, Field(ge=0, le=3)] | None = None
     """Of the signal outside the measured domain: ln κ; by default from how well the simulation describes the
     measured part."""
+    forward_power: Annotated[float, Field(ge=0, le=10)] = 1.5
+    """Of rate and signal beyond the measured x_R: σ of [spectrum] forward_power."""
     own: Annotated[tuple[Annotated[str, Field(pattern=r"^.+\.py:\w+$")], ...], Field(max_length=50)] = ()
     """Sources of one's own, 'file.py:name' with a `gammastar.core.sources.OwnSource`."""
     in_limit: Annotated[
@@ -55,7 +57,7 @@ class Systematics(Section):
         """Return the keys that decide what a stage computes."""
         keys = {
             "unfold": (*UNFOLDED, "own"),
-            "predict": ("coherence",),
+            "predict": ("coherence", "forward_power"),
             "accept": ("spin", "scaling", "own"),
         }
         return self.model_dump(mode="json", include=set(keys[stage]))

@@ -412,6 +412,8 @@ class Reach(ReprMixin):
     peak: FloatArray | None = None
     # Upper limit on the signal at the lower and at the upper edge; nan where nothing is reached, (n, 2)
     edge_limits: FloatArray | None = None
+    # Part of the signal on both edges at energies above those of all measured pairs, (n, 2)
+    beyond: FloatArray | None = None
 
     @property
     def tip(self) -> tuple[float, float] | None:

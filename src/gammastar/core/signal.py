@@ -17,6 +17,9 @@ Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
 Form: TypeAlias = Literal["relative", "ends", "replicas", "share"]
 VIRTUAL_PHOTON = "virtual_photon"
 """Group of the channel of measured photons."""
+BEYOND = "beyond measured energies"
+"""Part of a signal at energies above those of all measured pairs of its mass."""
+MOST = 50.0  # relative error of a signal that counts as such: κ of 51
 
 
 def ratio(above: FloatArray, below: FloatArray) -> FloatArray:
@@ -229,11 +232,13 @@ class SignalPlane(ReprMixin):
     # Effective number of pairs, measured or simulated, on whose kinematics the signal rests: where it falls
     # to few the data end. inf for theory, None where it is not known, (n, k)
     pairs: FloatArray | None = None
+    # Part of the signal at energies above those of all measured pairs, (n, k)
+    beyond: FloatArray | None = None
 
     def __post_init__(self) -> None:
         shape = len(self.rate.mass), len(self.coupling)
         planes = [(name, getattr(self, name)) for name in PLANES] + list(self.parts.items())
-        planes += [] if self.pairs is None else [("pairs", self.pairs)]
+        planes += [(n, getattr(self, n)) for n in ("pairs", "beyond") if getattr(self, n) is not None]
         planes += [(e.name, e.values[0] if e.form != "relative" else e.values) for e in self.effects]
         for name, values in planes:
             if np.shape(values) != shape and np.shape(values) != (1, 1):
@@ -336,8 +341,7 @@ class SignalPlane(ReprMixin):
         arrays |= {name: getattr(self, name) for name in ("coupling", *PLANES, "width_sigma")}
         arrays |= {f"part|{name}": plane for name, plane in self.parts.items()}
         arrays |= {f"effect|{e.kind}|{e.form}|{e.name}": e.values for e in self.effects}
-        if self.pairs is not None:
-            arrays["pairs"] = self.pairs
+        arrays |= {n: getattr(self, n) for n in ("pairs", "beyond") if getattr(self, n) is not None}
         if self.curves is not None:
             arrays |= {f"curves|{name}": getattr(self.curves, name) for name in CURVES}
         return arrays
@@ -357,6 +361,7 @@ class SignalPlane(ReprMixin):
             parts={key.removeprefix("part|"): plane for key, plane in starting(arrays, "part|")},
             curves=AcceptanceCurves(*curves) if curves else None,
             pairs=arrays.get("pairs"),
+            beyond=arrays.get("beyond"),
         )
 
 
@@ -389,9 +394,9 @@ def _shared(named: Sequence[tuple[str, str, FloatArray]]) -> dict[str, FloatArra
     for kind in dict.fromkeys(kind for _, kind, _ in named):
         own = [(name, sigma) for name, k, sigma in named if k == kind]
         if len(own) == 1:
-            spreads[own[0][0]] = np.log1p(np.clip(own[0][1], 0.0, 3.0))
+            spreads[own[0][0]] = np.log1p(np.clip(own[0][1], 0.0, MOST))
             continue
         total = np.sqrt(np.sum([sigma**2 for _, sigma in own], axis=0))
-        whole = np.log1p(np.clip(total, 0.0, 3.0))
+        whole = np.log1p(np.clip(total, 0.0, MOST))
         spreads |= {name: whole * ratio(np.asarray(sigma), total) for name, sigma in own}
     return spreads

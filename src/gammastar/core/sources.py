@@ -19,6 +19,7 @@ __all__ = [
     "FLOW",
     "KINDS",
     "MEASUREMENT",
+    "PAIRS",
     "POLARISATION",
     "POT",
     "PRIOR",
@@ -61,10 +62,12 @@ THEORY_OF = "theory, "
 """Before the group of a theory channel that stands beside measured photons."""
 SPIN, FLOW, SCALING = "spin state of the decays", "flow", "scaling with A"
 WIDTHS, EXTRAPOLATION, SAMPLE = "hadronic width", "extrapolation", "finite sample"
+PAIRS = "finite pairs"
+"""Of kinematics without replicas: 1/√n of the effective number n of pairs behind a yield."""
 
 RESERVED = (
     *(MEASUREMENT, THEORY, POT, SEARCH_POT, POLARISATION, RADIATION, EFFICIENCY, SPIN, FLOW, SCALING),
-    *(WIDTHS, EXTRAPOLATION, SAMPLE, "background", "open charm", "charm", "mass", "total"),
+    *(WIDTHS, EXTRAPOLATION, SAMPLE, PAIRS, "background", "open charm", "charm", "mass", "total"),
     *(PRIOR, "prior", "in the limit", *KINDS),
 )
 """Names that no source of a user may take."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -303,6 +303,8 @@ class CountingSearch:
             method=limit.method,
             **self._scan,
         )
+        if plane.beyond is not None:
+            contour = replace(contour, beyond=part_at_edges(contour, plane, plane.beyond))
         seen = None
         if not isinstance(self.observed, str) and not self.mock:
             seen = self.reach(observed, plane.signal)
@@ -316,7 +318,7 @@ class CountingSearch:
             limit,
             contour,
             self.reach(median, plane.in_domain),
-            measured_part(contour, plane),
+            part_at_edges(contour, plane, plane.in_domain),
             observed=seen,
             significance=observed_significance("masked" if self.mock else self.observed, b, b_sigma),
             discovery=self._discoveries(),
@@ -427,10 +429,10 @@ class CountingSearch:
         return ranking([channel], cl=self.options.cl, exponent=exponent), float(contour.mass[entry])
 
 
-def measured_part(contour: Reach, plane: SignalPlane) -> FloatArray:
-    """Return the measured part of the signal on both edges of every entry, shape (n, 2)."""
+def part_at_edges(contour: Reach, plane: SignalPlane, signal: FloatArray) -> FloatArray:
+    """Return a part of the signal over the whole on both edges of every entry, shape (n, 2)."""
     total, couplings = plane.signal, plane.coupling
-    part = np.divide(plane.in_domain, total, out=np.zeros_like(total), where=total > 0)
+    part = np.divide(signal, total, out=np.zeros_like(total), where=total > 0)
     row = np.searchsorted(plane.mass, contour.mass)
     known = np.isfinite(contour.edges)
     log_edges = np.log(np.where(known, contour.edges, couplings[0]))
@@ -527,6 +529,8 @@ def _rows(reach: Reach, search: Search, part: str, name: str) -> list[dict[str, 
             entry[f"{name}_{side}_error"] = float(edges[k] * np.log(10.0) * total)
             entry |= {f"{side}_error_{s}": float(errors[i, k, j]) for j, s in enumerate(SOURCES)}
         entry["fraction_in_domain_low"], entry["fraction_in_domain_high"] = _fraction(search, part, i)
+        beyond = (np.nan, np.nan) if reach.beyond is None else reach.beyond[i]
+        entry["fraction_beyond_energies_low"], entry["fraction_beyond_energies_high"] = map(float, beyond)
         rows.append(entry)
     return rows
 
@@ -560,6 +564,7 @@ def reach_of_rows(
         tuple(str(row["method"]) for row in rows),
         column(f"{coupling}_peak"),
         np.column_stack([column("limit_low"), column("limit_high")]),
+        np.column_stack([column(f"fraction_beyond_energies_{side}") for side in ("low", "high")]),
     )
 
 

@@ -16,6 +16,7 @@ from gammastar.core.resolve import UserCode, freeze, python_names, resolve
 from gammastar.core.signal import Rate, SignalPlane
 from gammastar.core.sources import OwnSource
 from gammastar.pipeline.cache import Arrays, StageCache
+from gammastar.spectrum import Domain, ForwardPower, efficiency_map, forward_power
 from gammastar.store.manifest import digest
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from gammastar.predict.in_situ import InSitu
     from gammastar.report import ExistingLimit
     from gammastar.select import Cutflow
-    from gammastar.spectrum import Domain, MassCounts, Trend
+    from gammastar.spectrum import MassCounts, Trend
     from gammastar.spectrum.training import TrainingSet
     from gammastar.store.chunks import Job
     from gammastar.store.pairs import Truth
@@ -198,6 +199,8 @@ class RunState:
     spectrum: Spectrum | None = None
     in_situ: InSitu | None = None
     displaced: Any = None  # of stages/displaced.py
+    domain: Domain | None = None
+    forward: ForwardPower | None = None
     training: TrainingSet | Domain | None = None  # of a record only the domain
     trend: Trend | None = None
     mass_counts: MassCounts | None = None
@@ -222,6 +225,34 @@ def needed(value: Any, stage: str) -> Any:
     if value is None:
         raise SteeringError(f"the section [{stage}] is missing: a later stage needs its result")
     return value
+
+
+def domain_of(ctx: Context, state: Any) -> Domain:
+    """Return where dileptons were measured, found once."""
+    if state.domain is None:
+        section = needed(ctx.steering.unfold, "unfold")
+        efficiency = efficiency_map(needed(state.truth, "unfold").parts)
+        state.domain = Domain(efficiency, section.efficiency_floor)
+    found: Domain = state.domain
+    return found
+
+
+def forward_of(ctx: Context, state: Any) -> ForwardPower:
+    """Return how the density falls beyond what was measured, found once."""
+    if state.forward is None:
+        section, known = needed(ctx.steering.spectrum, "spectrum"), needed(state.truth, "unfold").sample
+        power = section.forward_power, ctx.steering.systematics.forward_power
+        edges = axes_of(ctx.steering.unfold, ctx.steering.select)[0].edges
+        inside = domain_of(ctx, state).in_domain(*known.true.T)
+        simulated = known.true, known.weight
+        state.forward = forward_power(simulated, inside, edges, section.beam_energy, power)
+        ctx.cache.methods["extrapolated density"] = (
+            "simulated shape, scaled per bin of mass to the measured yield; in the forward hemisphere from "
+            f"x_R = {state.forward.start.min():.2g} on dN/dy falls as (1 - x_R)^n, n = {power[0]:g} ± "
+            f"{power[1]:g}"
+        )
+    found: ForwardPower = state.forward
+    return found
 
 
 def simulation_of(section: Unfold, truth: Truth) -> Truth:

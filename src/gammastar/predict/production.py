@@ -13,7 +13,7 @@ from gammastar.core.constants import mass as mass_of
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import Exposure, FloatArray, Sample
 from gammastar.core.sampling import stream
-from gammastar.core.signal import Rate, Variation
+from gammastar.core.signal import BEYOND, Rate, Variation
 from gammastar.core.sources import (
     EXTRAPOLATION,
     FLOW,
@@ -47,6 +47,9 @@ class Trend(Protocol):
         self, mass: FloatArray, pt: FloatArray, energy: FloatArray, in_domain: npt.NDArray[np.bool_]
     ) -> FloatArray:
         """Return factors on particles, shape (r, n)."""
+
+    def beyond(self, mass: FloatArray, energy: FloatArray) -> npt.NDArray[np.bool_]:
+        """Return where energies are higher than any measured at their mass, shape (n,)."""
 
     def relative_error(self, total: FloatArray, sums: FloatArray) -> FloatArray:
         """Return the relative error of a total (k,) from what the factors make of it (r, k)."""
@@ -343,7 +346,7 @@ def by_group(channel: Channel, masses: FloatArray) -> dict[str, FloatArray]:
 
 
 def alternatives(trend: Trend | None, mass: float, sample: Sample) -> FloatArray | None:
-    """Return factors of the continued trend on the particles of a sample, (3, n), or None without a trend."""
+    """Return factors of the alternatives on the particles of a sample, (5, n), or None without a trend."""
     if trend is None:
         return None
     pt, energy = (np.asarray(c, dtype=np.float64) for c in (sample.p4.pt, sample.p4.E))
@@ -395,6 +398,11 @@ def variations_of(
         own = factors if members is None else np.where(members == 0, factors, 1.0)
         estimate = production.trend.relative_error
         variations.append(Variation(EXTRAPOLATION, "extrapolation", "relative", own, estimate))
+        energy = np.asarray(sample.p4.E, dtype=np.float64)
+        beyond = production.trend.beyond(np.full(len(energy), mass), energy)
+        beyond = beyond if members is None else beyond & (members == 0)
+        share = beyond.astype(np.float64)[np.newaxis]
+        variations.append(Variation(BEYOND, "extrapolation", "share", share))
     for i, part in enumerate(production.parts if members is not None else ()):
         chosen = members == i
         share = np.asarray(chosen, dtype=np.float64)[np.newaxis]

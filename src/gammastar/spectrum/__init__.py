@@ -8,7 +8,14 @@ from gammastar.spectrum.mass_shape import MassCounts, MassShape, fit_mass_shape,
 from gammastar.spectrum.domain import Domain, EfficiencyMap, InDomain, efficiency_map, in_domain
 from gammastar.spectrum.training import TrainingSet, histogram_sampler, training_set, unbinned_training_set
 from gammastar.spectrum.sampler import HistSampler
-from gammastar.spectrum.extrapolation import Trend, fit_trend, flat_trend
+from gammastar.spectrum.extrapolation import (
+    ForwardPower,
+    Trend,
+    fit_trend,
+    flat_trend,
+    forward_power,
+    highest_energies,
+)
 from gammastar.spectrum.angles import DecayAngles, fit_spin_densities, prior_weights
 
 __all__ = [
@@ -31,9 +38,12 @@ __all__ = [
     "unbinned_training_set",
     "histogram_sampler",
     "HistSampler",
+    "ForwardPower",
+    "forward_power",
     "Trend",
     "fit_trend",
     "flat_trend",
+    "highest_energies",
     "DecayAngles",
     "prior_weights",
     "fit_spin_densities",

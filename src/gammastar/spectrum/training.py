@@ -15,6 +15,7 @@ from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import BoolArray, FloatArray, Spectrum
 from gammastar.core.sampling import event_seeds, replica_weights, stream
 from gammastar.spectrum.domain import Domain
+from gammastar.spectrum.extrapolation import ForwardPower
 from gammastar.spectrum.sampler import HistSampler
 from gammastar.spectrum.true_kinematics import TruePosterior
 
@@ -88,7 +89,7 @@ def training_set(
     beam_energy: float,
     edges: FloatArray,
     seed: int,
-    outside: bool = False,
+    outside: ForwardPower | bool = False,
 ) -> TrainingSet:
     """Return the pairs that a density learns from, at true mass, pt and energy.
 
@@ -104,9 +105,10 @@ def training_set(
         Of bins of mass [GeV].
     seed : int
         Decides the draws.
-    outside : bool
+    outside : ForwardPower or bool
         Outside the domain stand simulated true pairs, scaled in each bin of mass to the measured yield as in
-        `extrapolate`; they carry ``measured = False``.
+        `extrapolate`; they carry ``measured = False``. A forward power law takes the place of the simulated
+        fall.
 
     Notes
     -----
@@ -117,7 +119,7 @@ def training_set(
     pairs, weights = pairs.select(used), (weights[0][used], weights[1][used])
     points = np.stack([pairs.mass, pairs.pt, pairs.energy], axis=1)
     posterior = TruePosterior.of(points, matched, edges)
-    outer = _Outside.of(matched, domain, edges, beam_energy) if outside else None
+    outer = _Outside.of(matched, domain, edges, beam_energy, outside) if outside else None
     source = _Source(pairs, weights, posterior, domain, outer, beam_energy, seed)
     return source.drawn(None)
 
@@ -178,7 +180,7 @@ def unbinned_training_set(
     *,
     beam_energy: float,
     edges: FloatArray,
-    outside: bool = False,
+    outside: ForwardPower | bool = False,
 ) -> TrainingSet:
     """Return simulated true pairs with OmniFold weights as what a density learns from.
 
@@ -195,7 +197,7 @@ def unbinned_training_set(
     points, event = matched.true[kept], matched.event[kept]
     weight, measured = weight[kept], np.ones(len(kept), dtype=np.bool_)
     if outside:
-        outer = _Outside.of(matched, domain, edges, beam_energy)
+        outer = _Outside.of(matched, domain, edges, beam_energy, outside)
         weight = np.concatenate([weight, outer.scaled(points[:, 0], weight)])
         points, event = np.concatenate([points, outer.points]), np.concatenate([event, -1 - outer.event])
         measured = np.arange(len(points)) < len(kept)
@@ -214,14 +216,24 @@ class _Outside:
     edges: FloatArray
 
     @classmethod
-    def of(cls, matched: MatchedPairs, domain: Domain, edges: FloatArray, beam_energy: float) -> _Outside:
+    def of(
+        cls,
+        matched: MatchedPairs,
+        domain: Domain,
+        edges: FloatArray,
+        beam_energy: float,
+        shape: ForwardPower | bool,
+    ) -> _Outside:
         true, edges = matched.true, np.asarray(edges, dtype=np.float64)
         inside = domain.in_domain(*true.T)
         covered = (true[:, 0] >= edges[0]) & (true[:, 0] < edges[-1]) & (true[:, 2] < beam_energy)
         place = _bins(edges, true[inside, 0])
         inner = np.bincount(place, matched.weight[inside], len(edges) - 1).astype(np.float64)
         outer = np.flatnonzero(covered & ~inside)
-        return cls(true[outer], matched.weight[outer], matched.event[outer], inner, edges)
+        weight = matched.weight[outer]
+        if isinstance(shape, ForwardPower):
+            weight = weight * shape.factor(*true[outer].T)
+        return cls(true[outer], weight, matched.event[outer], inner, edges)
 
     def scaled(self, mass: FloatArray, weight: FloatArray) -> FloatArray:
         """Return the weights of the pairs outside for pairs inside of these masses and weights."""

@@ -19,8 +19,8 @@ from gammastar.core.records import FloatArray
 from gammastar.core.sampling import Sampler, stream
 from gammastar.physics.polarisation import COEFFICIENTS, SpinDensities, physical
 from gammastar.pipeline.cache import Arrays
-from gammastar.pipeline.context import Context, Tell, axes_of, needed, simulation_of
-from gammastar.spectrum import Domain, TrainingSet, angles
+from gammastar.pipeline.context import Context, Tell, axes_of, domain_of, forward_of, needed, simulation_of
+from gammastar.spectrum import TrainingSet, angles
 from gammastar.store.folder import sweep
 from gammastar.store.guarded import read_tensors, write_tensors
 from gammastar.store.manifest import digest
@@ -49,8 +49,9 @@ def training(ctx: Context, state: Any) -> TrainingSet:
     subtraction, unfolding = needed(state.subtraction, "subtract"), needed(state.unfolding, "unfold")
     exposed, section = needed(ctx.steering.spectrum, "spectrum"), needed(ctx.steering.unfold, "unfold")
     edges = np.asarray(axes_of(section, ctx.steering.select)[0].edges)
-    options = {"beam_energy": exposed.beam_energy, "edges": edges, "outside": exposed.extrapolate}
-    domain = Domain(spectrum.efficiency_map(truth.parts), section.efficiency_floor)
+    outside = forward_of(ctx, state) if exposed.extrapolate else False
+    options = {"beam_energy": exposed.beam_energy, "edges": edges, "outside": outside}
+    domain = domain_of(ctx, state)
     if "omnifold_weight" in unfolding:
         weight = unfolding["omnifold_weight"]
         state.training = spectrum.unbinned_training_set(truth.sample, weight, domain, **options)

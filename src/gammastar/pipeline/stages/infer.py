@@ -27,8 +27,8 @@ from gammastar.infer.counting_search import (
     contours,
     exponent_of,
     intervals_of,
-    measured_part,
     modifiers_at,
+    part_at_edges,
     plain,
     reach_rows,
 )
@@ -138,7 +138,7 @@ def first_search(
         limit,
         contour,
         asked.reach(median, plane.in_domain),
-        measured_part(contour, plane),
+        part_at_edges(contour, plane, plane.in_domain),
         options=asked.options,
     )
     return name, plane, search

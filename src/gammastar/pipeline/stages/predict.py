@@ -15,14 +15,13 @@ from gammastar.config.dark import brought_files, theory_options
 from gammastar.core.axes import MASS
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import PhysicsError, SteeringError
-from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import FloatArray, Spectrum
 from gammastar.core.resolve import python_names
 from gammastar.core.sampling import Sampler
 from gammastar.core.signal import Rate
 from gammastar.physics.mesons import Unit
 from gammastar.physics.vectors import SPLIT_MAX
-from gammastar.pipeline.context import MASS_COUNTS, Context, RunState, axes_of, needed
+from gammastar.pipeline.context import MASS_COUNTS, Context, RunState, axes_of, forward_of, needed
 from gammastar.predict import Production, VirtualPhoton
 from gammastar.predict.channel import unit_of
 from gammastar.predict.millicharge import MeasuredPairs, TheoryPairs, fine_pairs, pair_rate, theory_pairs
@@ -36,12 +35,20 @@ from gammastar.predict.production import (
     theory_production,
 )
 from gammastar.predict.transfer import OMITTED
-from gammastar.spectrum import MassCounts, Trend, fit_trend
+from gammastar.spectrum import MassCounts, Trend, fit_trend, highest_energies
 from gammastar.spectrum.mass_shape import LINES
 from gammastar.store.guarded import read_tensors, write_tensors
 from gammastar.store.manifest import digest, file_sha256
 
 FILE = "extrapolation.safetensors"
+TENSORS = {"mass": 1, "norm": 1, "slopes": 1, "cov": 2, "beam_energy": 1, "energy": 1, "farthest": 1}
+FORWARD = {
+    "forward_edges": 1,
+    "forward_measured": 1,
+    "forward_start": 1,
+    "forward_shape": 2,
+    "forward_power": 1,
+}
 SHARES = ("pseudoscalar_dalitz", "vector_dalitz", "vector_mesons", "bremsstrahlung")
 
 
@@ -90,14 +97,14 @@ def files_of(ctx: Context) -> dict[str, str]:
 def trend_of(ctx: Context, state: RunState, training: Any) -> Trend | None:
     """Return the trend of a run, fitted once; that of the record in a reinterpretation."""
     if state.trend is None and state.matched is not None:
-        state.trend = _measured_trend(ctx, training, state.matched)
+        state.trend = _measured_trend(ctx, training, state)
     trend: Trend | None = state.trend
     return trend
 
 
-def _measured_trend(ctx: Context, training: Any, matched: MatchedPairs) -> Trend:
+def _measured_trend(ctx: Context, training: Any, state: Any) -> Trend:
     """Return the trend of measured over simulated density inside the measured domain."""
-    section = ctx.steering.spectrum
+    section, matched = ctx.steering.spectrum, state.matched
     beam = np.inf if section is None else section.beam_energy
     edges = np.asarray(axes_of(ctx.steering.unfold, ctx.steering.select)[0].edges)
     own = training.measured & (training.mass > edges[0]) & (training.mass < edges[-1])
@@ -105,13 +112,16 @@ def _measured_trend(ctx: Context, training: Any, matched: MatchedPairs) -> Trend
     inside = training.in_domain(*matched.true.T) & (matched.true[:, 2] < beam)
     simulated = matched.true[inside], matched.weight[inside]
     trend = fit_trend((data, training.reference[own]), simulated, edges, beam)
+    forward = forward_of(ctx, state) if section is not None and section.extrapolate else None
+    highest = highest_energies(data, trend.mass)
+    trend = replace(trend, forward=forward, energy=highest)
     (power, width), errors = trend.slopes, np.sqrt(np.diag(trend.cov))
     ctx.cache.numbers["measured over simulated density, slopes in ln mT and y*^2"] = (
         f"{power:.3f} ± {errors[0]:.3f}, {width:.4f} ± {errors[1]:.4f}"
     )
     ctx.cache.methods["error of the extrapolated part"] = (
         "step from the simulated shape to the trend of measured over simulated density (in ln mT and y*^2) "
-        "continued outside the measured domain, and the error of that trend"
+        "continued outside the measured domain, the error of that trend, and that of the power of (1 - x_R)"
     )
     return trend
 
@@ -126,7 +136,10 @@ def read_trend(folder: Path) -> Trend | None:
     path = folder / FILE
     if not path.is_file():
         return None
-    return Trend.of(read_tensors(path, {"mass": 1, "norm": 1, "slopes": 1, "cov": 2, "beam_energy": 1}))
+    kept = read_tensors(path, TENSORS)
+    if any(name in kept for name in FORWARD):  # only with [spectrum] extrapolate
+        kept = read_tensors(path, TENSORS | FORWARD)
+    return Trend.of(kept)
 
 
 def read_mass_counts(folder: Path) -> MassCounts | None:

@@ -15,7 +15,7 @@ from gammastar.core.constants import M_E
 from gammastar.core.errors import PhysicsError, SteeringError
 from gammastar.core.records import BoolArray, Exposure, FloatArray, Spectrum
 from gammastar.core.sampling import Sampler, stream
-from gammastar.pipeline.context import MASS_COUNTS, Context, axes_of, needed
+from gammastar.pipeline.context import MASS_COUNTS, Context, axes_of, forward_of, needed
 from gammastar.pipeline.gate import gate
 from gammastar.spectrum.mass_shape import resolution_of, without_fakes
 from gammastar.store.guarded import write_tensors
@@ -38,8 +38,10 @@ def spectrum_stage(ctx: Context, state: Any) -> None:
     state.spectrum = spectrum.per_pot(unfolded, exposure)
     gate(ctx, state, state.spectrum)
     if section.extrapolate:
-        prior = filled(tuple(unfolded.hist.axes), unfolding["prior"], unfolding["prior"])
-        state.spectrum = spectrum.extrapolate(state.spectrum, prior)
+        axes, known = tuple(unfolded.hist.axes), state.truth.sample
+        cells = forward_of(ctx, state).cells(axes, (known.true, known.weight))
+        prior = unfolding["prior"] * cells.reshape(unfolding["prior"].shape)
+        state.spectrum = spectrum.extrapolate(state.spectrum, filled(axes, prior, prior))
     state.mass_counts = _counts(ctx, state)
     key = ctx.cache.key(section, ctx.cache.key_of("unfold"), digest(exposure.pot, exposure.pot_sigma))
     ctx.cache.done("spectrum", key, digest_of(state.spectrum))

@@ -34,9 +34,9 @@ class Contour:
     label: str  # Text of the legend
     reach: Reach
     # Filled: the signal lies where dileptons were measured. Hatched: it rests on an extrapolation. Edges
-    # are solid, and dashed where the data or the scan end before the contour does. "expected" draws a thin
-    # line only. "observed" is an exclusion and needs real data, "measured", "extrapolated", "expected",
-    # "observed"
+    # are solid, and dashed where most of the signal has energies beyond all measured ones, or where the data
+    # or the scan end before the contour does. "expected" draws a thin line only. "observed" is an exclusion
+    # and needs real data.
     kind: Kind = "measured"
     # Edges (lower, upper coupling) of the entries of `reach` for limits at −2 … +2 standard deviations; nan
     # where nothing is reached. Usually ``reach.bands``; they are drawn for the contours that ask, shape (n,
@@ -97,8 +97,9 @@ def outline(
     )
     polygon = np.vstack([lower, upper[::-1]])
     lines, ends = [], []
-    for name, edge in (("lower", lower), ("upper", upper)):
-        hidden = np.array([name in side.split(", ") for side in sides], dtype=bool)
+    beyond = np.zeros((len(island), 2)) if reach.beyond is None else np.nan_to_num(reach.beyond[island])
+    for k, (name, edge) in enumerate((("lower", lower), ("upper", upper))):
+        hidden = np.array([name in side.split(", ") for side in sides], dtype=bool) | (beyond[:, k] > 0.5)
         added = [len(_fold(edge[0], end)) for end in (left, right)]
         hidden = np.r_[np.zeros(added[0], bool), hidden, np.zeros(added[1], bool)]
         lines.append(np.where(hidden[:, None], np.nan, edge))
@@ -400,7 +401,7 @@ def reach_figure(
     ax.set_title(pot if isinstance(pot, str) else f"{style.power_of_ten(pot)} POT", loc="right")
     if handles:
         if any(ax.lines[k].get_gid() == ENDING for k in range(len(ax.lines))):
-            handles.append(Line2D([], [], color="black", linestyle=ENDING, label="the data end here"))
+            handles.append(Line2D([], [], color="black", linestyle=ENDING, label="no data at these energies"))
         ax.legend(handles=handles, loc="upper right")
     if all(contour.empty for contour in contours):
         _say_empty(ax, contours)

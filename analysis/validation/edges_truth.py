@@ -1,0 +1,137 @@
+"""Expected events of dark photons by a Monte Carlo of its own: photons of Pythia fly, decay and are seen.
+
+Nothing of the package's sampling, acceptance or geometry enters: photons at one mass, straight lines, decays
+into lepton pairs even along z, isotropic leptons, planes with the numbers of the detectors' sources. Lifetime
+and branching ratios of the model are the package's, as is the law of the target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+M_LEPTON = {"ee": 0.51099895e-3, "mumu": 0.1056583755}
+A_LEAD, ALPHA, ALPHA_INELASTIC, THIN = 207.2, 0.83, 0.71, 0.01
+
+
+def _box(x0, half_x, half_y):
+    return lambda x, y: (np.abs(x - x0) < half_x) & (np.abs(y) < half_y)
+
+
+def _ring(inner, outer):
+    return lambda x, y: (np.hypot(x, y) > inner) & (np.hypot(x, y) < outer)
+
+
+def _ship(x, y, z):
+    f = (z - 34.5) / 48.0
+    return (np.abs(x) < 0.675 + 1.44 * f) & (np.abs(y) < 1.528 + 1.584 * f)
+
+
+def _shadows(x, y, z):
+    return (np.abs(x - 2.25) < 1.25) & (np.abs(y) < 1.25) & (z > 0)
+
+
+def _any(x, y, z):
+    return np.isfinite(x + y + z)
+
+
+# protons, A, position of the target, decay volume in z and its walls, magnet (z, kick), smallest momentum of
+# a lepton and energy of both; planes: z, aperture, smallest distance of the leptons
+DETECTORS = {
+    "ship_ecn3": (
+        *(6e20, 95.95, 0.0, (34.5, 82.5), _ship, (89.1, 0.195), 1.0, 0.0),
+        [(84.05, _box(0, 2.0, 3.0), 0.1), (93.6, _box(0, 2.0, 3.0), 0.0)],
+    ),
+    "shadows_like": (
+        *(5e19, 63.55, 0.0, (10.0, 30.0), _shadows, (34.25, 0.45), 1.0, 3.0),
+        [(z, _box(2.25, 1.25, 1.25), d) for z, d in ((33.0, 0.0), (35.5, 0.0), (36.0, 0.1))],
+    ),
+    "na62_dump": (
+        *(1.4e17, 63.55, 23.07, (105.0, 180.0), _any, (197.0, 0.27), 10.0, 0.0),
+        [
+            (183.5, _ring(0.1, 1.0), 0.02),
+            (218.9, _ring(0.1, 1.0), 0.0),
+            (239.0, _ring(0.13, 1.21), 0.0),
+            (
+                241.5,
+                lambda x, y: (
+                    _box(0, 1.13, 1.13)(x, y) & (np.abs(x) + np.abs(y) < 1.598) & (np.hypot(x, y) > 0.15)
+                ),
+                0.2,
+            ),
+            (246.85, lambda x, y: _box(0, 1.32, 1.32)(x, y) & (np.hypot(x, y) > 0.11), 0.0),
+        ],
+    ),
+}
+
+
+def decay(p: np.ndarray, mass: float, lepton: float, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Return the momenta (3, n) and energies of two leptons of isotropic decays; p (3, n)."""
+    n, energy = p.shape[1], np.sqrt(mass**2 + np.sum(p**2, axis=0))
+    cosine, phi = rng.uniform(-1, 1, n), rng.uniform(0, 2 * np.pi, n)
+    sine, momentum = np.sqrt(1 - cosine**2), np.sqrt(mass**2 / 4 - lepton**2)
+    own = momentum * np.stack([sine * np.cos(phi), sine * np.sin(phi), cosine])
+    pair = []
+    for sign in (1, -1):
+        along = np.sum(sign * own * p, axis=0)
+        half = mass / 2
+        boosted = sign * own + p * (along / (mass * (energy + mass)) + half / mass)
+        pair += [boosted, (energy * half + along) / mass]
+    return tuple(pair)
+
+
+def events(
+    photons: tuple[np.ndarray, np.ndarray],
+    mass: float,
+    detector: str,
+    couplings: np.ndarray,
+    model: tuple[Callable[[float, np.ndarray], np.ndarray], dict[str, float]],
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the expected events at some couplings and their statistical errors.
+
+    Parameters
+    ----------
+    photons : (NDArray, NDArray), shapes (3, n), (n,)
+        Momenta [GeV], and weights that sum to the dark photons per proton on the thin lead target and ε².
+    model : (callable, dict)
+        cτ [m] of mass and couplings; branching ratios by final state.
+    """
+    pot, a, target, (z0, z1), walls, (bend, kick), least, both, planes = DETECTORS[detector]
+    p, weight = photons
+    turn = rng.uniform(0, 2 * np.pi, p.shape[1])
+    p = np.stack([p[0] * np.cos(turn) - p[1] * np.sin(turn), p[0] * np.sin(turn) + p[1] * np.cos(turn), p[2]])
+    z = rng.uniform(z0, z1, p.shape[1])
+    x, y = p[0] / p[2] * (z - target), p[1] / p[2] * (z - target)
+    here = (p[2] > 0) & walls(x, y, z)
+    p, weight, x, y, z = p[:, here], weight[here], x[here], y[here], z[here]
+    seen = np.zeros(len(weight))
+    for state, share in model[1].items():
+        if state not in M_LEPTON or share <= 0:
+            continue
+        plus, e_plus, minus, e_minus = decay(p, mass, M_LEPTON[state], rng)
+        good = np.minimum(np.linalg.norm(plus, axis=0), np.linalg.norm(minus, axis=0)) > least
+        good &= e_plus + e_minus > both
+        for at, inside, apart in planes:
+            hits = []
+            for charge, q in ((1, plus), (-1, minus)):
+                hx, hy = x + q[0] / q[2] * (at - z), y + q[1] / q[2] * (at - z)
+                if at > bend:
+                    hx = hx + charge * kick / q[2] * (at - bend)
+                good &= (q[2] > 0) & inside(hx, hy)
+                hits.append((hx, hy))
+            good &= np.hypot(hits[0][0] - hits[1][0], hits[0][1] - hits[1][1]) > apart
+        seen += share * good
+    gamma = np.linalg.norm(p, axis=0) / mass
+    length = np.hypot(np.hypot(x, y), z - target)
+    per_z = length / (z - target) * (z1 - z0)  # path within the volume, for points even in z
+    law = pot / -np.expm1(-THIN) * (a / A_LEAD) ** (ALPHA - ALPHA_INELASTIC)
+    kept = seen > 0
+    weight, gamma, length, per_z = ((q * 1.0)[kept] for q in (weight * seen, gamma, length, per_z))
+    total, error = np.zeros((2, len(couplings)))
+    for k, (coupling, ctau) in enumerate(zip(couplings, model[0](mass, couplings), strict=True)):
+        flight = gamma * ctau
+        each = law * coupling**2 * weight * per_z / flight * np.exp(-length / flight)
+        total[k], error[k] = each.sum(), np.sqrt(np.sum(each**2))
+    return total, error
