@@ -41,6 +41,7 @@ from gammastar.physics.qed import RTable, dark_photon_rate
 from gammastar.pipeline.stages.accept import yields_at
 from gammastar.predict.production import measured_production, rate_of
 from gammastar.predict.transfer import TargetTransfer
+from gammastar.spectrum.extrapolation import highest_energies
 
 POOL = Path(__file__).resolve().parents[2] / "results" / "campaigns" / "pool"
 N_POOL, N_DATA, N_TRUTH, N_RESPONSE, N_PAIRS = 1_600_000, 1_200_000, 6_000_000, 600_000, 45_000
@@ -194,7 +195,7 @@ def campaign(i: int) -> dict[str, Any]:
     trend = spectrum.fit_trend(
         (data, training.reference[own]), (known.true[seen], known.weight[seen]), EDGES, BEAM
     )
-    highest = spectrum.highest_energies(data, trend.mass)
+    highest = highest_energies(data, trend.mass)
     mass, density, cov = spectrum.mass_density(per_pot)
     rates = predict.rate(mass, density, cov, M_MU, edges=EDGES)
     shape = spectrum.fit_mass_shape(per_pot, m_lepton=M_MU)

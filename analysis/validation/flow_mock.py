@@ -27,7 +27,8 @@ from gammastar.mock.combinatorial import decay_muons, measured_r, muon_pairs, re
 from gammastar.mock.ntuple import background_candidates, triggered
 from gammastar.mock.spectrometer import accepted, efficiency, pair_kinematics
 from gammastar.physics.kinematics import daughter, lorentz
-from gammastar.spectrum import EfficiencyMap, efficiency_map
+from gammastar.spectrum import efficiency_map
+from gammastar.spectrum.domain import EfficiencyMap
 from gammastar.subtract.weights import event_weights
 
 CARD = load_card(data_path("cards/na60_mock.toml"))

@@ -5,17 +5,10 @@ from __future__ import annotations
 from gammastar.spectrum.normalise import relative_shifts
 from gammastar.spectrum.normalise import extrapolate, mass_density, mass_histogram, per_pot
 from gammastar.spectrum.mass_shape import MassCounts, MassShape, fit_mass_shape, mass_counts
-from gammastar.spectrum.domain import Domain, EfficiencyMap, InDomain, efficiency_map, in_domain
+from gammastar.spectrum.domain import Domain, InDomain, efficiency_map, in_domain
 from gammastar.spectrum.training import TrainingSet, histogram_sampler, training_set, unbinned_training_set
 from gammastar.spectrum.sampler import HistSampler
-from gammastar.spectrum.extrapolation import (
-    ForwardPower,
-    Trend,
-    fit_trend,
-    flat_trend,
-    forward_power,
-    highest_energies,
-)
+from gammastar.spectrum.extrapolation import ForwardPower, Trend, fit_trend, forward_power
 from gammastar.spectrum.angles import DecayAngles, fit_spin_densities, prior_weights
 
 __all__ = [
@@ -28,7 +21,6 @@ __all__ = [
     "MassCounts",
     "mass_counts",
     "fit_mass_shape",
-    "EfficiencyMap",
     "efficiency_map",
     "Domain",
     "InDomain",
@@ -42,8 +34,6 @@ __all__ = [
     "forward_power",
     "Trend",
     "fit_trend",
-    "flat_trend",
-    "highest_energies",
     "DecayAngles",
     "prior_weights",
     "fit_spin_densities",

@@ -10,8 +10,8 @@ from gammastar.core.constants import M_PROTON
 from gammastar.core.errors import UserError
 from gammastar.core.files import data_path
 from gammastar.core.sampling import stream
-from gammastar.spectrum import Trend, fit_trend, forward_power, highest_energies
-from gammastar.spectrum.extrapolation import radial
+from gammastar.spectrum import Trend, fit_trend, forward_power
+from gammastar.spectrum.extrapolation import highest_energies, radial
 
 EDGES = np.array([0.25, 0.45, 0.65, 0.85, 1.05])
 

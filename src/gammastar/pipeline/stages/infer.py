@@ -14,7 +14,7 @@ from gammastar import infer, predict
 from gammastar.accept import measured_only
 from gammastar.accept.plane import with_extrapolation
 from gammastar.config import Infer
-from gammastar.core.errors import SteeringError
+from gammastar.core.errors import PhysicsError, SteeringError
 from gammastar.core.records import Exposure, FloatArray
 from gammastar.core.signal import SignalPlane
 from gammastar.core.sources import SAMPLE
@@ -331,9 +331,15 @@ def _export(ctx: Context, search: Search, documents: Documents, suffix: str) -> 
     patch = patches["patches"][nearest]
     point = jsonpatch.apply_patch(spec, patch["patch"])
     if "hs3" in formats:
-        write_json(ctx.folder / f"hs3{suffix}.json", infer.to_hs3(point))
+        try:
+            write_json(ctx.folder / f"hs3{suffix}.json", infer.to_hs3(point))
+        except PhysicsError as error:  # the results stand; only this format cannot hold them
+            ctx.cache.alarm(f"hs3{suffix}.json was not written: {error}")
+            formats = tuple(name for name in formats if name != "hs3")
     if "xml" in formats:
         infer.write_xml(point, ctx.folder / f"histfactory{suffix}")
+    if not formats:
+        return
     ctx.cache.methods[f"exported likelihood, {search.detector.name}"] = (
         f"{' and '.join(formats)} of the point {patch['metadata']['name']}, whose signal is "
         "nearest to the limit"

@@ -35,7 +35,8 @@ from gammastar.predict.production import (
     theory_production,
 )
 from gammastar.predict.transfer import OMITTED
-from gammastar.spectrum import MassCounts, Trend, fit_trend, highest_energies
+from gammastar.spectrum import MassCounts, Trend, fit_trend
+from gammastar.spectrum.extrapolation import highest_energies
 from gammastar.spectrum.mass_shape import LINES
 from gammastar.store.guarded import read_tensors, write_tensors
 from gammastar.store.manifest import digest, file_sha256
