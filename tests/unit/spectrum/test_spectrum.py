@@ -11,7 +11,6 @@ from gammastar.core.errors import PhysicsError, UserError
 from gammastar.core.records import Exposure, Spectrum
 from gammastar.core.sampling import stream
 from gammastar.spectrum import (
-    EfficiencyMap,
     HistSampler,
     extrapolate,
     in_domain,
@@ -19,6 +18,7 @@ from gammastar.spectrum import (
     per_pot,
     relative_shifts,
 )
+from gammastar.spectrum.domain import EfficiencyMap
 
 BEAM = Exposure(beam_energy=400.0, target_a=9.0, target_z=4.0, thickness=0.1, pot=1e10, pot_sigma=0.05)
 AXES = (
