@@ -9,10 +9,9 @@ import numpy as np
 import uproot
 import vector
 
-from gammastar.core.axes import filled, regular
 from gammastar.core.constants import M_MU
 from gammastar.core.pairs import MatchedPairs, Pairs
-from gammastar.core.records import PairHists, Sample, Spectrum
+from gammastar.core.records import PairHists, Sample, Spectrum, filled, regular
 from gammastar.physics.detector import Detector, Target
 from gammastar.physics.geometry import Frustum
 from gammastar.store.events import write_tree

@@ -9,7 +9,7 @@ import forks
 import pytest
 from hypothesis import settings
 
-from gammastar.core.machine import tune_malloc
+from gammastar.core.files import tune_malloc
 
 settings.register_profile("patient", deadline=None)  # other work on the machine is no failure
 settings.load_profile("patient")

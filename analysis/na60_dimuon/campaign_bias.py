@@ -17,9 +17,8 @@ from campaign_parts import AXES, ENERGY, MASS, N_PAIRS, PT, SETTINGS
 from campaign_truth import Truth, matched, reconstructed
 
 from gammastar import mock, subtract, unfold
-from gammastar.core.axes import filled
 from gammastar.core.pairs import MatchedPairs
-from gammastar.core.records import FloatArray, PairHists
+from gammastar.core.records import FloatArray, PairHists, filled
 from gammastar.core.sampling import stream
 
 __all__ = ["KINDS", "Kind", "statistics"]

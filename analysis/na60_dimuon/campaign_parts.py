@@ -12,8 +12,8 @@ import numpy as np
 from scipy.optimize import nnls
 
 from gammastar import mock, read, select, subtract, unfold
-from gammastar.core.axes import variable
 from gammastar.core.files import data_path
+from gammastar.core.records import variable
 from gammastar.core.sampling import stream
 from gammastar.mock.card import Polarisation
 from gammastar.store.events import write_tree

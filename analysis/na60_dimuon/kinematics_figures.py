@@ -14,9 +14,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import NullFormatter
 from scipy.ndimage import gaussian_filter, zoom
 
-from gammastar.core.axes import ENERGY, LABELS, MASS, PT
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import FloatArray
+from gammastar.core.records import ENERGY, LABELS, MASS, PT, FloatArray
 from gammastar.report.figures.kinematics import Kinematics
 from gammastar.report.style import BAND68, BAND95, COLOURS, LINES, checked, mark_mock, new_figure, styled
 

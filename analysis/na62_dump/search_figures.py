@@ -12,8 +12,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, Polygon, Rectangle
 
-from gammastar.core.axes import COUPLING, LABELS
-from gammastar.core.records import BoolArray, FloatArray
+from gammastar.core.records import COUPLING, LABELS, BoolArray, FloatArray
 from gammastar.report.style import (
     COLOURS,
     GREY,

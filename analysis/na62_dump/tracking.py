@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.accept.decay import position_at
-from gammastar.core.documents import sourced_card
 from gammastar.core.errors import PhysicsError
-from gammastar.core.files import Pathlike
+from gammastar.core.files import Pathlike, sourced_card
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.physics.detector import Detector, Plane
 

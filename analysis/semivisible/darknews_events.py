@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.constants import LEPTON_MASS
-from gammastar.core.documents import from_toml
 from gammastar.core.errors import InputFileError, PhysicsError
+from gammastar.core.files import from_toml
 from gammastar.core.records import FloatArray, Momenta, Sample
 from gammastar.physics.geometry import Volume
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from darknews_events import MOMENTA, DarkEvents, DarkNewsSchema, load_schema
 
-from gammastar.core.documents import ANY_SIZE, opened
 from gammastar.core.errors import BranchError, InputFileError, PhysicsError, require
+from gammastar.core.files import ANY_SIZE, opened
 from gammastar.core.records import FloatArray
 
 _HAS_WEIGHTS = "{path}: the events have weights, which sum to the expected events; leave expected= out"

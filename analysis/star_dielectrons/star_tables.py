@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from gammastar import read, subtract
-from gammastar.core import axes
-from gammastar.core.axes import filled
+from gammastar.core import records
 from gammastar.core.files import data_path
-from gammastar.core.records import FloatArray, PairHists
+from gammastar.core.records import FloatArray, PairHists, filled
 from gammastar.read.published import Conventions, PublishedTable, published_pairs
 
 PER_BIN = 0.005  # GeV: the 19.6 GeV table counts pairs per 5 MeV; so read, all its contents are whole numbers
@@ -108,7 +107,7 @@ def by_package(
     charge, which changes neither the estimate nor its error. Bins of a published table need not touch: the
     axis counts them.
     """
-    axis = (axes.regular("bin", len(unlike), 0, len(unlike)),)
+    axis = (records.regular("bin", len(unlike), 0, len(unlike)),)
     half = filled(axis, like / 2, variances[1] / 2)
     pairs = PairHists(filled(axis, unlike, variances[0]), half, half)
     found = subtract.same_sign(pairs, method="B3", r_factor=np.broadcast_to(r, unlike.shape))

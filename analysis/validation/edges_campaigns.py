@@ -28,11 +28,10 @@ from validation import edges_truth
 
 from gammastar import accept, mock, predict, select, spectrum, unfold
 from gammastar.accept.expected_events import Sight
-from gammastar.core.axes import filled, variable
 from gammastar.core.constants import M_MU
 from gammastar.core.files import data_path
 from gammastar.core.pairs import MatchedPairs, Pairs
-from gammastar.core.records import Exposure, Spectrum
+from gammastar.core.records import Exposure, Spectrum, filled, variable
 from gammastar.core.sampling import stream
 from gammastar.mock.cocktail import mass_spectrum, mode_rates
 from gammastar.mock.engines import normalised

@@ -13,9 +13,8 @@ from scipy.stats import t as student
 from validation.flow_mock import BEAM, RANGE, appendix_b, contaminated, measured_efficiency
 
 from gammastar import select
-from gammastar.core.axes import MASS, filled, regular, variable
 from gammastar.core.pairs import Pairs
-from gammastar.core.records import Spectrum
+from gammastar.core.records import MASS, Spectrum, filled, regular, variable
 from gammastar.core.sampling import stream
 from gammastar.flow import FlowOptions, fit
 from gammastar.subtract import posterior_weights

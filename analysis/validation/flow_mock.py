@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from gammastar.core import constants
-from gammastar.core.axes import MASS, regular
 from gammastar.core.constants import M_MU, M_PI0
 from gammastar.core.constants import mass as mass_of
 from gammastar.core.files import data_path
 from gammastar.core.pairs import MatchedPairs, Pairs
+from gammastar.core.records import MASS, regular
 from gammastar.mock.card import load_card
 from gammastar.mock.cocktail import (
     beam_kinematics,

@@ -8,8 +8,7 @@ import numpy as np
 from validation._density_baselines import KernelSampler, MixtureSampler
 from validation.flow_mock import BEAM, RANGE, appendix_b, pairs
 
-from gammastar.core.axes import ENERGY, KINEMATICS, MASS, PT, filled, variable
-from gammastar.core.records import Spectrum
+from gammastar.core.records import ENERGY, KINEMATICS, MASS, PT, Spectrum, filled, variable
 from gammastar.core.sampling import stream
 from gammastar.flow import FlowOptions, fit, fit_ensemble, kl_scan, laplace, quality
 from gammastar.flow.options import Table

@@ -11,9 +11,8 @@ from hist.axis import Regular
 from validation.infer_toys import row
 
 from gammastar import unfold
-from gammastar.core.axes import filled
 from gammastar.core.errors import UserError
-from gammastar.core.records import Response, Spectrum
+from gammastar.core.records import Response, Spectrum, filled
 from gammastar.infer import asymptotic_limit, counting_channel
 from gammastar.infer.counting import counting_cls
 from gammastar.infer.joint.discovery import joint_significance, p_zero

@@ -9,11 +9,10 @@ import awkward as ak
 import numpy as np
 
 from gammastar import accept, mock, predict, select, spectrum, subtract
-from gammastar.core.axes import filled, regular, variable
 from gammastar.core.constants import M_MU
 from gammastar.core.constants import mass as mass_of
 from gammastar.core.files import data_path
-from gammastar.core.records import Exposure, FloatArray, Spectrum
+from gammastar.core.records import Exposure, FloatArray, Spectrum, filled, regular, variable
 from gammastar.core.sampling import stream
 from gammastar.mock.card import Card, Polarisation
 from gammastar.mock.cocktail import dalitz_decay

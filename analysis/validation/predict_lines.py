@@ -8,10 +8,9 @@ from dataclasses import replace
 import numpy as np
 from scipy.special import ndtr
 
-from gammastar.core.axes import filled, variable
 from gammastar.core.constants import M_MU, M_PI0, mass, width
 from gammastar.core.files import data_path
-from gammastar.core.records import FloatArray, Spectrum
+from gammastar.core.records import FloatArray, Spectrum, filled, variable
 from gammastar.core.sampling import stream
 from gammastar.physics import hadrons
 from gammastar.physics.mesons import MesonTable, dark_photon_branching

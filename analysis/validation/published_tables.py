@@ -13,7 +13,7 @@ from validation.published_forms import FORMS, contiguous, differences, write_rec
 
 from gammastar import read, report
 from gammastar.cli import app
-from gammastar.core import axes, constants
+from gammastar.core import constants, records
 from gammastar.core.files import data_path
 from gammastar.core.records import Reach, Spectrum
 from gammastar.pipeline.run import run
@@ -98,9 +98,9 @@ def _ours(folder: Path) -> Iterator[dict]:
     )
     yield _row("tables of our own limits read from our HEPData record", len(found), 2, OURS)
     yield _row("largest relative difference of their edges and bands", worst, 0.0, OURS, 1e-12)
-    grid = tuple(axes.regular(name, n, 0.2, 1.2) for name, n in (("mass", 10), ("pt", 3), ("energy", 2)))
+    grid = tuple(records.regular(name, n, 0.2, 1.2) for name, n in (("mass", 10), ("pt", 3), ("energy", 2)))
     values = np.arange(1.0, 61.0).reshape(10, 3, 2)
-    hist = axes.filled(grid, values, values)
+    hist = records.filled(grid, values, values)
     ours = Spectrum(hist, np.diag(values.ravel()), "per_pot", None, np.ones(values.shape, bool))
     write_spectrum_files(folder, ours, ours)
     write_spectrum(folder / "spectrum.json", ours)

@@ -10,10 +10,9 @@ import numpy as np
 from validation import subtract_mock, training_weights
 from validation.read import PARKED, pairs_of
 
-from gammastar.core.axes import filled, regular, variable
 from gammastar.core.constants import M_MU
 from gammastar.core.pairs import Pairs
-from gammastar.core.records import PairHists
+from gammastar.core.records import PairHists, filled, regular, variable
 from gammastar.core.sampling import stream
 from gammastar.select import fill, pairs
 from gammastar.subtract import (

@@ -10,9 +10,9 @@ import numpy as np
 from validation._rows import row as _row
 
 from gammastar import read, select
-from gammastar.core.axes import regular, variable
 from gammastar.core.files import data_path
 from gammastar.core.pairs import Pairs
+from gammastar.core.records import regular, variable
 from gammastar.mock import load_card, simulate_events
 from gammastar.store.events import write_tree
 from gammastar.subtract import fit_charm

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from gammastar import flow, select, subtract
-from gammastar.core.axes import regular
 from gammastar.core.pairs import Pairs
+from gammastar.core.records import regular
 from gammastar.core.sampling import stream
 
 MASSES = (0.3, 0.5, 0.776, 1.0)

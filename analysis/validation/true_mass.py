@@ -8,10 +8,9 @@ import numpy as np
 from validation._rows import row as _row
 
 from gammastar import unfold
-from gammastar.core.axes import regular, variable
 from gammastar.core.constants import M_MU
 from gammastar.core.pairs import MatchedPairs
-from gammastar.core.records import Spectrum
+from gammastar.core.records import Spectrum, regular, variable
 from gammastar.core.sampling import stream
 from gammastar.mock.card import Card
 from gammastar.spectrum import fit_mass_shape, mass_counts

@@ -16,11 +16,10 @@ from validation import (
 )
 
 from gammastar import unfold
-from gammastar.core.axes import KINEMATICS, filled, regular, variable
 from gammastar.core.constants import M_MU
 from gammastar.core.files import data_path
 from gammastar.core.pairs import MatchedPairs
-from gammastar.core.records import Response, Spectrum
+from gammastar.core.records import KINEMATICS, Response, Spectrum, filled, regular, variable
 from gammastar.core.sampling import stream
 from gammastar.mock.card import Card, load_card
 from gammastar.mock.cocktail import generate_pairs

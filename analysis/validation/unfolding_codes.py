@@ -12,9 +12,8 @@ from scipy.stats import norm
 from validation._rows import row
 
 from gammastar import unfold
-from gammastar.core.axes import filled, regular
 from gammastar.core.pairs import MatchedPairs
-from gammastar.core.records import Response, Spectrum
+from gammastar.core.records import Response, Spectrum, filled, regular
 from gammastar.core.sampling import stream
 
 TUNFOLD = (  # penalty, tau, chi2, mean global correlation as printed

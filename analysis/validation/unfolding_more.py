@@ -11,9 +11,8 @@ from validation import cell_intervals
 from validation.unfolding_codes import dimuons, row, toy
 
 from gammastar import unfold
-from gammastar.core.axes import filled, regular
 from gammastar.core.pairs import MatchedPairs
-from gammastar.core.records import Spectrum
+from gammastar.core.records import Spectrum, filled, regular
 from gammastar.core.sampling import stream
 from gammastar.unfold.closure_tests import drawn_again
 

@@ -8,9 +8,8 @@ import numpy as np
 from validation.unfolding_codes import row
 
 from gammastar import unfold
-from gammastar.core.axes import regular, variable
 from gammastar.core.pairs import MatchedPairs
-from gammastar.core.records import Spectrum
+from gammastar.core.records import Spectrum, regular, variable
 from gammastar.core.sampling import stream
 from gammastar.mock.card import Card
 

@@ -37,7 +37,7 @@ def main(kind: str, *arguments: str) -> dict[str, float]:
         if not first and (Path(arguments[-1]) / "report.html").is_file():
             first.append(_spent())
 
-    from gammastar.core.machine import skip_numba_entrypoints, tune_malloc
+    from gammastar.core.files import skip_numba_entrypoints, tune_malloc
 
     tune_malloc()  # all three as the command line does
     gc.set_threshold(10_000, 10, 100)

@@ -15,10 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gammastar.core import axes
-from gammastar.core.axes import filled
+from gammastar.core import records
 from gammastar.core.files import data_path
-from gammastar.core.records import Exposure, Spectrum
+from gammastar.core.records import Exposure, Spectrum, filled
 from gammastar.core.sampling import stream
 from gammastar.flow import FlowOptions, fit, save
 from gammastar.mock import generate_pairs, load_card
@@ -77,9 +76,9 @@ def _train(folder: Path) -> None:
     card = load_card(data_path("cards/na60_mock.toml"))
     pairs = generate_pairs(card, 200_000, stream(1, "pairs"))
     edges = (
-        axes.regular("mass", 36, 0.2125, 1.1125),
-        axes.variable("pt", [0.0, 0.3, 0.6, 1.0, 6.0]),
-        axes.variable("energy", [0.2, 6.0, 12.0, 20.0, 30.0, 45.0, 80.0, 400.0]),
+        records.regular("mass", 36, 0.2125, 1.1125),
+        records.variable("pt", [0.0, 0.3, 0.6, 1.0, 6.0]),
+        records.variable("energy", [0.2, 6.0, 12.0, 20.0, 30.0, 45.0, 80.0, 400.0]),
     )
     columns = (pairs.mass, pairs.pt, pairs.energy)
     values, _ = np.histogramdd(np.stack(columns, axis=1), [a.edges for a in edges], weights=pairs.weight)

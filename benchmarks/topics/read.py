@@ -19,8 +19,8 @@ import vector
 from topics import _resident
 
 from gammastar import read, select
-from gammastar.core.axes import regular
 from gammastar.core.constants import M_MU
+from gammastar.core.records import regular
 from gammastar.core.sampling import stream
 from gammastar.select.fused import combine
 from gammastar.subtract import mixed_pairs, mixing_pool
@@ -221,7 +221,7 @@ def imports() -> Iterator[dict]:
 
 FIRST = """
 import numpy as np
-from gammastar.core.machine import skip_numba_entrypoints
+from gammastar.core.files import skip_numba_entrypoints
 from gammastar.select.fused import usable
 skip_numba_entrypoints()
 one = np.ones(1)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gammastar.core.axes import regular
 from gammastar.core.pairs import Pairs
+from gammastar.core.records import regular
 from gammastar.core.sampling import stream
 from gammastar.select import fill
 from gammastar.subtract import event_weights, same_sign

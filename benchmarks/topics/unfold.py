@@ -8,9 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from gammastar import unfold
-from gammastar.core.axes import filled, regular
 from gammastar.core.pairs import MatchedPairs
-from gammastar.core.records import Spectrum
+from gammastar.core.records import Spectrum, filled, regular
 from gammastar.core.sampling import stream
 
 AXES = (regular("mass", 36, 0.2, 1.1), regular("pt", 5, 0, 2.5), regular("energy", 6, 5, 125))

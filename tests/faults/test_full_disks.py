@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from injection import kills
 
-from gammastar.core import machine
+from gammastar.core import files
 from gammastar.core.errors import StoreError
 from gammastar.store.guarded import write_tensors
 
@@ -56,12 +56,12 @@ def test_a_full_disk_is_named_and_the_run_goes_on_later(tmp_path, limit, workers
 
 def test_what_is_said_of_a_full_disk(tmp_path):
     error = OSError(28, "No space left on device", str(tmp_path / "a"))
-    assert str(tmp_path / "a") in machine.disk_full_message(error)
-    assert "TMPDIR" in machine.disk_full_message(OSError(28, "No space left on device"))
+    assert str(tmp_path / "a") in files.disk_full_message(error)
+    assert "TMPDIR" in files.disk_full_message(OSError(28, "No space left on device"))
     outer = RuntimeError("a library failed")
     outer.__cause__ = error
-    assert machine.is_disk_full(outer)
-    assert not machine.is_disk_full(OSError(2, "No such file or directory"))
+    assert files.is_disk_full(outer)
+    assert not files.is_disk_full(OSError(2, "No such file or directory"))
 
 
 def test_a_full_disk_under_arrays_is_named(tmp_path):

@@ -12,8 +12,8 @@ from injection import steerings
 
 from gammastar import config, flow, infer
 from gammastar.config.checks import examine_file
-from gammastar.core.documents import from_json, from_toml
 from gammastar.core.errors import GammastarError, InputFileError, SteeringError, UserError
+from gammastar.core.files import from_json, from_toml
 from gammastar.flow.divergence import LocalStatistics
 from gammastar.mock import load_card
 from gammastar.physics.detector import load_detector

@@ -6,9 +6,9 @@ import pytest
 import uproot
 
 from gammastar import read, select, subtract
-from gammastar.core.axes import variable
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import BranchError, InputFileError
+from gammastar.core.records import variable
 from gammastar.core.sampling import stream
 from gammastar.subtract import LowCountWarning
 

@@ -119,7 +119,7 @@ def test_mixed_pairs_keep_events_of_large_numbers_apart():
 
 
 def select_axis(name):
-    from gammastar.core.axes import variable
+    from gammastar.core.records import variable
 
     return variable(name, [0.0, 1e6])
 

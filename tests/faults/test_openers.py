@@ -10,9 +10,8 @@ import uproot
 from builders import ROOT
 from injection.adversarial import limited
 
-from gammastar.core.documents import regular_file
 from gammastar.core.errors import GammastarError
-from gammastar.core.files import read_columns
+from gammastar.core.files import read_columns, regular_file
 from gammastar.infer import read_likelihood
 from gammastar.physics.hadrons import TabulatedFormFactor
 from gammastar.read.published import table_names

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from builders import ROOT
 
-from gammastar.core import axes
-from gammastar.core.axes import filled
+from gammastar.core import records
 from gammastar.core.files import data_path
-from gammastar.core.records import Exposure, Spectrum
+from gammastar.core.records import Exposure, Spectrum, filled
 from gammastar.mock import generate_pairs, load_card
 from gammastar.store.records import write_histograms, write_spectrum
 
@@ -23,9 +22,9 @@ def test_every_figure_is_drawn(tmp_path, monkeypatch) -> None:
     card = load_card(data_path("cards/na60_mock.toml"))
     pairs = generate_pairs(card, 60_000, np.random.default_rng(1))
     edges = (
-        axes.regular("mass", 36, 0.2125, 1.1125),
-        axes.variable("pt", [0.0, 0.3, 0.6, 1.0, 6.0]),
-        axes.variable("energy", [0.2, 6.0, 12.0, 20.0, 30.0, 45.0, 80.0, 400.0]),
+        records.regular("mass", 36, 0.2125, 1.1125),
+        records.variable("pt", [0.0, 0.3, 0.6, 1.0, 6.0]),
+        records.variable("energy", [0.2, 6.0, 12.0, 20.0, 30.0, 45.0, 80.0, 400.0]),
     )
     table = np.stack([pairs.mass, pairs.pt, pairs.energy], axis=1)
     values, _ = np.histogramdd(table, [a.edges for a in edges], weights=pairs.weight)

@@ -41,7 +41,7 @@ def test_a_worker_with_other_libraries_is_refused_and_both_sides_are_named(tmp_p
 def test_a_worker_with_other_code_is_refused(tmp_path):
     package = Path(gammastar.__file__).parent
     shutil.copytree(package, tmp_path / "other" / "gammastar", ignore=shutil.ignore_patterns("__pycache__"))
-    with (tmp_path / "other" / "gammastar" / "core" / "axes.py").open("a") as file:
+    with (tmp_path / "other" / "gammastar" / "core" / "records.py").open("a") as file:
         file.write("# another\n")
     with hangs.dask(tmp_path, workers=0) as (address, running):
         running.append(hangs.worker(address, path=tmp_path / "other"))

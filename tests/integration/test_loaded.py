@@ -16,9 +16,8 @@ from matplotlib.figure import Figure
 
 import gammastar as gs
 from gammastar import cli
-from gammastar.core.axes import filled, regular
 from gammastar.core.errors import GammastarError, PhysicsError, StoreError, UserError
-from gammastar.core.records import Reach, Spectrum
+from gammastar.core.records import Reach, Spectrum, filled, regular
 from gammastar.infer.scanning import CODES
 from gammastar.results.compare import overlay_files
 from gammastar.results.views import LoadedSpectrum

@@ -40,7 +40,7 @@ scan = []
 SOURCES = "[systematics]\nefficiency = 0.02\npolarisation = 0.3\nradiation = 0.2\nbackground = true\n"
 OWN = '''
 import numpy as np
-from gammastar.core.axes import filled
+from gammastar.core.records import filled
 from gammastar.core.records import Spectrum
 
 FACTOR = 1.0

@@ -8,9 +8,9 @@ import pytest
 from builders import ROOT, first_entries
 
 from gammastar import config, subtract
-from gammastar.core.axes import effective_size, regular
 from gammastar.core.errors import StoreError
 from gammastar.core.pairs import Pairs
+from gammastar.core.records import effective_size, regular
 from gammastar.core.sampling import stream
 from gammastar.facility import open_executor
 from gammastar.pipeline.cache import open_cache

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 from builders import csv_rows
 
-from gammastar.core import axes
-from gammastar.core.axes import filled
+from gammastar.core import records
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import SteeringError, UserError
 from gammastar.core.files import data_path
-from gammastar.core.records import Exposure, Spectrum
+from gammastar.core.records import Exposure, Spectrum, filled
 from gammastar.core.sampling import stream
 from gammastar.core.signal import SignalPlanes
 from gammastar.mock import generate_pairs, load_card
@@ -275,9 +274,9 @@ def test_pairs_of_a_run_become_files(tmp_path):
     card = load_card(data_path("cards/na60_mock.toml"))
     pairs = generate_pairs(card, 20_000, stream(1, "pairs"))
     edges = (
-        axes.regular("mass", 18, 0.2125, 1.1125),
-        axes.variable("pt", [0.0, 0.5, 6.0]),
-        axes.variable("energy", [0.2, 20.0, 60.0, 400.0]),
+        records.regular("mass", 18, 0.2125, 1.1125),
+        records.variable("pt", [0.0, 0.5, 6.0]),
+        records.variable("energy", [0.2, 20.0, 60.0, 400.0]),
     )
     points = np.stack([pairs.mass, pairs.pt, pairs.energy], axis=1)
     values, _ = np.histogramdd(points, [axis.edges for axis in edges], weights=pairs.weight)

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from builders import counted
 
-from gammastar.core.axes import filled, regular, variable
 from gammastar.core.constants import branching
 from gammastar.core.errors import UserError
-from gammastar.core.records import PairHists
+from gammastar.core.records import PairHists, filled, regular, variable
 from gammastar.core.sampling import stream
 from gammastar.subtract import Correction, apply_corrections, eta_dimuon, fit_charm, same_sign
 from gammastar.subtract.charm import subtract_component

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gammastar.core.axes import MASS, filled, regular
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import Spectrum
+from gammastar.core.records import MASS, Spectrum, filled, regular
 from gammastar.physics.hadrons import cocktail_components
 from gammastar.physics.resolution import MassResolution, measured_resolution
 from gammastar.spectrum import fit_mass_shape, mass_counts

@@ -6,9 +6,8 @@ from builders import matched_pairs
 from scipy.stats import norm
 
 from gammastar import unfold
-from gammastar.core.axes import filled, regular
 from gammastar.core.errors import UserError
-from gammastar.core.records import Spectrum
+from gammastar.core.records import Spectrum, filled, regular
 from gammastar.core.sampling import stream
 
 EDGES = np.linspace(-10, 10, 41)

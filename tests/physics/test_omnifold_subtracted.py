@@ -5,8 +5,8 @@ import pytest
 from builders import matched_pairs
 
 from gammastar import unfold
-from gammastar.core.axes import regular
 from gammastar.core.errors import UserError
+from gammastar.core.records import regular
 from gammastar.core.sampling import stream
 
 EDGES = np.linspace(0.2, 1.0, 5)

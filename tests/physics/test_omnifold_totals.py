@@ -7,8 +7,8 @@ import pytest
 from builders import exact_ratio
 
 from gammastar import unfold
-from gammastar.core.axes import regular
 from gammastar.core.pairs import MatchedPairs
+from gammastar.core.records import regular
 from gammastar.core.sampling import stream
 
 EDGES = np.linspace(0, 1, 6)

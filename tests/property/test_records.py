@@ -11,10 +11,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from gammastar.core.axes import filled, regular, variable
 from gammastar.core.errors import PhysicsError
 from gammastar.core.pairs import MatchedPairs, Pairs
-from gammastar.core.records import Exposure, PairHists, Response, Sample, Spectrum
+from gammastar.core.records import Exposure, PairHists, Response, Sample, Spectrum, filled, regular, variable
 from gammastar.core.sources import KINDS, Source, Sources, spelling
 from gammastar.store.records import read_spectrum, write_spectrum
 

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gammastar.core.axes import filled, regular
 from gammastar.core.pairs import Pairs
-from gammastar.core.records import PairHists
+from gammastar.core.records import PairHists, filled, regular
 from gammastar.subtract import event_weights, same_sign
 
 AXES = (regular("mass", 4, 0.2, 1.0), regular("pt", 3, 0.0, 1.5))

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gammastar import unfold
-from gammastar.core.axes import regular
-from gammastar.core.records import Response
+from gammastar.core.records import Response, regular
 
 SEEDS = st.integers(0, 2**32 - 1)
 METHODS = {

@@ -19,9 +19,8 @@ import click
 
 from gammastar.cli import analysis, files, results
 from gammastar.cli.terminal import plain_logs, plain_warnings, say
-from gammastar.core.documents import plain, shortened
 from gammastar.core.errors import GammastarError
-from gammastar.core.machine import disk_full_message, is_disk_full, tune_malloc
+from gammastar.core.files import disk_full_message, is_disk_full, plain, shortened, tune_malloc
 from gammastar.core.resolve import user_code_errors
 
 __all__ = ["app", "main"]

@@ -41,7 +41,7 @@ def run(steering: Path, only: str | None, allow_partial: bool, **options: Any) -
 
     Writes results/<analysis>/.
     """
-    from gammastar.core.machine import skip_numba_entrypoints
+    from gammastar.core.files import skip_numba_entrypoints
     from gammastar.pipeline.run import run
 
     steering = analysis_file(steering)

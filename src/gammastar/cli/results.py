@@ -45,7 +45,7 @@ def verify(results: Path) -> None:
 @TRUST
 def reinterpret(results: Path, output: Path, **options: Any) -> None:
     """Compute the reach of another model or detector from the record of RESULTS alone."""
-    from gammastar.core.machine import skip_numba_entrypoints
+    from gammastar.core.files import skip_numba_entrypoints
     from gammastar.results.reinterpret import reinterpret as again
 
     if not options["model"]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gammastar.core.documents import plain
+from gammastar.core.files import plain
 
 if TYPE_CHECKING:
     from gammastar.pipeline.context import Tell

@@ -29,9 +29,8 @@ from gammastar.config.dark import Accept, Infer, InSitu, Predict, mesons_of, the
 from gammastar.config.measured import FlowSection, Select
 from gammastar.config.steering import STAGES, Steering, examine
 from gammastar.core.constants import LEPTON_MASS
-from gammastar.core.documents import Finding
 from gammastar.core.errors import BranchError, GammastarError, InputFileError
-from gammastar.core.files import is_folder, shipped
+from gammastar.core.files import Finding, is_folder, shipped
 from gammastar.core.resolve import resolve
 from gammastar.core.sources import KINDS, RESERVED, THEORY_OF, OwnSource
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-from gammastar.core.documents import UNFILLED, plain
+from gammastar.core.files import UNFILLED, plain
 
 MOST_BINS = 100_000  # of one axis
 MOST_CELLS = 20_000  # of all axes together: their covariance is the square of that

@@ -22,9 +22,8 @@ from gammastar.config.measured import (
     Unfold,
 )
 from gammastar.config.systematics import Systematics
-from gammastar.core.documents import Finding, from_toml, shortened
 from gammastar.core.errors import SteeringError
-from gammastar.core.files import Pathlike
+from gammastar.core.files import Finding, Pathlike, from_toml, shortened
 
 STAGES = (
     "simulate",

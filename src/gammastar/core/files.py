@@ -1,31 +1,359 @@
-"""Files: where the shipped ones lie, and new ones that are there whole or not at all."""
+"""Files and documents: bounded reading, atomic writing, safe texts; what the machine has left."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import ctypes
+import errno
 import functools
+import importlib.util
+import io
+import json
 import os
 import secrets
+import shutil
+import socket
 import stat
-from collections.abc import Callable, Iterator, Sequence
+import sys
+import tomllib
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
-from typing import Any, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeAlias, TypeVar
 
-import numpy as np
-import numpy.typing as npt
+import pydantic_core
+from pydantic import TypeAdapter, ValidationError
+from threadpoolctl import ThreadpoolController
 
-from gammastar.core.documents import shortened, text_of
-from gammastar.core.errors import InputFileError, StoreError, UserError, require
-from gammastar.core.machine import disk_full_message, is_disk_full
+from gammastar.core.errors import InputFileError, PhysicsError, SteeringError, StoreError, UserError, require
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+NO_SPACE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # quotas and limits of files look the same
+MIN_FREE_BYTES = 1 << 20  # bytes that are hardly enough for anything
+
+# Parameters of mallopt(3), and what they are set to: arrays of a chunk (some MB) come from the heap and go
+# back to it. Larger ones are still mapped and unmapped, so that the sum of all pairs does not stay.
+TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD, ARENA_MAX = -1, -2, -3, -8
+MB = 1 << 20
+MALLOC_OPTIONS = {ARENA_MAX: 1, MMAP_THRESHOLD: 32 * MB, TRIM_THRESHOLD: 512 * MB, TOP_PAD: 32 * MB}
+
+
+@functools.cache
+def tune_malloc() -> bool:
+    """Let the C library of this process keep freed memory for the next chunk; return whether it does.
+
+    Without it glibc asks the kernel for every array above some hundred kB and gives it back, and the kernel
+    clears the pages of every chunk's columns again. Call it where the process is ours (command line, worker),
+    not on import. Other C libraries are left as they are.
+
+    Notes
+    -----
+    One arena serves all threads; columnar work allocates seldom enough that they do not wait for each other.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # not glibc, not POSIX
+        return False
+    accepted = [mallopt(ctypes.c_int(key), ctypes.c_int(value)) for key, value in MALLOC_OPTIONS.items()]
+    return all(answer == 1 for answer in accepted)
+
+
+def skip_numba_entrypoints(*files: Path) -> None:
+    """Let numba begin without the extensions that awkward and vector register, a second of every process.
+
+    None of the package's loops takes their arrays. Call it where the process is ours; it does nothing if one
+    of the files, steering or record of a run, names Python code of the user, which may want them.
+    """
+    if any(b".py:" in file.read_bytes() for file in files if file.is_file()):
+        return
+    from numba.core import entrypoints
+
+    entrypoints._already_initialized = True
+
+
+OPENMP = ("numba.np.ufunc.omppool", "pykdtree.kdtree", "sklearn.utils._openmp_helpers", "torch._C")
+
+
+def one_openmp_thread() -> Any:
+    """Return a context in which OpenMP has one thread, in all libraries that are loaded.
+
+    Notes
+    -----
+    As `threadpoolctl.threadpool_limits`, which looks at every library of the process each time (4 ms).
+    """
+    return _pools(tuple(name in sys.modules for name in OPENMP)).limit(limits=1, user_api="openmp")
+
+
+@functools.cache
+def _pools(_: tuple[bool, ...]) -> ThreadpoolController:
+    """Return the pools of threads; once for each set of libraries that can bring one."""
+    return ThreadpoolController()
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Return whether an error, or one behind it, says that there is no space."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in NO_SPACE_ERRORS:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def disk_full_message(error: BaseException, *folders: Path) -> str:
+    """Return a sentence with the folder and what is free there."""
+    named = getattr(error, "filename", None)
+    places = [("", Path(str(named)))] if named else [("", folder) for folder in folders] or list(_places())
+    found = [f"{name}{path} has {_free(path) / 1e6:.1f} MB free" for name, path in places]
+    tight = [text for text, (_, path) in zip(found, places, strict=True) if _free(path) < MIN_FREE_BYTES]
+    why = getattr(error, "strerror", None) or str(error)
+    return f"{why} on {socket.gethostname()} ({'; '.join(tight or found)}); make room there and use --resume"
+
+
+def _free(path: Path) -> int:
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    try:
+        return shutil.disk_usage(path).free
+    except OSError:
+        return 0
+
+
+def _places() -> Iterator[tuple[str, Path]]:
+    yield "TMPDIR ", Path(os.environ.get("TMPDIR", "/tmp"))  # noqa: S108 - looked at, not written
+    package = importlib.util.find_spec("gammastar")
+    beside = Path(package.origin).parent if package and package.origin else Path()
+    yield "compiled code in ", Path(os.environ.get("NUMBA_CACHE_DIR") or beside)
+    yield "folder ", Path.cwd()
+
+
+Record = TypeVar("Record")
+MAX_FILE = 4 << 30  # bytes of any file that is read at once
+ANY_SIZE = 1 << 62
+MAX_BYTES = 16 << 20  # of a TOML file: a detector or a grey area has some kB
+LARGE = 1 << 20  # characters of a JSON text with arrays
+LONGEST_NAME = 100
+DEEPEST = 60  # tables or lists in each other
+_TOO_DEEP = "nested too deep"
+UNFILLED = "?"  # a value that a file to start from leaves open
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the start of a formula
+
+
+def plain(text: str, *, keep: str = "\n\t") -> str:
+    r"""Return a text whose control characters, text directions and lone surrogates are spelled out.
+
+    A terminal would obey them, and a reader would see another name than the one that is there.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c in keep or _harmless(c) else _spelled(c) for c in text)
+
+
+def _harmless(c: str) -> bool:
+    return c.isprintable() or unicodedata.category(c) == "Zs"
+
+
+def _spelled(c: str) -> str:
+    return f"\\u{ord(c):04x}" if ord(c) < 0x10000 else f"\\U{ord(c):08x}"
+
+
+def shortened(text: str, most: int = 200) -> str:
+    """Return a text of so many characters at most, with an ellipsis where it was cut."""
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def cell(value: object) -> object:
+    """Return what stands in a cell of a CSV table: a name never begins as a formula does, numbers stay."""
+    if not isinstance(value, str):
+        return value
+    text = plain(value, keep="")
+    return f"'{text}" if text.startswith(FORMULA) and not _number(text) else text
+
+
+def _number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def opened(
+    path: Path | str, most: int = MAX_FILE, *, place: int | None = None
+) -> Iterator[io.BufferedReader]:
+    """Yield a file from elsewhere: a regular one of bounded size, never a pipe to wait for or a device."""
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if place is None else os.O_NOFOLLOW)
+    with os.fdopen(os.open(path, flags, dir_fd=place), "rb") as stream:
+        status = os.fstat(stream.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "is no regular file")
+        if status.st_size > most:
+            raise OSError(errno.EFBIG, f"has {status.st_size} bytes; at most {most} are read")
+        yield stream
+
+
+def regular_file(path: Path, most: int = ANY_SIZE) -> Path:
+    """Return the path of a file as `opened` takes it, for libraries that open by path."""
+    with opened(path, most):
+        return path
+
+
+def bytes_of(path: Path, most: int = MAX_FILE) -> bytes:
+    """Return the content of a file as `opened` takes it."""
+    with opened(path, most) as stream:
+        return stream.read(os.fstat(stream.fileno()).st_size + 1)  # memory for all that is asked is taken
+
+
+def text_of(path: Path, most: int = MAX_BYTES) -> str:
+    """Return the text of a file as `opened` takes it; one that is not in UTF-8 is a ValueError."""
+    return bytes_of(path, most).decode("utf-8")
+
+
+def from_toml(source: Path | str, most: int = MAX_BYTES) -> dict[str, Any]:
+    """Return the tables of a TOML file or text."""
+    text = text_of(source, most) if isinstance(source, Path) else source
+    try:
+        content = tomllib.loads(text)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    _shallow(content)
+    return content
+
+
+def filled_in(content: Mapping[str, Any], where: str = "") -> None:
+    """Refuse a document in which values are still to be filled in."""
+
+    def left(value: Any, key: str) -> Iterator[str]:
+        if value == UNFILLED:
+            yield key
+        elif isinstance(value, Mapping):
+            for name, inner in value.items():
+                yield from left(inner, f"{key}.{name}".lstrip("."))
+        elif isinstance(value, list):
+            for inner in value:
+                yield from left(inner, key)
+
+    keys = list(dict.fromkeys(left(content, "")))
+    if keys:
+        msg = f'{where}to be filled in, marked with "{UNFILLED}": {", ".join(keys)}'
+        raise SteeringError(msg)
+
+
+def sources_of(content: Mapping[str, Any]) -> dict[str, str]:
+    """Return the table ``[sources]``, which says where numbers come from."""
+    sources = content.get("sources", {})
+    if not isinstance(sources, dict) or not all(isinstance(text, str) for text in sources.values()):
+        msg = "sources: must be a table of texts, one for each key or table"
+        raise ValueError(msg)
+    return sources
+
+
+def sourced_card(kind: type[Record], path: Path, what: str) -> Record:
+    """Return the record of a TOML card in which every number has a source."""
+    try:
+        data = from_toml(path)
+        sources = sources_of(data)
+    except (OSError, ValueError) as error:
+        msg = f"{path}: the card of the {what} cannot be read ({error})"
+        raise InputFileError(msg) from error
+    known: tuple[Field[Any], ...] = fields(kind)  # type: ignore[arg-type]
+    names = {field.name for field in known}
+    needed = {f.name for f in known if f.default is MISSING and f.default_factory is MISSING}
+    numbers = {key for key, value in data.items() if key != "sources" and not isinstance(value, str)}
+    for wrong, text in (
+        (set(data) - names, f"unknown keys; known are {sorted(names)}"),
+        (needed - set(data), "keys that are missing"),
+        (numbers - set(sources), "no source for them; add them to [sources], 'assumed' if there is none"),
+    ):
+        if wrong:
+            msg = f"{path}: {', '.join(map(repr, sorted(wrong)))}: {text}"
+            raise SteeringError(msg)
+    return validated(TypeAdapter(kind), data, path)
+
+
+def name_of(content: Mapping[str, Any]) -> str:
+    """Return `name`, which stands in titles, tables and figures; "" if there is none."""
+    name = content.get("name", "")
+    if not isinstance(name, str) or len(name) > LONGEST_NAME or plain(name, keep="") != name:
+        msg = f"name: must be a text of one line, without control characters, of {LONGEST_NAME} at most"
+        raise ValueError(msg)
+    return name
+
+
+def from_json(text: str | bytes, *, refuse: Callable[[str], Any] | None = None) -> Any:
+    """Return what a JSON text says; `refuse` is called with NaN and Infinity, which JSON does not know."""
+    try:
+        content = _large(text) if refuse is None and len(text) > LARGE else None
+        content = json.loads(text, parse_constant=refuse) if content is None else content
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    _shallow(content)
+    return content
+
+
+def _large(text: str | bytes) -> Any:
+    """Return what a large text says, read four times as fast; None if it cannot be read."""
+    try:
+        return pydantic_core.from_json(text)
+    except ValueError:
+        return None
+
+
+def _shallow(content: Any) -> None:
+    """Refuse what is so deep that functions which call themselves would end the process."""
+    layer = [content] if isinstance(content, dict | list) else []
+    for _ in range(DEEPEST):
+        if not layer:
+            return
+        items = (item.values() if isinstance(item, dict) else item for item in layer)
+        layer = [inner for item in items for inner in item if isinstance(inner, dict | list)]
+    if layer:
+        raise ValueError(_TOO_DEEP)
+
+
+def validated(kind: TypeAdapter[Record], data: object, path: Path) -> Record:
+    """Return the record that a file describes."""
+    try:
+        return kind.validate_python(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        reason = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    except PhysicsError as error:
+        reason = str(error)
+    msg = f"{path}: {reason}"
+    raise SteeringError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong, or that looks wrong."""
+
+    # An error cannot give right numbers; a warning may be right, and the user has to judge
+    level: Literal["error", "warning"]
+    where: str  # File, key or section, e.g. ``"mine.root: unit"``
+    message: str  # What was seen, with numbers, and what to do
+
+    @property
+    def key(self) -> str:
+        """The last part of `where`, e.g. ``unit``."""
+        return self.where.rsplit(": ", maxsplit=1)[-1]
+
+    def __str__(self) -> str:
+        return plain(f"{self.level}: {self.where}: {self.message}")
+
 
 LOCK = ".gammastar.lock"  # in a folder of results that a run holds
 Pathlike: TypeAlias = str | os.PathLike[str]
 CRASH = "gammastar-crash.txt"  # the traceback of what nobody foresaw
 LARGEST_TABLE = 256 << 20  # bytes of a CSV table
 ROWS = 2000  # of a table that are written at once
-LONGEST_NAME = 200  # characters of a name in a message
+LONGEST_SHOWN = 200  # characters of a name in a message
 P = ParamSpec("P")
 R = TypeVar("R")
 _OUTPUT: ContextVar[Path | None] = ContextVar("folder that files are written into", default=None)
@@ -65,7 +393,7 @@ def shipped(name: str, base: Path, kind: str) -> Path:
     try:
         return data_path(f"{kind}/{name}.toml")
     except InputFileError as error:
-        short = shortened(name, LONGEST_NAME)
+        short = shortened(name, LONGEST_SHOWN)
         msg = f"{short}: no such file in {base}, and no {kind}/{short}.toml is shipped in data/"
         raise InputFileError(msg) from error
 
@@ -217,6 +545,8 @@ def read_columns(
     path: Path, *known: Sequence[str], what: str = "the table", extra: bool = False
 ) -> npt.NDArray[np.float64]:
     """Return a CSV table, shape (rows, columns), whose heading is one of `known`; # starts a comment."""
+    import numpy as np  # here: the command line starts without it
+
     try:
         lines = [line for line in text_of(path, LARGEST_TABLE).splitlines() if line and line[0] != "#"]
     except (OSError, ValueError) as error:

@@ -25,8 +25,8 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from gammastar.core.documents import bytes_of
 from gammastar.core.errors import GammastarError, SteeringError
+from gammastar.core.files import bytes_of
 
 Modules: TypeAlias = dict[str, tuple[str, bytes, bool]]  # by full name: path, source, whether it is a package
 _frozen: dict[str, Modules] = {}  # packages named by their content: never changed, only added to

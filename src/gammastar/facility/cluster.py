@@ -17,8 +17,8 @@ from typing import Any
 
 import distributed
 
-from gammastar.core.documents import text_of
 from gammastar.core.errors import SteeringError, StoreError
+from gammastar.core.files import text_of
 from gammastar.facility.crew import LOST, Crew, Function, Idle, Lost, Patience, Times, logger, timed
 from gammastar.facility.processor import Signature, chosen, compare, fingerprint, other_files, signature, warm
 from gammastar.store.manifest import write_text

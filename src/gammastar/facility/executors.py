@@ -23,8 +23,7 @@ from coffea.util import coffea_console
 from loky import get_reusable_executor
 
 from gammastar.core.errors import GammastarError, StoreError
-from gammastar.core.files import write_whole
-from gammastar.core.machine import disk_full_message, is_disk_full
+from gammastar.core.files import disk_full_message, is_disk_full, write_whole
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.resolve import install, installed, user_code_errors
 from gammastar.facility.cluster import DaskCrew, connected

@@ -26,10 +26,8 @@ import uproot
 
 from gammastar import read, select
 from gammastar.core import errors
-from gammastar.core.documents import ANY_SIZE, opened
 from gammastar.core.errors import BranchError, GammastarError, InputFileError, StoreError
-from gammastar.core.files import state_of
-from gammastar.core.machine import disk_full_message, is_disk_full, tune_malloc
+from gammastar.core.files import ANY_SIZE, disk_full_message, is_disk_full, opened, state_of, tune_malloc
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray
 from gammastar.core.resolve import user_code_errors

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from gammastar.core.documents import from_json, text_of
 from gammastar.core.errors import PhysicsError
-from gammastar.core.files import Pathlike, write_whole
+from gammastar.core.files import Pathlike, from_json, text_of, write_whole
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import stream
 from gammastar.flow.divergence import kl_divergence

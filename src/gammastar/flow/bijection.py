@@ -8,9 +8,8 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 from scipy.special import expit, ndtr, ndtri
 
-from gammastar.core.axes import effective_size
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import BoolArray, FloatArray
+from gammastar.core.records import BoolArray, FloatArray, effective_size
 
 _KNOTS = 48  # quantiles of a large sample
 _SCORE_MAX = 3.4  # outermost quantile, in standard deviations

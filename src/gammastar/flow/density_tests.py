@@ -15,9 +15,8 @@ from scipy.sparse import csr_array
 from scipy.spatial.distance import cdist
 from scipy.special import kolmogorov
 
-from gammastar.core.axes import effective_size
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import BoolArray, FloatArray
+from gammastar.core.records import BoolArray, FloatArray, effective_size
 from gammastar.core.sampling import Sampler
 from gammastar.flow.bijection import inside_limits
 

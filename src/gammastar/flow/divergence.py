@@ -11,10 +11,8 @@ from typing import Any
 import numpy as np
 from pykdtree.kdtree import KDTree
 
-from gammastar.core.documents import from_json, text_of
 from gammastar.core.errors import InputFileError, PhysicsError
-from gammastar.core.files import Pathlike, write_whole
-from gammastar.core.machine import one_openmp_thread
+from gammastar.core.files import Pathlike, from_json, one_openmp_thread, text_of, write_whole
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.core.sampling import Sampler
 

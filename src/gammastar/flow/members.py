@@ -13,10 +13,9 @@ import torch
 from scipy.linalg import cho_factor, solve_triangular
 from torch import Tensor
 
-from gammastar.core.axes import effective_size
 from gammastar.core.errors import PhysicsError
 from gammastar.core.files import Pathlike
-from gammastar.core.records import FloatArray
+from gammastar.core.records import FloatArray, effective_size
 from gammastar.core.sampling import stream
 from gammastar.flow.bijection import inside_limits
 from gammastar.flow.ensembles import FlowEnsemble

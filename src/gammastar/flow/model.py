@@ -15,9 +15,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as decode_tensors
 from safetensors.numpy import save as encode_tensors
 
-from gammastar.core.documents import bytes_of, from_json, text_of
 from gammastar.core.errors import InputFileError, PhysicsError
-from gammastar.core.files import write_whole
+from gammastar.core.files import bytes_of, from_json, text_of, write_whole
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import Sampler
 from gammastar.flow.bijection import Bijection, Gaussianiser, inside_limits

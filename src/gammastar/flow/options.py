@@ -10,9 +10,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.axes import effective_size
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import BoolArray, FloatArray
+from gammastar.core.records import BoolArray, FloatArray, effective_size
 from gammastar.flow.bijection import Gaussianiser, inside_limits
 
 _LOG = logging.getLogger(__name__)

@@ -19,11 +19,9 @@ from safetensors.numpy import load as decode_tensors
 from safetensors.numpy import save as encode_tensors
 from torch import Tensor
 
-from gammastar.core.axes import effective_size
-from gammastar.core.documents import bytes_of, from_json
 from gammastar.core.errors import PhysicsError
-from gammastar.core.files import Pathlike, write_whole
-from gammastar.core.records import FloatArray
+from gammastar.core.files import Pathlike, bytes_of, from_json, write_whole
+from gammastar.core.records import FloatArray, effective_size
 from gammastar.flow.bijection import Bijection, Gaussianiser, make_bijection
 from gammastar.flow.model import KinematicFlow, digest
 from gammastar.flow.network import device_of, log_density, one_thread, spline_flow

@@ -13,8 +13,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gammastar.core.constants import BRANCHING, EDITION, branching
-from gammastar.core.documents import from_toml, sources_of
 from gammastar.core.errors import InputFileError, PhysicsError, SteeringError, require
+from gammastar.core.files import from_toml, sources_of
 
 # keys that a card need not have, with what stands for their absence, by section
 OPTIONAL: dict[str, dict[str, Any]] = {

@@ -30,9 +30,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.constants import M_PROTON
-from gammastar.core.documents import opened
 from gammastar.core.errors import GammastarError, PhysicsError, StoreError, UserError, require
-from gammastar.core.files import atomic
+from gammastar.core.files import atomic, opened
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.core.sampling import stream
 from gammastar.mock.card import Card, PythiaCard

@@ -16,8 +16,8 @@ from typing import Any, Literal, TypeAlias, TypedDict, Unpack, get_args
 import awkward as ak
 import numpy as np
 
-from gammastar.core.documents import from_json
 from gammastar.core.errors import PhysicsError, require
+from gammastar.core.files import from_json
 from gammastar.core.sampling import stream
 from gammastar.mock import combinatorial, ntuple, pythia
 from gammastar.mock.card import Card, PythiaCard

@@ -11,9 +11,8 @@ from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 import numpy as np
 from pydantic import ConfigDict, TypeAdapter
 
-from gammastar.core.documents import filled_in, from_toml, name_of, sourced_card, sources_of, validated
 from gammastar.core.errors import InputFileError, PhysicsError, PortabilityError, SteeringError, require
-from gammastar.core.files import Pathlike
+from gammastar.core.files import Pathlike, filled_in, from_toml, name_of, sourced_card, sources_of, validated
 from gammastar.core.pairs import Pairs, VertexPairs
 from gammastar.core.records import Exposure, FloatArray
 from gammastar.physics.geometry import Volume

@@ -15,9 +15,8 @@ import numpy.typing as npt
 from scipy.integrate import simpson
 
 from gammastar.core.constants import M_MU, M_PI0, M_PI_CHARGED, mass, width
-from gammastar.core.documents import text_of
 from gammastar.core.errors import InputFileError, PhysicsError, require
-from gammastar.core.files import read_columns
+from gammastar.core.files import read_columns, text_of
 from gammastar.core.records import FloatArray
 from gammastar.physics.qed import lepton_factor, pseudoscalar_dalitz, vector_dalitz
 

@@ -18,9 +18,8 @@ from scipy.special import ndtr, ndtri
 
 from gammastar.core import constants
 from gammastar.core.constants import ALPHA, M_E, M_MU, M_PROTON
-from gammastar.core.documents import from_toml, opened, text_of, validated
 from gammastar.core.errors import InputFileError, PhysicsError, require
-from gammastar.core.files import Pathlike, atomic, data_path
+from gammastar.core.files import Pathlike, atomic, data_path, from_toml, opened, text_of, validated
 from gammastar.core.records import FloatArray
 from gammastar.physics import hadrons
 from gammastar.physics.hadrons import breit_wigner, rho_mass_density

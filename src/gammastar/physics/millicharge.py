@@ -16,9 +16,8 @@ from pydantic import ConfigDict, Field, TypeAdapter
 from scipy.special import gammainc
 
 from gammastar.core.constants import ALPHA, GEV2_MB, M_E
-from gammastar.core.documents import validated
 from gammastar.core.errors import PhysicsError
-from gammastar.core.files import Pathlike
+from gammastar.core.files import Pathlike, validated
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.physics.detector import Exposed, read_detector
 from gammastar.physics.qed import FormFactor2, kappa, lepton_factor, pseudoscalar_dalitz

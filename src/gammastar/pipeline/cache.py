@@ -17,9 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
 
-from gammastar.core.documents import opened
 from gammastar.core.errors import StoreError
-from gammastar.core.files import atomic, state_of
+from gammastar.core.files import atomic, opened, state_of
 from gammastar.store.folder import MARK, claim, prune, published, set_aside, sweep, sweep_temporaries
 from gammastar.store.manifest import (
     MANIFEST,

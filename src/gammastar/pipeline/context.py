@@ -8,10 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from gammastar.config import Steering
-from gammastar.core.axes import ENERGY, KINEMATICS, MASS, PT, filled, variable
 from gammastar.core.errors import SteeringError
 from gammastar.core.files import shipped
-from gammastar.core.records import Exposure, FloatArray, Spectrum
+from gammastar.core.records import (
+    ENERGY,
+    KINEMATICS,
+    MASS,
+    PT,
+    Exposure,
+    FloatArray,
+    Spectrum,
+    filled,
+    variable,
+)
 from gammastar.core.resolve import UserCode, freeze, python_names, resolve
 from gammastar.core.signal import Rate, SignalPlane
 from gammastar.core.sources import OwnSource

@@ -13,9 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from gammastar import config, flow, predict, spectrum
 from gammastar.core.constants import LEPTON_MASS
-from gammastar.core.documents import text_of
 from gammastar.core.errors import InputFileError, SteeringError, UserError
-from gammastar.core.files import shipped
+from gammastar.core.files import shipped, text_of
 from gammastar.core.records import Spectrum
 from gammastar.core.resolve import python_names
 from gammastar.physics.detector import Detector, load_detector

@@ -18,10 +18,9 @@ import cramjam
 import uproot
 from uproot.interpretation.objects import CannotBeAwkward
 
-from gammastar.core.documents import ANY_SIZE, regular_file
-from gammastar.core.documents import opened as regular
 from gammastar.core.errors import InputFileError
-from gammastar.core.files import state_of
+from gammastar.core.files import ANY_SIZE, regular_file, state_of
+from gammastar.core.files import opened as regular
 from gammastar.read.servers import answered, client_errors, source_options
 
 MOST = 4  # files that stay open: one with a thousand branches takes tens of MB

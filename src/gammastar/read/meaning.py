@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.constants import LEPTON_MASS, M_PI_CHARGED, mass
-from gammastar.core.documents import Finding
 from gammastar.core.errors import UserError
+from gammastar.core.files import Finding
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.read.events import open_events, open_tree
 from gammastar.read.files import opened

@@ -13,9 +13,8 @@ from typing import Any
 from uproot.behaviors.RNTuple import HasFields
 from uproot.const import RNTupleFieldRole
 
-from gammastar.core.documents import Finding, plain
 from gammastar.core.errors import BranchError, InputFileError, UserError
-from gammastar.core.files import write_whole
+from gammastar.core.files import Finding, plain, write_whole
 from gammastar.read.branches import fill_fields
 from gammastar.read.events import TREE_CLASSES
 from gammastar.read.files import kept_open, opened

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from gammastar.core.constants import LEPTON_MASS
-from gammastar.core.documents import filled_in, from_toml
 from gammastar.core.errors import SteeringError
+from gammastar.core.files import filled_in, from_toml
 
 Layout: TypeAlias = Literal["pair", "jagged", "object"]
 Branch: TypeAlias = str | tuple[str, str]  # a pair layout names one branch per leg

@@ -25,8 +25,7 @@ from matplotlib.mathtext import MathTextParser
 from matplotlib.text import Text
 from matplotlib.ticker import LogFormatter, NullFormatter, NullLocator, ScalarFormatter
 
-from gammastar.core.documents import plain, shortened
-from gammastar.core.files import write_whole
+from gammastar.core.files import plain, shortened, write_whole
 from gammastar.report.style import FailedFigure, house_style, reason_of
 
 FEW = 8  # figures that are not worth another process: each draws every sign of the letters anew

@@ -19,11 +19,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from gammastar.core.axes import MASS
-from gammastar.core.documents import plain, shortened
 from gammastar.core.errors import PhysicsError, StoreError, require
-from gammastar.core.files import Pathlike, write_whole
-from gammastar.core.records import FloatArray, Reach, Spectrum
+from gammastar.core.files import Pathlike, plain, shortened, write_whole
+from gammastar.core.records import MASS, FloatArray, Reach, Spectrum
 
 Likelihood: TypeAlias = tuple[Mapping[str, Any], Mapping[str, Any]]
 """Background-only workspace and patch set."""

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.axes import ENERGY, MASS, filled
-from gammastar.core.records import FloatArray, PairHists, Response, Spectrum
+from gammastar.core.records import ENERGY, MASS, FloatArray, PairHists, Response, Spectrum, filled
 from gammastar.report.figures import kinematics
 from gammastar.report.figures import measured as figures
 from gammastar.report.figures.kinematics import Kinematics

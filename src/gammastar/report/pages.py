@@ -21,9 +21,8 @@ import numpy as np
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from gammastar.core.documents import plain
 from gammastar.core.errors import require
-from gammastar.core.files import write_whole
+from gammastar.core.files import plain, write_whole
 from gammastar.core.records import FloatArray
 from gammastar.core.signal import SignalPlane
 from gammastar.report.drawing import png_bytes

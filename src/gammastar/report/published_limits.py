@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gammastar.core.documents import from_toml
 from gammastar.core.errors import InputFileError
-from gammastar.core.files import Pathlike, data_path
+from gammastar.core.files import Pathlike, data_path, from_toml
 from gammastar.core.records import FloatArray
 
 SHIPPED = (

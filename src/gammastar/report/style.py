@@ -21,8 +21,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from gammastar.core.documents import plain, shortened
 from gammastar.core.errors import GammastarError, PhysicsError
+from gammastar.core.files import plain, shortened
 from gammastar.core.records import FloatArray
 
 P = ParamSpec("P")

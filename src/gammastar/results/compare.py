@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gammastar import report
-from gammastar.core.documents import opened, text_of
 from gammastar.core.errors import InputFileError, UserError
-from gammastar.core.files import Pathlike, data_path, writes_folder
+from gammastar.core.files import Pathlike, data_path, opened, text_of, writes_folder
 from gammastar.core.records import FloatArray
 from gammastar.physics import bremsstrahlung
 from gammastar.pipeline.record import read_record

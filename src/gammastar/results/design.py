@@ -27,9 +27,8 @@ from gammastar.accept.calibration import (
 from gammastar.accept.expected_events import Sight
 from gammastar.accept.importance import importance_of, watched
 from gammastar.core.constants import LEPTON_MASS
-from gammastar.core.documents import from_toml
 from gammastar.core.errors import InputFileError, UserError, require
-from gammastar.core.files import folder_names, is_file
+from gammastar.core.files import folder_names, from_toml, is_file
 from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.core.sampling import stream
 from gammastar.physics.detector import Detector, DetectorLike, load_detector

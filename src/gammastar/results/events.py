@@ -12,9 +12,8 @@ import numpy as np
 from gammastar import predict
 from gammastar import spectrum as normalised
 from gammastar.core.constants import M_E, M_MU
-from gammastar.core.documents import text_of
 from gammastar.core.errors import InputFileError, UserError
-from gammastar.core.files import LARGEST_TABLE
+from gammastar.core.files import LARGEST_TABLE, text_of
 from gammastar.core.records import FloatArray, Sample, Spectrum
 from gammastar.core.sampling import Sampler, stream
 from gammastar.pipeline.context import Tell

@@ -19,11 +19,10 @@ from gammastar.accept.expected_events import Sight
 from gammastar.accept.importance import Flight, importance_of, turned
 from gammastar.accept.lifetimes import LEPTONS
 from gammastar.config import Accept
-from gammastar.core.axes import KINEMATICS, MASS, filled
 from gammastar.core.constants import ALPHA, LEPTON_MASS, M_PROTON
 from gammastar.core.errors import InputFileError, SteeringError
 from gammastar.core.files import data_path, writes_folder
-from gammastar.core.records import Exposure, FloatArray, Spectrum
+from gammastar.core.records import KINEMATICS, MASS, Exposure, FloatArray, Spectrum, filled
 from gammastar.core.sampling import stream
 from gammastar.physics.detector import Detector, load_detector
 from gammastar.physics.polarisation import NO_SPIN, Spin, SpinState

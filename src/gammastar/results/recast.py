@@ -13,9 +13,8 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from gammastar import report, semivisible
-from gammastar.core.documents import plain, validated
 from gammastar.core.errors import PhysicsError, SteeringError
-from gammastar.core.files import Pathlike, write_whole, writes_folder
+from gammastar.core.files import Pathlike, plain, validated, write_whole, writes_folder
 from gammastar.core.records import BoolArray, FloatArray, Reach
 from gammastar.report.figures.limits import Curve, Region, exclusion_figure, lifetime_figure
 from gammastar.semivisible import gm2

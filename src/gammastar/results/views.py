@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gammastar.core.axes import ENERGY, PT
 from gammastar.core.errors import UserError
-from gammastar.core.records import FloatArray, Reach, ReprMixin, Spectrum, summarise
+from gammastar.core.records import ENERGY, PT, FloatArray, Reach, ReprMixin, Spectrum, summarise
 from gammastar.core.signal import Rate
 
 if TYPE_CHECKING:

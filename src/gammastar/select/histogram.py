@@ -36,7 +36,7 @@ def fill(pairs: Pairs | Iterable[Pairs], axes: tuple[Any, ...]) -> PairHists:
 
     Examples
     --------
-    >>> from gammastar.core.axes import regular
+    >>> from gammastar.core.records import regular
     >>> fill(Pairs.empty(), (regular("mass", 4, 0.2, 1.0),)).os.sum().value
     0.0
     """

@@ -13,9 +13,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.documents import filled_in, from_toml, name_of, sources_of
 from gammastar.core.errors import InputFileError, PhysicsError, SteeringError, require
-from gammastar.core.files import Pathlike, data_path, read_columns
+from gammastar.core.files import Pathlike, data_path, filled_in, from_toml, name_of, read_columns, sources_of
 from gammastar.core.records import FloatArray
 from gammastar.semivisible import models
 from gammastar.semivisible.decays import NeutrinoMixing, lifetimes

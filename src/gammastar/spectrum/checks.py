@@ -9,10 +9,9 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from scipy.special import ndtri
 
-from gammastar.core.axes import effective_size, flow_free
 from gammastar.core.constants import LEPTON_MASS, mass
 from gammastar.core.pairs import MatchedPairs, Pairs
-from gammastar.core.records import FloatArray, PairHists, Spectrum
+from gammastar.core.records import FloatArray, PairHists, Spectrum, effective_size, flow_free
 
 Verdict: TypeAlias = Literal["ok", "alarm", "error"]
 SEEN = 3.0  # standard deviations of all pairs that are left, from which a signal is seen

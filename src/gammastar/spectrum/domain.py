@@ -10,10 +10,18 @@ from typing import TypeAlias
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from gammastar.core.axes import ENERGY, KINEMATICS, MASS, PT, effective_size
 from gammastar.core.errors import PhysicsError, UserError
 from gammastar.core.pairs import MatchedPairs
-from gammastar.core.records import BoolArray, FloatArray, Spectrum
+from gammastar.core.records import (
+    ENERGY,
+    KINEMATICS,
+    MASS,
+    PT,
+    BoolArray,
+    FloatArray,
+    Spectrum,
+    effective_size,
+)
 
 InDomain: TypeAlias = Callable[[FloatArray, FloatArray, FloatArray], BoolArray]
 """Mass, pt and energy [GeV] → where dileptons of these kinematics were measured."""

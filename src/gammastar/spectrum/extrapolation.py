@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import least_squares
 
-from gammastar.core.axes import KINEMATICS, effective_size
 from gammastar.core.constants import M_PROTON
 from gammastar.core.errors import UserError
-from gammastar.core.records import BoolArray, FloatArray
+from gammastar.core.records import KINEMATICS, BoolArray, FloatArray, effective_size
 
 START = 0.3  # x_R from which a power law stands, or where measured pairs end, if that is farther
 GRID = np.linspace(0.2, 0.95, 31)  # x_R

@@ -13,12 +13,11 @@ from scipy import linalg
 from scipy.optimize import nnls
 from scipy.special import chdtrc, log_ndtr
 
-from gammastar.core.axes import MASS
 from gammastar.core.constants import branching
 from gammastar.core.constants import mass as mass_of
 from gammastar.core.errors import PhysicsError
 from gammastar.core.pairs import MatchedPairs
-from gammastar.core.records import FloatArray, Spectrum
+from gammastar.core.records import MASS, FloatArray, Spectrum
 from gammastar.physics.hadrons import (
     OMEGA,
     PHI,

@@ -8,9 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from hist import Hist
 
-from gammastar.core.axes import MASS, filled, variable
 from gammastar.core.errors import PhysicsError, UserError
-from gammastar.core.records import BoolArray, Exposure, FloatArray, Spectrum
+from gammastar.core.records import MASS, BoolArray, Exposure, FloatArray, Spectrum, filled, variable
 
 log = logging.getLogger(__name__)
 

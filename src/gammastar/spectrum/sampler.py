@@ -7,9 +7,8 @@ import logging
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.axes import KINEMATICS
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import FloatArray, Spectrum
+from gammastar.core.records import KINEMATICS, FloatArray, Spectrum
 from gammastar.core.sampling import Sampler
 
 log = logging.getLogger(__name__)

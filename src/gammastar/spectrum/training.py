@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.axes import effective_size, filled
 from gammastar.core.pairs import MatchedPairs, Pairs
-from gammastar.core.records import BoolArray, FloatArray, Spectrum
+from gammastar.core.records import BoolArray, FloatArray, Spectrum, effective_size, filled
 from gammastar.core.sampling import event_seeds, replica_weights, stream
 from gammastar.spectrum.domain import Domain
 from gammastar.spectrum.extrapolation import ForwardPower

@@ -16,10 +16,9 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.documents import from_json
-from gammastar.core.documents import opened as opened_file
 from gammastar.core.errors import StoreError
-from gammastar.core.files import atomic
+from gammastar.core.files import atomic, from_json
+from gammastar.core.files import opened as opened_file
 from gammastar.read.events import chosen, open_tree
 from gammastar.read.files import opened
 from gammastar.read.schema import Schema

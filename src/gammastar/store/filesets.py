@@ -18,9 +18,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gammastar.core.documents import from_json, opened, shortened
 from gammastar.core.errors import BranchError, InputFileError
-from gammastar.core.files import data_path
+from gammastar.core.files import data_path, from_json, opened, shortened
 from gammastar.store.manifest import write_json
 from gammastar.store.remote import Remote, identity, kind_of, stamp
 

@@ -24,9 +24,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeAlias
 
-from gammastar.core.documents import from_json, opened
 from gammastar.core.errors import StoreError, UserError
-from gammastar.core.files import CRASH, LOCK, held, linked, results_of
+from gammastar.core.files import CRASH, LOCK, from_json, held, linked, opened, results_of
 from gammastar.store.manifest import MANIFEST, MAX_MANIFEST, is_published, manifest_like, write_text
 
 PREVIOUS = "previous"

@@ -13,9 +13,8 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from gammastar.core.documents import bytes_of
 from gammastar.core.errors import InputFileError, PhysicsError, StoreError
-from gammastar.core.files import write_whole
+from gammastar.core.files import bytes_of, write_whole
 from gammastar.store.manifest import file_sha256, is_published, manifest_like, read_json, read_manifest
 
 MAX_JSON = 256 << 20

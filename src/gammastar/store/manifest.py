@@ -17,9 +17,8 @@ import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
-from gammastar.core.documents import ANY_SIZE, MAX_FILE, bytes_of, from_json, opened
 from gammastar.core.errors import StoreError, require
-from gammastar.core.files import atomic
+from gammastar.core.files import ANY_SIZE, MAX_FILE, atomic, bytes_of, from_json, opened
 
 MANIFEST, FORMAT = "manifest.json", "gammastar-results-1"
 MAX_MANIFEST = 64 << 20

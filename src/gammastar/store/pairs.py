@@ -14,12 +14,10 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.axes import rescaled
-from gammastar.core.documents import ANY_SIZE, from_json, opened
 from gammastar.core.errors import StoreError, require
-from gammastar.core.files import atomic
+from gammastar.core.files import ANY_SIZE, atomic, from_json, opened
 from gammastar.core.pairs import MatchedPairs, Pairs
-from gammastar.core.records import BoolArray, FloatArray
+from gammastar.core.records import BoolArray, FloatArray, rescaled
 from gammastar.core.sampling import event_seeds, sampled
 from gammastar.store.folder import sweep
 from gammastar.store.manifest import file_sha256

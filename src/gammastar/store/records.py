@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 from hist import Hist
 
-from gammastar.core.axes import MASS, filled, variable
-from gammastar.core.documents import cell, regular_file, text_of
 from gammastar.core.errors import InputFileError, PhysicsError, StoreError, require
-from gammastar.core.files import atomic
-from gammastar.core.records import Exposure, FloatArray, PairHists, Spectrum
+from gammastar.core.files import atomic, cell, regular_file, text_of
+from gammastar.core.records import MASS, Exposure, FloatArray, PairHists, Spectrum, filled, variable
 from gammastar.spectrum import mass_histogram
 from gammastar.store.manifest import digest, read_json, write_json
 

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from gammastar.core.documents import bytes_of
 from gammastar.core.errors import InputFileError, UserError
-from gammastar.core.files import state_of
+from gammastar.core.files import bytes_of, state_of
 from gammastar.read.checksums import protected
 from gammastar.read.events import open_tree
 from gammastar.read.files import opened, reading

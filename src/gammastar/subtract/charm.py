@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from hist import Hist
 
-from gammastar.core.axes import MASS, filled, flow_free
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs, Pairs
-from gammastar.core.records import FloatArray, PairHists, Spectrum
+from gammastar.core.records import MASS, FloatArray, PairHists, Spectrum, filled, flow_free
 from gammastar.subtract.like_sign import Coarse, Method, background, checked_r_factor, regions
 
 OFFSET = "charm_offset"

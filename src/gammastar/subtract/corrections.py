@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from hist import Hist
 
-from gammastar.core.axes import MASS, filled
 from gammastar.core.constants import BRANCHING, EDITION, mass
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs, Pairs
-from gammastar.core.records import FloatArray, Spectrum
+from gammastar.core.records import MASS, FloatArray, Spectrum, filled
 from gammastar.subtract.charm import CharmFit, subtract_component
 from gammastar.subtract.weights import Removed, cell_values
 

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from gammastar.core.axes import filled, flow_free
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import Pairs
-from gammastar.core.records import BoolArray, FloatArray, PairHists, Spectrum
+from gammastar.core.records import BoolArray, FloatArray, PairHists, Spectrum, filled, flow_free
 from gammastar.subtract.like_sign import (
     LOW_COUNT,
     LOW_FRACTION,

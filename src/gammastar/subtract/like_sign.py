@@ -9,9 +9,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.axes import filled, flow_free
 from gammastar.core.errors import UserError
-from gammastar.core.records import FloatArray, PairHists, Spectrum
+from gammastar.core.records import FloatArray, PairHists, Spectrum, filled, flow_free
 
 Method: TypeAlias = Literal["B1", "B2", "B3", "B5"]
 Coarse: TypeAlias = Mapping[str, Sequence[float]]

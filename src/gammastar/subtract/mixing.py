@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from gammastar.core.axes import filled, flow_free
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import Pairs
-from gammastar.core.records import FloatArray, PairHists, Spectrum
+from gammastar.core.records import FloatArray, PairHists, Spectrum, filled, flow_free
 from gammastar.core.sampling import SeedArray, event_seeds
 from gammastar.subtract.like_sign import Coarse, regions
 from gammastar.subtract.weights import pair_cells

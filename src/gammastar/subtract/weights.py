@@ -10,10 +10,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from gammastar.core.axes import flow_free
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import Pairs
-from gammastar.core.records import FloatArray, PairHists, Spectrum
+from gammastar.core.records import FloatArray, PairHists, Spectrum, flow_free
 from gammastar.core.sampling import event_seeds, replica_weights
 from gammastar.subtract.like_sign import Coarse, Method, charge_factors, checked_r_factor, regions
 from gammastar.subtract.posterior import disagreement, signal_shares

@@ -8,10 +8,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from gammastar.core.axes import filled, regular
 from gammastar.core.constants import M_E, M_MU
 from gammastar.core.errors import UserError
-from gammastar.core.records import FloatArray, PairHists, Response, Sample, Spectrum
+from gammastar.core.records import FloatArray, PairHists, Response, Sample, Spectrum, filled, regular
 from gammastar.core.sampling import stream
 from gammastar.physics.detector import Detector
 from gammastar.physics.geometry import Geometry

@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
-from gammastar.core.axes import filled
 from gammastar.core.errors import UserError
-from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum
+from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum, filled
 from gammastar.unfold.folding import (
     Metric,
     Unfolder,

@@ -8,9 +8,8 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from gammastar.core.axes import filled
 from gammastar.core.errors import UserError
-from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum
+from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum, filled
 
 Unfolder: TypeAlias = Callable[[Spectrum, Response], Spectrum]
 """Measured spectrum and response → spectrum on the true axes, whose covariance is that of its statistics."""

@@ -10,9 +10,8 @@ from itertools import islice
 import numpy as np
 from scipy import sparse
 
-from gammastar.core.axes import filled
 from gammastar.core.errors import UserError
-from gammastar.core.records import FloatArray, Response, Spectrum
+from gammastar.core.records import FloatArray, Response, Spectrum, filled
 from gammastar.unfold.folding import Method, Options, Unfolder, check_axes, propagated
 from gammastar.unfold.response_matrix import EFFICIENCY_FLOOR
 

@@ -10,11 +10,19 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.axes import KINEMATICS, MASS, effective_size, filled
 from gammastar.core.errors import UserError
-from gammastar.core.machine import one_openmp_thread
+from gammastar.core.files import one_openmp_thread
 from gammastar.core.pairs import MatchedPairs, Pairs
-from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum
+from gammastar.core.records import (
+    KINEMATICS,
+    MASS,
+    BoolArray,
+    FloatArray,
+    Response,
+    Spectrum,
+    effective_size,
+    filled,
+)
 from gammastar.core.trees import fit_trees
 from gammastar.unfold.response_matrix import EFFICIENCY_FLOOR, cells, n_cells
 from gammastar.unfold.simulation import in_window

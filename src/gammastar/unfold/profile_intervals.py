@@ -17,7 +17,7 @@ from scipy import optimize
 from scipy.special import ndtr, ndtri
 
 from gammastar.core.records import FloatArray
-from gammastar.physics.pair_counts import Counts
+from gammastar.physics.counts import Counts
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 WINDOW = 20  # cells that vary with a sum, the most correlated ones, beside its own

@@ -11,9 +11,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from scipy.interpolate import CubicSpline
 
-from gammastar.core.axes import filled
 from gammastar.core.errors import UserError
-from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum
+from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum, filled
 from gammastar.unfold.folding import Method, Options, Unfolder, check_axes, propagated, scaled_prior
 from gammastar.unfold.response_matrix import EFFICIENCY_FLOOR
 

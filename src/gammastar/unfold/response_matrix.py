@@ -13,10 +13,18 @@ import numpy.typing as npt
 from hist import Hist
 from scipy import sparse
 
-from gammastar.core.axes import KINEMATICS, filled, flow_free, variable
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs
-from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum
+from gammastar.core.records import (
+    KINEMATICS,
+    BoolArray,
+    FloatArray,
+    Response,
+    Spectrum,
+    filled,
+    flow_free,
+    variable,
+)
 from gammastar.core.sampling import event_seeds, replica_weights
 
 COSINE = "cos_theta"

@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from gammastar.core.axes import filled
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs
-from gammastar.core.records import FloatArray, Response, Spectrum
+from gammastar.core.records import FloatArray, Response, Spectrum, filled
 from gammastar.core.sources import EFFICIENCY, POLARISATION, PRIOR, RADIATION, OwnSource
 from gammastar.unfold.folding import Unfolder
 from gammastar.unfold.response_matrix import parts_of, polarised_response, without_replicas

@@ -24,8 +24,8 @@ import numpy as np
 from gammastar import config
 from gammastar.config.checks import examine_file
 from gammastar.config.steering import _models_in
-from gammastar.core.documents import plain
 from gammastar.core.errors import GammastarError
+from gammastar.core.files import plain
 from gammastar.core.sampling import stream
 from gammastar.pipeline.run import run
 from injection.hostile import NAMES, VALUES

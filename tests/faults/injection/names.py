@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 from gammastar import infer, report
 from gammastar.cli.terminal import say, shown
-from gammastar.core.documents import Finding, cell, plain
+from gammastar.core.files import Finding, cell, plain
 from gammastar.report.hepdata import Submission, check_submission, write_submission
 from gammastar.report.style import new_figure
 from gammastar.store.manifest import read_json, write_json

@@ -15,8 +15,8 @@ from builders import ROOT
 
 from gammastar.core import constants
 from gammastar.core.constants import ALPHA, BRANCHING, CTAU_PER_GEV, EDITION, GEV2_MB, branching, mass, width
-from gammastar.core.documents import from_toml, sources_of
 from gammastar.core.errors import PhysicsError, SteeringError
+from gammastar.core.files import from_toml, sources_of
 from gammastar.physics.mesons import MesonTable
 
 HOME = "src/gammastar/core/constants.py"

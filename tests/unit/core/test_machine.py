@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from gammastar.core.machine import tune_malloc
+from gammastar.core.files import tune_malloc
 
 LOOP = """
 import resource
 import sys
 import numpy as np
-from gammastar.core.machine import tune_malloc
+from gammastar.core.files import tune_malloc
 
 if sys.argv[1] == "kept":
     assert tune_malloc()

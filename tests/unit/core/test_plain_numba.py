@@ -3,7 +3,7 @@
 import numpy as np
 from numba.core import entrypoints
 
-from gammastar.core.machine import skip_numba_entrypoints
+from gammastar.core.files import skip_numba_entrypoints
 from gammastar.select.fused import usable
 
 

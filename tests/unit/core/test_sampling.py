@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 
 from gammastar.core import sampling
-from gammastar.core.axes import effective_size
+from gammastar.core.records import effective_size
 from gammastar.core.sampling import event_seeds, replica_weights, stream
 
 

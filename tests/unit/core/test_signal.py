@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gammastar.core.axes import effective_size
+from gammastar.core.records import effective_size
 from gammastar.core.signal import VIRTUAL_PHOTON, Effect, Rate, SignalPlane
 from gammastar.core.sources import THEORY_OF, Source, Sources
 

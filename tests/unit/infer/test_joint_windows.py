@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from hist.axis import Regular
 
-from gammastar.core.axes import filled
 from gammastar.core.errors import EmptyWindowError, PhysicsError
-from gammastar.core.records import PairHists, Response
+from gammastar.core.records import PairHists, Response, filled
 from gammastar.infer.joint.discovery import pairs_fit
 from gammastar.infer.joint.expectation import arrays_of
 from gammastar.infer.joint.model import Setting, window_model

@@ -152,7 +152,7 @@ def test_values_that_a_file_leaves_out_are_lost_and_counted(muons, tmp_path):
 
 
 def select_axis():
-    from gammastar.core.axes import regular
+    from gammastar.core.records import regular
 
     return regular("mass", 4, 0.0, 10.0)
 

@@ -8,7 +8,7 @@ import pytest
 import uproot
 
 from gammastar import read, select
-from gammastar.core.axes import regular
+from gammastar.core.records import regular
 from gammastar.read import files
 
 AXES = (regular("mass", 20, 0.2, 4.2),)

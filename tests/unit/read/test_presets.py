@@ -6,8 +6,8 @@ import pytest
 import uproot
 
 from gammastar import read, select
-from gammastar.core.axes import regular
 from gammastar.core.errors import BranchError, InputFileError
+from gammastar.core.records import regular
 from gammastar.core.sampling import stream
 
 AXES = (regular("mass", 10, 0.2, 3.0), regular("pt", 4, 0, 3))

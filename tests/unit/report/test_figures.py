@@ -7,9 +7,8 @@ import pytest
 from hist import Hist
 from hist.storage import Weight
 
-from gammastar.core.axes import regular
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import Reach, Response, Spectrum
+from gammastar.core.records import Reach, Response, Spectrum, regular
 from gammastar.report import Contour, Plane, reach_figure
 from gammastar.report.figures.kinematics import flow_plane, flow_vs_data, kl_figure, training_figure
 from gammastar.report.figures.measured import (

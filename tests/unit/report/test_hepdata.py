@@ -12,8 +12,8 @@ import yaml
 from builders import counted
 
 from gammastar import read
-from gammastar.core.axes import variable
 from gammastar.core.errors import PhysicsError, StoreError
+from gammastar.core.records import variable
 from gammastar.infer import patchset, reach, read_likelihood, upper_limit, workspace
 from gammastar.report.hepdata import Submission, write_spectrum_record, write_submission
 

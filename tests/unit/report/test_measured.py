@@ -7,7 +7,7 @@ import pytest
 from builders import counted, matched_pairs, pair_hists
 
 from gammastar import unfold
-from gammastar.core.axes import regular, variable
+from gammastar.core.records import regular, variable
 from gammastar.core.sampling import stream
 from gammastar.report.drawing import png_bytes
 from gammastar.report.figures import measured as figures

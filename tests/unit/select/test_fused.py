@@ -4,9 +4,9 @@ import hist
 import numpy as np
 import pytest
 
-from gammastar.core.axes import regular, variable
 from gammastar.core.constants import M_MU
 from gammastar.core.pairs import Pairs
+from gammastar.core.records import regular, variable
 from gammastar.select import fill
 from gammastar.select.fused import BLOCK, combine, fill_pairs, fillable
 

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gammastar import select
-from gammastar.core.axes import regular, variable
 from gammastar.core.constants import M_E, M_MU
 from gammastar.core.errors import PhysicsError, SteeringError
 from gammastar.core.pairs import MatchedPairs, Pairs
+from gammastar.core.records import regular, variable
 
 FIELDS = ("px", "py", "pz")
 

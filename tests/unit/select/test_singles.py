@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from gammastar import select
-from gammastar.core.axes import regular
 from gammastar.core.errors import SteeringError, UserError
+from gammastar.core.records import regular
 from gammastar.core.sampling import stream
 from gammastar.subtract import mixed_pairs, mixing_pool
 

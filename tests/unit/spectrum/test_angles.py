@@ -5,10 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gammastar.core.axes import filled, regular, variable
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import Spectrum
+from gammastar.core.records import Spectrum, filled, regular, variable
 from gammastar.physics.kinematics import daughter
 from gammastar.physics.polarisation import SpinDensities, azimuth
 from gammastar.spectrum import DecayAngles, fit_spin_densities, prior_weights

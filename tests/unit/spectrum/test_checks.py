@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from builders import counted
 
-from gammastar.core.axes import regular
+from gammastar.core.records import regular
 from gammastar.spectrum.checks import Check, of_unfolding
 
 AXES = (regular("mass", 4, 0.2, 1.0), regular("energy", 3, 0.0, 90.0))

@@ -13,11 +13,11 @@ from scipy.integrate import quad
 from scipy.special import ndtr
 
 from gammastar import mock, predict
-from gammastar.core.axes import variable
 from gammastar.core.constants import M_E, M_MU, M_PI0, mass, width
 from gammastar.core.errors import PhysicsError, SteeringError
 from gammastar.core.files import data_path
 from gammastar.core.pairs import MatchedPairs
+from gammastar.core.records import variable
 from gammastar.mock.cocktail import mass_spectrum
 from gammastar.physics import hadrons
 from gammastar.physics.mesons import MesonTable, dark_photon_branching

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from gammastar.core.axes import filled, regular, variable
 from gammastar.core.errors import PhysicsError, UserError
-from gammastar.core.records import Exposure, Spectrum
+from gammastar.core.records import Exposure, Spectrum, filled, regular, variable
 from gammastar.core.sampling import stream
 from gammastar.spectrum import (
     HistSampler,

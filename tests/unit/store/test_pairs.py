@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from gammastar.core.axes import regular
 from gammastar.core.errors import StoreError
 from gammastar.core.pairs import Pairs
+from gammastar.core.records import regular
 from gammastar.core.sampling import event_seeds, replica_weights, stream
 from gammastar.select import fill
 from gammastar.store.pairs import PairChunk, read_pairs, thinned, write_pairs

@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 import uproot
 
-from gammastar.core import axes, errors
-from gammastar.core.records import Exposure, Spectrum
+from gammastar.core import errors
+from gammastar.core.records import Exposure, Spectrum, filled, regular
 from gammastar.store import manifest, records
 
 
 def _spectrum():
     rng = np.random.default_rng(1)
-    shape = (axes.regular("mass", 3, 0.2, 0.5), axes.regular("pt", 2, 0, 1))
+    shape = (regular("mass", 3, 0.2, 0.5), regular("pt", 2, 0, 1))
     root = rng.normal(size=(6, 6))
     cov = root @ root.T
     values = rng.random(6)
-    hist = axes.filled(shape, values, np.diag(cov))
+    hist = filled(shape, values, np.diag(cov))
     exposure = Exposure(400.0, 207.2, 82, 0.01, 1e13, 0.1)
     shifts = {"open charm": rng.normal(size=6)}
     return Spectrum(hist, cov, "per_pot", exposure, np.ones((3, 2), bool), shifts=shifts)

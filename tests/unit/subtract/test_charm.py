@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from builders import pair_hists
 
-from gammastar.core.axes import filled, regular
 from gammastar.core.errors import UserError
+from gammastar.core.records import filled, regular
 from gammastar.core.sampling import stream
 from gammastar.subtract import fit_charm
 

@@ -5,11 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gammastar.core.axes import filled, regular
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import Pairs
-from gammastar.core.records import PairHists
+from gammastar.core.records import PairHists, filled, regular
 from gammastar.core.sampling import event_seeds, replica_weights, stream
 from gammastar.subtract import (
     Pool,

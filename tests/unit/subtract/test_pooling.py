@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from gammastar.core.axes import regular
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import UserError
+from gammastar.core.records import regular
 from gammastar.core.sampling import stream
 from gammastar.subtract import mixed_pairs, mixing_pool, r_factor
 

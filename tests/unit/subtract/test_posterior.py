@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from gammastar import select, subtract
-from gammastar.core.axes import regular
 from gammastar.core.pairs import Pairs
+from gammastar.core.records import regular
 from gammastar.core.sampling import stream
 from gammastar.subtract.posterior import disagreement, signal_shares
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from builders import pair_hists
 
-from gammastar.core.axes import regular
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import Pairs
+from gammastar.core.records import regular
 from gammastar.core.sampling import stream
 from gammastar.subtract import (
     LowCountWarning,

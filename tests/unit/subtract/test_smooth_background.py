@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from gammastar.core.axes import filled, regular
-from gammastar.core.records import PairHists
+from gammastar.core.records import PairHists, filled, regular
 from gammastar.subtract.smooth_background import smooth_background
 
 

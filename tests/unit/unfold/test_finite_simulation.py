@@ -7,10 +7,9 @@ import pytest
 from builders import counted, matched_pairs
 
 from gammastar import unfold
-from gammastar.core.axes import regular
 from gammastar.core.errors import PhysicsError
 from gammastar.core.pairs import MatchedPairs
-from gammastar.core.records import Response
+from gammastar.core.records import Response, regular
 from gammastar.core.sampling import event_seeds, replica_weights, stream
 from gammastar.unfold import response_matrix
 

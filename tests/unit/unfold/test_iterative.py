@@ -5,9 +5,9 @@ import pytest
 from builders import counted, matched_pairs
 
 from gammastar import unfold
-from gammastar.core.axes import regular, variable
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs
+from gammastar.core.records import regular, variable
 from gammastar.core.sampling import stream
 from gammastar.unfold.iterative_bayes import unfold_values
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from builders import counted
 
-from gammastar.core.axes import regular
-from gammastar.core.records import Response
+from gammastar.core.records import Response, regular
 from gammastar.unfold.iterative_bayes import with_least_error
 
 

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from gammastar import unfold
-from gammastar.core.axes import filled, regular, variable
 from gammastar.core.pairs import MatchedPairs
-from gammastar.core.records import Spectrum
+from gammastar.core.records import Spectrum, filled, regular, variable
 from gammastar.unfold.likelihood_fit import FineResponse, narrow_lines, with_lines
 from gammastar.unfold.response_matrix import gathered
 

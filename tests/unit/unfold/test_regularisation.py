@@ -10,9 +10,8 @@ from hist.storage import Weight
 from scipy.stats import norm
 
 from gammastar import unfold
-from gammastar.core.axes import filled, regular
 from gammastar.core.errors import UserError
-from gammastar.core.records import Response, Spectrum
+from gammastar.core.records import Response, Spectrum, filled, regular
 from gammastar.core.sampling import stream
 
 RECO, TRUE = (regular("mass", 40, 0.2, 1.2),), (regular("mass", 20, 0.2, 1.2),)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from builders import counted
 
-from gammastar.core.axes import regular
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs
+from gammastar.core.records import regular
 from gammastar.core.sampling import event_seeds, replica_weights, stream
 from gammastar.unfold import iterative, response
 from gammastar.unfold.iterative_bayes import mc_statistics

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gammastar.core.axes import regular
+from gammastar.core.records import regular
 from gammastar.core.sampling import stream
 from gammastar.unfold.omnifolding import subtracted_replicas
 

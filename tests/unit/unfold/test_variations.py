@@ -6,11 +6,10 @@ import vector
 from builders import matched_pairs
 
 from gammastar import select, unfold
-from gammastar.core.axes import filled, regular, variable
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import PhysicsError, UserError
 from gammastar.core.pairs import MatchedPairs
-from gammastar.core.records import Spectrum
+from gammastar.core.records import Spectrum, filled, regular, variable
 
 N = 60_000
 TRUE = (variable("mass", [0.4, 0.6, 0.8, 1.0]),)

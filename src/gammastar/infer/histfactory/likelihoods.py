@@ -12,9 +12,8 @@ from typing import Any, NoReturn
 
 import jsonpatch
 
-from gammastar.core.documents import bytes_of, from_json, opened
 from gammastar.core.errors import InputFileError, PhysicsError, require
-from gammastar.core.files import Pathlike
+from gammastar.core.files import Pathlike, bytes_of, from_json, opened
 from gammastar.infer.histfactory.cards import is_card, read_card
 from gammastar.infer.histfactory.hs3 import from_hs3
 

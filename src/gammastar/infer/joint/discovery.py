@@ -35,7 +35,7 @@ from gammastar.infer.joint.limits import (
 )
 from gammastar.infer.joint.model import CHARGES, JointData, JointModel
 from gammastar.infer.toys import TIE
-from gammastar.physics.averaged_counts import at_most
+from gammastar.physics.counts import at_most
 
 ASYMPTOTIC = "asymptotic p-values of q0, pairs and search"
 COUNTED = "exact p-value by enumeration, background averaged, signal from {} pseudo-experiments of the pairs"

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.axes import ENERGY, MASS, PT, variable
 from gammastar.core.errors import EmptyWindowError, PhysicsError
-from gammastar.core.records import FloatArray, PairHists, ReprMixin, Response
+from gammastar.core.records import ENERGY, MASS, PT, FloatArray, PairHists, ReprMixin, Response, variable
 from gammastar.infer.toys import lint_names
 
 CHARGES = "charge_ratio"

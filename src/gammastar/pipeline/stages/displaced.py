@@ -11,12 +11,11 @@ import numpy.typing as npt
 from gammastar import infer
 from gammastar.background import selected_vertices, tails_found, vertex_tails
 from gammastar.config import InSitu as Section
-from gammastar.core.axes import MASS
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import PhysicsError, SteeringError
 from gammastar.core.files import shipped
 from gammastar.core.pairs import VertexPairs
-from gammastar.core.records import FloatArray, Reach
+from gammastar.core.records import MASS, FloatArray, Reach
 from gammastar.infer.counting import counting_limit, expected_limits_of
 from gammastar.infer.counting_search import BANDS, intervals_of, plain
 from gammastar.physics.detector import VertexTelescope, load_telescope, measured_vertices, simulated_vertices

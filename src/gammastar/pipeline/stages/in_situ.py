@@ -11,10 +11,9 @@ from scipy.optimize import nnls
 
 from gammastar import select, spectrum
 from gammastar.config import InSitu as Section
-from gammastar.core.axes import MASS, variable
 from gammastar.core.constants import LEPTON_MASS, mass
 from gammastar.core.errors import PhysicsError, SteeringError
-from gammastar.core.records import FloatArray, Spectrum
+from gammastar.core.records import MASS, FloatArray, Spectrum, variable
 from gammastar.core.sources import MEASUREMENT, POT, WIDTHS, Source, Sources
 from gammastar.infer.counting_search import BANDS, plain
 from gammastar.infer.histfactory.patchsets import peak_patchset, peak_workspace

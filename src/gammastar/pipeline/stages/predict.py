@@ -12,10 +12,9 @@ import numpy as np
 from gammastar import predict, spectrum
 from gammastar.config import Predict, Steering
 from gammastar.config.dark import brought_files, theory_options
-from gammastar.core.axes import MASS
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import PhysicsError, SteeringError
-from gammastar.core.records import FloatArray, Spectrum
+from gammastar.core.records import MASS, FloatArray, Spectrum
 from gammastar.core.resolve import python_names
 from gammastar.core.sampling import Sampler
 from gammastar.core.signal import Rate

@@ -13,10 +13,9 @@ import numpy as np
 
 from gammastar import config, read, select
 from gammastar.config.measured import load_cuts, load_schema
-from gammastar.core.axes import effective_size
 from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import MatchedPairs, Pairs
-from gammastar.core.records import PairHists
+from gammastar.core.records import PairHists, effective_size
 from gammastar.core.resolve import UserCode
 from gammastar.physics.detector import COLUMNS
 from gammastar.pipeline.cache import Arrays

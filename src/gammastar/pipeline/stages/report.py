@@ -13,9 +13,8 @@ import numpy as np
 from gammastar import predict, report
 from gammastar.config import Predict
 from gammastar.config.dark import theory_options
-from gammastar.core.axes import MASS, effective_size
 from gammastar.core.files import shipped, write_whole
-from gammastar.core.records import FloatArray
+from gammastar.core.records import MASS, FloatArray, effective_size
 from gammastar.core.resolve import UserCode
 from gammastar.core.sampling import stream
 from gammastar.core.signal import SignalPlane

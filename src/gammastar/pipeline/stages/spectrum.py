@@ -10,10 +10,9 @@ import numpy as np
 from gammastar import mock, spectrum
 from gammastar.config.measured import SpectrumSection
 from gammastar.config.published import load_card_of, load_published
-from gammastar.core.axes import KINEMATICS, filled, variable
 from gammastar.core.constants import M_E
 from gammastar.core.errors import PhysicsError, SteeringError
-from gammastar.core.records import BoolArray, Exposure, FloatArray, Spectrum
+from gammastar.core.records import KINEMATICS, BoolArray, Exposure, FloatArray, Spectrum, filled, variable
 from gammastar.core.sampling import Sampler, stream
 from gammastar.pipeline.context import MASS_COUNTS, Context, axes_of, forward_of, needed
 from gammastar.pipeline.gate import gate

@@ -13,11 +13,10 @@ import numpy as np
 
 from gammastar import config, mock, read, select, subtract
 from gammastar.config.measured import Charm, CorrectionSection, load_cuts, load_schema
-from gammastar.core.axes import MASS, effective_size, rescaled, variable
 from gammastar.core.errors import SteeringError
 from gammastar.core.files import shipped
 from gammastar.core.pairs import Pairs
-from gammastar.core.records import FloatArray, PairHists, Spectrum
+from gammastar.core.records import MASS, FloatArray, PairHists, Spectrum, effective_size, rescaled, variable
 from gammastar.core.resolve import python_names, resolve
 from gammastar.core.sampling import stream
 from gammastar.pipeline.cache import Arrays

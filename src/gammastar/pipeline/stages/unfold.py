@@ -11,10 +11,9 @@ import numpy as np
 
 from gammastar import config, unfold
 from gammastar.config import Systematics
-from gammastar.core.axes import MASS, flow_free
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import SteeringError
-from gammastar.core.records import FloatArray, PairHists, Response, Spectrum
+from gammastar.core.records import MASS, FloatArray, PairHists, Response, Spectrum, flow_free
 from gammastar.core.resolve import python_names, resolve
 from gammastar.core.sampling import stream
 from gammastar.pipeline.cache import Arrays

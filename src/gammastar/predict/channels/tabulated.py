@@ -17,9 +17,8 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.documents import text_of
 from gammastar.core.errors import InputFileError, PhysicsError, require
-from gammastar.core.files import Pathlike
+from gammastar.core.files import Pathlike, text_of
 from gammastar.core.records import FloatArray, Sample
 from gammastar.physics.mesons import PB_PER_MB, Cells, Unit, read_cells
 from gammastar.predict.channel import MASSES, Channel, sample_at_origin

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from gammastar.core.documents import shortened
 from gammastar.core.errors import InputFileError
+from gammastar.core.files import shortened
 from gammastar.core.records import FloatArray
 from gammastar.read.published.table import (
     Column,

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import uproot
 
-from gammastar.core.documents import MAX_FILE, from_json, regular_file, shortened
 from gammastar.core.errors import InputFileError
+from gammastar.core.files import MAX_FILE, from_json, regular_file, shortened
 from gammastar.core.records import FloatArray
 from gammastar.read.published.hepdata import documents
 from gammastar.read.published.table import (

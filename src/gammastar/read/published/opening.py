@@ -14,9 +14,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from gammastar.core.documents import opened, plain, shortened, text_of
 from gammastar.core.errors import GammastarError, InputFileError
-from gammastar.core.files import is_file
+from gammastar.core.files import is_file, opened, plain, shortened, text_of
 from gammastar.read.files import reading, sha256
 from gammastar.read.published import histograms
 from gammastar.read.published.hepdata import SUBMISSION, documents, listed, read_csv, read_yaml

@@ -11,10 +11,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.axes import MASS, filled, variable
 from gammastar.core.constants import M_PROTON
 from gammastar.core.errors import InputFileError, PortabilityError
-from gammastar.core.records import FloatArray, PairHists, Quantity, Spectrum
+from gammastar.core.records import MASS, FloatArray, PairHists, Quantity, Spectrum, filled, variable
 from gammastar.core.sources import Source, Sources
 from gammastar.read.published.table import (
     Column,

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.documents import plain, shortened
 from gammastar.core.errors import InputFileError
+from gammastar.core.files import plain, shortened
 from gammastar.core.records import FloatArray
 
 MOST_ROWS = 200_000

@@ -15,9 +15,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from gammastar.core.axes import ENERGY, LABELS, MASS, PT
 from gammastar.core.errors import PhysicsError, require
-from gammastar.core.records import BoolArray, FloatArray
+from gammastar.core.records import ENERGY, LABELS, MASS, PT, BoolArray, FloatArray
 from gammastar.report import style
 from gammastar.report.style import BAND68, BAND95, COLOURS, LINES, checked, divided, mark_mock, steps, styled
 

@@ -13,9 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Polygon
 
-from gammastar.core.axes import COUPLING, LABELS, MASS
 from gammastar.core.errors import require
-from gammastar.core.records import BoolArray, FloatArray, Reach
+from gammastar.core.records import COUPLING, LABELS, MASS, BoolArray, FloatArray, Reach
 from gammastar.report import style
 from gammastar.report.figures.reach import existing, region
 from gammastar.report.style import (

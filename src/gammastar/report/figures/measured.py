@@ -12,9 +12,18 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from gammastar.core.axes import ENERGY, LABELS, MASS, filled
 from gammastar.core.errors import require
-from gammastar.core.records import BoolArray, FloatArray, PairHists, Response, Spectrum
+from gammastar.core.records import (
+    ENERGY,
+    LABELS,
+    MASS,
+    BoolArray,
+    FloatArray,
+    PairHists,
+    Response,
+    Spectrum,
+    filled,
+)
 from gammastar.report import style
 from gammastar.report.style import COLOURS, GREY, LINES, checked, divided, mark_mock, points, steps, styled
 from gammastar.report.tables import Table

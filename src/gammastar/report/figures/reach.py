@@ -16,10 +16,9 @@ from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
 from scipy.ndimage import distance_transform_edt
 
-from gammastar.core.axes import COUPLING, LABELS
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import require
-from gammastar.core.records import FloatArray, Reach
+from gammastar.core.records import COUPLING, LABELS, FloatArray, Reach
 from gammastar.report import style
 from gammastar.report.figures.signal import DomainMap, hatch_domain
 from gammastar.report.style import BAND68, BAND95, COLOURS, GREY, MASS_DARK, checked, mark_mock, styled

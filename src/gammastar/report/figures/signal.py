@@ -12,9 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path
 
-from gammastar.core.axes import COUPLING, LABELS
 from gammastar.core.errors import require
-from gammastar.core.records import FloatArray
+from gammastar.core.records import COUPLING, LABELS, FloatArray
 from gammastar.report import style
 from gammastar.report.style import BAND68, BAND95, COLOURS, GREY, LINES, MASS_DARK, checked, mark_mock, styled
 
