@@ -38,11 +38,18 @@ from gammastar.mock.engines import normalised
 from gammastar.physics.detector import load_detector
 from gammastar.physics.qed import RTable, dark_photon_rate
 from gammastar.pipeline.stages.accept import yields_at
+from gammastar.pipeline.stages.predict import photons_of
 from gammastar.predict.production import measured_production, rate_of
 from gammastar.predict.transfer import TargetTransfer
 from gammastar.spectrum.extrapolation import highest_energies
+from gammastar.spectrum.mass_shape import COHERENCE, resolution_of
+from gammastar.unfold.folding import Options
+from gammastar.unfold.methods import METHODS
+from gammastar.unfold.simulation import in_window
+from gammastar.unfold.systematics import response_variations
 
-POOL = Path(__file__).resolve().parents[2] / "results" / "campaigns" / "pool"
+FOLDER = Path(__file__).resolve().parents[2] / "results" / "campaigns"
+POOL, KEPT = FOLDER / "pool", FOLDER / "edges"
 N_POOL, N_DATA, N_TRUTH, N_RESPONSE, N_PAIRS = 1_600_000, 1_200_000, 6_000_000, 600_000, 45_000
 N_PRIORS, N_SAMPLE, SEED = 8, 12_000, 900
 BEAM, FLOOR, POT_SIGMA = 400.0, 0.01, 0.1
@@ -50,7 +57,7 @@ MASSES = np.array([0.25, 0.3, 0.4, 0.5, 0.65, 0.7827, 0.9, 1.0195])
 WINDOW = 0.01  # GeV: photons about a mass, whose momenta are kept
 COUPLINGS = np.geomspace(1e-9, 1e-3, 121)
 LEVEL = 2.3026  # events of the edges
-DETECTORS = tuple(edges_truth.DETECTORS)
+DETECTORS = ("ship_ecn3", "shadows_like", "na62_dump")
 EDGES = np.linspace(0.2125, 1.1125, 37)
 AXES = tuple(
     variable(name, edges)
@@ -100,10 +107,31 @@ class Shared:
     model: Any
 
 
+def _kept(path: Path, make: Any) -> dict[str, np.ndarray]:
+    """Return the arrays of a file, which is made if it is not there."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp.npz")
+        np.savez_compressed(temporary, **make())
+        temporary.replace(path)
+    with np.load(path) as file:
+        return {name: file[name] for name in file.files}
+
+
 @functools.cache
 def shared() -> Shared:
     """Return what is generated once."""
     card = mock.load_card(data_path("cards/na60_full.toml"), leave_out=("drell_yan", "jpsi"))
+    model = predict.DarkPhoton(RTable.read(data_path("measurements/r_ratio.csv")))
+    found = _kept(KEPT / "photons.npz", lambda: _photons(card))
+    photons = [(found[f"p{k}"], found[f"w{k}"]) for k in range(len(MASSES))]
+    flown = _kept(KEPT / "truth.npz", lambda: _truth(photons, model))
+    truth = {name: (flown[name], flown[f"{name} error"]) for name in DETECTORS}
+    return Shared(card, found["reco"], float(found["pot"]), found["rate"], photons, truth, model)
+
+
+def _photons(card: Any) -> dict[str, Any]:
+    """Return reconstructed pairs and their protons, the true rate and the momenta at each mass."""
     engine = mock.pythia_engine(card, N_POOL, seed=500, workers=1, cache=POOL)
     own = normalised(card, engine)
     data = matched(card, N_DATA, SEED, engine=engine)
@@ -116,14 +144,19 @@ def shared() -> Shared:
             rows = [pairs.pt[near], pairs.energy[near], pairs.mass[near], pairs.weight[near]]
             found[k] = np.concatenate([found[k], np.stack(rows, axis=1)])
     rate = dark_photon_rate(mass_spectrum(own, MASSES), MASSES, M_MU)
-    model = predict.DarkPhoton(RTable.read(data_path("measurements/r_ratio.csv")))
-    photons = [_momenta(rows, total) for rows, total in zip(found, rate, strict=True)]
-    truth: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    result = {"reco": data.reco[data.reconstructed], "pot": data.weight.sum() / per_proton, "rate": rate}
+    for k, (rows, total) in enumerate(zip(found, rate, strict=True)):
+        result[f"p{k}"], result[f"w{k}"] = _momenta(rows, total)
+    return result
+
+
+def _truth(photons: list[tuple[np.ndarray, np.ndarray]], model: Any) -> dict[str, np.ndarray]:
+    """Return the events of every detector at all masses and couplings, with their errors."""
+    result = {}
     for name in DETECTORS:
-        both = [_true_events(photons[k], k, name, model) for k in range(len(MASSES))]
-        truth[name] = np.stack([b[0] for b in both]), np.stack([b[1] for b in both])
-    reco = data.reco[data.reconstructed]
-    return Shared(card, reco, float(data.weight.sum() / per_proton), rate, photons, truth, model)
+        both = [_true_events(one, k, name, model) for k, one in enumerate(photons)]
+        result[name], result[f"{name} error"] = (np.stack([b[i] for b in both]) for i in (0, 1))
+    return result
 
 
 def _momenta(rows: np.ndarray, total: float) -> tuple[np.ndarray, np.ndarray]:
@@ -167,23 +200,39 @@ def response(prior: int) -> tuple[Any, ...]:
     inside = domain.in_domain(*known.true.T)
     forward = spectrum.forward_power((known.true, known.weight), inside, EDGES, BEAM)
     cells = forward.cells(AXES, (known.true, known.weight))
-    folding = unfold.response(known, AXES, AXES, n_replicas=0)
-    return known, folding, domain, inside, forward, cells
+    return known, unfold.fine_response(known, AXES, AXES), domain, inside, forward, cells
 
 
-def campaign(i: int) -> dict[str, Any]:
+def campaign(i: int) -> dict[str, np.ndarray]:
+    """Return a campaign of `made`, once made: delete ``results/campaigns/edges`` to have them made again."""
+    return _kept(KEPT / f"{i:04d}.npz", lambda: made(i))
+
+
+def unfolded(reco: np.ndarray, known: MatchedPairs, fine: Any) -> tuple[Spectrum, Spectrum]:
+    """Return measured and unfolded pairs as a run makes them, with the prior of the simulation as source."""
+    counts = np.histogramdd(reco, [np.asarray(a.edges) for a in AXES])[0]
+    measured = Spectrum(filled(AXES, counts, counts), np.diag(counts.ravel()), "counts", None, counts >= 0)
+    unfolder, _ = METHODS["likelihood"].prepare(
+        measured, fine.response, Options(observed=(counts.ravel(), counts.ravel()))
+    )
+    shown = fine.view(known)
+    varied = response_variations(shown, fine.response, prior=unfolder(measured, fine.response))
+    found, sources = unfold.with_systematics(measured, fine.response, unfolder, varied)
+    shifts = {one.name: fine.sums @ one.shift for one in sources}
+    return measured, replace(fine.summed(found), shifts=shifts)
+
+
+def made(i: int) -> dict[str, Any]:
     """Return rate, and for every detector stated events, their ln κ and the part beyond measured energies."""
     common, rng = shared(), stream(SEED, "campaign", i)
-    known, folding, domain, inside, forward, cells = response(i % N_PRIORS)
+    known, fine, domain, inside, forward, cells = response(i % N_PRIORS)
     reco = common.reco[rng.integers(0, len(common.reco), rng.poisson(N_PAIRS))]
     pot = common.pot * N_PAIRS / len(common.reco) * (1.0 + POT_SIGMA * rng.normal())
     weight = np.ones(len(reco))
-    counts = np.histogramdd(reco, [np.asarray(a.edges) for a in AXES])[0]
-    measured = Spectrum(filled(AXES, counts, counts), np.diag(counts.ravel()), "counts", None, counts >= 0)
-    unfolded = unfold.iterative(measured, folding, n_iterations=6)
+    measured, found = unfolded(reco, known, fine)
     exposure = Exposure(BEAM, 207.2, 82.0, 0.01, pot, POT_SIGMA)
-    prior = folding.prior.reshape(counts.shape) * cells
-    per_pot = spectrum.extrapolate(spectrum.per_pot(unfolded, exposure), filled(AXES, prior, prior))
+    prior = (fine.sums @ fine.response.prior).reshape(measured.values.shape) * cells
+    per_pot = spectrum.extrapolate(spectrum.per_pot(found, exposure), filled(AXES, prior, prior))
     pairs = Pairs(*reco.T, np.zeros(len(reco), np.int8), weight, np.arange(len(reco)))
     options = {"beam_energy": BEAM, "edges": EDGES, "seed": i, "outside": forward}
     training = spectrum.training_set(pairs, (weight, weight), known, domain, **options)
@@ -194,14 +243,13 @@ def campaign(i: int) -> dict[str, Any]:
     trend = spectrum.fit_trend(
         (data, training.reference[own]), (known.true[seen], known.weight[seen]), EDGES, BEAM
     )
-    highest = highest_energies(data, trend.mass)
-    mass, density, cov = spectrum.mass_density(per_pot)
-    rates = predict.rate(mass, density, cov, M_MU, edges=EDGES)
-    shape = spectrum.fit_mass_shape(per_pot, m_lepton=M_MU)
-    photon = predict.VirtualPhoton(
-        mass, *rates, sampler, training.in_domain, None, shape, M_MU, near=training.near
+    counts = spectrum.mass_counts(measured, resolution_of(in_window(known, AXES), per_pot))
+    photon = replace(
+        photons_of(per_pot, M_MU, sampler, training.in_domain, coherence=COHERENCE, counts=counts),
+        near=training.near,
     )
     production = measured_production(photon, [], common.model, exposure, lambda _: {})
+    highest = highest_energies(data, trend.mass)
     production = replace(production, trend=replace(trend, forward=forward, energy=highest))
     return _planes(production, rate_of(production, MASSES, {}, i), i)
 

@@ -8,6 +8,7 @@ and branching ratios of the model are the package's, as is the law of the target
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,19 +37,37 @@ def _any(x, y, z):
     return np.isfinite(x + y + z)
 
 
-# protons, A, position of the target, decay volume in z and its walls, magnet (z, kick), smallest momentum of
-# a lepton and energy of both; planes: z, aperture, smallest distance of the leptons
+class Apparatus(NamedTuple):
+    """A target and a detector: lengths in m, energies in GeV, the beam along z."""
+
+    protons: float
+    a: float  # of the target
+    volume: tuple[float, float]  # z between which decays count
+    walls: Callable[..., np.ndarray]  # whether a point lies in the volume
+    planes: list[tuple]  # z, aperture, smallest distance of the leptons
+    target: tuple[float, float] = (0.0, 0.0)  # y and z
+    bend: tuple[float, float] = (np.inf, 0.0)  # z of the magnet, kick in x
+    least: float = 0.0  # momentum of a lepton
+    energies: tuple[float, float] = (0.0, np.inf)  # of both leptons together
+    efficiency: dict[str, float] = {"ee": 1.0, "mumu": 1.0}  # noqa: RUF012
+
+
 DETECTORS = {
-    "ship_ecn3": (
-        *(6e20, 95.95, 0.0, (34.5, 82.5), _ship, (89.1, 0.195), 1.0, 0.0),
+    "ship_ecn3": Apparatus(
+        *(6e20, 95.95, (34.5, 82.5), _ship),
         [(84.05, _box(0, 2.0, 3.0), 0.1), (93.6, _box(0, 2.0, 3.0), 0.0)],
+        bend=(89.1, 0.195),
+        least=1.0,
     ),
-    "shadows_like": (
-        *(5e19, 63.55, 0.0, (10.0, 30.0), _shadows, (34.25, 0.45), 1.0, 3.0),
+    "shadows_like": Apparatus(
+        *(5e19, 63.55, (10.0, 30.0), _shadows),
         [(z, _box(2.25, 1.25, 1.25), d) for z, d in ((33.0, 0.0), (35.5, 0.0), (36.0, 0.1))],
+        bend=(34.25, 0.45),
+        least=1.0,
+        energies=(3.0, np.inf),
     ),
-    "na62_dump": (
-        *(1.4e17, 63.55, 23.07, (105.0, 180.0), _any, (197.0, 0.27), 10.0, 0.0),
+    "na62_dump": Apparatus(
+        *(1.4e17, 63.55, (105.0, 180.0), _any),
         [
             (183.5, _ring(0.1, 1.0), 0.02),
             (218.9, _ring(0.1, 1.0), 0.0),
@@ -62,6 +81,16 @@ DETECTORS = {
             ),
             (246.85, lambda x, y: _box(0, 1.32, 1.32)(x, y) & (np.hypot(x, y) > 0.11), 0.0),
         ],
+        target=(0.0, 23.07),
+        bend=(197.0, 0.27),
+        least=10.0,
+    ),
+    "charm": Apparatus(
+        *(2.4e18, 63.55, (480.0, 515.0), _any),
+        [(515.0, _box(0, 1.5, 1.5), 0.0)],
+        target=(-4.8, 0.0),
+        energies=(5.0, 50.0),
+        efficiency={"ee": 0.51, "mumu": 0.85},
     ),
 }
 
@@ -98,22 +127,23 @@ def events(
     model : (callable, dict)
         cτ [m] of mass and couplings; branching ratios by final state.
     """
-    pot, a, target, (z0, z1), walls, (bend, kick), least, both, planes = DETECTORS[detector]
+    it = DETECTORS[detector]
+    (z0, z1), (bend, kick), (height, target) = it.volume, it.bend, it.target
     p, weight = photons
     turn = rng.uniform(0, 2 * np.pi, p.shape[1])
     p = np.stack([p[0] * np.cos(turn) - p[1] * np.sin(turn), p[0] * np.sin(turn) + p[1] * np.cos(turn), p[2]])
     z = rng.uniform(z0, z1, p.shape[1])
-    x, y = p[0] / p[2] * (z - target), p[1] / p[2] * (z - target)
-    here = (p[2] > 0) & walls(x, y, z)
+    x, y = p[0] / p[2] * (z - target), p[1] / p[2] * (z - target) + height
+    here = (p[2] > 0) & it.walls(x, y, z)
     p, weight, x, y, z = p[:, here], weight[here], x[here], y[here], z[here]
     seen = np.zeros(len(weight))
     for state, share in model[1].items():
         if state not in M_LEPTON or share <= 0:
             continue
         plus, e_plus, minus, e_minus = decay(p, mass, M_LEPTON[state], rng)
-        good = np.minimum(np.linalg.norm(plus, axis=0), np.linalg.norm(minus, axis=0)) > least
-        good &= e_plus + e_minus > both
-        for at, inside, apart in planes:
+        good = np.minimum(np.linalg.norm(plus, axis=0), np.linalg.norm(minus, axis=0)) > it.least
+        good &= (e_plus + e_minus > it.energies[0]) & (e_plus + e_minus < it.energies[1])
+        for at, inside, apart in it.planes:
             hits = []
             for charge, q in ((1, plus), (-1, minus)):
                 hx, hy = x + q[0] / q[2] * (at - z), y + q[1] / q[2] * (at - z)
@@ -122,11 +152,11 @@ def events(
                 good &= (q[2] > 0) & inside(hx, hy)
                 hits.append((hx, hy))
             good &= np.hypot(hits[0][0] - hits[1][0], hits[0][1] - hits[1][1]) > apart
-        seen += share * good
+        seen += share * it.efficiency[state] * good
     gamma = np.linalg.norm(p, axis=0) / mass
-    length = np.hypot(np.hypot(x, y), z - target)
+    length = np.hypot(np.hypot(x, y - height), z - target)
     per_z = length / (z - target) * (z1 - z0)  # path within the volume, for points even in z
-    law = pot / -np.expm1(-THIN) * (a / A_LEAD) ** (ALPHA - ALPHA_INELASTIC)
+    law = it.protons / -np.expm1(-THIN) * (it.a / A_LEAD) ** (ALPHA - ALPHA_INELASTIC)
     kept = seen > 0
     weight, gamma, length, per_z = ((q * 1.0)[kept] for q in (weight * seen, gamma, length, per_z))
     total, error = np.zeros((2, len(couplings)))

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 from validation._density_baselines import KernelSampler, MixtureSampler
+from validation._laplace import laplace
+from validation._quality import quality
 from validation.flow_mock import BEAM, RANGE, appendix_b, pairs
 
 from gammastar.core.records import ENERGY, KINEMATICS, MASS, PT, Spectrum, filled, variable
 from gammastar.core.sampling import stream
-from gammastar.flow import FlowOptions, fit, fit_ensemble, kl_scan, laplace, quality
+from gammastar.flow import FlowOptions, fit, fit_ensemble, kl_scan
 from gammastar.flow.options import Table
 from gammastar.spectrum import HistSampler
 

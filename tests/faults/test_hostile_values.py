@@ -14,7 +14,7 @@ from gammastar import config, flow, infer
 from gammastar.config.checks import examine_file
 from gammastar.core.errors import GammastarError, InputFileError, SteeringError, UserError
 from gammastar.core.files import from_json, from_toml
-from gammastar.flow.divergence import LocalStatistics
+from gammastar.flow import LocalStatistics
 from gammastar.mock import load_card
 from gammastar.physics.detector import load_detector
 from gammastar.physics.mesons import MesonTable

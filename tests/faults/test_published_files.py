@@ -30,7 +30,7 @@ import numpy as np
 from gammastar import flow, report
 from gammastar.core.pairs import Pairs
 from gammastar.core.files import atomic, write_whole
-from gammastar.flow.divergence import LocalStatistics
+from gammastar.flow import LocalStatistics
 from gammastar.report.style import new_figure
 from gammastar.store.chunks import write_chunk
 from gammastar.store.guarded import write_tensors

@@ -15,12 +15,12 @@ from gammastar.core.sampling import stream
 from gammastar.facility import open_executor
 from gammastar.pipeline.cache import open_cache
 from gammastar.pipeline.context import Context, RunState
-from gammastar.pipeline.run import run
+from gammastar.pipeline.run import STAGES, run
 from gammastar.pipeline.stages import read as read_stage
 from gammastar.pipeline.stages import unfold
+from gammastar.pipeline.stages.flow import training
 from gammastar.pipeline.stages.report import pairs_sections
 from gammastar.pipeline.stages.subtract import charge_ratio, subtract_stage
-from gammastar.results.flow_scan import training_pairs
 from gammastar.store.manifest import read_json
 from gammastar.store.pairs import Truth, read_pairs, thinned
 
@@ -112,10 +112,20 @@ def test_sample_is_chosen_by_event_and_weighted_to_the_whole(runs):
     assert not any("max_in_memory" in note for note in read_json(runs["memory"] / "manifest.json")["notes"])
 
 
+def training_pairs(path, folder):
+    """Return what the flow of a finished run learns from."""
+    cache = open_cache(folder, resume=True, seed=config.load(path).analysis.seed, mock=True)
+    ctx, state = Context(config.load(path), path.parent, folder, cache, tell), RunState()
+    for stage in config.STAGES[: config.STAGES.index("flow")]:
+        if stage in STAGES and getattr(ctx.steering, stage) is not None:
+            STAGES[stage](ctx, state)
+    return training(ctx, state)
+
+
 def test_training_set_of_the_flow_is_the_sample(runs, mock, tmp_path):
     n = len(arrays(runs["files"], "select")["mass"])
-    _, few = training_pairs(steering(tmp_path, mock, limit=LIMIT), runs["files"])
-    _, many = training_pairs(steering(tmp_path, mock), runs["memory"])
+    few = training_pairs(steering(tmp_path, mock, limit=LIMIT), runs["files"])
+    many = training_pairs(steering(tmp_path, mock), runs["memory"])
     assert few.measured.sum() < n < many.measured.sum()
     inner = [t.weight[t.measured].sum() for t in (few, many)]
     assert inner[0] == pytest.approx(inner[1], rel=0.05)

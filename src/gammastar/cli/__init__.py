@@ -59,7 +59,6 @@ for command in (
         files.millicharge,
     ),
     *(
-        analysis.flow_scan,
         analysis.semivisible,
         results.show,
         results.verify,

@@ -1,4 +1,4 @@
-"""Commands of a steering file: ``run``, ``check``, ``keys`` and ``flow-scan``."""
+"""Commands of a steering file: ``run``, ``check`` and ``keys``."""
 
 from __future__ import annotations
 
@@ -101,38 +101,6 @@ def keys(name: str, markdown: bool) -> None:
     from gammastar.config import reference
 
     say(reference.markdown() if markdown else reference.text(name), end=not markdown)
-
-
-@click.command("flow-scan")
-@click.argument("steering", type=FILE)
-@click.option("--output", type=FILE, help="Folder of the scan [results/<analysis>_scan].")
-@click.option(
-    "--preset",
-    type=click.Choice(["paper", "default"]),
-    default="paper",
-    show_default=True,
-    help="Training that --grid varies: that of the paper of Allison and Blinov, or of this package.",
-)
-@click.option("--epochs", type=click.IntRange(min=1), help="Of every training [the preset's].")
-@click.option(
-    "--seeds",
-    type=click.IntRange(min=1),
-    default=2,
-    show_default=True,
-    help="Trainings of each point of the grid, with seeds of their own.",
-)
-@click.option("--grid", multiple=True, metavar="OPTION=A,B", help="Vary this [Appendix A's grid]; repeat it.")
-def flow_scan(steering: Path, **options: Any) -> None:
-    """Train flows of many architectures on the pairs of STEERING; an interrupted scan goes on.
-
-    Writes flow_scan.jsonl, one line per training.
-    """
-    from gammastar.results.flow_scan import scan_flows
-
-    with shown() as tell:
-        lines = list(scan_flows(analysis_file(steering), tell=tell, **options))
-    for line in lines:
-        say(line)
 
 
 @click.command()

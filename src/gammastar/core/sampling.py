@@ -69,8 +69,8 @@ SeedArray = npt.NDArray[np.uint64]
 _CUMULATIVE = np.cumsum(np.exp(-1) / np.cumprod(np.concatenate([[1.0], np.arange(1.0, 13.0)])))
 
 
-def _mix(word: SeedArray) -> SeedArray:
-    """SplitMix64 finaliser (Steele, Lea, Flood, OOPSLA 2014)."""
+def mixed(word: SeedArray) -> SeedArray:
+    """Return words with well-mixed bits: the finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014)."""
     word = word + np.uint64(0x9E3779B97F4A7C15)
     word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -80,8 +80,8 @@ def _mix(word: SeedArray) -> SeedArray:
 def event_seeds(event: npt.NDArray[np.int64], *, dataset: str = "", run: int = 0) -> SeedArray:
     """Return one seed per pair, a hash of (dataset, run, event)."""
     name = int.from_bytes(hashlib.sha256(dataset.encode()).digest()[:8], "little")
-    start = _mix(np.array([name], dtype=np.uint64)) ^ _mix(np.array([run], dtype=np.int64).view(np.uint64))
-    return _mix(np.ascontiguousarray(event, dtype=np.int64).view(np.uint64) ^ start)
+    start = mixed(np.array([name], dtype=np.uint64)) ^ mixed(np.array([run], dtype=np.int64).view(np.uint64))
+    return mixed(np.ascontiguousarray(event, dtype=np.int64).view(np.uint64) ^ start)
 
 
 def uniform(seed: SeedArray) -> FloatArray:
@@ -101,10 +101,10 @@ def replica_weights(seed: SeedArray, replicas: int | range) -> FloatArray:
         raise UserError("replica_weights: at least one replica is needed")
     result = np.empty((len(numbers), len(seed)))
     for row, number in zip(result, numbers, strict=True):
-        salt = _mix(np.array([number + 1], dtype=np.uint64))
+        salt = mixed(np.array([number + 1], dtype=np.uint64))
         for start in range(0, len(seed), _CACHED):
             part = slice(start, start + _CACHED)
-            row[part] = _poisson(_mix(seed[part] ^ salt))
+            row[part] = _poisson(mixed(seed[part] ^ salt))
     return result
 
 

@@ -6,23 +6,23 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from gammastar.flow.options import FlowOptions
+from gammastar.flow.network import has_cuda
 from gammastar.flow.model import KinematicFlow, digest, load, save
-from gammastar.flow.divergence import LocalStatistics, check_windows, kl_divergence, kl_scan
+from gammastar.flow.divergence import check_windows, kl_divergence, kl_scan
 from gammastar.flow.ensembles import (
     FlowEnsemble,
     FlowVariations,
+    LocalStatistics,
+    fit_ensemble,
     load_variations,
     save_members,
     saved_digests,
 )
-from gammastar.flow.density_tests import density_test, quality
+from gammastar.flow.density_tests import density_test
 
 if TYPE_CHECKING:
-    from gammastar.flow.architecture_scan import scan
     from gammastar.flow.event_generator import draw_events
-    from gammastar.flow.members import fit_ensemble, laplace
     from gammastar.flow.paper import PaperFlow
-    from gammastar.flow.network import has_cuda
     from gammastar.flow.training import fit, fit_pairs, fit_paper
 
 __all__ = [
@@ -38,28 +38,22 @@ __all__ = [
     "digest",
     "fit_ensemble",
     "FlowEnsemble",
-    "laplace",
     "LocalStatistics",
     "FlowVariations",
     "save_members",
     "load_variations",
     "saved_digests",
     "density_test",
-    "quality",
     "kl_divergence",
     "kl_scan",
     "check_windows",
     "draw_events",
-    "scan",
 ]
 
 # What trains needs torch, which takes longer to import than a reach to compute: only who asks for it waits.
 _TRAINING = {
-    "scan": "architecture_scan",
     "draw_events": "event_generator",
     "PaperFlow": "paper",
-    **dict.fromkeys(("fit_ensemble", "laplace"), "members"),
-    "has_cuda": "network",
     **dict.fromkeys(("fit", "fit_pairs", "fit_paper"), "training"),
 }
 

@@ -1,4 +1,4 @@
-"""Is the density that of the pairs? Weighted tests with p-values, classifier, calibration, shifts."""
+"""Is the density that of the pairs? The energy distance, its p-value, and the smallest shift it finds."""
 
 from __future__ import annotations
 
@@ -6,22 +6,17 @@ import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
 from scipy.sparse import csr_array
 from scipy.spatial.distance import cdist
-from scipy.special import kolmogorov
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray, effective_size
 from gammastar.core.sampling import Sampler
-from gammastar.flow.bijection import inside_limits
-
-_FOLDS = 2
-
 
 CHUNK = 20_000  # pairs at a time
 GROUPS = 2000  # of events that change sign together
@@ -221,17 +216,6 @@ def density_slices(
 ) -> list[tuple[float, float, DensityTest]]:
     """Return lower and upper mass [GeV] and `density_test` of each slice that holds enough pairs.
 
-    Parameters
-    ----------
-    sampler : Sampler
-    data : NDArray, shape (n, 3) [GeV]
-        Columns mass, pt, energy.
-    weight : NDArray, shape (n,)
-    width : float [GeV]
-        Of a slice, about.
-    how : any
-        Other arguments of `density_test`; ``event`` is that of all pairs.
-
     Notes
     -----
     A mean over all masses hides slices that are wrong.
@@ -382,129 +366,3 @@ def _of_replicas(moved: FloatArray, n: int, rng: np.random.Generator) -> FloatAr
     free = len(moved) - 1
     normal = rng.standard_normal((n, len(moved))) / np.sqrt(free)
     return np.asarray((normal * np.sqrt(free / rng.chisquare(free, n))[:, None]) @ moved)
-
-
-class Density(Protocol):
-    """A sampler that knows its density: a flow or an ensemble."""
-
-    @property
-    def mass_range(self) -> tuple[float, float]:
-        """Lowest and highest mass [GeV]."""
-
-    def sample(self, mass: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
-        """Draw pt and energy [GeV]."""
-
-    def log_prob(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> FloatArray:
-        """Return ln p(pt, energy | mass)."""
-
-
-def classifier_test(model: FloatArray, data: FloatArray, *, rng: np.random.Generator) -> tuple[float, float]:
-    """Return how well a classifier tells two samples apart: area under the curve, and its error.
-
-    Notes
-    -----
-    Classifier two-sample test (arXiv:1610.06545) with gradient-boosted trees; the error is that of a
-    Mann-Whitney statistic without ties.
-    """
-    n, m = len(model), len(data)
-    if min(n, m) < 200:
-        msg = f"classifier_test: {n} and {m} points; at least 200 of each are needed"
-        raise PhysicsError(msg)
-    from sklearn.ensemble import HistGradientBoostingClassifier
-    from sklearn.metrics import roc_auc_score
-
-    features = np.concatenate([model, data])
-    label = np.repeat([0, 1], [n, m])
-    fold = rng.integers(_FOLDS, size=n + m)
-    areas = []
-    for k in range(_FOLDS):
-        trees = HistGradientBoostingClassifier(
-            max_iter=80, max_leaf_nodes=15, min_samples_leaf=50, random_state=int(rng.integers(2**31))
-        )
-        trees.fit(features[fold != k], label[fold != k])
-        areas.append(roc_auc_score(label[fold == k], trees.predict_proba(features[fold == k])[:, 1]))
-    error = float(np.sqrt((n + m + 1.0) / (12.0 * n * m)))
-    return float(np.mean(areas)), error
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Calibration:
-    """Content of regions of highest density."""
-
-    nominal: FloatArray  # Probability content of the region after the model, shape (n,)
-    found: FloatArray  # Share of the data inside it, shape (n,)
-    # Of the largest distance between the two (Kolmogorov); small if the density is not that of the data
-    p_value: float
-
-
-def calibration(
-    model: Density,
-    data: FloatArray,
-    *,
-    rng: np.random.Generator,
-    n_draws: int = 40,
-    nominal: FloatArray | None = None,
-) -> Calibration:
-    """Compare the content of the model's regions of highest density with the data's.
-
-    Notes
-    -----
-    The rank of ln p(pair | m) among draws at the same mass is uniform if the density is right.
-    """
-    mass, pt, energy = data.T
-    own = model.log_prob(mass, pt, energy)
-    drawn = model.sample(np.repeat(mass, n_draws), rng)
-    others = model.log_prob(np.repeat(mass, n_draws), *drawn).reshape(len(mass), n_draws)
-    # rank from the top, uniform in 0 … n_draws, spread evenly inside its step
-    rank = ((others > own[:, None]).sum(axis=1) + rng.random(len(mass))) / (n_draws + 1.0)
-    grid = np.linspace(0.05, 0.95, 19) if nominal is None else np.asarray(nominal, dtype=np.float64)
-    ordered = np.sort(rank)
-    found = np.searchsorted(ordered, grid, side="right") / len(rank)
-    steps = np.arange(len(rank) + 1) / len(rank)
-    distance = max(float(np.max(steps[1:] - ordered)), float(np.max(ordered - steps[:-1])))
-    return Calibration(grid, found, float(kolmogorov(np.sqrt(len(rank)) * distance)))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Quality:
-    """What `quality` finds."""
-
-    # Of the classifier in (mass, ln pt, ln energy), and its error for equal distributions
-    auc: float
-    auc_error: float
-    marginals: dict[str, tuple[float, float]]  # Kolmogorov distance and p-value in pt and in energy
-    unphysical: float  # Share of draws outside the physical limits
-    # Share of draws beyond the largest pt or energy of the data: support that no pair has tested
-    beyond: float
-
-
-def quality(model: Sampler, data: FloatArray, *, beam_energy: float, rng: np.random.Generator) -> Quality:
-    """Compare draws at the masses of the data with the data.
-
-    Parameters
-    ----------
-    model : Sampler
-        A flow, an ensemble, a histogram, a kernel or a mixture: all on the same footing.
-    data : NDArray, shape (n, 3) [GeV]
-        mass, pt, energy; unweighted pairs that the model was not trained on.
-    beam_energy : float [GeV]
-    """
-    mass, pt, energy = data.T
-    drawn_pt, drawn_energy = model.sample(mass, rng)
-    logs = [
-        np.column_stack([mass, np.log(p), np.log(e)]) for p, e in ((drawn_pt, drawn_energy), (pt, energy))
-    ]
-    auc, error = classifier_test(*logs, rng=rng)
-    outside = ~inside_limits(mass, drawn_pt, drawn_energy, beam_energy)
-    beyond = (drawn_pt > pt.max()) | (drawn_energy > energy.max())
-    marginals = {"pt": _kolmogorov(drawn_pt, pt), "energy": _kolmogorov(drawn_energy, energy)}
-    return Quality(auc, error, marginals, float(outside.mean()), float(beyond.mean()))
-
-
-def _kolmogorov(first: FloatArray, second: FloatArray) -> tuple[float, float]:
-    """Return distance and p-value of two samples."""
-    both = np.concatenate([first, second])
-    cdf = [np.searchsorted(np.sort(a), both, side="right") / len(a) for a in (first, second)]
-    distance = float(np.max(np.abs(cdf[0] - cdf[1])))
-    size = len(first) * len(second) / (len(first) + len(second))
-    return distance, float(kolmogorov(np.sqrt(size) * distance))

@@ -1,18 +1,16 @@
-"""Divergence of flow and pairs in windows of mass, and local statistics of pairs."""
+"""Kullback-Leibler divergence of a sampler and pairs in windows of mass."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pykdtree.kdtree import KDTree
 
-from gammastar.core.errors import InputFileError, PhysicsError
-from gammastar.core.files import Pathlike, from_json, one_openmp_thread, text_of, write_whole
+from gammastar.core.errors import PhysicsError
+from gammastar.core.files import one_openmp_thread
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.core.sampling import Sampler
 
@@ -21,105 +19,6 @@ _MOST_POINTS = 4000
 _FEW = 10_000  # points that a processor's cache holds together with their search tree
 _SLACK = 1e-9  # GeV by which a window is searched wider than it is
 Halves = list[tuple[FloatArray, FloatArray]]
-HALF_WIDTH = 0.03  # GeV
-_STEP = 0.01  # GeV between two nodes
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LocalStatistics:
-    """Effective number of pairs within `half_width` of a mass.
-
-    Attributes
-    ----------
-    mass : NDArray, shape (n_nodes,) [GeV]
-    count : NDArray, shape (n_nodes,)
-        (Σw)²/Σw² of the pairs in the window around each node, at least one.
-    half_width : float [GeV]
-    """
-
-    mass: FloatArray
-    count: FloatArray
-    half_width: float = HALF_WIDTH
-
-    def __post_init__(self) -> None:
-        fits = self.mass.ndim == 1 and self.mass.shape == self.count.shape and len(self.mass) > 1
-        if not fits or not (np.diff(self.mass) > 0).all() or not (self.count >= 1).all():
-            msg = f"LocalStatistics: {self.mass.shape} masses must increase and have a count ≥ 1 each"
-            raise PhysicsError(msg)
-        if not self.half_width > 0:
-            msg = f"LocalStatistics: half_width = {self.half_width!r} GeV must be positive"
-            raise PhysicsError(msg)
-
-    @classmethod
-    def of(
-        cls,
-        mass: FloatArray,
-        weight: FloatArray,
-        mass_range: tuple[float, float],
-        *,
-        half_width: float = HALF_WIDTH,
-    ) -> LocalStatistics:
-        """Count pairs.
-
-        Parameters
-        ----------
-        mass : NDArray, shape (n,) [GeV]
-        weight : NDArray, shape (n,)
-            Of either sign.
-        mass_range : (float, float) [GeV]
-        half_width : float [GeV]
-
-        Examples
-        --------
-        >>> found = LocalStatistics.of(np.linspace(0.2, 1.2, 1001), np.ones(1001), (0.2, 1.2))
-        >>> round(float(found.at(np.array([0.7]))[0]))
-        60
-        """
-        order = np.argsort(mass)
-        ordered = np.asarray(mass, dtype=np.float64)[order]
-        own = np.asarray(weight, dtype=np.float64)[order]
-        sums = [np.concatenate([[0.0], np.cumsum(own**power)]) for power in (1, 2)]
-        nodes = np.linspace(*mass_range, 2 + int((mass_range[1] - mass_range[0]) / _STEP))
-        first = np.searchsorted(ordered, nodes - half_width, "left")
-        last = np.searchsorted(ordered, nodes + half_width, "right")
-        total, square = (one[last] - one[first] for one in sums)
-        some = (square > 0) & (total > 0)
-        count = np.divide(total**2, square, out=np.ones(len(nodes)), where=some)
-        return cls(nodes, np.maximum(count, 1.0), half_width)
-
-    def at(self, mass: FloatArray) -> FloatArray:
-        """Return the effective number of pairs around each mass [GeV], shape as `mass`.
-
-        Parameters
-        ----------
-        mass : NDArray, shape (n,) [GeV]
-        """
-        result: FloatArray = np.interp(mass, self.mass, self.count)
-        return result
-
-    def save(self, path: Pathlike) -> None:
-        """Write a JSON file."""
-        path = Path(path)
-        content = {"mass": self.mass.tolist(), "count": self.count.tolist(), "half_width": self.half_width}
-        write_whole(path, (json.dumps(content) + "\n").encode())
-
-    @classmethod
-    def load(cls, path: Pathlike) -> LocalStatistics:
-        """Read the file of `save`.
-
-        Raises
-        ------
-        InputFileError
-            If it is missing or damaged.
-        """
-        path = Path(path)
-        try:
-            content = from_json(text_of(path))
-            mass, count = (np.asarray(content[name], dtype=np.float64) for name in ("mass", "count"))
-            return cls(mass, count, float(content["half_width"]))
-        except (OSError, KeyError, TypeError, ValueError, PhysicsError) as error:
-            msg = f"{path}: is no count of pairs by mass ({error}); train the flow again"
-            raise InputFileError(msg) from error
 
 
 def _near_in_memory(points: FloatArray) -> FloatArray:
@@ -139,13 +38,12 @@ class _Points:
         self.scale[self.scale == 0] = 1.0
         self.count, self.tree = len(points), KDTree(points / self.scale)
 
-    def divergence(self, model: FloatArray, k: int, weights: FloatArray | None = None) -> float:
+    def divergence(self, model: FloatArray, k: int) -> float:
         """Return KL(model || these points); see `kl_divergence`."""
         n = len(model)
         model = _near_in_memory(model / self.scale)
         own = KDTree(model).query(model, k=k + 1, sqr_dists=True)[0].reshape(n, k + 1)[:, -1]
-        distance, index = (a.reshape(n, k) for a in self.tree.query(model, k=k, sqr_dists=True))
-        other = distance[:, -1]
+        other = self.tree.query(model, k=k, sqr_dists=True)[0].reshape(n, k)[:, -1]
         usable = (own > 0) & (other > 0)
         number = int(np.count_nonzero(usable))
         if number < 0.99 * n:
@@ -155,15 +53,12 @@ class _Points:
             )
             raise PhysicsError(msg)
         if number < n:
-            own, other, index = own[usable], other[usable], index[usable]
-        share: Any = k / self.count if weights is None else weights[index].sum(axis=1) / weights.sum()
+            own, other = own[usable], other[usable]
         log_ratio = 0.5 * model.shape[1] * np.log(other / own)
-        return float(np.mean(log_ratio - np.log(share)) + np.log(k / (n - 1)))
+        return float(np.mean(log_ratio - np.log(k / self.count)) + np.log(k / (n - 1)))
 
 
-def kl_divergence(
-    model: FloatArray, data: FloatArray, *, k: int = 2, weights: FloatArray | None = None
-) -> float:
+def kl_divergence(model: FloatArray, data: FloatArray, *, k: int = 2) -> float:
     """Estimate KL(model || data) = ∫ p_model ln(p_model / p_data) from two samples, in nats.
 
     Parameters
@@ -174,9 +69,6 @@ def kl_divergence(
         Points of the data.
     k : int
         Neighbour whose distance measures the density.
-    weights : NDArray, shape (m,), optional
-        Positive weights of `data`. The neighbours then count with their weights, which leaves a bias where
-        the weights scatter; `kl_scan` unweights instead.
 
     Returns
     -------
@@ -186,8 +78,7 @@ def kl_divergence(
     Raises
     ------
     PhysicsError
-        If the shapes do not fit, too few points are given, one is not finite, a weight is not positive, or
-        points repeat.
+        If the shapes do not fit, too few points are given, one is not finite, or points repeat.
 
     Notes
     -----
@@ -215,14 +106,11 @@ def kl_divergence(
             f"more than k = {k} points and k at least 1"
         )
         raise PhysicsError(msg)
-    if weights is not None and (weights.shape != (m,) or not (weights > 0).all()):
-        msg = f"kl_divergence: weights of shape {weights.shape} must be positive, of shape {(m,)}"
-        raise PhysicsError(msg)
     lost = [int((~np.isfinite(points)).any(axis=1).sum()) for points in (model, data)]
     if any(lost):
         msg = f"kl_divergence: {lost[0]} points of model and {lost[1]} of data are not finite; remove them"
         raise PhysicsError(msg)
-    return _Points(data).divergence(model, k, weights)
+    return _Points(data).divergence(model, k)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -367,21 +255,9 @@ def check_windows(
 ) -> WindowCheck:
     """Compare a sampler and its replicas with data in adjacent windows of mass, by `kl_scan`.
 
-    Parameters
-    ----------
-    data : NDArray, shape (n, 3) [GeV]
-        Columns mass, pt, energy.
-    weight : NDArray, shape (n,)
-        Pairs of weights that are not positive are left out.
-    mass_range : (float, float) [GeV]
-        First and last centre of a window.
-    window : float [GeV]
-    n_draws : int
-        Replicas get a tenth, at least 5.
-    rng : function that returns a random generator
-        Called once per comparison: all see the same draws of the data.
-    members : sequence of Sampler
-        Replicas of the sampler.
+    Pairs (mass, pt, energy) of weights that are not positive are left out; `mass_range` holds the first and
+    last centre of a window. Replicas get a tenth of the draws, at least 5. `rng` makes a generator for each
+    comparison: all see the same draws of the data.
     """
     masses, positive = np.arange(mass_range[0], mass_range[1] + 1e-9, window), weight > 0
     data, weight = data[positive], weight[positive]

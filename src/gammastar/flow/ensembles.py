@@ -1,25 +1,114 @@
-"""Bands of flows: replicas beside a flow, their variations and weights."""
+"""Bands of flows: members trained on replicas beside a flow, their variations and weights."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.special import logsumexp, ndtri, stdtrit
 
 from gammastar.core.errors import InputFileError, PhysicsError
-from gammastar.core.files import Pathlike
+from gammastar.core.files import Pathlike, from_json, text_of, write_whole
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import Sampler, stream
-from gammastar.flow.divergence import LocalStatistics
 from gammastar.flow.model import KinematicFlow, digest, load, save
-from gammastar.flow.one_mass import OneMass
+from gammastar.flow.network import OneMass
+from gammastar.flow.options import FlowOptions, PairTable, Table, ranks
 
 STEM, MEMBERS = "flow", "flow_members"  # files of a result folder
 LOCAL = f"{MEMBERS}.pairs.json"
+HALF_WIDTH, _STEP = 0.03, 0.01  # GeV, and between two nodes of `LocalStatistics`
 _TINY = 1e-300
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LocalStatistics:
+    """Effective number of pairs within `half_width` of a mass.
+
+    Attributes
+    ----------
+    mass : NDArray, shape (n_nodes,) [GeV]
+    count : NDArray, shape (n_nodes,)
+        (Σw)²/Σw² of the pairs in the window around each node, at least one.
+    half_width : float [GeV]
+    """
+
+    mass: FloatArray
+    count: FloatArray
+    half_width: float = HALF_WIDTH
+
+    def __post_init__(self) -> None:
+        fits = self.mass.ndim == 1 and self.mass.shape == self.count.shape and len(self.mass) > 1
+        if not fits or not (np.diff(self.mass) > 0).all() or not (self.count >= 1).all():
+            msg = f"LocalStatistics: {self.mass.shape} masses must increase and have a count ≥ 1 each"
+            raise PhysicsError(msg)
+        if not self.half_width > 0:
+            msg = f"LocalStatistics: half_width = {self.half_width!r} GeV must be positive"
+            raise PhysicsError(msg)
+
+    @classmethod
+    def of(
+        cls,
+        mass: FloatArray,
+        weight: FloatArray,
+        mass_range: tuple[float, float],
+        *,
+        half_width: float = HALF_WIDTH,
+    ) -> LocalStatistics:
+        """Count pairs.
+
+        Parameters
+        ----------
+        mass : NDArray, shape (n,) [GeV]
+        weight : NDArray, shape (n,)
+            Of either sign.
+        mass_range : (float, float) [GeV]
+        half_width : float [GeV]
+
+        Examples
+        --------
+        >>> found = LocalStatistics.of(np.linspace(0.2, 1.2, 1001), np.ones(1001), (0.2, 1.2))
+        >>> round(float(found.at(np.array([0.7]))[0]))
+        60
+        """
+        order = np.argsort(mass)
+        ordered = np.asarray(mass, dtype=np.float64)[order]
+        own = np.asarray(weight, dtype=np.float64)[order]
+        sums = [np.concatenate([[0.0], np.cumsum(own**power)]) for power in (1, 2)]
+        nodes = np.linspace(*mass_range, 2 + int((mass_range[1] - mass_range[0]) / _STEP))
+        first = np.searchsorted(ordered, nodes - half_width, "left")
+        last = np.searchsorted(ordered, nodes + half_width, "right")
+        total, square = (one[last] - one[first] for one in sums)
+        some = (square > 0) & (total > 0)
+        count = np.divide(total**2, square, out=np.ones(len(nodes)), where=some)
+        return cls(nodes, np.maximum(count, 1.0), half_width)
+
+    def at(self, mass: FloatArray) -> FloatArray:
+        """Return the effective number of pairs around each mass [GeV], shape as `mass`."""
+        result: FloatArray = np.interp(mass, self.mass, self.count)
+        return result
+
+    def save(self, path: Pathlike) -> None:
+        """Write a JSON file."""
+        path = Path(path)
+        content = {"mass": self.mass.tolist(), "count": self.count.tolist(), "half_width": self.half_width}
+        write_whole(path, (json.dumps(content) + "\n").encode())
+
+    @classmethod
+    def load(cls, path: Pathlike) -> LocalStatistics:
+        """Read the file of `save`; raises `InputFileError`."""
+        path = Path(path)
+        try:
+            content = from_json(text_of(path))
+            mass, count = (np.asarray(content[name], dtype=np.float64) for name in ("mass", "count"))
+            return cls(mass, count, float(content["half_width"]))
+        except (OSError, KeyError, TypeError, ValueError, PhysicsError) as error:
+            msg = f"{path}: is no count of pairs by mass ({error}); train the flow again"
+            raise InputFileError(msg) from error
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,25 +150,11 @@ class FlowEnsemble(Sampler):
     def log_probs(
         self, mass: FloatArray, pt: FloatArray, energy: FloatArray, *, single: bool = False
     ) -> FloatArray:
-        """Return ln p(pt, energy | mass) of each member, shape (n_members, n), p in GeV⁻².
-
-        `single` as in `KinematicFlow.log_prob`.
-
-        Parameters
-        ----------
-        mass, pt, energy : NDArray, shape (n,) [GeV]
-        single : bool
-            In single precision, faster.
-        """
+        """Return ln p of each member, shape (n_members, n); arguments as of `KinematicFlow.log_prob`."""
         return np.stack([member.log_prob(mass, pt, energy, single=single) for member in self.members])
 
     def log_prob(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> FloatArray:
-        """Return ln of the mean density, shape (n,), in ln GeV⁻²; −inf outside the physical limits.
-
-        Parameters
-        ----------
-        mass, pt, energy : NDArray, shape (n,) [GeV]
-        """
+        """Return ln of the mean density, shape (n,), in ln GeV⁻²; −inf outside the physical limits."""
         result: FloatArray = logsumexp(self.log_probs(mass, pt, energy), axis=0) - np.log(len(self))
         return result
 
@@ -308,26 +383,14 @@ class FlowVariations:
 
 
 def save_members(ensemble: FlowEnsemble, local: LocalStatistics, folder: Pathlike) -> None:
-    """Write the members of a result folder, and the number of pairs near each mass.
-
-    Parameters
-    ----------
-    folder : path
-        Of the results.
-    """
+    """Write the members to the folder of the results, and the number of pairs near each mass."""
     folder = Path(folder)
     save_ensemble(ensemble, folder / MEMBERS)
     local.save(folder / LOCAL)
 
 
 def saved_digests(folder: Pathlike) -> dict[str, str]:
-    """Return the digests of the flow, of its members and of the local statistics in a result folder.
-
-    Parameters
-    ----------
-    folder : path
-        Of the results.
-    """
+    """Return the digests of flow, members and local statistics in a result folder, by name."""
     folder = Path(folder)
     digests = {STEM: digest(load(folder / STEM).to_tensors())}
     members = sorted(folder.glob(f"{MEMBERS}.[0-9][0-9].json"))
@@ -370,3 +433,86 @@ def load_variations(folder: Pathlike) -> FlowVariations | None:
         raise InputFileError(msg)
     local = LocalStatistics.load(folder / LOCAL) if (folder / LOCAL).is_file() else None
     return FlowVariations(nominal, load_ensemble(folder / MEMBERS), local)
+
+
+def _replica(pairs: Table, seed: int, member: int) -> Table:
+    """Return the pairs with Poisson(1) weights by event."""
+    n, index = ranks(pairs.event)
+    count = stream(seed, "replica", member).poisson(1.0, n).astype(np.float64)[index]
+    return replace(pairs, weight=pairs.weight * count)
+
+
+def _numbered(pairs: PairTable) -> Table:
+    """Return the pairs with their events numbered once, in the same order, so that no member has to sort."""
+    mass, pt, energy, weight = (
+        np.asarray(a, dtype=np.float64) for a in (pairs.mass, pairs.pt, pairs.energy, pairs.weight)
+    )
+    return Table(mass, pt, energy, weight, ranks(np.asarray(pairs.event, dtype=np.int64))[1])
+
+
+def _train_member(arguments: tuple[Any, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return tensors and card of a member; the arguments are those of `jobs` in `fit_ensemble`."""
+    from gammastar.flow.training import fit_pairs
+
+    pairs, beam_energy, options, (seed, member, resampled), folder = arguments
+    flow = fit_pairs(
+        _replica(pairs, seed, member) if resampled else pairs,
+        beam_energy=beam_energy,
+        options=options,
+        rng=stream(seed, "member", member),
+        checkpoint=None if folder is None else folder / f"member_{member:02d}.checkpoint",
+    )
+    return flow.to_tensors(), flow.card()
+
+
+def fit_ensemble(
+    pairs: PairTable,
+    *,
+    beam_energy: float,
+    options: FlowOptions | None = None,
+    members: int = 5,
+    seed: int,
+    bootstrap: bool | Callable[[int], PairTable] = True,
+    folder: Pathlike | None = None,
+    each: Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]] = map,
+) -> FlowEnsemble:
+    """Train several flows on bootstrap replicas of the events.
+
+    Parameters
+    ----------
+    pairs, beam_energy, options
+        As for `fit_pairs`.
+    seed : int
+        Decides replicas and starts; member k is the same whatever their number and wherever it is trained.
+    bootstrap : bool or callable
+        False: the same pairs for all, which leaves the spread of split, start and order alone. A function of
+        the member's number: its pairs, where more than Poisson weights by event belongs to a replica.
+    folder : path, optional
+        Folder of checkpoints: finished members are not trained again, an interrupted one goes on.
+    each : function like ``map``
+        Where the members are trained, e.g. ``executor.map`` of ``facility.open_executor``; each takes one
+        thread.
+
+    Returns
+    -------
+    FlowEnsemble
+
+    Raises
+    ------
+    PhysicsError
+        As `fit_pairs`, or if there are fewer than two members.
+    """
+    folder = None if folder is None else Path(folder)
+    if members < 2:
+        msg = f"fit_ensemble: members = {members}; at least two are needed for a spread"
+        raise PhysicsError(msg)
+    options = FlowOptions() if options is None else options
+    if options.mass_range is None:  # the same for every replica
+        lowest, highest = float(np.min(pairs.mass)), float(np.max(pairs.mass))
+        options = replace(options, mass_range=(lowest, highest))
+    made = bootstrap if callable(bootstrap) else None
+    table = _numbered(pairs)
+    drawn = [table if made is None else _numbered(made(k)) for k in range(members)]
+    resampled = bootstrap is True
+    jobs = [(own, beam_energy, options, (seed, k, resampled), folder) for k, own in enumerate(drawn)]
+    return FlowEnsemble(tuple(KinematicFlow.from_tensors(*made) for made in each(_train_member, jobs)))

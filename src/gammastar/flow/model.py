@@ -20,7 +20,7 @@ from gammastar.core.files import bytes_of, from_json, text_of, write_whole
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import Sampler
 from gammastar.flow.bijection import Bijection, Gaussianiser, inside_limits
-from gammastar.flow.one_mass import OneMass
+from gammastar.flow.network import OneMass
 from gammastar.flow.options import TrainingReport
 
 if TYPE_CHECKING:
@@ -63,15 +63,7 @@ class KinematicFlow(Sampler):
 
         Draws and densities of the same numbers agree within the rounding of single precision.
 
-        Parameters
-        ----------
-        device : str
-            "cpu", "cuda", or "auto", the best there is.
-
-        Raises
-        ------
-        PhysicsError
-            If a CUDA device is asked for and there is none.
+        Raises `PhysicsError` if a CUDA device is asked for and there is none.
         """
         from gammastar.flow.network import device_of
 
@@ -110,12 +102,7 @@ class KinematicFlow(Sampler):
         return self.transform(mass, rng.standard_normal((mass.size, 2)))
 
     def at_mass(self, mass: float) -> OneMass:
-        """Return the flow at one mass [GeV], several times as fast; see `OneMass` for its error.
-
-        Parameters
-        ----------
-        mass : float [GeV]
-        """
+        """Return the flow at one mass [GeV], several times as fast; see `OneMass` for its error."""
         return OneMass.of(mass, self.bijection, copy.deepcopy(self.zuko).cpu().double())
 
     def transform(self, mass: FloatArray, normal: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -218,22 +205,7 @@ class KinematicFlow(Sampler):
     def from_tensors(
         cls, tensors: Mapping[str, np.ndarray[Any, Any]], card: Mapping[str, Any]
     ) -> KinematicFlow:
-        """Return the flow of the arrays of `to_tensors` and the mapping of `card`.
-
-        Parameters
-        ----------
-        tensors : mapping of str to NDArray
-            As `to_tensors` gives them.
-        card : mapping
-            As `card` gives it.
-
-        Raises
-        ------
-        PhysicsError
-            If the knots are not those of a monotone map, or the architecture is not that of the card.
-        KeyError
-            If a tensor or an entry of the card is missing.
-        """
+        """Return the flow of `to_tensors` and `card`; raises `PhysicsError`, `KeyError`."""
         import torch
 
         from gammastar.flow.network import spline_flow

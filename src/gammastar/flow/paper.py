@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from scipy.special import ndtri
 from torch import Tensor
@@ -18,7 +17,7 @@ from zuko.transforms import LULinearTransform, MonotonicRQSTransform
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.core.sampling import Sampler
+from gammastar.core.sampling import Sampler, mixed, uniform
 from gammastar.flow.bijection import inside_limits
 from gammastar.flow.network import one_thread
 from gammastar.flow.options import FlowOptions, TrainingReport
@@ -119,36 +118,22 @@ def initial_paper_network(options: FlowOptions, rng: np.random.Generator) -> Pap
         return PaperNetwork(options.steps, options.bins, options.hidden, options.layers)
 
 
-def _mixed(word: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Return the words with well-mixed bits: the output function of SplitMix64 (Steele et al. 2014)."""
-    word = word + np.uint64(0x9E3779B97F4A7C15)
-    word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return word ^ (word >> np.uint64(31))
-
-
 def _other_normal(normal: FloatArray, attempt: int) -> FloatArray:
     """Return normal numbers, shape (n, 2), that follow from the given ones but are independent."""
     word = np.ascontiguousarray(normal, dtype=np.float64).view(np.uint64)
-    seed = _mixed(word[:, 0] ^ _mixed(word[:, 1] + np.uint64(attempt)))
-    bits = _mixed(np.stack([seed, _mixed(seed)], axis=-1))
-    return np.asarray(ndtri((bits >> np.uint64(11)) * 2.0**-53 + 2.0**-54), dtype=np.float64)
+    seed = mixed(word[:, 0] ^ mixed(word[:, 1] + np.uint64(attempt)))
+    bits = mixed(np.stack([seed, mixed(seed)], axis=-1))
+    return np.asarray(ndtri(uniform(bits) + 2.0**-54), dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PaperFlow(Sampler):
-    """A trained flow of the paper's architecture; made by `gammastar.flow.fit_paper`.
-
-    Attributes
-    ----------
-    beam_energy : float [GeV]
-    edges : (float, float) [GeV]
-        Masses that it learned.
+    """A trained flow of the paper's architecture, of masses between `edges`; made by `fit_paper`.
 
     Notes
     -----
     Section III.C of Allison and Blinov. Logarithms keep pt and energy positive, but not inside
-    √(m² + pt²) < E < E_beam: unphysical draws are made again and their fraction is logged.
+    √(m² + pt²) < E < E_beam: unphysical draws are made again and their share is logged.
     """
 
     scaler: Standardiser
@@ -164,50 +149,13 @@ class PaperFlow(Sampler):
 
     def sample(self, mass: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
         """Draw one (pt, energy) per entry of `mass`; see `Sampler.sample`."""
-        pt, energy, rejected = self.sample_counted(mass, rng)
-        if rejected > 0:
-            _LOG.info("%.3g of the draws were unphysical and drawn again", rejected)
-        return pt, energy
-
-    def sample_counted(
-        self, mass: FloatArray, rng: np.random.Generator
-    ) -> tuple[FloatArray, FloatArray, float]:
-        """Return pt, energy [GeV] and the fraction of all draws that was rejected as unphysical.
-
-        Parameters
-        ----------
-        mass : NDArray, shape (n,) [GeV]
-        """
         mass = np.atleast_1d(np.asarray(mass, dtype=np.float64))
-        self._check(mass)
-        pt, energy = np.empty_like(mass), np.empty_like(mass)
-        left, drawn = np.arange(mass.size), 0
-        for _ in range(_ROUNDS):
-            drawn += left.size
-            z = rng.standard_normal((left.size, 2))
-            x = self._in_chunks(self.network.draw, z, self.scaler.condition(mass[left]))
-            pt[left], energy[left] = self.scaler.inverse(x)
-            left = left[~inside_limits(mass[left], pt[left], energy[left], self.beam_energy)]
-            if not left.size:
-                return pt, energy, 1.0 - mass.size / max(drawn, 1)
-        msg = f"the paper's flow gives no physical point at mass = {mass[left[0]]:.6g} GeV; train it longer"
-        raise PhysicsError(msg)
+        return self.transform(mass, rng.standard_normal((mass.size, 2)))
 
     def transform(self, mass: FloatArray, normal: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return pt and energy [GeV], shape (n,), of masses, shape (n,), and normal numbers, shape (n, 2).
 
         The same numbers give the same physical point, so that events have numbers (see `draw_events`).
-
-        Parameters
-        ----------
-        mass : NDArray, shape (n,) [GeV]
-        normal : NDArray, shape (n, 2)
-            Standard normal numbers.
-
-        Raises
-        ------
-        PhysicsError
-            If a mass lies outside the trained range, or the flow gives no physical point.
 
         Notes
         -----
@@ -222,6 +170,8 @@ class PaperFlow(Sampler):
             left = ~inside_limits(mass, pt, energy, self.beam_energy)
             if not left.any():
                 return pt, energy
+            if attempt == 1:
+                _LOG.info("%.3g of the draws are unphysical and drawn again", left.mean())
             x = self._in_chunks(self.network.draw, _other_normal(normal, attempt), context)
             pt, energy = (
                 np.where(left, new, old)
@@ -231,12 +181,7 @@ class PaperFlow(Sampler):
         raise PhysicsError(msg)
 
     def log_prob(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> FloatArray:
-        """Return ln p(pt, energy | mass), p in GeV⁻², of the flow before the rejection; −inf at pt ≤ 0.
-
-        Parameters
-        ----------
-        mass, pt, energy : NDArray, shape (n,) [GeV]
-        """
+        """Return ln p(pt, energy | mass), p in GeV⁻², of the flow before the rejection; −inf at pt ≤ 0."""
         mass, pt, energy = (np.asarray(a, dtype=np.float64) for a in np.broadcast_arrays(mass, pt, energy))
         self._check(mass)
         result = np.full(mass.shape, -np.inf)
@@ -279,15 +224,7 @@ class PaperFlow(Sampler):
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, np.ndarray[Any, Any]], card: Mapping[str, Any]) -> PaperFlow:
-        """Return the flow of the arrays of `to_tensors` and the mapping of `card`.
-
-        Parameters
-        ----------
-        tensors : mapping of str to NDArray
-            As `to_tensors` gives them.
-        card : mapping
-            As `card` gives it.
-        """
+        """Return the flow of the arrays of `to_tensors` and the mapping of `card`."""
         with torch.random.fork_rng(devices=[]):
             network = PaperNetwork(**{key: int(value) for key, value in card["architecture"].items()})
         with torch.no_grad():

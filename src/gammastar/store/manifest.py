@@ -24,7 +24,7 @@ MANIFEST, FORMAT = "manifest.json", "gammastar-results-1"
 MAX_MANIFEST = 64 << 20
 _PUBLISHED = re.compile(
     r"(pairs|spectrum)\.root|(spectrum|steering)\.json|(domain|extrapolation|mass_counts|spin_density)\.safetensors"
-    r"|flow(_members\.\d\d)?\.(json|safetensors)|flow_members\.pairs\.json|flow_scan\.jsonl"
+    r"|flow(_members\.\d\d)?\.(json|safetensors)|flow_members\.pairs\.json"
     r"|(reach|workspace|patchset|hs3)(_[^/]+)?\.json|reach(_[^/]+)?\.csv"
     r"|(corrections|systematics|regularisation|joint_pairs)\.csv|(report|explorer)\.html"
     r"|figures/[^/]+\.(png|pdf|svg)|detectors/[^/]+\.toml|pairs/part-\d{5,}\.parquet"

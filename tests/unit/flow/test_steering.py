@@ -1,4 +1,4 @@
-"""The flow as the steering asks for it: presets, device, members, an interrupted training, a scan."""
+"""The flow as the steering asks for it: presets, device, members, an interrupted training."""
 
 from __future__ import annotations
 
@@ -14,13 +14,10 @@ from builders import decay_like
 
 from gammastar import config, flow
 from gammastar.config.measured import FlowSection
-from gammastar.core.errors import InputFileError, SteeringError, UserError
+from gammastar.core.errors import InputFileError, SteeringError
 from gammastar.flow import saved_digests
 from gammastar.flow.options import Table
 from gammastar.pipeline.stages.flow import flow_options, train_flow
-from gammastar.results.flow_scan import parse_grid, scan_flows, split_for_scan
-from gammastar.spectrum import TrainingSet
-from gammastar.store.manifest import write_manifest
 
 pytestmark = pytest.mark.flow
 RANGE = (0.25, 1.1)
@@ -113,27 +110,3 @@ def test_another_format_and_a_flipped_bit_are_refused(tmp_path):
         (tmp_path / "flow.safetensors").write_bytes(bytes(flipped))
         with pytest.raises(InputFileError, match=r"damaged|digest"):
             flow.load(tmp_path / "flow")
-
-
-def test_grid_and_split_of_the_scan():
-    assert parse_grid(["hidden=16,32", "schedule='constant'"]) == {
-        "hidden": (16, 32),
-        "schedule": ("constant",),
-    }
-    for text in ("hidden", "hidden=", "=3", "hidden=a b"):
-        with pytest.raises(UserError, match="OPTION=VALUE"):
-            parse_grid([text])
-    pairs = table()
-    weight = np.where(pairs.mass > 0.7, 2.0, 1.0)
-    columns = (pairs.mass, pairs.pt, pairs.energy, weight, weight, pairs.event // 2, np.ones(4000, bool))
-    rest, test = split_for_scan(TrainingSet(*columns, domain=None), 3)
-    assert len(rest.mass) == pytest.approx(3200, abs=150)
-    assert not set(rest.mass) & set(test[:, 0])
-    expected = weight[pairs.mass > 0.7].sum() / weight.sum()
-    assert (test[:, 0] > 0.7).mean() == pytest.approx(expected, abs=0.06)
-
-
-def test_scan_leaves_a_finished_run_alone(tmp_path):
-    write_manifest(tmp_path, {"finished": True, "stages": {}, "files": {}, "inputs": {}, "versions": {}})
-    with pytest.raises(UserError, match="folder of its own"):
-        list(scan_flows(tmp_path / "s.toml", output=tmp_path, tell=lambda *_: None))
