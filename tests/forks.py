@@ -326,8 +326,7 @@ def imported() -> None:
 
 def _draw() -> None:
     """Draw a small figure: fonts and the grammar of formulae are read with the first one."""
-    from gammastar.report.drawing import drawn
-    from gammastar.report.style import new_figure
+    from gammastar.report.style import drawn, new_figure
 
     figure, axes = new_figure()
     axes[0, 0].set(xlabel="$m_{\\mu\\mu}$ [GeV]", ylabel="$N/10^{-3}$", yscale="log")

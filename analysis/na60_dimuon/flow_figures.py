@@ -48,7 +48,7 @@ class Study:
 
     def save(self, figure, name: str) -> None:
         """Write a figure and say where."""
-        from gammastar.report.drawing import save_figure
+        from gammastar.report.style import save_figure
 
         png, _ = save_figure(figure, self.folder / "figures" / name)
         print(png, flush=True)

@@ -23,7 +23,7 @@ from coffea.processor import accumulate
 from gammastar import facility, read
 from gammastar.core.sampling import stream
 from gammastar.select import Cuts
-from gammastar.store.chunks import Job, Source
+from gammastar.store.pairs import Job, Source
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "faults"))
 

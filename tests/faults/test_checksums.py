@@ -13,7 +13,7 @@ from injection import damage, kills
 
 from gammastar import read
 from gammastar.core.errors import InputFileError
-from gammastar.read.checksums import protected
+from gammastar.read.files import protected
 from gammastar.store.manifest import read_json
 
 

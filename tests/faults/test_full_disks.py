@@ -12,7 +12,7 @@ from injection import kills
 
 from gammastar.core import files
 from gammastar.core.errors import StoreError
-from gammastar.store.guarded import write_tensors
+from gammastar.store.folder import write_tensors
 
 
 def gammastar(*arguments, limit, **environment):

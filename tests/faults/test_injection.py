@@ -13,11 +13,10 @@ from gammastar.core.errors import InputFileError, StoreError
 from gammastar.core.pairs import Pairs
 from gammastar.pipeline.run import run
 from gammastar.results.show import verify_results
-from gammastar.store.chunks import write_chunk
-from gammastar.store.filesets import read_fileset
-from gammastar.store.guarded import check_chunks, finite
+from gammastar.store.filesets import check_listed, read_fileset
+from gammastar.store.folder import finite
 from gammastar.store.manifest import file_sha256, write_json
-from gammastar.store.remote import check_listed
+from gammastar.store.pairs import check_chunks, write_chunk
 
 
 def test_damaged_files_are_never_silent_with_a_manifest():
@@ -133,7 +132,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path):
 import resource, signal, sys, numpy as np
 from pathlib import Path
 from gammastar.core.errors import StoreError
-from gammastar.store.chunks import write_chunk
+from gammastar.store.pairs import write_chunk
 from gammastar.store.manifest import write_text
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))

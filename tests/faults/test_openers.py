@@ -17,10 +17,9 @@ from gammastar.physics.hadrons import TabulatedFormFactor
 from gammastar.read.published import table_names
 from gammastar.results.events import _column
 from gammastar.results.show import verify_results
-from gammastar.store.chunks import read_chunk
-from gammastar.store.guarded import check_results
+from gammastar.store.folder import check_results
 from gammastar.store.manifest import write_manifest
-from gammastar.store.pairs import read_pairs
+from gammastar.store.pairs import read_chunk, read_pairs
 from gammastar.store.records import read_histogram
 
 SOURCE = ROOT / "src" / "gammastar"

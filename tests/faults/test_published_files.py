@@ -32,8 +32,8 @@ from gammastar.core.pairs import Pairs
 from gammastar.core.files import atomic, write_whole
 from gammastar.flow import LocalStatistics
 from gammastar.report.style import new_figure
-from gammastar.store.chunks import write_chunk
-from gammastar.store.guarded import write_tensors
+from gammastar.store.pairs import write_chunk
+from gammastar.store.folder import write_tensors
 from gammastar.store.manifest import write_json, write_text
 from gammastar.store.pairs import write_pairs
 from gammastar.store.records import write_histograms, write_table

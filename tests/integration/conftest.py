@@ -10,7 +10,7 @@ from builders import first_entries
 from gammastar.core.errors import PhysicsError
 from gammastar.core.files import data_path
 from gammastar.mock import load_card, samples, simulate_events
-from gammastar.report import drawing
+from gammastar.report import style as drawing
 from gammastar.store.events import write_tree
 
 SCHEMA = """

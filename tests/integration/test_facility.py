@@ -20,9 +20,9 @@ from gammastar.core.sampling import stream
 from gammastar.facility import harvest
 from gammastar.read.files import kept_open
 from gammastar.select import Cuts
-from gammastar.store.chunks import Source, read_chunk, split
 from gammastar.store.filesets import read_fileset
 from gammastar.store.manifest import file_sha256
+from gammastar.store.pairs import Source, read_chunk, split
 
 MC = ROOT / "data" / "mock" / "na60_mc.root"
 
@@ -170,7 +170,7 @@ def test_other_cut_other_input_other_code_are_never_taken_for_the_same(here, tmp
         job.chunk_key(chunk),
         replace(job, sources=(Source(job.sources[0].path, "0" * 64),)).chunk_key(chunk),
     }
-    monkeypatch.setattr("gammastar.store.chunks.package_digest", lambda: "other code")
+    monkeypatch.setattr("gammastar.store.pairs.package_digest", lambda: "other code")
     assert len(keys | {job.chunk_key(chunk)}) == 3
 
 
@@ -316,8 +316,8 @@ def _serving(kind):
 )
 def test_servers_that_do_not_give_a_file_are_named(monkeypatch, how, said):
     from gammastar import read
-    from gammastar.read import servers
-    from gammastar.store.remote import Remote, identity, input_sha256
+    from gammastar.read import files as servers
+    from gammastar.store.filesets import Remote, identity, input_sha256
 
     class Broken(_Ranges):
         def do_HEAD(self):
@@ -345,7 +345,7 @@ def test_servers_that_do_not_give_a_file_are_named(monkeypatch, how, said):
 
 
 def test_files_over_http(here, serial, tmp_path, server):
-    from gammastar.store.remote import Remote, input_sha256
+    from gammastar.store.filesets import Remote, input_sha256
 
     url = f"{server}/{workers.DATA.name}"
     assert input_sha256(Remote(url)) == file_sha256(workers.DATA)

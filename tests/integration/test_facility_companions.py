@@ -14,8 +14,8 @@ from gammastar import facility
 from gammastar.core.errors import StoreError
 from gammastar.facility.processor import signature
 from gammastar.pipeline.run import run
-from gammastar.store.chunks import Source
 from gammastar.store.manifest import file_sha256, package_digest
+from gammastar.store.pairs import Source
 
 
 @pytest.fixture

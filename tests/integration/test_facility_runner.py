@@ -15,7 +15,7 @@ from injection import workers
 from gammastar import facility
 from gammastar.core.errors import BranchError, InputFileError, StoreError
 from gammastar.facility.processor import pairs_of
-from gammastar.store.chunks import Source, read_chunk
+from gammastar.store.pairs import Source, read_chunk
 
 
 def run(processor, files, retries=0, **options):

@@ -28,7 +28,8 @@ from gammastar.pipeline.cache import load_arrays
 from gammastar.pipeline.record import read_record
 from gammastar.pipeline.run import run, silent
 from gammastar.pipeline.stages import accept, report
-from gammastar.report import dark, drawing
+from gammastar.report import dark
+from gammastar.report import style as drawing
 from gammastar.report.figures import kinematics, limits, measured
 from gammastar.report.figures import signal as signals
 from gammastar.report.style import styled

@@ -20,10 +20,10 @@ from injection import workers
 from gammastar import read, select
 from gammastar.core.errors import InputFileError
 from gammastar.facility import open_executor
-from gammastar.read import servers
-from gammastar.store.chunks import Source
+from gammastar.read import files as servers
+from gammastar.store.filesets import Remote, identity, input_sha256
 from gammastar.store.manifest import file_sha256
-from gammastar.store.remote import Remote, identity, input_sha256
+from gammastar.store.pairs import Source
 
 INSTALLED = (
     shutil.which("xrootd")

@@ -18,7 +18,7 @@ import gammastar
 ROOT = Path(__file__).resolve().parents[2]
 PINNED = ROOT / "tests" / "data" / "api.txt"
 PACKAGES = (path.parent.name for path in (ROOT / "src" / "gammastar").glob("*/__init__.py"))
-ROOMS = ["", *sorted([*PACKAGES, "background"])]
+ROOMS = ["", *sorted([*PACKAGES, "background", "testing"])]
 
 
 def signature(thing):

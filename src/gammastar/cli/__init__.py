@@ -1,6 +1,6 @@
 """The command line: ``gammastar run | check | inspect | simulate | sample | reinterpret | export | …``.
 
-One file per family of commands. The only package that prints.
+The only package that prints.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import click
 
-from gammastar.cli import analysis, files, results
+from gammastar.cli import commands
 from gammastar.cli.terminal import plain_logs, plain_warnings, say
 from gammastar.core.errors import GammastarError
 from gammastar.core.files import disk_full_message, is_disk_full, plain, shortened, tune_malloc
@@ -47,27 +47,9 @@ def env() -> None:
         say(f"{name:16s} {value}")
 
 
-for command in (
-    *(
-        analysis.run,
-        analysis.check,
-        analysis.keys,
-        files.start,
-        files.inspect,
-        files.simulate,
-        files.sample,
-        files.millicharge,
-    ),
-    *(
-        analysis.semivisible,
-        results.show,
-        results.verify,
-        results.reinterpret,
-        results.export,
-    ),
-    *(results.compare, results.overlay, results.scan, results.design),
-):
-    app.add_command(command)
+for command in vars(commands).values():
+    if isinstance(command, click.Command):
+        app.add_command(command)
 
 
 def main() -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from gammastar.config.dark import Accept, Infer, InSitu, Millicharge, Predict, Report
 from gammastar.config.measured import FlowSection, Read, Select, Simulate, SpectrumSection, Subtract, Unfold
-from gammastar.config.steering import STAGES, Steering, examine, load, parse, read_toml
-from gammastar.config.systematics import Systematics
+from gammastar.config.steering import STAGES, Steering, Systematics, examine, load, parse, read_toml
 
 __all__ = [
     "STAGES",

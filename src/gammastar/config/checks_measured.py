@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from gammastar.config import measured
-from gammastar.config.published import load_card_of, load_published
+from gammastar.config.measured import load_card_of, load_published
 from gammastar.config.steering import Steering
 from gammastar.core.errors import GammastarError
 from gammastar.core.files import Finding, folder_names, shipped, shortened
 from gammastar.core.resolve import resolve, user_code_errors
-from gammastar.store.filesets import given_files, is_fileset, split_name
-from gammastar.store.remote import Remote, unprotected
+from gammastar.store.filesets import Remote, given_files, is_fileset, split_name, unprotected
 
 if TYPE_CHECKING:
     from gammastar.physics.detector import DetectorLike

@@ -31,7 +31,7 @@ from gammastar.facility.crew import Crew, Function, Idle, Patience, Through, Tim
 from gammastar.facility.harvest import Harvest, harvest
 from gammastar.facility.processor import matched_of, pairs_of, same_here, signature, warm
 from gammastar.select import Cutflow, Step
-from gammastar.store.chunks import Job
+from gammastar.store.pairs import Job
 
 SLOWLY = 10  # times the patience with a scheduler have workers to start: libraries may come over a network
 REST = 600  # s after which idle workers end

@@ -22,8 +22,8 @@ from gammastar.core import errors
 from gammastar.core.errors import BranchError, GammastarError, InputFileError, StoreError
 from gammastar.facility.crew import LOST, Times
 from gammastar.facility.processor import FIRST, DileptonPairs, summary, write_costs
-from gammastar.store.chunks import Chunk, Job, Kept, Source, read_chunk, split
 from gammastar.store.filesets import write_fileset
+from gammastar.store.pairs import Chunk, Job, Kept, Source, read_chunk, split
 
 logger = logging.getLogger(__name__)
 PAUSE = 0.5  # seconds between two looks at the finished chunks

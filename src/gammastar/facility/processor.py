@@ -32,10 +32,10 @@ from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray
 from gammastar.core.resolve import user_code_errors
 from gammastar.select import Cutflow, Cuts, Step
-from gammastar.store.chunks import Arrays, Chunk, Job, Source, read_chunk, write_chunk
+from gammastar.store.filesets import Remote, identity, kind_of
 from gammastar.store.manifest import package_digest, versions
+from gammastar.store.pairs import Arrays, Chunk, Job, Source, read_chunk, write_chunk
 from gammastar.store.records import write_table
-from gammastar.store.remote import Remote, identity, kind_of
 
 # versions that decide numbers
 DECIDE = ("awkward", "numba", "numpy", "scipy", "torch", "uproot", "vector", "zuko")

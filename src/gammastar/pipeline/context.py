@@ -42,8 +42,7 @@ if TYPE_CHECKING:
     from gammastar.select import Cutflow
     from gammastar.spectrum import MassCounts, Trend
     from gammastar.spectrum.training import TrainingSet
-    from gammastar.store.chunks import Job
-    from gammastar.store.pairs import Truth
+    from gammastar.store.pairs import Job, Truth
 
 
 MASS_COUNTS = "mass_counts.safetensors"  # pairs by mass to which lines are fitted

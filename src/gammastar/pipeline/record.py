@@ -24,8 +24,7 @@ from gammastar.pipeline.context import Context, detector_files
 from gammastar.pipeline.stages.flow import read_spin
 from gammastar.pipeline.stages.predict import mass_dependence, photons_of, read_mass_counts, write_trend
 from gammastar.spectrum import Domain
-from gammastar.store.folder import published
-from gammastar.store.guarded import check_results, read_tensors, write_tensors
+from gammastar.store.folder import check_results, published, read_tensors, write_tensors
 from gammastar.store.manifest import read_json, write_json, write_text
 from gammastar.store.records import read_spectrum
 

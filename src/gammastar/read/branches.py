@@ -17,7 +17,7 @@ from uproot.interpretation.identify import UnknownInterpretation
 from uproot.interpretation.objects import CannotBeAwkward
 
 from gammastar.core.errors import BranchError
-from gammastar.read.checksums import bound_lists
+from gammastar.read.files import bound_lists
 from gammastar.read.schema import Schema
 
 MAX_LISTED = 5  # names in a message

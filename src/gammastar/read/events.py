@@ -25,8 +25,7 @@ from gammastar.read.branches import (
     numbers,
     typename,
 )
-from gammastar.read.checksums import check_entries, compare_checksums, is_rntuple
-from gammastar.read.files import expand, opened, verify
+from gammastar.read.files import check_entries, compare_checksums, expand, is_rntuple, opened, verify
 from gammastar.read.schema import Branch, RowFilter, Schema, Truth
 
 MAX_WEIGHT = 1e100  # weight: sums of their squares stay finite

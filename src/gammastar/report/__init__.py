@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gammastar.report.drawing import png_bytes, save_figure
+from gammastar.report.style import png_bytes, save_figure
 from gammastar.report.style import house_style
 from gammastar.report.figures.reach import Contour, Plane, Yields, reach_figure
 from gammastar.report.published_limits import ExistingLimit, citations, existing_limits

@@ -25,8 +25,7 @@ from gammastar.core.errors import require
 from gammastar.core.files import plain, write_whole
 from gammastar.core.records import FloatArray
 from gammastar.core.signal import SignalPlane
-from gammastar.report.drawing import png_bytes
-from gammastar.report.style import checked
+from gammastar.report.style import checked, png_bytes
 from gammastar.report.tables import Table, cells
 
 PNG = b"\x89"  # the first byte of such a file

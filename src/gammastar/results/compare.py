@@ -21,7 +21,7 @@ from gammastar.predict import scan_masses
 from gammastar.report.style import power_of_ten
 from gammastar.results.loaded import Results, load
 from gammastar.results.views import DISPLACED, IN_SITU, DetectorReach
-from gammastar.store.guarded import of_this_version
+from gammastar.store.folder import of_this_version
 from gammastar.store.manifest import write_text
 from gammastar.store.records import write_table
 

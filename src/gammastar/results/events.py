@@ -19,8 +19,7 @@ from gammastar.core.sampling import Sampler, stream
 from gammastar.pipeline.context import Tell
 from gammastar.predict.millicharge import conditional
 from gammastar.store.events import SUFFIXES, EventTable, write_events, write_particle_list
-from gammastar.store.folder import sweep
-from gammastar.store.guarded import check_beside, of_this_version
+from gammastar.store.folder import check_beside, of_this_version, sweep
 from gammastar.store.manifest import read_json
 from gammastar.store.records import read_spectrum
 

@@ -36,7 +36,7 @@ from gammastar.report.hepdata import write_spectrum_record
 from gammastar.spectrum import relative_shifts
 from gammastar.spectrum.angles import spin_text
 from gammastar.spectrum.normalise import mass_shifts
-from gammastar.store.guarded import of_this_version
+from gammastar.store.folder import of_this_version
 from gammastar.store.manifest import read_json, write_json, write_text
 from gammastar.store.records import write_table
 

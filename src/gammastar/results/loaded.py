@@ -29,7 +29,7 @@ from gammastar.results.views import (
     Workspace,
     copied,
 )
-from gammastar.store.guarded import check_results, of_this_version, read_result
+from gammastar.store.folder import check_results, of_this_version, read_result
 from gammastar.store.manifest import MANIFEST, read_manifest
 
 if TYPE_CHECKING:

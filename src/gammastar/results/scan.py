@@ -25,8 +25,7 @@ from gammastar.infer.scanning import ScanPoint, strength_limits, write_hs3
 from gammastar.pipeline.record import kept_steering
 from gammastar.pipeline.stages.infer import KEYS
 from gammastar.store.events import write_histograms
-from gammastar.store.folder import published
-from gammastar.store.guarded import check_results
+from gammastar.store.folder import check_results, published
 from gammastar.store.manifest import MANIFEST, is_published, manifest_like, read_manifest
 
 OF_LIKELIHOOD = re.compile(r"(workspace|patchset|hs3).*|steering\.json")

@@ -12,10 +12,10 @@ from gammastar.core.errors import StoreError, UserError
 from gammastar.core.records import MassInterval
 from gammastar.pipeline.cache import load_arrays, skipped_input_message
 from gammastar.report.tables import masses_reached
-from gammastar.store.folder import published
-from gammastar.store.guarded import check_chunks, of_this_version, read_result
+from gammastar.store.filesets import identity, kind_of
+from gammastar.store.folder import of_this_version, published, read_result
 from gammastar.store.manifest import MANIFEST, digest, file_sha256, package_digest, read_manifest
-from gammastar.store.remote import identity, kind_of
+from gammastar.store.pairs import check_chunks
 
 REACH = re.compile(r"reach(_[^/]+)?\.json")
 

@@ -15,6 +15,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 import os
 import re
 import socket
@@ -24,9 +25,33 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeAlias
 
-from gammastar.core.errors import StoreError, UserError
-from gammastar.core.files import CRASH, LOCK, from_json, held, linked, opened, results_of
-from gammastar.store.manifest import MANIFEST, MAX_MANIFEST, is_published, manifest_like, write_text
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from gammastar.core.errors import InputFileError, PhysicsError, StoreError, UserError
+from gammastar.core.files import (
+    CRASH,
+    LOCK,
+    bytes_of,
+    from_json,
+    held,
+    linked,
+    opened,
+    results_of,
+    write_whole,
+)
+from gammastar.store.manifest import (
+    MANIFEST,
+    MAX_MANIFEST,
+    file_sha256,
+    is_published,
+    manifest_like,
+    read_json,
+    read_manifest,
+    write_text,
+)
 
 PREVIOUS = "previous"
 PATIENCE = 2.0  # s: workers of a killed run hold its lock until they notice
@@ -407,3 +432,93 @@ def _drop(folder: Path, names: Iterable[str]) -> None:
         path = folder / place
         with contextlib.suppress(OSError), held(path.parent, folder) as here:  # not empty, or gone already
             os.rmdir(path.name, dir_fd=here)
+
+
+MAX_JSON = 256 << 20
+
+
+def read_result(folder: Path, name: str) -> Any:
+    """Return a JSON result of a run if it is the one that the run wrote."""
+    path = folder / name
+    check_results(folder, [name])
+    content = read_json(path, MAX_JSON)
+    finite(content, str(path))
+    if not isinstance(content, dict) or not content:
+        raise StoreError(
+            f"{path}: holds {'nothing' if content == {} else type(content).__name__}, no result of a run"
+        )
+    return content
+
+
+def check_beside(path: Path) -> None:
+    """Compare a file in a folder of results with the manifest there; others lie where they like."""
+    if is_published(path.name) and manifest_like(path.parent) is not None:
+        check_results(path.parent, [path.name])
+
+
+@contextlib.contextmanager
+def of_this_version(path: Path) -> Iterator[None]:
+    """Name the file whose content is not what this version writes, where the block shows it."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, PhysicsError) as error:
+        why = f"{type(error).__name__}: {str(error)[:200]}"
+        raise StoreError(f"{path}: is not what a run of this version writes ({why})") from error
+
+
+def check_results(folder: Path, names: Iterable[str], *, finished: bool = False) -> dict[str, Any]:
+    """Return the manifest of a run after comparing files of its folder with it."""
+    known = read_manifest(folder)
+    if finished and not known["finished"]:
+        raise StoreError(f"{folder}: this run is not finished; run it again, with --resume")
+    for name in names:
+        path, expected = folder / name, known["files"].get(name)
+        if expected is None:
+            raise StoreError(
+                f"{path}: the manifest of {folder} does not know this file; it is of another run"
+            )
+        try:
+            found = file_sha256(path)
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be read ({error.strerror})") from error
+        if found != expected:
+            raise StoreError(
+                f"{path}: SHA-256 is {found}, the manifest has {expected}; the file was changed or damaged"
+            )
+    return known
+
+
+def read_tensors(path: Path, dimensions: Mapping[str, int]) -> dict[str, npt.NDArray[np.float64]]:
+    """Return arrays of a safetensors file."""
+    try:
+        found = {name: np.asarray(array, dtype=np.float64) for name, array in load(bytes_of(path)).items()}
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        raise InputFileError(f"{path}: cannot be read ({error}); run again") from error
+    for name, n in dimensions.items():
+        array = found.get(name)
+        if array is None or array.ndim != n or not array.size or not np.isfinite(array).all():
+            what = (
+                "is missing" if array is None else f"has shape {array.shape}, or values that are not finite"
+            )
+            raise InputFileError(
+                f"{path}: {name} {what}; expected finite numbers in {n} dimensions; run again"
+            )
+    return found
+
+
+def write_tensors(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write arrays as safetensors; its own writing to a file names no full disk."""
+    write_whole(path, save({name: np.ascontiguousarray(values) for name, values in arrays.items()}))
+
+
+def finite(content: Any, where: str) -> None:
+    """Refuse numbers that are not finite: JSON as Python reads it knows NaN and Infinity."""
+    waiting = [(where, content)]
+    while waiting:
+        name, item = waiting.pop()
+        if isinstance(item, float) and not math.isfinite(item):
+            raise StoreError(f"{name}: {item} is not a finite number")
+        if isinstance(item, dict):
+            waiting.extend((f"{name}.{key}", value) for key, value in item.items())
+        elif isinstance(item, list):
+            waiting.extend((f"{name}[{i}]", value) for i, value in enumerate(item))

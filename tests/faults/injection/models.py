@@ -17,7 +17,7 @@ from safetensors.numpy import save as encode
 from gammastar import flow, infer
 from gammastar.core.errors import GammastarError
 from gammastar.core.sampling import stream
-from gammastar.store.guarded import read_result
+from gammastar.store.folder import read_result
 from gammastar.store.manifest import file_sha256, write_json, write_manifest
 from injection.damage import pickle_bomb
 

@@ -14,8 +14,8 @@ import numpy as np
 from gammastar import facility
 from gammastar.core.errors import StoreError
 from gammastar.core.sampling import stream
-from gammastar.store.chunks import Source, read_chunk, write_chunk
 from gammastar.store.manifest import digest
+from gammastar.store.pairs import Source, read_chunk, write_chunk
 from injection import (
     attacks,
     damage,

@@ -41,7 +41,7 @@ from gammastar.core.errors import GammastarError
 from gammastar.pipeline import run as pipeline_run
 from gammastar.pipeline.run import run
 from gammastar.read.files import kept_open
-from gammastar.report import drawing
+from gammastar.report import style as drawing
 from gammastar.report.style import styled
 from injection.adversarial import MORE, Late, keys, limited, quiet, sound, unseemly
 from injection.kills import ROOT
@@ -125,8 +125,7 @@ class Enough(BaseException):
 @contextlib.contextmanager
 def in_one_process(*, makes: bool, draws: bool) -> Iterator[None]:
     """Draw figures in this process, or only make them, or neither: they are three quarters of a small run."""
-    cores, drawn, thresholds = drawing._cores, drawing.drawn, gc.get_threshold()
-    drawing._cores = lambda: 1
+    drawn, thresholds = drawing.drawn, gc.get_threshold()
     gc.set_threshold(10_000, 10, 100)  # as the command line does
     if not draws:
         drawing.drawn = lambda _, kind, **__: {"png": _DOT}.get(kind, b"<svg/>")
@@ -137,7 +136,7 @@ def in_one_process(*, makes: bool, draws: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        drawing._cores, drawing.drawn = cores, drawn
+        drawing.drawn = drawn
         gc.set_threshold(*thresholds)
         for cell, function in zip(functions, before, strict=True):
             cell.cell_contents = function

@@ -22,8 +22,8 @@ from gammastar.core.pairs import Pairs
 from gammastar.facility import Executor, Patience
 from gammastar.facility.executors import _dask_executor
 from gammastar.select import Cuts
-from gammastar.store.chunks import Job, Source
 from gammastar.store.manifest import digest, file_sha256
+from gammastar.store.pairs import Job, Source
 from injection.kills import ROOT, killing
 
 FIELDS = ("mass", "pt", "energy", "charge", "weight", "event")

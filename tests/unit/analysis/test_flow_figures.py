@@ -9,8 +9,8 @@ import pytest
 from builders import ROOT
 
 from gammastar.core.errors import PhysicsError
-from gammastar.report.drawing import png_bytes
 from gammastar.report.figures.kinematics import flow_plane, flow_vs_data, training_figure
+from gammastar.report.style import png_bytes
 
 sys.path.insert(0, str(ROOT / "analysis" / "na60_dimuon"))
 

@@ -7,7 +7,7 @@ import pytest
 from builders import ROOT
 
 from gammastar.core.errors import PhysicsError
-from gammastar.report.drawing import png_bytes
+from gammastar.report.style import png_bytes
 
 sys.path.insert(0, str(ROOT / "analysis" / "na62_dump"))
 

@@ -11,8 +11,8 @@ from gammastar.core.errors import PhysicsError
 from gammastar.infer.joint.discovery import joint_impacts
 from gammastar.infer.joint.expectation import Point, arrays_of, negative_log
 from gammastar.infer.joint.fits import fit, fit_held
-from gammastar.report.drawing import png_bytes
 from gammastar.report.figures.limits import impact_figure
+from gammastar.report.style import png_bytes
 
 WINDOW = model(60.0)
 KINDS = (

@@ -287,7 +287,7 @@ def test_a_run_tells_of_lost_leptons_and_refuses_a_wrong_branch(many, tmp_path, 
 
 def test_bad_files_are_left_out_also_if_they_lack_a_branch(many, tmp_path):
     from gammastar import facility
-    from gammastar.store.chunks import Job, Source
+    from gammastar.store.pairs import Job, Source
 
     paths = [write(tmp_path / f"{i}.root", many) for i in range(4)]
     write(paths[1], {key: array for key, array in many.items() if key != "charge"})

@@ -245,7 +245,7 @@ def test_errors_of_a_schema_name_its_file(tmp_path):
 def test_workers_find_the_same_branches(objects, tmp_path):
     """coffea opens the tree by itself, by its cycle and with one branch, before a chunk is read."""
     from gammastar import facility, select
-    from gammastar.store.chunks import Job, Source
+    from gammastar.store.pairs import Job, Source
 
     rng = np.random.default_rng(6)
     momenta = {leg: rng.normal(size=(N, 3)) for leg in ("lep1", "lep2")}

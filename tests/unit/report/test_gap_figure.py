@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from gammastar.infer import reach
-from gammastar.report.dark import View
+from gammastar.report.dark import View, displaced_section
 from gammastar.report.figures.limits import gap_figure
-from gammastar.report.in_situ import displaced_section
 
 MASS, COUPLING = np.linspace(0.3, 0.9, 7), np.geomspace(1e-7, 1e-3, 81)
 PROMPT = MASS, np.where(MASS < 0.8, 3e-3, np.nan)

@@ -13,11 +13,10 @@ from gammastar.core.sources import Source, Sources
 from gammastar.physics.resolution import MassResolution
 from gammastar.predict import make_model
 from gammastar.predict.in_situ import Background, Templates, search_in_situ
-from gammastar.report.dark import View
-from gammastar.report.drawing import png_bytes
+from gammastar.report.dark import View, in_situ_section
 from gammastar.report.figures.limits import coupling_figure, frame
-from gammastar.report.in_situ import in_situ_section
 from gammastar.report.published_limits import ExistingLimit
+from gammastar.report.style import png_bytes
 
 MASSES = np.array([0.5, 0.55, 0.6, 0.7, 0.78])
 

@@ -9,9 +9,9 @@ from builders import counted, matched_pairs, pair_hists
 from gammastar import unfold
 from gammastar.core.records import regular, variable
 from gammastar.core.sampling import stream
-from gammastar.report.drawing import png_bytes
 from gammastar.report.figures import measured as figures
 from gammastar.report.measured import FlowCheck, flow_section
+from gammastar.report.style import png_bytes
 from gammastar.subtract import same_sign
 from gammastar.unfold.folding import folded_again
 

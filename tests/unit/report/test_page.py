@@ -17,7 +17,6 @@ from gammastar.report import (
     Provenance,
     Section,
     Table,
-    drawing,
     page,
     png_bytes,
     save_figure,
@@ -292,17 +291,14 @@ def test_names_are_not_typeset(text):
     assert typeset(text) == text
 
 
-@pytest.mark.parametrize("n", [2, drawing.FEW + 1])
-def test_a_figure_that_cannot_be_drawn_says_why_and_the_others_are_drawn(n):
+def test_a_figure_that_cannot_be_drawn_says_why():
     class Broken(Figure):
         def savefig(self, *_, **__):
             raise RuntimeError("no such pen")
 
-    figures = [Figure() for _ in range(n)]
-    figures[1] = Broken()
-    found = {index: (files, reason) for index, files, reason in drawing.draw_all(figures, ("svg",))}
-    assert [found[i][1] for i in range(n)] == ["", "RuntimeError: no such pen", *[""] * (n - 2)]
-    assert b"no such pen" in found[1][0]["svg"] or len(found[1][0]["svg"]) > len(found[0][0]["svg"])
+    files, reason = style.files_of(Broken(), ("svg",))
+    assert reason == "RuntimeError: no such pen"
+    assert len(files["svg"]) > len(style.files_of(Figure(), ("svg",))[0]["svg"])
 
 
 def test_a_drawing_function_fails_with_an_error_and_in_a_report_with_its_reason():
@@ -316,4 +312,4 @@ def test_a_drawing_function_fails_with_an_error_and_in_a_report_with_its_reason(
         found = figure()
     assert found.reason == "a window of $x 0$ pairs"
     assert "not drawn: a window" in found.axes[0].texts[0].get_text()
-    assert drawing.png_bytes(found).startswith(b"\x89PNG")
+    assert style.png_bytes(found).startswith(b"\x89PNG")

@@ -16,14 +16,17 @@ from gammastar.core.errors import InputFileError
 from gammastar.store.filesets import (
     UNREADABLE,
     Given,
+    Remote,
     alike,
+    check_listed,
     given_files,
     identities,
+    identity,
+    input_sha256,
     read_fileset,
     split_name,
 )
 from gammastar.store.manifest import file_sha256
-from gammastar.store.remote import Remote, check_listed, identity, input_sha256
 
 DATA = ROOT / "data" / "mock" / "na60_data.root"
 with uproot.open(DATA) as _file:

@@ -21,8 +21,7 @@ from gammastar.physics.polarisation import COEFFICIENTS, SpinDensities, physical
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context, Tell, axes_of, domain_of, forward_of, needed, simulation_of
 from gammastar.spectrum import TrainingSet, angles
-from gammastar.store.folder import sweep
-from gammastar.store.guarded import read_tensors, write_tensors
+from gammastar.store.folder import read_tensors, sweep, write_tensors
 from gammastar.store.manifest import digest
 
 if TYPE_CHECKING:

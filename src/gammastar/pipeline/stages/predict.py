@@ -37,7 +37,7 @@ from gammastar.predict.transfer import OMITTED
 from gammastar.spectrum import MassCounts, Trend, fit_trend
 from gammastar.spectrum.extrapolation import highest_energies
 from gammastar.spectrum.mass_shape import LINES
-from gammastar.store.guarded import read_tensors, write_tensors
+from gammastar.store.folder import read_tensors, write_tensors
 from gammastar.store.manifest import digest, file_sha256
 
 FILE = "extrapolation.safetensors"

@@ -22,11 +22,19 @@ from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context, axes_of
 from gammastar.pipeline.stages.flow import columns_for_angles
 from gammastar.select.histogram import flat_suffices, of_sums, sums_of
-from gammastar.store.chunks import Job, Source
-from gammastar.store.filesets import UNREADABLE, Given, alike, given_files, identities
+from gammastar.store.filesets import (
+    UNREADABLE,
+    Given,
+    Remote,
+    Sealed,
+    alike,
+    check_listed,
+    given_files,
+    identities,
+    unprotected,
+)
 from gammastar.store.manifest import digest, file_sha256
-from gammastar.store.pairs import StoredPairs, Truth, collect_pairs, collect_truth
-from gammastar.store.remote import Remote, Sealed, check_listed, unprotected
+from gammastar.store.pairs import Job, Source, StoredPairs, Truth, collect_pairs, collect_truth
 from gammastar.subtract.charm import offset_columns
 
 FIELDS = ("mass", "pt", "energy", "charge", "weight", "event")

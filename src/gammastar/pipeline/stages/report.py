@@ -32,14 +32,14 @@ from gammastar.report.dark import (
     acceptance_section,
     cards_of,
     charge_section,
+    displaced_section,
     error_tables,
+    in_situ_section,
     pair_rate_section,
     rate_section,
     reach_section,
     reach_sentence,
 )
-from gammastar.report.drawing import draw_all, png_bytes
-from gammastar.report.in_situ import displaced_section, in_situ_section
 from gammastar.report.measured import (
     FlowCheck,
     Unfolding,
@@ -50,7 +50,7 @@ from gammastar.report.measured import (
 )
 from gammastar.report.pages import Lead, short_names, skipped_input, table_of_checks
 from gammastar.report.published_limits import recast
-from gammastar.report.style import FailedFigure, reason_of, spared
+from gammastar.report.style import FailedFigure, files_of, png_bytes, reason_of, spared
 from gammastar.store.manifest import versions, write_text
 
 if TYPE_CHECKING:
@@ -373,15 +373,16 @@ def write(ctx: Context, state: RunState) -> None:
     asked = ctx.steering.report
     formats = ("png",) if asked is None else asked.formats
     order = sorted(range(len(figures)), key=lambda i: not figures[i][0].startswith("reach"))
-    for done, (index, files, reason) in enumerate(draw_all([figures[i][1] for i in order], formats), 1):
-        name, figure, (section, place) = figures[order[index]]
+    for done, (name, figure, (section, place)) in enumerate((figures[i] for i in order), 1):
+        files, reason = files_of(figure, formats)
         if reason:
             _tell_failed(ctx, name, reason)
-            figure = FailedFigure(reason)
         for kind, content in files.items():
             write_whole(ctx.folder / "figures" / f"{name}.{kind}", content)
         seen = [content for kind, content in files.items() if kind in SHOWN]
-        drawn[section][place] = min(seen, key=len) if seen else png_bytes(figure)
+        drawn[section][place] = (
+            min(seen, key=len) if seen else png_bytes(FailedFigure(reason) if reason else figure)
+        )
         if done in (1, len(figures)):
             page(_with(sections, drawn))
         ctx.tell("report", done / len(figures), name)

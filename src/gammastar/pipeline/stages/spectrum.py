@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from gammastar import mock, spectrum
-from gammastar.config.measured import SpectrumSection
-from gammastar.config.published import load_card_of, load_published
+from gammastar.config.measured import SpectrumSection, load_card_of, load_published
 from gammastar.core.constants import M_E
 from gammastar.core.errors import PhysicsError, SteeringError
 from gammastar.core.records import KINEMATICS, BoolArray, Exposure, FloatArray, Spectrum, filled, variable
@@ -17,7 +16,7 @@ from gammastar.core.sampling import Sampler, stream
 from gammastar.pipeline.context import MASS_COUNTS, Context, axes_of, forward_of, needed
 from gammastar.pipeline.gate import gate
 from gammastar.spectrum.mass_shape import resolution_of, without_fakes
-from gammastar.store.guarded import write_tensors
+from gammastar.store.folder import write_tensors
 from gammastar.store.manifest import digest
 from gammastar.store.records import digest_of, write_spectrum_files
 from gammastar.unfold.simulation import in_window

@@ -1,4 +1,13 @@
-"""Contracts of what users add, each checked by one call."""
+"""Contract tests for user code: one line each, a schema, channel, volume, model, subtraction, unfolding.
+
+They raise `ContractError`, an `AssertionError` that lists everything that is wrong, so that they fit into
+any test suite::
+
+    from gammastar.testing import check_model
+
+    def test_my_model():
+        check_model(MyModel())
+"""
 
 from __future__ import annotations
 
@@ -21,6 +30,16 @@ from gammastar.unfold.closure_tests import drawn_again
 from gammastar.unfold.folding import Unfolder
 from gammastar.unfold.methods import own_method
 from gammastar.unfold.response_matrix import without_replicas
+
+__all__ = [
+    "ContractError",
+    "check_channel",
+    "check_geometry",
+    "check_model",
+    "check_schema",
+    "check_subtraction",
+    "check_unfolder",
+]
 
 
 class ContractError(AssertionError):
