@@ -107,10 +107,14 @@ def test_the_likelihood_is_that_of_pyhf():
     for x, value in zip(points, ours, strict=True):
         values[places] = x
         assert value == pytest.approx(-float(peer.logpdf(values, data)[0]), rel=1e-12)
-    _, slopes, _ = model.events.with_slopes(points[:1])
+    found, events = model.events.with_slopes(points[:1]), model.events
     steps = 1e-6 * np.eye(len(places))
     numeric = (model.expected(points[0] + steps) - model.expected(points[0] - steps)) / 2e-6
-    np.testing.assert_allclose(slopes[0].T, numeric, atol=1e-7)
+    np.testing.assert_allclose(found.slopes[0].T, numeric, atol=1e-7)
+    weights = rng.normal(0.0, 1.0, (1, model.counts.size))
+    ends = [events.with_slopes(points[0] + s * steps).slopes for s in (1.0, -1.0)]
+    bent = ((ends[0] - ends[1]) / 2e-6 * weights[0][:, None]).sum(axis=1)
+    np.testing.assert_allclose(events.curvature(weights, found)[0], bent, atol=2e-7 * np.abs(bent).max())
 
 
 @pytest.mark.parametrize("strength", [0.0, 1.0, 2.5])

@@ -1,14 +1,16 @@
-"""Fits of a binned model to many data sets at once: damped scoring with bounds, all sets in step.
+"""Fits of a binned model to many data sets at once: damped Newton steps with bounds, all sets in step.
 
-The curvature is n/ν² of each bin times the products of slopes, exact for linear parameters, plus that of
-log-normal factors where n < ν and that of the constraints; it is never negative. Each set has its own
-damping (K. Levenberg, Q. Appl. Math. 2 (1944) 164) and is taken out when it has converged.
+Where the Hessian does not lead down, a step takes the curvature of scoring: n/ν² of each bin times the
+products of slopes, plus that of log-normal factors where n < ν and that of the constraints; it is never
+negative. Each set has its own damping (K. Levenberg, Q. Appl. Math. 2 (1944) 164) and is taken out when it
+has converged. All starts of a set are fitted side by side, and the lowest counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +31,11 @@ FLAT = 1e-12  # least curvature along an eigenvector of the scaled Hessian
 LEAST, TURNED = 0.5, 2  # distance of the other sign of a nuisance, and how many are tried
 NEARBY = 3.0  # −ln L above the minimum up to which the other sign is tried
 NUMBERS = 8_000_000  # derivatives in memory at once
+ORDINARY = 1e-6  # damping of first steps
+
+Strength: TypeAlias = float | FloatArray | tuple[float, float]
+"""Fixed, or fixed in each data set, or its range."""
+Rows: TypeAlias = npt.NDArray[np.int64] | slice
 
 
 class Fitted:
@@ -45,7 +52,7 @@ def fitted(
     counts: FloatArray,
     aux: FloatArray,
     *,
-    strength: float | tuple[float, float],
+    strength: Strength,
     start: FloatArray | Sequence[FloatArray] | None = None,
     held: npt.NDArray[np.bool_] | None = None,
     further: bool = True,
@@ -57,54 +64,49 @@ def fitted(
     """
     sets, p = len(counts), len(model.start)
     aux = np.broadcast_to(aux, (sets, p))
-    low, high, fixed = model.low.copy(), model.high.copy(), model.fixed.copy()
-    if held is not None:
-        fixed |= held
+    fixed = model.fixed.copy() if held is None else model.fixed | held
     fixed[model.poi] = not isinstance(strength, tuple)
-    low[model.poi], high[model.poi] = strength if isinstance(strength, tuple) else (strength, strength)
+    ends = strength if isinstance(strength, tuple) else (strength, strength)
+    low, high = (np.repeat(bound[None], sets, axis=0) for bound in (model.low, model.high))
+    low[:, model.poi], high[:, model.poi] = ends
     free = np.flatnonzero(~fixed)
     measured = np.where(np.isfinite(model.width), aux, model.start)
     measured = np.where(np.isfinite(model.tau), aux / model.tau, measured)
     starts = [measured] if start is None else [start] if isinstance(start, np.ndarray) else [*start]
+    starts.append(np.where(fixed, starts[0], model.start))
     inside = np.append(free, model.poi)
-
-    def begun(x: FloatArray) -> FloatArray:
-        x = np.array(np.broadcast_to(x, (sets, p)))
-        x[:, inside] = np.clip(x[:, inside], low[inside], high[inside])
-        return x
-
-    starts = [begun(x) for x in starts]
-    starts.append(begun(np.where(fixed, starts[0], model.start)))
-    found, nll = starts[0].copy(), np.empty(sets)
-    chunk = max(NUMBERS // max(model.events.numbers, p * p), 1)
+    begun = np.array([np.broadcast_to(x, (sets, p)) for x in starts])
+    begun[:, :, inside] = np.clip(begun[:, :, inside], low[:, inside], high[:, inside])
+    found, nll = begun[0].copy(), np.empty(sets)
+    chunk = max(NUMBERS // (max(model.events.numbers, p * p) * len(begun)), 1)
     for first in range(0, sets, chunk):
         part = slice(first, first + chunk)
-        data = _Data(model, counts[part], aux[part], free, low[free], high[free])
-        best = _lowest(data, [x[part] for x in starts], further=further)
-        if best.left.any():
-            missed = f"{best.left.sum()} of {len(best.x)} fits"
-            raise PhysicsError(f"exact limits: {missed} did not converge; look for templates that vanish")
+        data = _Data(model, counts[part], aux[part], free, low[part][:, free], high[part][:, free])
+        best = _lowest(data, begun[:, part], further=further)
+        if missed := int(np.isinf(best.nll).sum()):
+            missing = f"{missed} of {len(best.x)} fits did not converge"
+            raise PhysicsError(f"exact limits: {missing}; look for templates that vanish")
         found[part], nll[part] = best.x, best.nll
     return Fitted(found, nll)
 
 
-def _lowest(data: _Data, starts: Sequence[FloatArray], *, further: bool) -> _Lowest:
+def _lowest(data: _Data, starts: FloatArray, *, further: bool) -> _Lowest:
     """Return the lowest minimum of each data set; the last start is the nominal one."""
-    model, nominal = data.model, starts[-1]
+    model, nominal, every = data.model, starts[-1], np.arange(len(data.counts))
     several = _corners(model, data.free) if further else ()
     sided = np.intersect1d(data.free, model.one_sided) if further else data.free[:0]
-    best = _Lowest(*_minimised(data, starts[0]))
-    for x in starts[1:] if several or sided.size else starts[1:-1]:
-        best.take(slice(None), *_minimised(data, x))
-    again = np.flatnonzero((further & vanished(model.events, best.x)) | best.left | bool(several))
+    starts = starts if several or sided.size else starts[:-1]
+    best = _Lowest(starts[0])
+    best.take(data, np.tile(every, len(starts)), np.concatenate(starts), ORDINARY)
+    again = np.flatnonzero((further & vanished(model.events, best.x)) | np.isinf(best.nll) | bool(several))
     for corner in (None, *several) if again.size else ():  # there may be a minimum before one vanishes
         careful = nominal[again]
         if corner is not None:
             careful[:, corner] = model.low[corner]
-        best.take(again, *_minimised(data.of(again), careful, damping=CAREFUL))
-    for rank in range(min(TURNED, sided.size)):
-        rows, turned = _turned(data, best, sided, rank)
-        best.take(rows, *_minimised(data.of(rows), turned))
+        best.take(data, again, careful, CAREFUL)
+    turned = [_turned(data, best, sided, rank) for rank in range(min(TURNED, sided.size))]
+    if turned:
+        best.take(data, *(np.concatenate(part) for part in zip(*turned, strict=True)), ORDINARY)
     return best
 
 
@@ -121,27 +123,25 @@ class _Data:
 
     def of(self, rows: npt.NDArray[np.int64]) -> _Data:
         """Return some of the data sets."""
-        return replace(self, counts=self.counts[rows], aux=self.aux[rows])
+        names = ("counts", "aux", "low", "high")
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
 
 class _Lowest:
-    """The lowest minimum of each data set so far: parameters, −ln L, and whether the fit was left open."""
+    """The lowest minimum of each data set so far: parameters and −ln L, infinite where no fit has ended."""
 
-    def __init__(self, x: FloatArray, nll: FloatArray, left: npt.NDArray[np.bool_]) -> None:
-        self.x, self.nll, self.left = x, nll, left
+    def __init__(self, x: FloatArray) -> None:
+        self.x, self.nll = x.copy(), np.full(len(x), np.inf)
 
-    def take(
-        self,
-        rows: npt.NDArray[np.int64] | slice,
-        x: FloatArray,
-        nll: FloatArray,
-        left: npt.NDArray[np.bool_],
-    ) -> None:
-        """Take other fits of some data sets where they are better."""
-        rows = np.arange(len(self.x))[rows]
-        better = ((nll < self.nll[rows]) | self.left[rows]) & ~left
-        at = rows[better]
-        self.x[at], self.nll[at], self.left[at] = x[better], nll[better], False
+    def take(self, data: _Data, rows: npt.NDArray[np.int64], starts: FloatArray, damping: float) -> None:
+        """Fit some data sets, each as often as it comes, from starts; keep what is lower."""
+        x, nll, left = _minimised(data.of(rows), starts, damping)
+        nll[left] = np.inf
+        lowest, order = np.zeros(len(self.x), dtype=np.int64), np.argsort(-nll, kind="stable")
+        lowest[rows[order]] = order  # the lowest of a data set is written last
+        own = np.unique(rows)
+        own = own[nll[lowest[own]] < self.nll[own]]
+        self.x[own], self.nll[own] = x[lowest[own]], nll[lowest[own]]
 
 
 def _turned(
@@ -169,41 +169,43 @@ def _corners(model: BinnedModel, free: npt.NDArray[np.int64]) -> tuple[int, ...]
 
 
 def _minimised(
-    data: _Data, x: FloatArray, damping: float = 1e-6
+    data: _Data, x: FloatArray, damping: float
 ) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]]:
     """Return parameters, −ln L, and which sets would still gain after all steps: long ones may zigzag."""
     model, counts, aux, free = data.model, data.counts, data.aux, data.free
-    low, high = data.low, data.high
     best, found, left = x.copy(), _nll(model, x, counts, aux), np.zeros(len(x), dtype=np.bool_)
     if not free.size:
         return best, found, left
     open_sets, damp = np.arange(len(x)), np.full(len(x), damping)
-    idle = np.zeros(len(x), dtype=np.int64)
+    idle, newton = np.zeros(len(x), dtype=np.int64), np.ones(len(x), dtype=np.bool_)
     state, stiffness = _slopes(model, best, counts, aux, free), np.zeros((len(x), model.events.nominal.size))
     for _ in range(STEPS):
-        gradient, curvature, excess = (part[open_sets] for part in state)
+        gradient, scoring, exact, excess = (part[open_sets] for part in state)
         if (stiff := stiffness[open_sets]).any():
-            curvature = stiffened(model.events, curvature, best[open_sets], excess, stiff, free)
-        here = best[open_sets][:, free]
+            extra = stiffened(model.events, best[open_sets], excess, stiff, free)
+            scoring, exact = scoring + extra, exact + extra
+        here, low, high = best[open_sets][:, free], data.low[open_sets], data.high[open_sets]
         distance = np.where(gradient > 0, here - low, high - here)
         stuck = distance <= NEAR
-        step, promised = _step(gradient, curvature, stuck, distance, damp[open_sets])
+        hessian = np.where(newton[open_sets, None, None], exact, scoring)
+        step, promised = _step(gradient, scoring, hessian, stuck, distance, damp[open_sets])
         going = promised > DONE
         open_sets = open_sets[going]
         if not open_sets.size:
             return best, found, left
         trial = best[open_sets].copy()
         to_bound = np.where(stuck & (gradient != 0), np.where(gradient > 0, low, high), here + step)
-        trial[:, free] = np.clip(to_bound[going], low, high)
+        trial[:, free] = np.clip(to_bound, low, high)[going]
         new = _nll(model, trial, counts[open_sets], aux[open_sets])
         better = new <= found[open_sets]
         idle[open_sets] = np.where(found[open_sets] - new > 10.0 * DONE, 0, idle[open_sets] + 1)
         moved = open_sets[better]
-        failed, met = open_sets[~better], np.zeros(len(open_sets), dtype=bool)
+        failed, met = open_sets[~better], newton[open_sets]
         if failed.size:
             kinks = crossings(model.events, best[failed], trial[~better])
-            met[~better] = (kinks > 1.1 * stiffness[failed]).any(axis=1)
+            met[~better] |= (kinks > 1.1 * stiffness[failed]).any(axis=1)
             stiffness[failed] = np.maximum(kinks, stiffness[failed])
+        newton[open_sets] = better
         best[moved], found[moved] = trial[better], new[better]
         damp[open_sets] *= np.where(
             better, np.where(damp[open_sets] > KINK, 0.4, 0.1), np.where(met, 1.0, 8.0)
@@ -227,30 +229,29 @@ def _nll(model: BinnedModel, x: FloatArray, counts: FloatArray, aux: FloatArray)
 
 def _slopes(
     model: BinnedModel, x: FloatArray, counts: FloatArray, aux: FloatArray, free: npt.NDArray[np.int64]
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return gradient and curvature of the free parameters, and 1 − n/ν where it is positive."""
-    mean, slopes, norms = model.events.with_slopes(x)
-    mean, slopes = np.maximum(mean, SMALLEST), slopes[:, :, free]
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Return gradient, curvature of scoring and Hessian of the free parameters, and max(1 − n/ν, 0)."""
+    found = model.events.with_slopes(x)
+    mean, slopes = np.maximum(found.total, SMALLEST), found.slopes[:, :, free]
+    weight = 1.0 - counts / mean
     _, gradient, diagonal = model.penalty(x, aux)
-    gradient = gradient[:, free] + np.matmul((1.0 - counts / mean)[:, None, :], slopes)[:, 0]
-    excess = np.maximum(1.0 - counts / mean, 0.0)
-    weight = (norms.samples @ (excess[:, norms.bins] * norms.events).T).T
-    root = np.concatenate(
-        [
-            slopes * (np.sqrt(counts) / mean)[:, :, None],
-            norms.logs[:, :, free] * np.sqrt(np.maximum(weight, 0.0))[:, :, None],
-        ],
-        axis=1,
-    )
-    curvature = np.matmul(root.transpose(0, 2, 1), root)
-    index = np.arange(free.size)
-    curvature[:, index, index] += diagonal[:, free] + 1e-10
-    return gradient, curvature, excess
+    gradient = gradient[:, free] + np.matmul(weight[:, None, :], slopes)[:, 0]
+    excess, index = np.maximum(weight, 0.0), np.arange(free.size)
+    root = slopes * (np.sqrt(counts) / mean)[:, :, None]
+    square = np.matmul(root.transpose(0, 2, 1), root)
+    square[:, index, index] += diagonal[:, free] + 1e-10
+    exact = square + model.events.curvature(weight, found)[:, free[:, None], free]
+    if found.logs.size:
+        heavy = np.sqrt(np.maximum(model.events.of_samples(excess, found), 0.0))
+        norms = found.logs[:, :, free] * heavy[:, :, None]
+        square += np.matmul(norms.transpose(0, 2, 1), norms)
+    return gradient, square, exact, excess
 
 
 def _step(
     gradient: FloatArray,
-    curvature: FloatArray,
+    scoring: FloatArray,
+    hessian: FloatArray,
     stuck: npt.NDArray[np.bool_],
     distance: FloatArray,
     damping: FloatArray,
@@ -258,21 +259,26 @@ def _step(
     """Return the damped step with parameters at their bounds left out, and the gain without damping.
 
     Gradient over distance of the bound that it points to stands on the diagonal (T. F. Coleman and Y. Li,
-    SIAM J. Optim. 6 (1996) 418): a bin without counts bends nothing; its content ends at zero.
+    SIAM J. Optim. 6 (1996) 418): a bin without counts bends nothing; its content ends at zero. Where the
+    Hessian leads up, scoring takes its place.
     """
-    g, keep = np.where(stuck, 0.0, gradient), ~stuck
-    h = curvature * (keep[:, :, None] & keep[:, None, :])
-    index = np.arange(g.shape[1])
+    g, index = np.where(stuck, 0.0, gradient), np.arange(gradient.shape[1])
     wall = np.abs(g) / np.maximum(distance, NEAR)
-    diagonal = np.where(stuck, 1.0, h[:, index, index] + wall)
-    scale = 1.0 / np.sqrt(diagonal)
-    h *= scale[:, :, None] * scale[:, None, :]
-    h[:, index, index] = 1.0 + FLAT
-    down = (g * scale)[:, :, None]
-    promised = 0.5 * (down * np.linalg.solve(h, down))[:, :, 0].sum(axis=1)
-    h[:, index, index] += damping[:, None]
-    step = np.linalg.solve(h, down)[:, :, 0] * scale
-    return np.asarray(-step, dtype=np.float64), np.asarray(promised, dtype=np.float64)
+    scale = np.where(stuck, 0.0, 1.0 / np.sqrt(np.where(stuck, 1.0, scoring[:, index, index] + wall)))
+    down, more = (g * scale)[:, :, None], wall * scale**2 + stuck
+
+    def solved(curvature: FloatArray, added: FloatArray, rows: Rows = slice(None)) -> FloatArray:
+        own = scale[rows]
+        h = curvature[rows] * own[:, :, None] * own[:, None, :]
+        h[:, index, index] += more[rows] + added[rows]
+        return np.linalg.solve(h, down[rows])
+
+    promised = 0.5 * (down * solved(scoring, np.full((len(g), 1), FLAT)))[:, :, 0].sum(axis=1)
+    step = solved(hessian, damping[:, None])
+    leads_up = np.flatnonzero((step * down).sum(axis=(1, 2)) < 0.0)
+    if leads_up.size:
+        step[leads_up] = solved(scoring, damping[:, None], leads_up)
+    return np.asarray(-step[:, :, 0] * scale, dtype=np.float64), np.asarray(promised, dtype=np.float64)
 
 
 SHARE = 0.05  # of a bin, which a template must have to be missed there
@@ -288,25 +294,24 @@ def crossings(events: Expectation, before: FloatArray, after: FloatArray) -> Flo
 
 def stiffened(
     events: Expectation,
-    curvature: FloatArray,
     x: FloatArray,
     excess: FloatArray,
     stiffness: FloatArray,
     free: npt.NDArray[np.int64],
 ) -> FloatArray:
-    """Return curvatures with those of the kinks that steps have met."""
+    """Return the curvatures of the kinks that steps have met."""
     weight = stiffness * excess[:, events.bin_of]
+    stiff = np.zeros((len(x), free.size, free.size))
     of_set, cell = np.nonzero(weight)
     if not of_set.size:
-        return curvature
+        return stiff
     sets, rank = np.unique(of_set, return_inverse=True)
     slot = np.arange(of_set.size) - np.searchsorted(of_set, of_set)
     moved, weights = events.shape_slopes(x[of_set], cell), weight[of_set, cell]
     factor = events.factor(x[sets])[rank, cell]
     rows = np.zeros((sets.size, int(slot.max()) + 1, free.size))
     rows[rank, slot] = moved[:, free] * np.sqrt(weights * np.maximum(factor, 0.0))[:, None]
-    stiff = curvature.copy()
-    stiff[sets] += np.matmul(rows.transpose(0, 2, 1), rows)
+    stiff[sets] = np.matmul(rows.transpose(0, 2, 1), rows)
     return stiff
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -37,13 +38,20 @@ class SampleTerms:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LogNormal:
-    """What the log-normal factors of k samples do at sets of parameters."""
+class Slopes:
+    """Expected events at n sets of parameters, their derivatives, and what second ones are made of."""
 
-    events: FloatArray  # shape (sets, cells)
-    logs: FloatArray  # d ln events/dα of each sample, shape (sets, k, parameters)
-    bins: IntArray  # The bin of each cell, shape (cells,)
-    samples: csr_array  # One where a cell belongs to the sample, shape (k, cells)
+    total: FloatArray  # shape (n, b)
+    slopes: FloatArray  # shape (n, b, p)
+    # First and second derivatives of ln of the log-normal factors of each sample, shape (n, k, p)
+    logs: FloatArray
+    bends: FloatArray
+    at: FloatArray  # shape (p, n)
+    # Of each cell, shape (c, n): templates (also cut at zero), log-normal factors, events; (c, l, n): others
+    shape: FloatArray
+    scale: FloatArray
+    events: FloatArray
+    linear: FloatArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,6 +85,13 @@ class Expectation:
     pairs: IntArray  # Each cell with each of its normsys modifiers, shape (2, e)
     norm_slopes: csr_array  # shape (b p, e)
     norm_rows: csr_array  # shape (k p, n)
+    # From cells to second derivatives, shape (p p, c): of each column of `linear` with shifts (odd, even),
+    # and of each two columns with one another
+    bent_shifts: tuple[tuple[csr_array, csr_array], ...]
+    bent_factors: tuple[tuple[int, int, csr_array], ...]
+    # The same for derivatives of each sample with log-normal factors, shape (k p, c)
+    sample_shifts: tuple[csr_array, csr_array]
+    sample_factors: tuple[csr_array, ...]
 
     @property
     def numbers(self) -> int:
@@ -101,7 +116,7 @@ class Expectation:
     def shape_slopes(self, x: FloatArray, cell: IntArray) -> FloatArray:
         """Return the derivatives of one template at each set of parameters, shape (sets, p)."""
         odd, even = (part[cell].toarray() for part in (self.odd, self.even))
-        return np.asarray(odd + even * _bend(x))
+        return np.asarray(odd + even * _bend(x)[0])
 
     def factor(self, x: FloatArray) -> FloatArray:
         """Return what multiplies the templates, shape (sets, c)."""
@@ -109,33 +124,72 @@ class Expectation:
         scale = self._scale(interpolated(at[self.norm_of], self.polynomials, self.high, self.low)[0])
         return np.asarray((scale * self._linear(at).prod(axis=1)).T)
 
-    def with_slopes(self, x: FloatArray) -> tuple[FloatArray, FloatArray, LogNormal]:
-        """Return `total`, its derivatives (sets, b, p), and what log-normal factors do."""
+    def with_slopes(self, x: FloatArray) -> Slopes:
+        """Return `total` and its derivatives."""
         at = np.ascontiguousarray(x.T)
         shape, linear = self._shape(at), self._linear(at)
-        value, bend, _ = interpolated(at[self.norm_of], self.polynomials, self.high, self.low)
-        log = bend / np.where(value == 0.0, 1.0, value)
+        value, slope, second = interpolated(at[self.norm_of], self.polynomials, self.high, self.low)
+        safe = np.where(value == 0.0, 1.0, value)
+        log, sets, shifted = slope / safe, len(x), bool(self.odd.nnz or self.even.nnz)
         scale, product = self._scale(value), linear.prod(axis=1)
         positive = np.maximum(shape, 0.0)
         events = positive * scale * product
-        moved = np.where(shape > 0.0, scale * product, 0.0)
-        slopes = self.odd_slopes @ moved
-        slopes += (self.even_slopes @ moved) * np.tile(_bend(at), (self.bins, 1))
+        slopes = self.norm_slopes @ (events[self.pairs[0]] * log[self.pairs[1]])
+        if shifted:
+            moved = np.where(shape > 0.0, scale * product, 0.0)
+            slopes += self.odd_slopes @ moved
+            slopes += (self.even_slopes @ moved) * np.tile(_bend(at)[0], (self.bins, 1))
         scaled = positive * scale
         for i, spread in enumerate(self.linear_slopes):  # a factor may be zero: the others are multiplied
-            slopes += spread @ (scaled * np.delete(linear, i, axis=1).prod(axis=1))
-        slopes += self.norm_slopes @ (events[self.pairs[0]] * log[self.pairs[1]])
-        sets, rows = len(x), self.norm_rows @ log
-        return (
+            slopes += spread @ (scaled * _without(linear, i))
+        logs, bends = (
+            np.ascontiguousarray((self.norm_rows @ a).T).reshape(sets, self.starts.size, self.parameters)
+            for a in (log, second / safe - log**2)
+        )
+        return Slopes(
             np.ascontiguousarray((self.gather @ events).T),
             np.ascontiguousarray(slopes.T).reshape(sets, self.bins, self.parameters),
-            LogNormal(
-                np.ascontiguousarray(events.T),
-                np.ascontiguousarray(rows.T).reshape(sets, self.starts.size, self.parameters),
-                self.bin_of,
-                self.samples,
-            ),
+            logs,
+            bends,
+            at,
+            shape,
+            np.broadcast_to(scale, events.shape),
+            events,
+            linear,
         )
+
+    def of_samples(self, weight: FloatArray, found: Slopes) -> FloatArray:
+        """Return the weighted events of each sample with log-normal factors, weights (n, b), shape (n, k)."""
+        return np.asarray((self.samples @ (weight.T[self.bin_of] * found.events)).T)
+
+    def curvature(self, weight: FloatArray, found: Slopes) -> FloatArray:
+        """Return Σ weight ∂²ν over the bins, weights (n, b), shape (n, p, p)."""
+        n, p, k = len(weight), self.parameters, self.starts.size
+        (slope, bend), linear = _bend(found.at), found.linear
+        each = weight.T[self.bin_of] * found.scale
+        moved, positive = np.where(found.shape > 0.0, each, 0.0), each * np.maximum(found.shape, 0.0)
+        flat, own = np.zeros((p * p, n)), np.zeros((k * p, n))
+        if shifted := bool(self.odd.nnz or self.even.nnz):
+            full = moved * linear.prod(axis=1)
+            odd, even = self.sample_shifts
+            own += odd @ full + (even @ full) * np.tile(slope, (k, 1))
+            flat[:: p + 1] += 0.5 * bend * (self.even.T @ full)
+        for i, (odd, even) in enumerate(self.bent_shifts):
+            rest = _without(linear, i)
+            own += self.sample_factors[i] @ (positive * rest)
+            if shifted:
+                part = moved * rest
+                flat += odd @ part + (even @ part) * np.repeat(slope, p, axis=0)
+        for i, j, spread in self.bent_factors:
+            flat += spread @ (positive * _without(linear, i, j))
+        half = np.ascontiguousarray(flat.T).reshape(n, p, p)
+        if k:
+            events, logs = self.of_samples(weight, found)[:, :, None], found.logs
+            beside = np.ascontiguousarray(own.T).reshape(n, k, p) + 0.5 * events * logs
+            half += np.swapaxes(logs, 1, 2) @ beside
+            diagonal = np.arange(p)
+            half[:, diagonal, diagonal] += 0.5 * (events * found.bends).sum(axis=1)
+        return half + np.swapaxes(half, 1, 2)
 
     def _shape(self, at: FloatArray) -> FloatArray:
         """Return the templates, smooth inside ±1 standard deviation and linear outside, shape (c, sets)."""
@@ -157,13 +211,17 @@ class Expectation:
         return np.asarray(np.concatenate([products, np.ones((1, value.shape[1]))])[self.normed])
 
 
-def _bend(at: FloatArray) -> FloatArray:
-    """Return the derivative of the even part of a histosys, shape (p, sets)."""
-    a = np.clip(at, -1.0, 1.0)
-    square = a**2
-    return np.asarray(
-        np.where(square < 1.0, a * (30.0 - 40.0 * square + 18.0 * square**2) / 8.0, np.sign(at))
-    )
+def _bend(at: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return first and second derivative of the even part of a histosys, shape (p, sets)."""
+    square = np.minimum(at**2, 1.0)
+    inside = square < 1.0
+    first = np.where(inside, at * (30.0 - 40.0 * square + 18.0 * square**2) / 8.0, np.sign(at))
+    return first, np.where(inside, (30.0 - 120.0 * square + 90.0 * square**2) / 8.0, 0.0)
+
+
+def _without(linear: FloatArray, *columns: int) -> FloatArray:
+    """Return the product of the other factors of each cell, shape (c, sets)."""
+    return np.asarray(np.delete(linear, columns, axis=1).prod(axis=1))
 
 
 def interpolated(
@@ -239,6 +297,27 @@ def expectation_of(samples: Sequence[SampleTerms], bins: int, parameters: int) -
         for i in range(linear.shape[1])
     )
     to_slopes = bin_of[cell] * parameters + number
+    to_samples = normed[cell] < some.size
+    of_sample = normed[cell[to_samples]] * parameters + number[to_samples]
+    below = some.size * parameters, total
+
+    def crossed(i: int, part: FloatArray) -> csr_array:
+        """Return the map to ∂² by a shift and by a factor."""
+        own = known[cell, i]
+        keys = number[own] * parameters + linear[cell[own], i]
+        return _sparse(keys, cell[own], (parameters**2, total), part[own])
+
+    def twice(i: int, j: int) -> csr_array:
+        """Return the map to ∂² by two factors."""
+        own = np.flatnonzero(known[:, i] & known[:, j])
+        keys = linear[own, i] * parameters + linear[own, j]
+        return _sparse(keys, own, (parameters**2, total), np.ones(own.size))
+
+    def by_sample(i: int) -> csr_array:
+        own = np.flatnonzero(known[:, i] & (normed < some.size))
+        return _sparse(normed[own] * parameters + linear[own, i], own, below, np.ones(own.size))
+
+    columns = range(linear.shape[1])
     return Expectation(
         parameters,
         bins,
@@ -272,6 +351,10 @@ def expectation_of(samples: Sequence[SampleTerms], bins: int, parameters: int) -
             (some.size * parameters, norm_of.size),
             np.ones(norm_of.size),
         ),
+        tuple((crossed(i, odd), crossed(i, even)) for i in columns),
+        tuple((i, j, twice(i, j)) for i, j in combinations(columns, 2)),
+        tuple(_sparse(of_sample, cell[to_samples], below, part[to_samples]) for part in (odd, even)),  # type: ignore[arg-type]
+        tuple(by_sample(i) for i in columns),
     )
 
 

@@ -73,21 +73,30 @@ def binned_cls(
 
 
 def statistic_of(model: BinnedModel, toys: BinnedToys, strength: float, convention: Convention) -> FloatArray:
-    """Return the test statistic of each data set at a signal strength, shape (sets,)."""
-    counts, aux = toys.counts, toys.aux
-    one = fitted(model, counts, aux, strength=strength)
-    none = fitted(model, counts, aux, strength=0.0, start=one.x)
-    begin = one.x.copy()
+    """Return the test statistic of each data set at a signal strength, shape (sets,).
+
+    Fits with and without signal, and with the best one up to the strength, begin at one another's minima too.
+    """
+    n = len(toys.counts)
+    counts, aux = (
+        np.tile(toys.counts, (2, 1)),
+        np.tile(np.broadcast_to(toys.aux, (n, len(model.start))), (2, 1)),
+    )
+    both = np.repeat([strength, 0.0], n)
+    first = fitted(model, counts, aux, strength=both)
+    one, none = np.split(first.x, 2)
+    if convention.statistic == "ratio":
+        again = fitted(model, counts, aux, strength=both, start=np.concatenate([none, one]), further=False)
+        with_signal, without = np.split(np.minimum(first.nll, again.nll), 2)
+        return np.asarray(2.0 * (with_signal - without), dtype=np.float64)
+    begin = one.copy()
     begin[:, model.poi] *= 0.7
     # q̃ is zero beyond the strength, so that the best one is sought up to it
-    best = (
-        none
-        if convention.statistic == "ratio"
-        else fitted(model, counts, aux, strength=(0.0, strength), start=(begin, none.x))
+    best = fitted(model, toys.counts, toys.aux, strength=(0.0, strength), start=(begin, none))
+    again = fitted(model, toys.counts, toys.aux, strength=strength, start=best.x, further=False)
+    return np.asarray(
+        2.0 * np.maximum(np.minimum(first.nll[:n], again.nll) - best.nll, 0.0), dtype=np.float64
     )
-    again = fitted(model, counts, aux, strength=strength, start=best.x, further=False)
-    q = 2.0 * (np.minimum(one.nll, again.nll) - best.nll)
-    return q if convention.statistic == "ratio" else np.maximum(q, 0.0)
 
 
 def _beyond(values: FloatArray, bounds: FloatArray, ties: Ties) -> FloatArray:
@@ -162,11 +171,12 @@ def binned_asymptotic(model: BinnedModel, strength: float) -> tuple[float, Float
     measured = np.where(np.isfinite(model.tau), model.tau * x, np.where(np.isfinite(model.width), x, aux))
     free = np.where(model.fixed, aux, measured)
     asimov = BinnedToys(np.maximum(model.expected(x), 0.0), free)
-    root = float(np.sqrt(statistic_of(model, asimov, strength, QTILDE)[0]))
+    sets = [asimov] if model.masked else [asimov, BinnedToys(counts, aux)]
+    every = BinnedToys(*(np.concatenate([getattr(one, name) for one in sets]) for name in ("counts", "aux")))
+    q, *seen = statistic_of(model, every, strength, QTILDE).tolist()
+    root = float(np.sqrt(q))
     expected = np.asarray(ndtr(-(root - BANDS)) / ndtr(BANDS), dtype=np.float64)
-    if model.masked:
-        return float("nan"), expected
-    return cls_of(float(statistic_of(model, BinnedToys(counts, aux), strength, QTILDE)[0]), root), expected
+    return (cls_of(seen[0], root) if seen else float("nan")), expected
 
 
 RANDOMISED = Convention("qtilde", "randomised")
