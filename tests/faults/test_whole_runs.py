@@ -6,6 +6,7 @@ import pytest
 from injection import adversarial, whole
 
 from gammastar.pipeline.context import axes_of
+from gammastar.read.files import kept_open
 
 pytestmark = pytest.mark.flow
 
@@ -24,12 +25,25 @@ def test_two_thousand_runs(tmp_path, portion):
     assert found.runs == 200
 
 
-def test_pairs_that_are_all_beside_the_axes_are_told(tmp_path):
-    """Found by the campaign: pairs are left by the selection, none of them in a cell."""
-    found = whole.Ran()
-    content = whole.changed(whole.tiny(tmp_path), {"select.ghost_excess": 1.0})
-    assert whole.attempt(tmp_path, content, found) == ""
-    assert "lies within [select] mass, pt and energy" in found.said[0]
+FOUND = (
+    ({"select.ghost_excess": 1.0}, "lies within [select] mass, pt and energy"),
+    ({"unfold.mass": [0.2125, 0.5, 1.1125]}, ""),
+    ({"unfold.efficiency_floor": 0.95}, "of a cell is seen"),
+    ({"unfold.energy": [276.7, 357.5]}, "[unfold]"),
+    ({"select.pt": [0.0, 0.015]}, "is reconstructed inside the axes"),
+)
+"""Changes by which whole runs once went wrong, and what is said of them now; "": they finish."""
+
+
+@pytest.mark.parametrize("fitted", [False, True])
+def test_what_once_went_wrong_ends_well(tmp_path, fitted):
+    base = whole.without_flow(whole.tiny(tmp_path))
+    base = base if fitted else whole.without_fits(base)
+    with whole.in_one_process(makes=False, draws=False), kept_open():
+        for what, said in FOUND:
+            found = whole.Ran()
+            assert whole.attempt(tmp_path, whole.changed(base, what), found) == ""
+            assert [said in message for message in found.said] == ([True] if said else [])
 
 
 def test_axes_are_those_of_the_first_section_that_gives_them():

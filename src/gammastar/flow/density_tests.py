@@ -265,7 +265,8 @@ def _checked(
     if inside is not None:
         covered &= inside(*data.T)
     pt, energy = np.full(n, np.nan), np.full(n, np.nan)
-    pt[covered], energy[covered] = _twins(sampler, data[covered, 0], inside, rng)
+    if covered.sum() >= FEWEST:  # fewer cannot weigh as many
+        pt[covered], energy[covered] = _twins(sampler, data[covered, 0], inside, rng)
     used = np.flatnonzero(covered & np.isfinite(pt))
     size = effective_size(weight[used])
     if size < FEWEST:

@@ -50,6 +50,8 @@ def profile_intervals(
     Cousins, Phys. Rev. D 57 (1998) 3873): 0.23 at 0.
     """
     seen = (sums > 0).any(axis=1)
+    if not seen.any():
+        return np.zeros((len(sums), 2))
     start, coefficients = _windows(counts, content, sums[seen])
     best, _, z = _minimum(start, coefficients, None)
     least, centre = best.loss(), (coefficients * best.x).sum(axis=1)

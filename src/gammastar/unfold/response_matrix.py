@@ -222,12 +222,12 @@ class _Sums:
 
     def response(self, *, at_most_one: bool = False) -> Response:
         """Return the response of what was added."""
-        if not (self.prior > 0).any():
-            msg = (
-                f"response: none of {self.n} true pairs lies inside the true axes; check unit, axes, and "
-                "[infer.joint] window"
+        if not (self.prior > 0).any() or not self.counts.any():
+            where = "true pairs lies" if not (self.prior > 0).any() else "true pairs is reconstructed"
+            raise UserError(
+                f"response: none of {self.n} {where} inside the axes; check unit, the axes of [select] and "
+                "[unfold], and [infer.joint] window"
             )
-            raise UserError(msg)
         migration = divide(self.counts.reshape(self.shape), self.prior)
         if at_most_one:  # a cell of few pairs may average to more than one
             migration = migration / np.maximum(migration.sum(axis=0), 1.0)

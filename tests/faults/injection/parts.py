@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -49,6 +50,7 @@ class Result:
     note: str = ""
     counted: bool = True
     worst: bool = False
+    when: str = ""
 
     def __add__(self, other: Result) -> Result:
         wrong = max(self.wrong, other.wrong) if self.worst else self.wrong + other.wrong
@@ -58,8 +60,9 @@ class Result:
 
 @dataclass(frozen=True)
 class Part:
-    """A campaign: its number of portions, and the function that runs one of them in a folder."""
+    """A campaign: its module, number of portions, and the function that runs one of them in a folder."""
 
+    module: ModuleType
     portions: int
     run: Callable[[Path, int], Iterator[Result]]
 
@@ -280,7 +283,7 @@ def _unforeseen(folder: Path, _: int) -> Iterator[Result]:
 
 def _whole(n: int) -> Callable[[Path, int], Iterator[Result]]:
     def run(folder: Path, portion: int) -> Iterator[Result]:
-        found = whole.campaign(folder, portion, n=n)
+        found = whole.campaign(folder, whole.SEED + portion, n=n)
         what = "steering files drawn from the schema that `check` takes, run whole: crashed, hung or no page"
         note = f"of each {found.runs}: finished {found.finished}, ended with a named error {found.refused}"
         yield Result(what, found.runs, len(found.wrong), note="; ".join([note, *found.wrong])[:400])
@@ -289,41 +292,41 @@ def _whole(n: int) -> Callable[[Path, int], Iterator[Result]]:
 
 
 FULL = {
-    "runs": Part(10, _runs(10)),
-    "known": Part(1, _known(27)),
-    "unknown": Part(1, _unknown(40)),
-    "chunks": Part(1, _chunks(200)),
-    "texts": Part(1, _texts(200)),
-    "steerings": Part(1, _steerings),
-    "models": Part(1, _models(20)),
-    "executors": Part(1, _executors),
-    "skips": Part(1, _skips(500)),
-    "workers": Part(5, _workers(10)),
-    "memory": Part(10, _memory(5.0)),
-    "adversarial": Part(attacks.N_PORTIONS, _adversarial(attacks.attack)),
-    "hangs": Part(2, _hangs(4)),
-    "foreign code": Part(1, _foreign_code),
-    "parts of results": Part(1, _shared),
-    "links": Part(1, _links(400)),
-    "unforeseen": Part(1, _unforeseen),
-    "whole runs": Part(10, _whole(200)),
+    "runs": Part(kills, 10, _runs(10)),
+    "known": Part(damage, 1, _known(27)),
+    "unknown": Part(damage, 1, _unknown(40)),
+    "chunks": Part(workers, 1, _chunks(200)),
+    "texts": Part(texts, 1, _texts(200)),
+    "steerings": Part(steerings, 1, _steerings),
+    "models": Part(models, 1, _models(20)),
+    "executors": Part(workers, 1, _executors),
+    "skips": Part(workers, 1, _skips(500)),
+    "workers": Part(workers, 5, _workers(10)),
+    "memory": Part(memory, 10, _memory(5.0)),
+    "adversarial": Part(attacks, attacks.N_PORTIONS, _adversarial(attacks.attack)),
+    "hangs": Part(hangs, 2, _hangs(4)),
+    "foreign code": Part(foreign_code, 1, _foreign_code),
+    "parts of results": Part(shared, 1, _shared),
+    "links": Part(links, 1, _links(400)),
+    "unforeseen": Part(unforeseen, 1, _unforeseen),
+    "whole runs": Part(whole, 20, _whole(100)),
 }
 QUICK = {
-    "known": Part(1, _known(1)),
-    "unknown": Part(1, _unknown(1)),
-    "chunks": Part(1, _chunks(20)),
-    "texts": Part(1, _texts(10)),
-    "steerings": Part(1, _steerings),
-    "models": Part(1, _models(2)),
-    "executors": Part(1, _executors),
-    "adversarial": Part(1, _adversarial(lambda folder, _: attacks.draw(folder))),
-    "hangs": Part(1, lambda folder, _: _hangs(1)(folder, -1)),
+    "known": Part(damage, 1, _known(1)),
+    "unknown": Part(damage, 1, _unknown(1)),
+    "chunks": Part(workers, 1, _chunks(20)),
+    "texts": Part(texts, 1, _texts(10)),
+    "steerings": Part(steerings, 1, _steerings),
+    "models": Part(models, 1, _models(2)),
+    "executors": Part(workers, 1, _executors),
+    "adversarial": Part(attacks, 1, _adversarial(lambda folder, _: attacks.draw(folder))),
+    "hangs": Part(hangs, 1, lambda folder, _: _hangs(1)(folder, -1)),
 }
 
 
-def main(name: str, portion: int, target: Path, folder: Path) -> None:
+def main(name: str, portion: int, target: Path, folder: Path, state: str) -> None:
     """Run one portion of a full campaign in this process and keep its results."""
-    results = list(FULL[name].run(folder, portion))
+    results = [result.__dict__ for result in FULL[name].run(folder, portion)]
     temporary = target.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps([result.__dict__ for result in results]))
+    temporary.write_text(json.dumps({"state": state, "results": results}), encoding="utf-8")
     temporary.replace(target)

@@ -1,7 +1,8 @@
 """All campaigns in one go: the numbers for the validation, the benchmark and ``docs/reliability.md``.
 
 Full campaigns run portion by portion, each in a process of its own, and every finished portion is kept: a
-campaign that is stopped goes on where it was. Portions of other campaign code are done again.
+campaign that is stopped goes on where it was. Portions of other code of the campaign are done again. Rows of
+finished campaigns, with their day and the state of the package, stay in ``record.json``.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from gammastar import __version__
 from gammastar.store.manifest import digest
@@ -26,76 +28,101 @@ from injection.whole import JOURNAL
 
 PAGE = ROOT / "docs" / "reliability.md"
 KEPT = ROOT / "results" / "faults"
+RECORD = Path(__file__).parents[1] / "record.json"
 HEADING = "## Figures"
 LIMIT = 3600  # seconds for one portion
 
 
-def campaigns(*, quick: bool, names: tuple[str, ...] = (), kept: Path = KEPT) -> Iterator[Result]:
-    """Yield the results of all campaigns or the named ones, the short ones or the full counts."""
-    for name, part in (QUICK if quick else FULL).items():
-        if names and name not in names:
-            continue
-        total: dict[str, Result] = {}
-        for portion in range(part.portions):
-            for result in _short(name) if quick else _portion(name, portion, kept):
-                total[result.what] = total[result.what] + result if result.what in total else result
-        yield from total.values()
-
-
-def _short(name: str) -> list[Result]:
+def short(name: str) -> list[Result]:
+    """Return the results of a short campaign."""
     with tempfile.TemporaryDirectory() as folder:
         return list(QUICK[name].run(Path(folder), 0))
 
 
-def code() -> str:
-    """Return the digest of the campaigns' own code, without this file, and the package's version."""
-    files = sorted(path for path in Path(__file__).parent.glob("*.py") if path.name != Path(__file__).name)
-    return digest(__version__, {path.name: path.read_text() for path in files})
+def campaign(name: str, *, kept: Path = KEPT, record: Path = RECORD) -> list[Result]:
+    """Return the results of a full campaign, and record them; portions that are kept are not run again."""
+    total: dict[str, Result] = {}
+    states: dict[str, int] = {}
+    for portion in range(FULL[name].portions):
+        done = _portion(name, portion, kept)
+        states[done["state"]] = states.get(done["state"], 0) + 1
+        for row in (Result(**entry) for entry in done["results"]):
+            total[row.what] = total[row.what] + row if row.what in total else row
+    parts = [f"{state} ({n} portions)" if len(states) > 1 else state for state, n in states.items()]
+    when = f"{dt.date.today().isoformat()}, state {' and '.join(parts)}"
+    results = [replace(row, when=when) for row in total.values()]
+    found = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    found[name] = [row.__dict__ for row in results]
+    record.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return results
 
 
-def _portion(name: str, portion: int, kept: Path) -> list[Result]:
-    target = kept / f"{name}-{portion:03d}-{code()[:12]}.json"
+def recorded(record: Path = RECORD) -> dict[str, list[Result]]:
+    """Return the results of the last full campaigns by name."""
+    found = json.loads(record.read_text(encoding="utf-8"))
+    return {name: [Result(**row) for row in rows] for name, rows in found.items()}
+
+
+def state() -> str:
+    """Return the digest of the package's code."""
+    source = ROOT / "src" / "gammastar"
+    texts = {str(path.relative_to(source)): path.read_text("utf-8") for path in source.rglob("*.py")}
+    return digest(dict(sorted(texts.items())))[:8]
+
+
+def code(name: str) -> str:
+    """Return the digest of the code and counts of a campaign, and the package's version."""
+    part, here = FULL[name], Path(__file__).parent
+    todo, texts = [part.module.__name__.rpartition(".")[2]], {}
+    while todo:
+        module = todo.pop()
+        texts[module] = (here / f"{module}.py").read_text(encoding="utf-8")
+        named = re.findall(r"^from injection(?:\.(\w+))? import (.*)$", texts[module], re.MULTILINE)
+        todo += [one for own, all_ in named for one in (own or all_).split(", ") if one not in texts]
+    counts = [cell.cell_contents for cell in getattr(part.run, "__closure__", None) or ()]
+    counts = [count for count in counts if isinstance(count, int | float)]
+    return digest(__version__, part.portions, counts, dict(sorted(texts.items())))
+
+
+def _portion(name: str, portion: int, kept: Path) -> dict[str, Any]:
+    target = kept / f"{name}-{portion:03d}-{code(name)[:12]}.json"
     if not target.is_file():
         kept.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
             arguments = [name, str(portion), str(target), folder]
             command = [sys.executable, str(ROOT / "tests" / "faults" / "campaigns.py"), "--portion"]
-            ended = subprocess.run([*command, *arguments], check=False, timeout=LIMIT).returncode
-            if ended:
-                return [_died(f"portion {portion} of {name}", ended, Path(folder), kept)]
-    return [Result(**entry) for entry in json.loads(target.read_text())]
+            try:
+                ended = subprocess.run([*command, *arguments], check=False, timeout=LIMIT).returncode
+                how = signal.Signals(-ended).name if ended < 0 else f"exit {ended}"
+            except subprocess.TimeoutExpired:
+                how = f"no end within {LIMIT} s"
+            if not target.is_file():
+                died = _died(f"portion {portion} of {name}", how, Path(folder), kept)
+                return {"state": state(), "results": [died.__dict__]}
+    return dict(json.loads(target.read_text(encoding="utf-8")))
 
 
-def _died(what: str, ended: int, folder: Path, kept: Path) -> Result:
+def _died(what: str, how: str, folder: Path, kept: Path) -> Result:
     """Return that a portion's process ended, by which signal or code, and keep what it was at."""
-    how = signal.Signals(-ended).name if ended < 0 else f"exit {ended}"
     for path in folder.rglob(JOURNAL):
         how += f", at {shutil.copy(path, kept / f'{what} {JOURNAL}')}"
     return Result("processes of campaigns that ended before their time", 1, 1, note=f"{what}: {how}")
 
 
-def _rows(text: str) -> dict[str, str]:
-    """Return the rows of the page's table by their first column."""
-    part = text.partition(f"{HEADING}\n")[2].partition("\n## ")[0]
-    lines = [line for line in part.splitlines() if line.startswith("| ")][1:]
-    return {line.split(" | ")[0].removeprefix("| "): line for line in lines}
-
-
-def write(results: list[Result]) -> None:
-    """Replace the figures of the page that these results give; the others stay."""
-    text = PAGE.read_text() if PAGE.is_file() else "# Reliability\n"
-    today = dt.date.today().isoformat()
-    notes = {r.what: "; ".join(filter(None, (today, r.note))) for r in results}
-    rows = _rows(text) | {
-        r.what: f"| {r.what} | {r.tried} | {r.wrong:g} | {notes[r.what]} |" for r in results
-    }
+def write(record: Path = RECORD, page: Path = PAGE) -> None:
+    """Write the recorded figures into the page."""
+    lines = [
+        f"| {row.what} | {row.tried} | {row.wrong:g} | {'; '.join(filter(None, (row.when, row.note)))} |"
+        for rows in recorded(record).values()
+        for row in rows
+    ]
+    table = "\n".join(["| what | tried | wrong | |", "|---|---|---|---|", *lines])
     machine = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
-    head = f"Written by `python3 tests/faults/campaigns.py` on {machine}, last on {today}; rows with a day "
-    head += "are of it, the others of 2026-11-24 or before."
-    table = "\n".join(["| what | tried | wrong | |", "|---|---|---|---|", *rows.values()])
-    body = f"{HEADING}\n\n{head}\n\n{table}\n"
+    head = f"Written by `python3 tests/faults/campaigns.py` on {machine}; a state is the digest of the "
+    body = f"{HEADING}\n\n{head}package's code.\n\n{table}\n"
+    text = page.read_text(encoding="utf-8") if page.is_file() else "# Reliability\n"
     pattern = re.compile(rf"{HEADING}\n.*?(?=\n## |\Z)", re.DOTALL)
     text = pattern.sub(lambda _: body, text) if pattern.search(text) else f"{text.rstrip()}\n\n{body}"
-    temporary = PAGE.with_suffix(".tmp")
-    temporary.write_text(text)
-    temporary.replace(PAGE)
+    temporary = page.with_suffix(".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(page)

@@ -13,6 +13,7 @@ import gc
 import importlib
 import json
 import math
+import os
 import re
 import shutil
 import sys
@@ -49,10 +50,11 @@ from injection.steerings import text
 
 PATIENCE, MEMORY = 60.0, 4 << 30  # s of CPU, bytes
 JOURNAL = "last.toml"
+SEED = 20261125  # of the first portion of the campaign
 MOST = 8  # keys that are changed at once
 MADE, DRAWN = 4, 40  # in one of so many runs figures are made, and drawn
-FLOWS = 10  # one of so many runs trains a flow
-PLAIN = 2  # one of so many runs begins with background and unfolding that need no fit
+FLOWS = 16  # one of so many runs trains a flow
+FITTED = 3  # one of so many runs begins with background and unfolding that are fitted
 BOTH = 10  # in one of so many runs the check is called first; in the others the run makes it
 NETWORK = {"bins": 2, "hidden": 4, "layers": 1, "epochs": 1, "epoch_size": 64, "batch": 64, "n_draws": 10}
 DETECTORS = tuple(sorted(path.stem for path in (ROOT / "data" / "detectors").glob("*.toml")))
@@ -82,6 +84,9 @@ TEXTS: dict[str, SearchStrategy[Any]] = {
 }
 """Of keys that are any text: what could be meant, by the end of their name."""
 WORK = {
+    "joint.n_toys": 50,
+    "joint.n_couplings": 2,
+    "joint.n_replicas": 10,
     **{f"flow.{key}": value * 4 for key, value in NETWORK.items()},
     "flow.members": 3,
     "n_masses": 12,
@@ -98,6 +103,8 @@ WORK = {
     "max_patches": 60,
 }
 """Sizes that cost time alone: the largest that is drawn."""
+JOINT = {"n_toys": 50, "n_couplings": 1, "n_replicas": 3}  # unless it is drawn
+STEP = 200  # entries of a chunk at least
 USUAL = {"ghost_angle": 1e-3, "ghost_excess": 1e-3, "pot": 1.2e11, "beam_energy": 400.0, "thickness": 0.01}
 USUAL |= {"target_a": 207.2, "target_z": 82.0}
 """Sizes, not of the order of one, of what has no default or is off."""
@@ -125,7 +132,8 @@ class Enough(BaseException):
 @contextlib.contextmanager
 def in_one_process(*, makes: bool, draws: bool) -> Iterator[None]:
     """Draw figures in this process, or only make them, or neither: they are three quarters of a small run."""
-    drawn, thresholds = drawing.drawn, gc.get_threshold()
+    drawn, thresholds, sync = drawing.drawn, gc.get_threshold(), os.fsync
+    os.fsync = lambda _: None  # what a loss of power leaves is not looked at here
     gc.set_threshold(10_000, 10, 100)  # as the command line does
     if not draws:
         drawing.drawn = lambda _, kind, **__: {"png": _DOT}.get(kind, b"<svg/>")
@@ -136,7 +144,7 @@ def in_one_process(*, makes: bool, draws: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        drawing.drawn = drawn
+        drawing.drawn, os.fsync = drawn, sync
         gc.set_threshold(*thresholds)
         for cell, function in zip(functions, before, strict=True):
             cell.cell_contents = function
@@ -174,6 +182,7 @@ def magnitudes(place: str, rules: list[Any], usual: Any, whole: bool) -> SearchS
             low = float(getattr(rule, "ge", getattr(rule, "gt", 0))) + (step if isinstance(rule, Gt) else 0)
         if isinstance(rule, Le | Lt):
             high = float(getattr(rule, "le", getattr(rule, "lt", 0))) - (step if isinstance(rule, Lt) else 0)
+    low = max(low, STEP) if place == "read.step" else low
     most = of_name(WORK, place)
     high = high if most is None else min(high, max(most, low))
     start = float(usual) if isinstance(usual, int | float) and usual else of_name(USUAL, place) or 1.0
@@ -293,7 +302,7 @@ def changes(draw: Any) -> Changes:
     chosen = draw(st.lists(st.sampled_from(sorted(places())), min_size=3, max_size=MOST, unique=True))
     found = {place: draw(places()[place]) for place in chosen}
     if "infer.joint" in found or found.get("infer.likelihood") == "joint":  # one needs the other
-        found |= {"infer.likelihood": "joint", "infer.joint": draw(places()["infer.joint"])}
+        found |= {"infer.likelihood": "joint", "infer.joint": JOINT | draw(places()["infer.joint"])}
     return found
 
 
@@ -450,7 +459,7 @@ def campaign(
         start = light if k % FLOWS else base
         if start is light:
             what = {place: value for place, value in what.items() if not place.startswith("flow.")}
-        start = without_fits(start) if k % PLAIN else start
+        start = without_fits(start) if k % FITTED else start
         with in_one_process(makes=k % MADE == 0, draws=k % DRAWN == 0):
             wrong = attempt(folder, changed(start, what), found, both=k % BOTH == 0)
             least = fewest(folder, start, what, wrong) if wrong and shrink else what

@@ -90,7 +90,9 @@ def test_interpolation_is_linear_with_its_error() -> None:
     np.testing.assert_allclose(value, [1.0, 2.0, 2.5, 2.0])
     np.testing.assert_allclose(np.diag(propagated), [0.04, 0.0325, 0.025, 0.01])
     assert propagated[1, 2] == pytest.approx(0.25 * 0.09)  # both lean on the middle bin
-    with pytest.raises(PhysicsError, match=r"0\.65 GeV lies outside the measured centres 0\.3 to 0\.6"):
+    with pytest.raises(
+        PhysicsError, match=r"0\.65 GeV lies outside the measured centres 0\.3 to 0\.6 GeV.*\[predict\]"
+    ):
         interpolate_rate(0.65, centres, rates, cov)
 
 

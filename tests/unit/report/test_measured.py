@@ -78,6 +78,8 @@ def test_scan_refolding_and_domain(made):
     ]
     figure = figures.scan_figure(points, mock=True, chosen=4)
     assert "chosen: 4" in texts(figure)
+    none = [figures.RegularisationPoint(n, 1e-18, 1e-18, 1e-18, 1e-18) for n in (1.0, 2.0)]
+    assert png_bytes(figures.scan_figure(none, mock=True))  # without smearing; a whole run found it
     unfolded = candidates["8"](measured, response)
     chi2 = unfold.refolding(unfolded, measured, response)
     folded = folded_again(unfolded, response)

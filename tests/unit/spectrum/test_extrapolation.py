@@ -80,7 +80,7 @@ def test_arrays_keep_the_trend(samples):
 def test_an_empty_domain_is_refused(samples):
     data, _, beam = samples
     nothing = (np.empty((0, 3)), np.empty(0))
-    with pytest.raises(UserError, match="inside the measured domain"):
+    with pytest.raises(UserError, match=r"\[spectrum\].*inside the measured domain"):
         fit_trend(nothing, data, EDGES, beam)
 
 

@@ -314,6 +314,12 @@ def test_without_coherence_rho_and_omega_do_not_interfere():
     assert (errors[1] > 0.95 * errors[0]).all()
 
 
+def test_masses_outside_the_measured_ones_are_refused_with_their_section():
+    found = fit_mass_shape(spectrum(integrals(cocktail)), m_lepton=M_MU)
+    with pytest.raises(PhysicsError, match=r"1\.5 GeV lies outside.*\[predict\]"):
+        found.density([0.5, 1.5])
+
+
 def test_a_named_source_is_carried_and_not_measured_by_the_shape():
     """6 % with a ripple, beside the errors of a regularised unfolding: the rate at exact masses has 6 %."""
     contents, bins = integrals(cocktail), np.arange(len(EDGES) - 1)

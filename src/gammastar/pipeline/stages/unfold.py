@@ -139,6 +139,12 @@ def _unfolded(ctx: Context, section: config.Unfold, method: Method | None, state
         extra["statistical_cov"] = sums @ extra["statistical_cov"] @ sums.T
         prior = sums @ response.prior
         efficiency = divide(sums @ (response.prior * response.efficiency), prior)
+    if not result.values.any():
+        raise SteeringError(
+            "[unfold]: no cell of the true axes has photons that data and simulation saw; at most "
+            f"{efficiency.max():.3g} of a cell is seen, efficiency_floor is {section.efficiency_floor:g}: "
+            "lower it, or take wider cells in [select] and [unfold]"
+        )
     if section.method == "iterative":
         extra |= _refolding_toys(ctx, int(extra["strength"]), subtracted, response)
     return (

@@ -28,6 +28,8 @@ from gammastar.report import style
 from gammastar.report.style import COLOURS, GREY, LINES, checked, divided, mark_mock, points, steps, styled
 from gammastar.report.tables import Table
 
+BIAS = 0.25  # σ that a regularisation may cost
+
 
 def mass_migration(response: Response, migration: FloatArray | None = None) -> FloatArray:
     """Project a response on the mass: P(reconstructed mass bin | true mass bin)."""
@@ -255,18 +257,17 @@ def scan_figure(
         {r"refolding $\chi^2$ / cells": chi2, r"stress bias [$\sigma$]": bias},
         {"mean global correlation": correlation, "mean relative error": error},
     )
-    for ax, curves in zip(axes, panels, strict=True):
+    for ax, curves, least in zip(axes, panels, (BIAS, 1e-3), strict=True):  # without smearing all are zero
         for (name, y), colour, line, marker in zip(curves.items(), COLOURS[::2], LINES, "os", strict=False):
             ax.plot(x, y, color=colour, linestyle=line, marker=marker, markersize=5, label=name)
         pooled = np.concatenate(list(curves.values()))
-        top = float(pooled[np.isfinite(pooled)].max(initial=0.0))  # without smearing there is none
-        ax.set_ylim(0, 1.45 * top if top > 0 else 1)
+        ax.set_ylim(0, 1.45 * float(pooled[np.isfinite(pooled)].max(initial=least)))
         if chosen is not None:
             ax.axvline(chosen, color="0.35", linewidth=1.2, linestyle=":", label=f"chosen: {chosen:g}")
         ax.set_xscale("log")
         ax.legend(loc="upper right", ncols=3, fontsize=11)
-    axes[0].axhline(0.25, color=COLOURS[2], linewidth=0.9, linestyle=":")
-    axes[0].text(x[0], 0.27, r"limit of the bias, 0.25 $\sigma$", color=COLOURS[2], fontsize=10)
+    axes[0].axhline(BIAS, color=COLOURS[2], linewidth=0.9, linestyle=":")
+    axes[0].text(x[0], 1.08 * BIAS, rf"limit of the bias, {BIAS:g} $\sigma$", color=COLOURS[2], fontsize=10)
     axes[1].set_xlabel(label)
     axes[1].set_xticks(x, [f"{value:g}" for value in x])
     axes[1].minorticks_off()
