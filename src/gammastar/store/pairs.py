@@ -33,7 +33,7 @@ Kind: TypeAlias = Literal["pairs", "truth"]
 class Source:
     """An input file: where it is, its identity ("" if it is not to be checked), its entries and UUID.
 
-    The identity is a SHA-256, or UUID and size (``store.remote.identity``).
+    The identity is a SHA-256, or UUID and size (``store.filesets.identity``).
     """
 
     path: str
