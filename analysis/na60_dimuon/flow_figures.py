@@ -199,7 +199,7 @@ class Study:
         """Write the table of the flow beside histogram, kernels and mixture."""
         from validation.flow_peers import table
 
-        from gammastar.report.tables import Table, text_table
+        from gammastar.report.pages import Table, text_table
 
         found = table(30_000 if self.fast else 100_000)
         names = list(found)

@@ -15,8 +15,8 @@ from gammastar.core.sampling import stream
 from gammastar.semivisible import babar, models
 from gammastar.semivisible.cascade import Cascade, decay
 from gammastar.semivisible.decays import dark_widths, decay_table
-from gammastar.semivisible.displaced import DisplacedSearch, displaced_probability
 from gammastar.semivisible.models import DarkSector, mediator_widths
+from gammastar.semivisible.plane import DisplacedSearch, displaced_probability
 from gammastar.semivisible.production import s_channel_cross_section, sample_photons
 
 METRIC = np.diag([1.0, -1.0, -1.0, -1.0])

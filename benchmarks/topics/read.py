@@ -22,7 +22,7 @@ from gammastar import read, select
 from gammastar.core.constants import M_MU
 from gammastar.core.records import regular
 from gammastar.core.sampling import stream
-from gammastar.select.fused import combine
+from gammastar.select.pairing import combine
 from gammastar.subtract import mixed_pairs, mixing_pool
 
 BRANCHES = ("Muon_px", "Muon_py", "Muon_pz", "Muon_charge", "event")
@@ -222,7 +222,7 @@ def imports() -> Iterator[dict]:
 FIRST = """
 import numpy as np
 from gammastar.core.files import skip_numba_entrypoints
-from gammastar.select.fused import usable
+from gammastar.select.pairing import usable
 skip_numba_entrypoints()
 one = np.ones(1)
 usable(one, one, one, one, one)

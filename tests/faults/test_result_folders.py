@@ -26,12 +26,11 @@ from gammastar.pipeline.record import FILES, checked_record
 from gammastar.pipeline.run import run
 from gammastar.pipeline.stages import read as read_stage
 from gammastar.report.style import FORMATS, drawn
-from gammastar.results.compare import compare, overlay_files
 from gammastar.results.exchange import export_for
 from gammastar.results.export import export
 from gammastar.results.recast import recast_file
 from gammastar.results.reinterpret import reinterpret
-from gammastar.results.show import show_results, verify_results
+from gammastar.results.show import compare, overlay_files, show_results, verify_results
 from gammastar.store.filesets import Sealed
 from gammastar.store.folder import check_results, published, sweep, working
 from gammastar.store.manifest import is_published, read_manifest, write_manifest, write_text

@@ -19,7 +19,7 @@ from gammastar import cli
 from gammastar.core.errors import GammastarError, PhysicsError, StoreError, UserError
 from gammastar.core.records import Reach, Spectrum, filled, regular
 from gammastar.infer.scanning import CODES
-from gammastar.results.compare import overlay_files
+from gammastar.results.show import overlay_files
 from gammastar.results.views import LoadedSpectrum
 from gammastar.store.manifest import file_sha256, read_manifest, write_manifest
 

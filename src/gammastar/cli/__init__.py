@@ -18,7 +18,7 @@ from typing import NoReturn
 import click
 
 from gammastar.cli import commands
-from gammastar.cli.terminal import plain_logs, plain_warnings, say
+from gammastar.cli.commands import plain_logs, plain_warnings, say
 from gammastar.core.errors import GammastarError
 from gammastar.core.files import disk_full_message, is_disk_full, plain, shortened, tune_malloc
 from gammastar.core.resolve import user_code_errors

@@ -1,15 +1,98 @@
-"""The commands: runs and their checks, files before them, results after them."""
+"""The commands, and how they speak to a terminal."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from gammastar.cli.terminal import FILE, say, show_checks, shown
+from gammastar.core.files import plain
+
+if TYPE_CHECKING:
+    from gammastar.pipeline.context import Tell
+
+
+FILE = click.Path(path_type=Path)
+
+
+def say(text: object, *, err: bool = False, end: bool = True) -> None:
+    """Print a text, with the end of a line or without; names in it cannot steer the terminal."""
+    click.echo(plain(str(text)), err=err, nl=end)
+
+
+class _Plain(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return plain(super().format(record))
+
+
+def plain_logs(pattern: str = "%(message)s") -> None:
+    """Let logs of this process spell out what would steer the terminal."""
+    for handler in (logging.lastResort, *logging.root.handlers):
+        if handler is not None:
+            handler.setFormatter(_Plain(pattern))
+
+
+def plain_warnings() -> None:
+    """Let warnings of this process spell out what would steer the terminal."""
+    write = warnings.formatwarning
+    warnings.formatwarning = lambda *about, **more: plain(write(*about, **more))
+
+
+@contextlib.contextmanager
+def shown() -> Iterator[Tell]:
+    """Yield a function ``tell(stage, fraction, text)`` that draws on standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.fields[stage]:>9s}", markup=False),
+        BarColumn(bar_width=24),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+
+        def tell(stage: str, fraction: float | None, text: str) -> None:
+            if stage not in tasks:
+                for task in tasks.values():  # a new stage means that those before it are finished
+                    progress.update(task, total=1.0, completed=1.0)
+                    progress.stop_task(task)
+                tasks[stage] = progress.add_task("", total=None, stage=stage)
+            total = None if fraction is None else 1.0
+            progress.update(
+                tasks[stage], total=total, completed=fraction or 0.0, description=plain(text, keep="")
+            )
+
+        yield tell
+        for task in tasks.values():
+            progress.update(task, total=1.0, completed=1.0)
+
+
+def show_checks(folder: Path) -> None:
+    """Print the checks before the spectrum: what failed as a table, one line if nothing did."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from gammastar.store.manifest import read_manifest
+
+    rows = read_manifest(folder)["checks"]
+    failed = [row for row in rows if row["verdict"] != "ok"]
+    if rows and not failed:
+        say(f"{len(rows)} checks before the spectrum: all ok")
+    if failed:
+        names = ("verdict", "name", "number", "threshold", "cure")
+        table = Table(*names, title=f"{len(failed)} of {len(rows)} checks before the spectrum failed")
+        for row in failed:
+            table.add_row(*(plain(row[name], keep="").replace("[", "\\[") for name in names))
+        Console(stderr=True).print(table)
 
 
 def analysis_file(steering: Path) -> Path:
@@ -373,7 +456,7 @@ def export(results: Path, *, hepdata: bool, events: int | None, tool: Any, **opt
 @click.option("--published/--no-published", default=True, help="EventCalc at 400 GeV and bremsstrahlung.")
 def compare(results: Path, output: Path, **options: Any) -> None:
     """Draw the rate of RESULTS with those of other tools, per interacting proton."""
-    from gammastar.results.compare import compare as draw
+    from gammastar.results.show import compare as draw
 
     for line in draw(results, output=output, **options):
         say(line)
@@ -390,7 +473,7 @@ def compare(results: Path, output: Path, **options: Any) -> None:
 @click.option("--limits/--no-limits", default=True, help="Published limits in grey.")
 def overlay(runs: tuple[str, ...], output: Path, **options: Any) -> None:
     """Draw the reaches of several RESULTS in one figure, with a page to explore them."""
-    from gammastar.results.compare import overlay_files
+    from gammastar.results.show import overlay_files
 
     for label in overlay_files(runs, output=output, **options):
         say(label)

@@ -13,8 +13,7 @@ from gammastar.core.records import ENERGY, MASS, FloatArray, PairHists, Response
 from gammastar.report.figures import kinematics
 from gammastar.report.figures import measured as figures
 from gammastar.report.figures.kinematics import Kinematics
-from gammastar.report.pages import Section, titled, words
-from gammastar.report.tables import Table
+from gammastar.report.pages import Section, Table, titled, words
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 UNFOLDED = (

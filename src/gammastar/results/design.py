@@ -50,8 +50,8 @@ from gammastar.pipeline.stages.predict import measured_pairs, model_of, producti
 from gammastar.predict import Production
 from gammastar.predict.millicharge import conditional
 from gammastar.report.figures.kinematics import ProductionMap, production_figure
+from gammastar.report.pages import Table, text_table
 from gammastar.report.style import save_figure
-from gammastar.report.tables import Table, text_table
 from gammastar.store.folder import working
 from gammastar.store.manifest import write_json
 from gammastar.store.records import read_spectrum

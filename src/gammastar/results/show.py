@@ -1,21 +1,38 @@
-"""What a finished run holds: shown as a table, and verified."""
+"""What a run found: its numbers as tables, its files verified, several runs side by side."""
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gammastar.core.errors import StoreError, UserError
-from gammastar.core.records import MassInterval
+import numpy as np
+
+from gammastar import report
+from gammastar.core.errors import InputFileError, StoreError, UserError
+from gammastar.core.files import Pathlike, data_path, opened, text_of, writes_folder
+from gammastar.core.records import FloatArray, MassInterval
+from gammastar.physics import bremsstrahlung
 from gammastar.pipeline.cache import load_arrays, skipped_input_message
-from gammastar.report.tables import masses_reached
+from gammastar.pipeline.record import read_record
+from gammastar.predict import scan_masses
+from gammastar.report.pages import masses_reached
+from gammastar.report.style import power_of_ten
+from gammastar.results.loaded import Results, load
+from gammastar.results.views import DISPLACED, IN_SITU, DetectorReach
 from gammastar.store.filesets import identity, kind_of
 from gammastar.store.folder import of_this_version, published, read_result
-from gammastar.store.manifest import MANIFEST, digest, file_sha256, package_digest, read_manifest
+from gammastar.store.manifest import MANIFEST, digest, file_sha256, package_digest, read_manifest, write_text
 from gammastar.store.pairs import check_chunks
+from gammastar.store.records import write_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 REACH = re.compile(r"reach(_[^/]+)?\.json")
 
@@ -28,7 +45,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 def show_results(folder: Path) -> str:
     """Return the numbers of a result folder as text."""
-    from gammastar.report.tables import Table, text_table
+    from gammastar.report.pages import Table, text_table
 
     manifest = _manifest(folder)
     lines = [f"{folder}" + ("  (MOCK data)" if manifest.get("mock") else "")]
@@ -125,3 +142,271 @@ def _told(names: Sequence[str], limit: int = 8) -> str:
     """Return names as a list that is cut."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
+
+
+OTHERS = (IN_SITU, DISPLACED)  # drawn on planes of their own
+COLUMNS = ("mass", "coupling_low", "coupling_high")
+SIGMA_INEL = 32.3e9  # pb, inelastic pp at 400 GeV (COMPETE fit of total less elastic); for cross sections
+PRESETS = ("fww_vmd", "qra_v2")
+BAND = {"low": ("lower", "low", "min"), "high": ("upper", "high", "max"), "central": ("central", "rate")}
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """A table that the user names: ``NAME=PATH`` or ``NAME=PATH:COLUMN``."""
+
+    name: str  # For the legend
+    path: Path  # CSV or columns of text, mass first; or a folder of spectra in the manner of FORESEE
+    column: str = ""  # Of the table; empty takes the central one with its envelope
+
+    @staticmethod
+    def parse(text: str) -> TableSpec:
+        """Return the table of ``NAME=PATH[:COLUMN]``."""
+        name, equal, rest = text.partition("=")
+        path, _, column = rest.partition(":")
+        if not name or not equal or not Path(path).exists():
+            raise InputFileError(
+                f"--table {text}: give NAME=FILE or NAME=FILE:COLUMN of a file that is there"
+            )
+        return TableSpec(name, Path(path), column)
+
+
+def _rows(path: Path) -> tuple[list[str], FloatArray]:
+    """Return header (empty without one) and numbers of a table."""
+    lines = [line for line in text_of(path).splitlines() if line.strip()]
+    lines = [line for line in lines if not line.lstrip().startswith("#")]
+    split = list(csv.reader(lines)) if any("," in line for line in lines) else [x.split() for x in lines]
+    try:
+        float(split[0][0])
+        names: list[str] = []
+    except (ValueError, IndexError):
+        names, split = (split[0], split[1:]) if split else ([], [])
+    try:
+        values = np.array([[float(x) if x.strip() else np.nan for x in row] for row in split])
+    except ValueError as error:
+        raise InputFileError(f"{path}: is no table of numbers ({error})") from error
+    if values.ndim != 2 or values.shape[1] < 2 or len(values) < 2:
+        raise InputFileError(f"{path}: needs at least two rows of mass and rate, found shape {values.shape}")
+    return [name.strip() for name in names], values[np.argsort(values[:, 0])]
+
+
+def _column(names: list[str], which: str) -> int | None:
+    rates = enumerate(names[1:], 1)
+    return next((i for i, name in rates if any(word in name.lower() for word in BAND[which])), None)
+
+
+def read_rates(spec: TableSpec) -> report.RateTable:
+    """Return the rates of a table, or of a folder of spectra.
+
+    Notes
+    -----
+    Without names of columns the order is mass, central, lower, upper. Rates are dark photons per interacting
+    proton and squared mixing.
+    """
+    if spec.path.is_dir():
+        return foresee_folder(spec)
+    names, values = _rows(spec.path)
+    low = high = None
+    if spec.column:
+        if spec.column not in names:
+            raise InputFileError(
+                f"{spec.path}: no column {spec.column!r}; it has {', '.join(names) or 'no header'}"
+            )
+        central = names.index(spec.column)
+    elif names:
+        central = _column(names, "central") or 1
+        low, high = _column(names, "low"), _column(names, "high")
+    else:
+        central, (low, high) = 1, (2, 3) if values.shape[1] >= 4 else (None, None)
+    known = np.isfinite(values[:, central])
+    envelope = [None if i is None else values[known, i] for i in (low, high)]
+    return report.RateTable(spec.name, values[known, 0], values[known, central], *envelope)
+
+
+def foresee_folder(spec: TableSpec) -> report.RateTable:
+    """Return the sum over production modes of spectra ``…_<mode>_<generator>_m_<mass>.npy`` in a folder."""
+    modes: dict[float, dict[str, list[float]]] = {}
+    for path in sorted(spec.path.glob("*_m_*.npy")):
+        found = re.search(r"TeV_(.+?)(?:_[^_]+)?_m_([0-9.eE+-]+)\.npy$", path.name)
+        try:
+            with opened(path) as stream:
+                cells = np.load(stream, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise InputFileError(f"{path}: is no array of numbers ({error})") from error
+        if found is None or cells.ndim != 2 or len(cells) != 3:
+            raise InputFileError(
+                f"{path}: expected …TeV_<mode>_m_<mass>.npy of three rows, found shape {cells.shape}"
+            )
+        modes.setdefault(float(found[2]), {}).setdefault(found[1], []).append(float(np.sum(cells[2])))
+    if not modes:
+        raise InputFileError(f"{spec.path}: holds no spectra *_m_<mass>.npy")
+    mass = np.array(sorted(modes))
+    rows = [
+        [sum(chosen(found) for found in modes[m].values()) / SIGMA_INEL for m in mass]
+        for chosen in (np.mean, min, max)
+    ]
+    central, low, high = (np.array(row, dtype=np.float64) for row in rows)
+    return report.RateTable(spec.name, mass, central, low, high)
+
+
+def _own(masses: FloatArray, beam_energy: float) -> list[report.RateTable]:
+    """Return proton bremsstrahlung in two conventions, from our own kernel, at the masses that it knows."""
+    tables = []
+    for key in PRESETS:
+        kernel = bremsstrahlung.preset(key)
+        known = masses[masses <= kernel.largest_mass(beam_energy)]
+        if len(known):
+            label = f"p bremsstrahlung, {bremsstrahlung.TITLES[key]}"
+            tables.append(report.RateTable(label, known, kernel.rate(known, beam_energy)))
+    return tables
+
+
+@writes_folder
+def compare(results: Path, *, output: Path, tables: Sequence[str] = (), published: bool = True) -> list[str]:
+    """Draw the rate of a run with those of other tools and write ``compare.png``, ``.pdf`` and ``.csv``.
+
+    Notes
+    -----
+    Rates are per interacting proton: ours per proton on target over 1 − exp(−L) of the measured target.
+    """
+    record = read_record(results)
+    channel, exposure = record.channel(), record.spectrum.exposure
+    if exposure is None:
+        raise InputFileError(f"{results}/spectrum.json: has no exposure")
+    masses = scan_masses(channel, *channel.mass_range, 120)
+    rate, cov = channel.rate(masses)
+    scale = 1.0 / float(-np.expm1(-exposure.thickness))
+    rate, errors = rate * scale, np.sqrt(np.clip(np.diag(cov), 0.0, None)) * scale
+    found = [read_rates(TableSpec.parse(text)) for text in tables]
+    if published:
+        found += _own(masses, exposure.beam_energy)
+        if np.isclose(exposure.beam_energy, 400.0):
+            shipped = data_path("measurements/ap_yield_400gev.csv")
+            found.insert(0, read_rates(TableSpec("EventCalc, all channels", shipped)))
+    figure = report.compare_figure(masses, rate, errors, found, mock=record.mock, unit="interacting proton")
+    report.save_figure(figure, output / "compare")
+    columns = {"mass_GeV": masses, "ours": rate, "error": errors} | {t.name: t.at(masses) for t in found}
+    text = {k: ["" if np.isnan(x) else f"{x:.6g}" for x in v] for k, v in columns.items()}
+    write_table(output / "compare.csv", text)
+    return [_line(table, masses, rate) for table in found]
+
+
+def _line(table: report.RateTable, masses: FloatArray, rate: FloatArray) -> str:
+    ratio = table.at(masses) / rate
+    ratio = ratio[np.isfinite(ratio)]
+    if not len(ratio):
+        return f"{table.name}: no mass in common"
+    return f"{table.name}: {ratio.min():.3g} to {ratio.max():.3g} times ours, median {np.median(ratio):.3g}"
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A reach of a run, and how it is called among the others."""
+
+    label: str
+    run: Results
+    reach: DetectorReach
+
+
+def overlay(
+    runs: Sequence[Results | Pathlike],
+    *,
+    detectors: Sequence[str] = (),
+    part: str = "all",
+    limits: bool = True,
+) -> Figure:
+    """Draw the reaches of several runs in one plane of mass and coupling."""
+    chosen = _chosen(runs, detectors, part)
+    first = chosen[0].reach
+    labels = [f"{one.label}, {power_of_ten(one.reach.about['pot'])} POT" for one in chosen]
+    reaches = [one.reach.parts[part] for one in chosen]
+    contours = [report.Contour(*row, "expected") for row in zip(labels, reaches, strict=True)]
+    options = first.options(limits=limits) | {"mock": any(one.reach.mock for one in chosen)}
+    figure = report.reach_figure(contours, **options)
+    figure.axes[0].set_title("", loc="right")  # each has protons on target of its own, in its label
+    return figure
+
+
+@writes_folder
+def overlay_files(
+    runs: Sequence[Results | Pathlike],
+    *,
+    output: Pathlike,
+    detectors: Sequence[str] = (),
+    part: str = "all",
+    limits: bool = True,
+) -> list[str]:
+    """Write the reaches of several runs as ``overlay`` (PNG, PDF, CSV) and ``explorer.html``."""
+    opened = [run if isinstance(run, Results) else load(run) for run in runs]
+    chosen, folder = _chosen(opened, detectors, part), Path(output)
+    figure = overlay(opened, detectors=detectors, part=part, limits=limits)
+    report.save_figure(figure, folder / "overlay")
+    rows = [
+        (one.label, one.reach.about["pot"], *(row[name] for name in COLUMNS))
+        for one in chosen
+        for row in one.reach.rows
+        if row["part"] == part
+    ]
+    cells = [["" if value is None else value for value in column] for column in zip(*rows, strict=True)]
+    write_table(folder / "overlay.csv", dict(zip(("reach", "pot", *COLUMNS), cells, strict=True)))
+    return [one.label for one in chosen] + _explore(chosen, folder / "explorer.html", limits=limits)
+
+
+def _explore(chosen: Sequence[_Drawn], path: Path, *, limits: bool) -> list[str]:
+    """Write the explorer of all planes that the runs kept; return what it lacks."""
+    planes: dict[str, report.Plane2D] = {}
+    lacking, levels = [], None
+    for one in chosen:
+        kept, grey = one.reach.about["explored"], one.reach.options(limits=limits)["limits"]
+        try:
+            if kept is None or (levels is not None and kept["cl"] != levels):
+                raise InputFileError(
+                    f"{one.run.folder}: kept no limits over the plane, or at other confidence levels"
+                )
+            signal = one.run.signal[one.reach.name]
+            with of_this_version(one.run.folder):
+                planes[one.label] = report.Plane2D.of(signal, kept, grey)
+                levels = kept["cl"]
+        except InputFileError as error:
+            lacking.append(f"not in the explorer: {one.label}: {error}")
+    if planes and levels is not None:
+        mock, labels = any(one.reach.mock for one in chosen), chosen[0].reach.labels.plain_axes
+        page = report.explorer("Reaches side by side", planes, cl=levels, mock=mock, labels=labels)
+        write_text(path, page)
+    return lacking
+
+
+def _chosen(runs: Sequence[Results | Pathlike], detectors: Sequence[str], part: str) -> list[_Drawn]:
+    """Return the reaches that are drawn, each with its label."""
+    opened = [run if isinstance(run, Results) else load(run) for run in runs]
+    found = [
+        (run, reach)
+        for run in opened
+        for name, reach in run.reach.items()
+        if (name in detectors if detectors else name not in OTHERS)
+    ]
+    if not found:
+        known = "; ".join(f"{run.folder}: {', '.join(run.reach) or 'none'}" for run in opened)
+        what = f"of {', '.join(detectors)}" if detectors else "of a detector"
+        raise UserError(f"overlay: no reach {what}; there are {known}")
+    for run, reach in (pair for pair in found if part not in pair[1].parts):
+        raise UserError(
+            f"overlay: {run.folder}: {reach.name} has no contour {part!r}, only {', '.join(reach.parts)}"
+        )
+    for key, what in (("model", "couplings"), ("cl", "confidence levels")):
+        values = {str(reach.about[key]): run.folder for run, reach in found}
+        if len(values) > 1:
+            raise UserError(
+                f"overlay: {' and '.join(map(str, values.values()))} are of different {what}; draw them apart"
+            )
+    labels = [reach.detector for _, reach in found]
+    twice = {label for label in labels if labels.count(label) > 1}
+    named = [
+        f"{run.folder.resolve().name}: {label}" if label in twice else label
+        for (run, _), label in zip(found, labels, strict=True)
+    ]
+    again = {name for name in named if named.count(name) > 1}  # folders of one name
+    return [
+        _Drawn(f"{run.folder}: {label}" if name in again else name, run, reach)
+        for (run, reach), label, name in zip(found, labels, named, strict=True)
+    ]

@@ -15,8 +15,17 @@ from gammastar.core.errors import UserError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import BoolArray, FloatArray, PairHists
 from gammastar.select.cuts import Cutflow, Cuts, Step, pair_quantity, warned
-from gammastar.select.fused import count_kept, fill_pairs, fillable, usable
-from gammastar.select.pairing import KINEMATICS, finite_step, lepton_step, pairs, selected
+from gammastar.select.pairing import (
+    KINEMATICS,
+    count_kept,
+    fill_pairs,
+    fillable,
+    finite_step,
+    lepton_step,
+    pairs,
+    selected,
+    usable,
+)
 
 
 def fill(pairs: Pairs | Iterable[Pairs], axes: tuple[Any, ...]) -> PairHists:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from gammastar.semivisible.babar import BaBar, load_babar, prompt_missing
 from gammastar.semivisible.benchmarks import Benchmark, Published, benchmark_names, load_benchmark, published
-from gammastar.semivisible.displaced import DisplacedSearch, displaced_plane, load_displaced
 from gammastar.semivisible.missing_momentum import allowed, excess, excluded_plane, intervals
 from gammastar.semivisible.na64 import NA64, load_na64
-from gammastar.semivisible.plane import Options, Plane, scan
+from gammastar.semivisible.plane import DisplacedSearch, Options, Plane, displaced_plane, load_displaced, scan
 
 __all__ = [  # noqa: RUF022 - in the order in which one uses them
     "benchmark_names",

@@ -15,12 +15,11 @@ from gammastar.core.errors import GammastarError
 from gammastar.core.files import data_path
 from gammastar.pipeline.record import kept_steering
 from gammastar.pipeline.run import run
-from gammastar.results.compare import compare, overlay_files
 from gammastar.results.design import DesignRequest, design
 from gammastar.results.export import export
 from gammastar.results.reinterpret import reinterpret
 from gammastar.results.scan import ScanRequest, scan_lines
-from gammastar.results.show import show_results, verify_results
+from gammastar.results.show import compare, overlay_files, show_results, verify_results
 from gammastar.store.manifest import file_sha256, read_manifest, write_manifest
 from injection.kills import ROOT
 

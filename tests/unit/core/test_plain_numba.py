@@ -4,7 +4,7 @@ import numpy as np
 from numba.core import entrypoints
 
 from gammastar.core.files import skip_numba_entrypoints
-from gammastar.select.fused import usable
+from gammastar.select.pairing import usable
 
 
 def test_extensions_stay_out_unless_a_file_names_code_of_the_user(tmp_path, monkeypatch):

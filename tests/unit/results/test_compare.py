@@ -8,7 +8,7 @@ import pytest
 from gammastar import report
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.files import data_path
-from gammastar.results.compare import SIGMA_INEL, TableSpec, read_rates
+from gammastar.results.show import SIGMA_INEL, TableSpec, read_rates
 
 
 def table(tmp_path, text, column=""):

@@ -8,7 +8,7 @@ from gammastar.core.constants import M_MU
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import regular, variable
 from gammastar.select import fill
-from gammastar.select.fused import BLOCK, combine, fill_pairs, fillable
+from gammastar.select.pairing import BLOCK, combine, fill_pairs, fillable
 
 
 def leptons(counts, *, dtype=np.float32, seed=3):

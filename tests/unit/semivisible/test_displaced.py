@@ -13,7 +13,7 @@ from gammastar.core.sampling import stream
 from gammastar.semivisible import babar
 from gammastar.semivisible.cascade import decay
 from gammastar.semivisible.decays import decay_table
-from gammastar.semivisible.displaced import displaced_probability
+from gammastar.semivisible.plane import displaced_probability
 from gammastar.semivisible.production import monophoton_cross_section, s_channel_cross_section, sample_photons
 
 N = 20_000

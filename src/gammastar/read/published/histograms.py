@@ -16,12 +16,12 @@ import uproot
 from gammastar.core.errors import InputFileError
 from gammastar.core.files import MAX_FILE, from_json, regular_file, shortened
 from gammastar.core.records import FloatArray
-from gammastar.read.published.hepdata import documents
 from gammastar.read.published.table import (
     Origin,
     PublishedTable,
     TableAxis,
     TableError,
+    documents,
     one_column,
     split_unit,
 )

@@ -18,9 +18,19 @@ from gammastar.core.errors import GammastarError, InputFileError
 from gammastar.core.files import is_file, opened, plain, shortened, text_of
 from gammastar.read.files import reading, sha256
 from gammastar.read.published import histograms
-from gammastar.read.published.hepdata import SUBMISSION, documents, listed, read_csv, read_yaml
 from gammastar.read.published.spectra import Conventions, beam_energies, published_spectrum
-from gammastar.read.published.table import Column, Origin, PublishedTable, TableAxis, chosen
+from gammastar.read.published.table import (
+    SUBMISSION,
+    Column,
+    Origin,
+    PublishedTable,
+    TableAxis,
+    chosen,
+    documents,
+    listed,
+    read_csv,
+    read_yaml,
+)
 
 MOST_BYTES = 64 << 20
 SUFFIXES = (".yaml", ".yml", ".json", ".csv", ".txt", ".dat", ".yoda", ".gz")

@@ -25,8 +25,8 @@ from gammastar.core.records import (
     filled,
 )
 from gammastar.report import style
+from gammastar.report.pages import Table
 from gammastar.report.style import COLOURS, GREY, LINES, checked, divided, mark_mock, points, steps, styled
-from gammastar.report.tables import Table
 
 BIAS = 0.25  # σ that a regularisation may cost
 
