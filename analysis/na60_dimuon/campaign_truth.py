@@ -13,7 +13,7 @@ from campaign_parts import AXES, ENERGY, MASS, N_PAIRS, N_RESPONSE, PT, with_pri
 
 from gammastar import accept, infer, mock, predict, select, unfold
 from gammastar.accept.expected_events import Sight
-from gammastar.accept.importance import watched
+from gammastar.accept.plane import watched
 from gammastar.core.constants import M_MU
 from gammastar.core.files import data_path
 from gammastar.core.pairs import MatchedPairs

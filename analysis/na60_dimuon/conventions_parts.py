@@ -11,7 +11,7 @@ import numpy as np
 
 from gammastar import accept, flow, infer, report
 from gammastar.accept.expected_events import Sight
-from gammastar.accept.importance import importance_of, watched
+from gammastar.accept.plane import importance_of, watched
 from gammastar.core.files import data_path
 from gammastar.core.records import FloatArray, Sample
 from gammastar.core.sampling import stream

@@ -10,8 +10,15 @@ import numpy as np
 import numpy.typing as npt
 from tracking import Species, Spectrometer, Tracks, measure
 
-from gammastar.accept.decay import angular_weights, decay_probability, decay_weight, forced_decay, lepton_pair
-from gammastar.accept.lifetimes import LEPTONS, momenta
+from gammastar.accept.decay import (
+    LEPTONS,
+    angular_weights,
+    decay_probability,
+    decay_weight,
+    forced_decay,
+    lepton_pair,
+    momenta,
+)
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.physics.detector import Detector

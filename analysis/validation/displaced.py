@@ -13,7 +13,7 @@ from gammastar.core.files import data_path
 from gammastar.core.pairs import VertexPairs
 from gammastar.core.sampling import stream
 from gammastar.physics.detector import load_telescope
-from gammastar.predict.displaced import displaced_shares
+from gammastar.predict.in_situ import displaced_shares
 
 THROWN = "decays thrown one by one, seen or not plane by plane"
 CUTS = np.array([3.0, 5.0, 10.0])

@@ -39,8 +39,8 @@ from gammastar.physics.detector import load_detector
 from gammastar.physics.qed import RTable, dark_photon_rate
 from gammastar.pipeline.stages.accept import yields_at
 from gammastar.pipeline.stages.predict import photons_of
+from gammastar.predict.mixture import TargetTransfer
 from gammastar.predict.production import measured_production, rate_of
-from gammastar.predict.transfer import TargetTransfer
 from gammastar.spectrum.extrapolation import highest_energies
 from gammastar.spectrum.mass_shape import COHERENCE, resolution_of
 from gammastar.unfold.folding import Options

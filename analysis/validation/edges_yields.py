@@ -15,7 +15,7 @@ from validation._rows import row
 from validation.edges_campaigns import BEAM, COUPLINGS, MASSES, SEED, shared
 
 from gammastar import accept
-from gammastar.accept.importance import turned
+from gammastar.accept.plane import turned
 from gammastar.core.files import data_path
 from gammastar.core.records import Exposure
 from gammastar.core.sampling import stream

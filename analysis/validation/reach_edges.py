@@ -10,7 +10,7 @@ import numpy as np
 
 from gammastar import accept, infer, predict
 from gammastar.accept.expected_events import Sight
-from gammastar.accept.importance import Flight, importance_of, turned, watched
+from gammastar.accept.plane import Flight, importance_of, turned, watched
 from gammastar.core.files import data_path
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import stream

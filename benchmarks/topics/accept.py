@@ -23,8 +23,8 @@ from gammastar.pipeline.record import read_record
 from gammastar.pipeline.stages.accept import yields_at
 from gammastar.pipeline.stages.flow import pairs_near
 from gammastar.predict import DarkPhoton
+from gammastar.predict.mixture import TargetTransfer
 from gammastar.predict.production import measured_production
-from gammastar.predict.transfer import TargetTransfer
 
 MASS, N_EVENTS = 0.3, 20_000
 COUPLINGS = np.geomspace(1e-8, 1e-4, 200)

@@ -23,8 +23,8 @@ from gammastar.physics.qed import RTable
 from gammastar.pipeline.record import read_record
 from gammastar.pipeline.stages.accept import yields_at
 from gammastar.predict import DarkPhoton
+from gammastar.predict.mixture import TargetTransfer
 from gammastar.predict.production import measured_production
-from gammastar.predict.transfer import TargetTransfer
 from gammastar.report.style import COLOURS, LINES, house_style, new_figure
 
 ROOT = Path(__file__).resolve().parents[2]

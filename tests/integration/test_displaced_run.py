@@ -10,7 +10,7 @@ from gammastar.core.errors import SteeringError
 from gammastar.core.files import data_path
 from gammastar.mock import load_card, simulate_events
 from gammastar.pipeline.run import run
-from gammastar.predict.displaced import DisplacedYields
+from gammastar.predict.in_situ import DisplacedYields
 from gammastar.store.events import write_tree
 from gammastar.store.manifest import read_json
 

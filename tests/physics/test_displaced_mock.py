@@ -10,7 +10,7 @@ from gammastar import mock, select
 from gammastar.core.constants import M_MU
 from gammastar.core.files import shipped
 from gammastar.physics.detector import load_telescope, measured_vertices
-from gammastar.predict.displaced import displaced_shares
+from gammastar.predict.in_situ import displaced_shares
 
 MASS, WINDOW = 0.78, 0.06
 CUTS = np.array([4.0, 8.0])

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from gammastar.accept.decay import (
+    LifetimeScan,
+    Replicated,
+    acceptance_curve,
     angular_weights,
     decay_probability,
     decay_weight,
     forced_decay,
     lepton_pair,
+    lifetime_scan,
     seen,
 )
 from gammastar.accept.expected_events import AcceptedYield, Measured, millicharge_yields, yields
-from gammastar.accept.lifetimes import LifetimeScan, Replicated, acceptance_curve, lifetime_scan
 from gammastar.accept.plane import measured_only, plane_of, row_of, spin_states, varied
 
 __all__ = [

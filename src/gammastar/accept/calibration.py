@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from gammastar.accept.decay import Replicated
 from gammastar.accept.expected_events import AcceptedYield
-from gammastar.accept.lifetimes import Replicated
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray, Sample

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.accept.lifetimes import LEPTONS, Accepted, Lines, Replicated, accepted
+from gammastar.accept.decay import LEPTONS, Accepted, Lines, Replicated, accepted
 from gammastar.core.errors import PhysicsError, PortabilityError
 from gammastar.core.records import Exposure, FloatArray, Sample
 from gammastar.physics.detector import Detector, DetectorLike, target_factor

@@ -9,7 +9,7 @@ from gammastar.core.files import is_file, is_folder, shipped
 from gammastar.core.resolve import UserCode
 
 if TYPE_CHECKING:
-    from gammastar.predict.names import TheoryOptions
+    from gammastar.predict.models import TheoryOptions
 
 from itertools import pairwise
 from typing import Annotated, Literal
@@ -340,7 +340,7 @@ class Report(Section):
 
 def theory_options(section: Predict, where: Path | UserCode) -> TheoryOptions:
     """Return what the theory channels of a section need; `where` is its folder or the code frozen there."""
-    from gammastar.predict.names import TheoryOptions
+    from gammastar.predict.models import TheoryOptions
 
     base = where if isinstance(where, Path) else where.folder
     return TheoryOptions(

@@ -16,8 +16,7 @@ from gammastar.predict.channels.virtual_photon import VirtualPhoton, rate
 from gammastar.predict.in_situ import search_in_situ
 from gammastar.predict.millicharge import VirtualPhotons, chi_pairs, chi_rate
 from gammastar.predict.mixture import Mixture
-from gammastar.predict.models import DarkPhoton, Labels, Model, VectorModel
-from gammastar.predict.names import make_model, theory_channel
+from gammastar.predict.models import DarkPhoton, Labels, Model, VectorModel, make_model, theory_channel
 from gammastar.predict.production import Production, scan_masses
 
 __all__ = [

@@ -25,7 +25,7 @@ from gammastar.accept.calibration import (
     scan_windows,
 )
 from gammastar.accept.expected_events import Sight
-from gammastar.accept.importance import importance_of, watched
+from gammastar.accept.plane import importance_of, watched
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import InputFileError, UserError, require
 from gammastar.core.files import folder_names, from_toml, is_file

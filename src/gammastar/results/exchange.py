@@ -18,8 +18,8 @@ from scipy.ndimage import maximum_filter
 
 from gammastar import accept, predict
 from gammastar.accept import decay
+from gammastar.accept.decay import LEPTONS, momenta
 from gammastar.accept.expected_events import LongLived, Measured
-from gammastar.accept.lifetimes import LEPTONS, momenta
 from gammastar.core.errors import PhysicsError, UserError, require
 from gammastar.core.files import table_text, write_whole, writes_folder
 from gammastar.core.records import FloatArray
@@ -32,7 +32,7 @@ from gammastar.pipeline.record import Record, read_record
 from gammastar.pipeline.stages.accept import transfer_of
 from gammastar.predict import scan_masses
 from gammastar.predict.channel import Channel
-from gammastar.predict.transfer import TargetTransfer
+from gammastar.predict.mixture import TargetTransfer
 from gammastar.results.export import exposure_of, masses_of, scaling_of, spin_of, write_darkcast
 from gammastar.store.events import EventTable, write_events
 from gammastar.store.manifest import write_json

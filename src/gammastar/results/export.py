@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar import accept, flow, report
+from gammastar.accept.decay import LEPTONS
 from gammastar.accept.expected_events import Sight
-from gammastar.accept.importance import Flight, importance_of, turned
-from gammastar.accept.lifetimes import LEPTONS
+from gammastar.accept.plane import Flight, importance_of, turned
 from gammastar.config import Accept
 from gammastar.core.constants import ALPHA, LEPTON_MASS, M_PROTON
 from gammastar.core.errors import InputFileError, SteeringError
@@ -186,7 +186,7 @@ def efficiency_table(
     -----
     Per particle that the measured target makes and that decays to the final state: geometry, decay in flight,
     cuts and selection, and where the run scales with A^α the ratio of the two nuclei.
-    Particles are drawn where they count at lifetimes of a dark photon (`gammastar.accept.importance`), and
+    Particles are drawn where they count at lifetimes of a dark photon (`gammastar.accept.plane`), and
     leptons follow the spin state of the run.
     """
     channel, ctau = record.channel(), np.geomspace(*CTAU)

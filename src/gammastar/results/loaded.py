@@ -347,7 +347,7 @@ class Results:
 
 def _model_of_photons() -> dict[str, Any]:
     from gammastar.predict import DarkPhoton
-    from gammastar.predict.names import r_table
+    from gammastar.predict.models import r_table
 
     return asdict(DarkPhoton(r_table()).labels)
 

@@ -7,7 +7,7 @@ from gammastar.spectrum.normalise import extrapolate, mass_density, mass_histogr
 from gammastar.spectrum.mass_shape import MassCounts, MassShape, fit_mass_shape, mass_counts
 from gammastar.spectrum.domain import Domain, InDomain, efficiency_map, in_domain
 from gammastar.spectrum.training import TrainingSet, histogram_sampler, training_set, unbinned_training_set
-from gammastar.spectrum.sampler import HistSampler
+from gammastar.spectrum.training import HistSampler
 from gammastar.spectrum.extrapolation import ForwardPower, Trend, fit_trend, forward_power
 from gammastar.spectrum.angles import DecayAngles, fit_spin_densities, prior_weights
 

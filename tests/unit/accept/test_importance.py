@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gammastar.accept.decay import decay_probability, forced_decay, inverse_decay_length
 from gammastar.accept.expected_events import Sight
-from gammastar.accept.importance import Flight, importance_of, turned, watched
+from gammastar.accept.plane import Flight, importance_of, turned, watched
 from gammastar.core.records import Sample
 from gammastar.core.signal import Rate, SignalPlane
 from gammastar.core.sources import Sources

@@ -24,7 +24,7 @@ from gammastar.physics.mesons import (
 )
 from gammastar.physics.millicharge import Front, MillichargeDetector, Recoil, vector_branching
 from gammastar.predict.millicharge import chi_from_resonances
-from gammastar.predict.names import r_table
+from gammastar.predict.models import r_table
 
 
 def test_a_table_as_foresee_writes_it_is_read(tmp_path):

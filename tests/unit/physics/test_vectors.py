@@ -20,8 +20,8 @@ from gammastar.physics.vectors import (
     meson_parts,
     meson_ratio,
 )
+from gammastar.predict.mixture import displaced
 from gammastar.predict.models import DarkPhoton, VectorModel, rate_ratio
-from gammastar.predict.transfer import displaced
 
 R_TABLE = RTable.read(data_path("measurements/r_ratio.csv"))
 PHOTON = DarkPhoton(R_TABLE)

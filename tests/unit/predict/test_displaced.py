@@ -8,7 +8,7 @@ import pytest
 from gammastar.core.errors import PhysicsError
 from gammastar.core.pairs import VertexPairs
 from gammastar.physics.detector import VertexTelescope
-from gammastar.predict.displaced import best_cut, displaced_shares
+from gammastar.predict.in_situ import best_cut, displaced_shares
 
 TELESCOPE = VertexTelescope(
     name="two steps",

@@ -17,7 +17,7 @@ from gammastar.config import Steering
 from gammastar.core.constants import ALPHA, BRANCHING, GEV2_MB, M_E, mass
 from gammastar.physics.millicharge import vector_branching
 from gammastar.predict import DarkPhoton
-from gammastar.predict.names import r_table
+from gammastar.predict.models import r_table
 
 PAGE = (ROOT / "docs" / "howto" / "exchange.md").read_text()
 

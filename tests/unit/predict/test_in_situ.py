@@ -28,7 +28,7 @@ from gammastar.predict.in_situ import (
     signal_over_background,
     signal_per_coupling,
 )
-from gammastar.predict.transfer import OMITTED, in_depth, on_nucleus
+from gammastar.predict.mixture import OMITTED, in_depth, on_nucleus
 
 sys.path.append(str(ROOT / "analysis" / "na60_dimuon"))
 from mechanism import pairs_to_exclude, template

@@ -19,7 +19,7 @@ from gammastar.physics.qed import RTable
 from gammastar.physics.vectors import CHARGES, E_CHARGE
 from gammastar.pipeline.stages.predict import files_of, masses_of, production_of
 from gammastar.pipeline.stages.report import known_limits
-from gammastar.predict.names import make_model
+from gammastar.predict.models import make_model
 from gammastar.predict.production import by_group
 from gammastar.report.dark import NO_LIMITS, View
 

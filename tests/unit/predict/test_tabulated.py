@@ -10,7 +10,7 @@ from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
 from gammastar.predict import check_exclusive
 from gammastar.predict.channel import unit_of
 from gammastar.predict.channels.tabulated import EventCalcTables, ForeseeSpectra
-from gammastar.predict.names import TheoryOptions, theory_channel
+from gammastar.predict.models import TheoryOptions, theory_channel
 from gammastar.testing import check_channel
 
 THETA = np.arange(-4.975, 0, 0.05)

@@ -15,7 +15,7 @@ from gammastar.core.errors import PhysicsError, UserError
 from gammastar.core.sampling import stream
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.predict.channels.tabulated import EventCalcTables, ForeseeSpectra
-from gammastar.predict.names import r_table
+from gammastar.predict.models import r_table
 from gammastar.results.exchange import (
     Point,
     Produced,

@@ -8,7 +8,7 @@ from builders import matched_pairs
 
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.spectrum import Domain, efficiency_map, training_set
-from gammastar.spectrum.true_kinematics import TruePosterior
+from gammastar.spectrum.training import TruePosterior
 
 EDGES, BEAM, PHI, SIGMA = np.linspace(0.8, 1.2, 17), 400.0, 1.02, 0.03
 CONTINUUM, LINE = (0.45, 60.0), (0.9, 25.0)  # mean of pt and energy [GeV]

@@ -13,8 +13,7 @@ import numpy.typing as npt
 
 from gammastar import accept, predict
 from gammastar.accept.expected_events import Sight
-from gammastar.accept.importance import importance_of, watched
-from gammastar.accept.plane import PlaneRow, acceptance_curves, stacked
+from gammastar.accept.plane import PlaneRow, acceptance_curves, importance_of, stacked, watched
 from gammastar.config import Accept, Millicharge, Steering
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import SteeringError
@@ -37,9 +36,8 @@ from gammastar.pipeline.stages.predict import (
 )
 from gammastar.predict import Production
 from gammastar.predict.millicharge import MeasuredPairs, conditional
-from gammastar.predict.mixture import joined
+from gammastar.predict.mixture import TargetTransfer, joined
 from gammastar.predict.production import check_exposures, variations_of
-from gammastar.predict.transfer import TargetTransfer
 from gammastar.spectrum.angles import spin_text
 from gammastar.store.manifest import digest
 

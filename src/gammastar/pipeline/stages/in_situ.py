@@ -27,10 +27,17 @@ from gammastar.physics.detector import VertexTelescope, load_telescope, measured
 from gammastar.physics.resolution import MassResolution, measured_resolution
 from gammastar.pipeline.context import Context, RunState, axes_of, needed
 from gammastar.pipeline.stages.read import match_simulation, stored_pairs
-from gammastar.predict.displaced import DisplacedYields, best_cut, displaced_shares
-from gammastar.predict.in_situ import Background, InSitu, Templates, search_in_situ, signal_per_coupling
-from gammastar.predict.models import DarkPhoton
-from gammastar.predict.names import r_table
+from gammastar.predict.in_situ import (
+    Background,
+    DisplacedYields,
+    InSitu,
+    Templates,
+    best_cut,
+    displaced_shares,
+    search_in_situ,
+    signal_per_coupling,
+)
+from gammastar.predict.models import DarkPhoton, r_table
 from gammastar.predict.production import sources_of
 from gammastar.spectrum.mass_shape import MassShape
 from gammastar.store.manifest import digest, file_sha256, write_json

@@ -24,7 +24,7 @@ from gammastar.pipeline.context import MASS_COUNTS, Context, RunState, axes_of, 
 from gammastar.predict import Production, VirtualPhoton
 from gammastar.predict.channel import unit_of
 from gammastar.predict.millicharge import MeasuredPairs, TheoryPairs, fine_pairs, pair_rate, theory_pairs
-from gammastar.predict.mixture import describe, shares_of
+from gammastar.predict.mixture import OMITTED, describe, shares_of
 from gammastar.predict.production import (
     as_photons,
     by_charges,
@@ -33,7 +33,6 @@ from gammastar.predict.production import (
     rate_of,
     theory_production,
 )
-from gammastar.predict.transfer import OMITTED
 from gammastar.spectrum import MassCounts, Trend, fit_trend
 from gammastar.spectrum.extrapolation import highest_energies
 from gammastar.spectrum.mass_shape import LINES

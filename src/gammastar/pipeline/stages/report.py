@@ -22,10 +22,9 @@ from gammastar.physics.vectors import SPLIT_MAX
 from gammastar.pipeline.context import Context, RunState, needed
 from gammastar.pipeline.stages.infer import explored, first_search, in_use
 from gammastar.pipeline.stages.predict import model_of, pair_unit, theory_channels
-from gammastar.predict.mixture import beside_data, shares_of
-from gammastar.predict.names import make_model, r_table, theory_channel
+from gammastar.predict.mixture import beside_data, displaced, shares_of
+from gammastar.predict.models import make_model, r_table, theory_channel
 from gammastar.predict.production import needs_shares
-from gammastar.predict.transfer import displaced
 from gammastar.report import Section
 from gammastar.report.dark import (
     View,
@@ -230,7 +229,7 @@ def recast_limits(section: Predict, where: Path | UserCode) -> list[report.Exist
 
     Notes
     -----
-    `gammastar.predict.transfer.displaced` with the lengths of each experiment. Decays to e⁺e⁻ only, which is
+    `gammastar.predict.mixture.displaced` with the lengths of each experiment. Decays to e⁺e⁻ only, which is
     what the experiments mostly saw; FASER's shares of the processes are taken as those of 400 GeV.
     """
     model, photon = make_model(section.model, where), predict.DarkPhoton(r_table())
