@@ -530,7 +530,7 @@ def scan(
     """
     from gammastar.results.scan import ScanRequest, scan_lines, write_cards
 
-    fits = {name: options.pop(name) for name in ("goodness", "interval")}
+    fits = {name: options.pop(name) for name in ("goodness", "interval", "hs3")}
     for line in scan_lines(path, request=ScanRequest(strength, cl, limit, as_json, **fits), **options):
         say(line)
     if combine is not None:

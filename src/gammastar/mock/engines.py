@@ -280,11 +280,10 @@ def pythia_engine(
     card: Card,
     n_events: int,
     *,
-    seed: int = 0,
+    seed: int | tuple[int, int] = 0,
     workers: int = 1,
     cache: str | Path | None = None,
     progress: Progress | None = None,
-    block: int = 0,
     n_hard: int = N_HARD,
 ) -> PythiaEngine:
     """Generate with Pythia what a card needs: soft events, and charm and Drell-Yan where it has them.
@@ -293,14 +292,16 @@ def pythia_engine(
     ----------
     n_events : int
         Inelastic events.
-    seed, workers, cache, progress, block
+    seed : int or (int, int)
+        Seed, or seed and number of a block, whose events are others.
+    workers, cache, progress
         As `make_pool`.
     n_hard : int
         Events of charm, and of Drell-Yan; each serves mirrored as well.
     """
     process: Process = "soft" if card.lepton == "mu" else "electrons"
     continuum = any(mode.enabled and mode.continuum is not None for mode in card.modes.values())
-    kept: dict[str, Any] = {"seed": seed, "workers": workers, "cache": cache, "block": block}
+    kept: dict[str, Any] = {"seed": seed, "workers": workers, "cache": cache}
     soft = make_pool(card, n_events, process=process, progress=progress, **kept)
     charm = make_pool(card, n_hard, process="charm", **kept) if card.has_charm else None
     photons = make_pool(card, n_hard, process="drell_yan", **kept) if continuum else None

@@ -409,13 +409,13 @@ def make_pool(
     n: int,
     *,
     process: Process = "soft",
-    seed: int = 0,
+    seed: int | tuple[int, int] = 0,
     workers: int = 1,
     cache: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
-    block: int = 0,
 ) -> Pool:
-    """Generate at least `n` events with Pythia and keep their hadrons."""
+    """Generate at least `n` events with Pythia and keep their hadrons; a seed may name a block as well."""
+    seed, block = seed if isinstance(seed, tuple) else (seed, 0)
     if n <= 0 or workers <= 0:
         raise PhysicsError(f"make_pool: n = {n!r} and workers = {workers!r} must be positive")
     options = card.pythia or PythiaCard()

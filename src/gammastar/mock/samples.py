@@ -472,11 +472,10 @@ class _Maker:
         return pythia_engine(
             _needed(self._card, request.kind),
             n_events,
-            seed=request.seed,
+            seed=(request.seed, index),
             workers=request.workers,
             cache=request.cache,
             progress=request.told(index),
-            block=index,
             n_hard=-(-N_HARD * n // BLOCK),
         )
 

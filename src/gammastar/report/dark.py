@@ -389,14 +389,10 @@ def _others(search: Any) -> list[Contour]:
 def _impacts(name: str, search: Any, view: View) -> tuple[str, Any]:
     ranking = search.impacts
     figure = limits.impact_figure(
-        ranking.names,
-        ranking.pull,
-        ranking.constraint,
-        ranking.impact,
+        ranking,
         mock=view.mock,
         title=f"{search.detector.name}: lower edge at {search.impact_mass:.3g} GeV",
         coupling=view.labels.coupling_symbol,
-        prefit=ranking.prefit,
     )
     data = "the observed count" if search.observed is not None else "the median expected count"
     prefit = ranking.prefit is not None

@@ -56,6 +56,7 @@ class ScanRequest:
     # Also say how well signal plus background fits the data (`infer.binned.toys`)
     goodness: bool = False
     interval: bool = False  # Also find the Feldman-Cousins interval of μ (`infer.binned.toys`)
+    hs3: Path | None = None  # Also write each tested signal into this folder
 
 
 def scan_lines(
@@ -67,7 +68,6 @@ def scan_lines(
     statistic: Any = None,
     auxiliary: Any = None,
     steering: Path | None = None,
-    hs3: Path | None = None,
     **where: Any,
 ) -> Iterator[str]:
     """Yield whose convention holds, a line per tested signal, warnings, and a line per HS3 document.
@@ -114,8 +114,8 @@ def scan_lines(
         yield json.dumps(document, indent=1, ensure_ascii=False)
     else:
         yield from (f"warning: {note}" for note in notes)
-    if hs3 is not None:
-        written = write_hs3(likelihood, hs3, names or None)
+    if request.hs3 is not None:
+        written = write_hs3(likelihood, request.hs3, names or None)
         yield from (f"wrote {path}" for path in written if not request.json)
 
 

@@ -95,9 +95,8 @@ def decay(
     generate(
         p4,
         (float(np.hypot(1.0, boost)), float(boost)),
-        (table.mediator, table.pairs, pair_fraction, table.pair_angle),
+        (table.mediator, table.pairs, pair_fraction, table.pair_angle, polarised),
         *_compiled(table),
-        polarised,
         rng,
         out,
     )
@@ -346,12 +345,11 @@ def generate(
     primary: Any,
     states: Any,
     table: Any,
-    polarised: bool,
     rng: Any,
     out: Any,
 ) -> None:
     """Decay every dark photon through its cascade."""
-    mediator, pairs, pair_cdf, pair_angle = primary
+    mediator, pairs, pair_cdf, pair_angle, polarised = primary
     masses = states[0]
     room = states[5]
     momenta = np.empty((room, 4))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -47,13 +49,13 @@ def test_ranking_refuses():
 
 def test_figures():
     found = example()
-    assert png_bytes(impact_figure(found.names, found.pull, found.constraint, found.impact, mock=True))
+    assert png_bytes(impact_figure(found, mock=True))
     mass, bands = np.array([0.3, 0.5, 0.8]), np.tile([1.0, 2.0, 3.0, 4.0, 6.0], (3, 1))
     assert png_bytes(limit_figure(mass, bands, mock=False, observed=np.array([3.0, 2.0, 5.0])))
     with pytest.raises(PhysicsError, match="mock"):
         limit_figure(mass, bands, mock=True, observed=np.ones(3))
     with pytest.raises(PhysicsError, match="no nuisance"):
-        impact_figure([], np.empty(0), np.empty(0), np.empty((0, 2)), mock=True)
+        impact_figure(replace(found, names=()), mock=True)
 
 
 def test_shipped_limits_have_sources_that_may_be_shipped():

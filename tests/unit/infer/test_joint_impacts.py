@@ -8,6 +8,7 @@ import pytest
 from joint_models import MODELS, as_pyhf, model, peer, slopes_of
 
 from gammastar.core.errors import PhysicsError
+from gammastar.infer.discovery import Ranking
 from gammastar.infer.joint.discovery import joint_impacts
 from gammastar.infer.joint.expectation import Point, arrays_of, negative_log
 from gammastar.infer.joint.fits import fit, fit_held
@@ -156,7 +157,7 @@ def test_figure_outlines_what_was_known_before_the_fit(found):
     """Free contents have bars, but neither outline nor pull."""
     size = len(found.names)
     figure = impact_figure(
-        found.names, found.pull, found.constraint, found.postfit, mock=True, prefit=found.prefit
+        Ranking(found.names, found.pull, found.constraint, found.postfit, found.prefit), mock=True
     )
     below = figure.axes[0]
     outlines = [bar for bar in below.patches if not bar.get_fill()]

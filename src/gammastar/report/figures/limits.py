@@ -36,22 +36,15 @@ Limits = Sequence[tuple[str, FloatArray]]
 
 
 @styled
-def impact_figure(
-    names: Sequence[str],
-    pull: FloatArray,
-    constraint: FloatArray,
-    impact: FloatArray,
-    *,
-    mock: bool,
-    title: str = "",
-    coupling: str = r"\varepsilon",
-    prefit: FloatArray | None = None,
-) -> Figure:
-    r"""Draw the impacts of nuisances on the logarithm of the coupling as bars and their pulls as points."""
-    n = len(names)
+def impact_figure(ranking: Any, *, mock: bool, title: str = "", coupling: str = r"\varepsilon") -> Figure:
+    r"""Draw the impacts of nuisances on the logarithm of the coupling as bars and their pulls as points.
+
+    `ranking` is what ``infer.ranking`` returns.
+    """
+    names, prefit, n = ranking.names, ranking.prefit, len(ranking.names)
     require(n, "impact_figure: there is no nuisance to be drawn")
-    pull, constraint = checked("pull", pull, (n,)), checked("constraint", constraint, (n,))
-    impact = checked("impact", impact, (n, 2))
+    pull, constraint = checked("pull", ranking.pull, (n,)), checked("constraint", ranking.constraint, (n,))
+    impact = checked("impact", ranking.impact, (n, 2))
     figure, ax = style.single(size=(7.6, 1.9 + 0.46 * n))
     height = np.arange(n)[::-1]
     for side, colour in ((0, COLOURS[0]), (1, COLOURS[1])):
