@@ -14,9 +14,8 @@ from gammastar.core.sampling import Sampler, stream
 from gammastar.core.signal import Rate
 from gammastar.core.sources import MEASUREMENT, POLARISATION, Source, Sources
 from gammastar.physics.bremsstrahlung import preset
-from gammastar.physics.kinematics import daughter
 from gammastar.physics.mesons import MesonTable
-from gammastar.physics.polarisation import cosine
+from gammastar.physics.polarisation import cosine, daughter
 from gammastar.predict.channels.theory import (
     Bremsstrahlung,
     MesonChannel,

@@ -15,7 +15,7 @@ from gammastar.core.files import data_path
 from gammastar.core.records import FloatArray, Sample
 from gammastar.core.sampling import stream
 from gammastar.physics.detector import Detector, LeptonCuts, load_detector
-from gammastar.physics.kinematics import daughter, momentum_in_rest_frame
+from gammastar.physics.polarisation import daughter, momentum_in_rest_frame
 
 PS = 2.99792458e-4  # metres of light per picosecond
 LIFETIMES = np.geomspace(10.0, 1e6, 101)  # ps

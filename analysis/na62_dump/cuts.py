@@ -17,7 +17,7 @@ from gammastar.core.files import data_path
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.physics.detector import Detector, load_detector
-from gammastar.physics.kinematics import two_track_vertex
+from gammastar.physics.polarisation import two_track_vertex
 
 MASSES = {"e": M_E, "mu": M_MU, "pi": M_PI_CHARGED}
 STATES = {"ee": ("e", "e"), "mumu": ("mu", "mu")}

@@ -18,8 +18,8 @@ from gammastar.core.errors import SteeringError
 from gammastar.core.files import data_path
 from gammastar.core.records import FloatArray, Sample
 from gammastar.physics.bremsstrahlung import preset
-from gammastar.physics.kinematics import daughter
 from gammastar.physics.mesons import Decay, dark_photon_branching
+from gammastar.physics.polarisation import daughter
 from gammastar.predict.channels.theory import Bremsstrahlung
 
 BEAM = 400.0  # GeV

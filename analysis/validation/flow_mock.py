@@ -26,7 +26,7 @@ from gammastar.mock.cocktail import (
 from gammastar.mock.combinatorial import decay_muons, measured_r, muon_pairs, recorded_weight
 from gammastar.mock.ntuple import background_candidates, triggered
 from gammastar.mock.spectrometer import accepted, efficiency, pair_kinematics
-from gammastar.physics.kinematics import daughter, lorentz
+from gammastar.physics.polarisation import daughter, lorentz
 from gammastar.spectrum import efficiency_map
 from gammastar.spectrum.domain import EfficiencyMap
 from gammastar.subtract.weights import event_weights

@@ -19,8 +19,8 @@ from gammastar.physics import hadrons
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.detector import Detector
 from gammastar.physics.geometry import Cylinder
-from gammastar.physics.kinematics import daughter
 from gammastar.physics.millicharge import pseudoscalar_branching
+from gammastar.physics.polarisation import daughter
 from gammastar.physics.qed import RTable, dark_photon_branching, dark_photon_ctau
 
 R_TABLE = RTable.read(data_path("measurements/r_ratio.csv"))

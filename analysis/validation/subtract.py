@@ -27,7 +27,7 @@ from gammastar.subtract import (
     r_factor,
     same_sign,
 )
-from gammastar.subtract.like_sign import charge_factors
+from gammastar.subtract.weights import charge_factors
 
 WINDOWS = (
     ("J/ψ, 2.9–3.3 GeV", (2.9, 3.3), 94, 77.9, 10.6),

@@ -21,7 +21,7 @@ from gammastar.physics.mesons import MesonTable
 from gammastar.physics.millicharge import load_millicharge_detector
 from gammastar.read import load_schema
 from gammastar.read.files import kept_open
-from gammastar.report.published_limits import read_limit
+from gammastar.report.figures.limits import read_limit
 from gammastar.semivisible.babar import load_babar
 from gammastar.store.filesets import read_fileset
 from gammastar.store.manifest import read_json, write_json

@@ -17,7 +17,7 @@ from gammastar.pipeline.stages import flow
 from gammastar.report.measured import uncertainties
 from gammastar.store.manifest import read_json
 from gammastar.store.pairs import Truth, read_pairs
-from gammastar.subtract.corrections import ETA_DIMUON_RATIO
+from gammastar.subtract.charm import ETA_DIMUON_RATIO
 
 HEAD = """
 [analysis]

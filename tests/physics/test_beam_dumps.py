@@ -11,7 +11,7 @@ from builders import ROOT
 
 from gammastar.core.files import data_path
 from gammastar.physics.mesons import MesonTable
-from gammastar.report.published_limits import existing_limits, read_limit
+from gammastar.report.figures.limits import existing_limits, read_limit
 
 FOLDER = ROOT / "analysis" / "beam_dumps"
 

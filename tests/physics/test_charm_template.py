@@ -9,8 +9,7 @@ from gammastar.core.errors import UserError
 from gammastar.core.records import PairHists, filled, regular, variable
 from gammastar.core.sampling import stream
 from gammastar.subtract import Correction, apply_corrections, eta_dimuon, fit_charm, same_sign
-from gammastar.subtract.charm import subtract_component
-from gammastar.subtract.corrections import ETA_DIMUON_RATIO
+from gammastar.subtract.charm import ETA_DIMUON_RATIO, subtract_component
 
 AXES = (regular("mass", 12, 0.25, 1.45), variable("offset", [0, 30, 60, 100, 150, 250, 500]))
 EDGES = [a.edges for a in AXES]

@@ -12,7 +12,7 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.files import data_path
 from gammastar.mock import accepted, generate_pairs, load_card, mass_density, mass_spectrum, mode_rates
 from gammastar.mock.cocktail import beam_kinematics, dalitz_decay, momentum, sample_pt
-from gammastar.physics.kinematics import lorentz
+from gammastar.physics.polarisation import lorentz
 
 CARD = load_card(data_path("cards/na60_mock.toml"))
 N = 300_000

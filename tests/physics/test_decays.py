@@ -10,7 +10,7 @@ from scipy import stats
 from gammastar.core.constants import M_MU, M_PI0, mass
 from gammastar.core.errors import PhysicsError
 from gammastar.core.sampling import stream
-from gammastar.physics.kinematics import daughter, lepton_cosine, momentum_in_rest_frame
+from gammastar.physics.polarisation import daughter, lepton_cosine, momentum_in_rest_frame
 
 OMEGA = 223
 

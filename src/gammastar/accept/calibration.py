@@ -13,7 +13,7 @@ from gammastar.accept.expected_events import AcceptedYield
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray, Sample
-from gammastar.physics.kinematics import daughter
+from gammastar.physics.polarisation import daughter
 
 IntArray = npt.NDArray[np.intp]
 STEP = 0.15  # of the cells in ln θ and ln E: 15 %

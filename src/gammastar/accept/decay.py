@@ -16,8 +16,7 @@ from gammastar.core.constants import M_E, M_MU
 from gammastar.core.errors import PhysicsError, require
 from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.physics.detector import Detector, Magnet, Plane
-from gammastar.physics.kinematics import daughter
-from gammastar.physics.polarisation import NO_SPIN, TRANSVERSE, Spin, cosine_between, lambda_theta
+from gammastar.physics.polarisation import NO_SPIN, TRANSVERSE, Spin, cosine_between, daughter, lambda_theta
 
 _SHORTEST = 1e-3  # of a chord: decay lengths down to this are sampled well
 _NOTHING = 750.0  # decay lengths after which e^(−x) is zero

@@ -13,7 +13,7 @@ from scipy.special import ndtri
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import Transport
-from gammastar.physics.kinematics import daughter
+from gammastar.physics.polarisation import daughter
 
 BLOCK = 8192  # events that are always computed together, so that matrix products keep their shape
 WORDS = 8  # uniform numbers of each event; a multiple of the four of one Philox counter

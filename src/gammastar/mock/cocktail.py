@@ -21,7 +21,7 @@ from gammastar.core.records import FloatArray
 from gammastar.mock.card import Card, Mode, Polarisation
 from gammastar.physics import hadrons
 from gammastar.physics.hadrons import RHO_MASS_MAX, breit_wigner, rho_mass_density
-from gammastar.physics.kinematics import daughter, lepton_cosine, lorentz, momentum_in_rest_frame
+from gammastar.physics.polarisation import daughter, lepton_cosine, lorentz, momentum_in_rest_frame
 from gammastar.physics.qed import FormFactor2, pseudoscalar_dalitz, radiated, vector_dalitz
 
 MASS_MAX = 1.5  # GeV: upper end of the Breit-Wigner tails

@@ -30,8 +30,7 @@ from gammastar.mock.cocktail import (
     with_energy,
 )
 from gammastar.mock.spectrometer import accepted, efficiency, pair_kinematics, recorded_share
-from gammastar.physics.kinematics import daughter
-from gammastar.physics.polarisation import cosine
+from gammastar.physics.polarisation import cosine, daughter
 
 Pairing: TypeAlias = Literal["same-event", "mixed"]
 PAIRINGS: tuple[str, ...] = get_args(Pairing)

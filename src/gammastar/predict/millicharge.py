@@ -15,9 +15,16 @@ from gammastar.core.records import BoolArray, FloatArray, Momenta, Sample
 from gammastar.core.sampling import Sampler
 from gammastar.core.signal import Rate
 from gammastar.core.sources import MEASUREMENT, POT, Source, Sources
-from gammastar.physics.kinematics import daughter, daughter_about
 from gammastar.physics.millicharge import bin_factors, from_dark_photons, pair_factor, vector_branching
-from gammastar.physics.polarisation import TRANSVERSE, UNPOLARISED, SpinDensities, cosine, lambda_theta
+from gammastar.physics.polarisation import (
+    TRANSVERSE,
+    UNPOLARISED,
+    SpinDensities,
+    cosine,
+    daughter,
+    daughter_about,
+    lambda_theta,
+)
 from gammastar.physics.qed import kappa
 from gammastar.predict.channel import Channel, check_exclusive, held
 from gammastar.predict.channels.theory import JPsi, MesonChannel

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gammastar.report.style import png_bytes, save_figure
 from gammastar.report.style import house_style
 from gammastar.report.figures.reach import Contour, Plane, Yields, reach_figure
-from gammastar.report.published_limits import ExistingLimit, citations, existing_limits
+from gammastar.report.figures.limits import ExistingLimit, citations, existing_limits
 from gammastar.report.figures.signal import DomainMap, RateTable, compare_figure, domain_figure
 from gammastar.report.pages import Table, text_table
 from gammastar.report.pages import Plane2D, Provenance, Section, explorer, page, save_page

@@ -13,10 +13,10 @@ from gammastar.core.signal import Rate, SignalPlane
 from gammastar.core.sources import EXTRAPOLATION, FLOW, POT
 from gammastar.report.figures import limits, signal
 from gammastar.report.figures import limits as figures
+from gammastar.report.figures.limits import ExistingLimit, citations, edges_of
 from gammastar.report.figures.reach import Contour, Plane, Yields, reach_figure
 from gammastar.report.figures.signal import Band, DomainMap, Points
 from gammastar.report.pages import Section, Table, masses_reached, titled, words
-from gammastar.report.published_limits import ExistingLimit, citations, edges_of
 from gammastar.report.style import power_of_ten
 
 NAMES = {

@@ -16,8 +16,7 @@ import numpy.typing as npt
 from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import BoolArray, FloatArray
-from gammastar.physics.kinematics import two_track_vertex
-from gammastar.physics.polarisation import azimuth
+from gammastar.physics.polarisation import azimuth, two_track_vertex
 from gammastar.select.cuts import Cutflow, Cuts, Step, lepton_quantity, pair_quantity, warned
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gammastar.subtract.like_sign import LowCountWarning, same_sign
+from gammastar.subtract.weights import LowCountWarning, same_sign
 from gammastar.subtract.mixing import Pool, mixed_pairs, mixed_spectrum, mixing_pool, r_factor
 from gammastar.subtract.estimate import (
     ChargeRatio,
@@ -15,7 +15,7 @@ from gammastar.subtract.estimate import (
     with_bootstrap,
 )
 from gammastar.subtract.charm import fit_charm
-from gammastar.subtract.corrections import Correction, apply_corrections, eta_dimuon
+from gammastar.subtract.charm import Correction, apply_corrections, eta_dimuon
 from gammastar.subtract.weights import bootstrap_covariance, event_weights, pair_weights, posterior_weights
 
 __all__ = [

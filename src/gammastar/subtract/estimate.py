@@ -12,25 +12,23 @@ import numpy as np
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import BoolArray, FloatArray, PairHists, Spectrum, filled, flow_free
-from gammastar.subtract.like_sign import (
+from gammastar.subtract.mixing import mixed_spectrum, r_factor, with_multiplicity
+from gammastar.subtract.smooth_background import smooth_background
+from gammastar.subtract.weights import (
     LOW_COUNT,
     LOW_FRACTION,
     Coarse,
     LowCountWarning,
-    background,
-    checked_r_factor,
-    low_count_fraction,
-    regions,
-    same_sign,
-)
-from gammastar.subtract.mixing import mixed_spectrum, r_factor, with_multiplicity
-from gammastar.subtract.smooth_background import smooth_background
-from gammastar.subtract.weights import (
     Removed,
+    background,
     bootstrap_covariance,
     cell_values,
+    checked_r_factor,
     event_weights,
+    low_count_fraction,
     pair_cells,
+    regions,
+    same_sign,
 )
 
 

@@ -15,8 +15,7 @@ from gammastar.core.errors import UserError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import FloatArray, PairHists, Spectrum, filled, flow_free
 from gammastar.core.sampling import SeedArray, event_seeds
-from gammastar.subtract.like_sign import Coarse, regions
-from gammastar.subtract.weights import pair_cells
+from gammastar.subtract.weights import Coarse, pair_cells, regions
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 Leptons: TypeAlias = tuple[FloatArray, npt.NDArray[np.int8], IntArray, IntArray]

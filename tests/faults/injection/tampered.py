@@ -27,7 +27,7 @@ from gammastar.physics.millicharge import load_millicharge_detector
 from gammastar.pipeline.record import kept_steering
 from gammastar.pipeline.run import run
 from gammastar.read import load_schema
-from gammastar.report.published_limits import read_limit
+from gammastar.report.figures.limits import read_limit
 from gammastar.results.show import show_results, verify_results
 from gammastar.store.filesets import read_fileset
 from gammastar.store.manifest import digest, file_sha256, read_manifest, write_json, write_manifest

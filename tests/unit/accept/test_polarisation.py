@@ -16,9 +16,15 @@ from gammastar.core.records import Exposure
 from gammastar.mock.cocktail import dalitz_decay
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.detector import load_detector
-from gammastar.physics.kinematics import daughter
 from gammastar.physics.mesons import MesonTable
-from gammastar.physics.polarisation import FRAMES, SpinDensities, SpinState, axis_cosine, lambda_theta
+from gammastar.physics.polarisation import (
+    FRAMES,
+    SpinDensities,
+    SpinState,
+    axis_cosine,
+    daughter,
+    lambda_theta,
+)
 from gammastar.physics.qed import RTable
 from gammastar.predict import Bremsstrahlung, DarkPhoton, PionDalitz, PseudoscalarDalitz, VectorMixing
 

@@ -9,7 +9,7 @@ from builders import ROOT
 from gammastar.background import PassFraction, expectation
 from gammastar.core.constants import M_E
 from gammastar.core.errors import PhysicsError
-from gammastar.physics.kinematics import two_track_vertex
+from gammastar.physics.polarisation import two_track_vertex
 
 sys.path.append(str(ROOT / "analysis" / "na62_dump"))
 from beam_line import BeamLine, approach, invariant_mass

@@ -5,7 +5,7 @@ import pytest
 import sklearn
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from gammastar.core.trees import fit_trees
+from gammastar.unfold.omnifolding import fit_trees
 
 
 def sample(n, rng):

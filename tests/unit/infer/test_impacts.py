@@ -11,9 +11,14 @@ from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.records import Reach
 from gammastar.infer import counting_channel, ranking
 from gammastar.report import png_bytes
-from gammastar.report.figures.limits import impact_figure, limit_figure
+from gammastar.report.figures.limits import (
+    citations,
+    existing_limits,
+    impact_figure,
+    limit_figure,
+    read_limit,
+)
 from gammastar.report.figures.reach import islands, outline
-from gammastar.report.published_limits import citations, existing_limits, read_limit
 
 POT = float(np.log(1.2))
 

@@ -7,7 +7,7 @@ import pytest
 
 from gammastar.core.constants import ALPHA, M_E, M_MU, M_PI0, M_PI_CHARGED, mass, width
 from gammastar.physics.hadrons import RHO, pointlike, rho_width
-from gammastar.physics.kinematics import momentum_in_rest_frame
+from gammastar.physics.polarisation import momentum_in_rest_frame
 from gammastar.physics.qed import kept_momentum, lepton_factor, vector_dalitz
 
 

@@ -9,7 +9,6 @@ from scipy import stats
 from gammastar.core.constants import M_E, M_MU, M_PI0, branching, mass
 from gammastar.core.errors import PhysicsError
 from gammastar.physics import hadrons
-from gammastar.physics.kinematics import lepton_cosine
 from gammastar.physics.millicharge import (
     bin_factors,
     from_dark_photons,
@@ -17,7 +16,7 @@ from gammastar.physics.millicharge import (
     pseudoscalar_branching,
     vector_branching,
 )
-from gammastar.physics.polarisation import cosine, lambda_theta, longitudinal_fraction
+from gammastar.physics.polarisation import cosine, lambda_theta, lepton_cosine, longitudinal_fraction
 from gammastar.physics.qed import pseudoscalar_dalitz
 
 EDGES = np.linspace(0.2, 1.1, 19)  # the first bin straddles 2 m_mu

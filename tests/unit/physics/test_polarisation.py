@@ -8,16 +8,17 @@ from gammastar.core.constants import M_E, M_MU
 from gammastar.core.errors import PhysicsError
 from gammastar.mock.card import Polarisation
 from gammastar.mock.cocktail import polarised_decay
-from gammastar.physics.kinematics import daughter, lorentz
 from gammastar.physics.polarisation import (
     NO_SPIN,
     SpinDensities,
     SpinState,
     axis_cosine,
     azimuth,
+    daughter,
     harmonics,
     lambda_theta,
     lambdas_of,
+    lorentz,
     mass_factor,
     moments_of,
     physical,

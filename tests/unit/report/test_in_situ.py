@@ -14,8 +14,7 @@ from gammastar.physics.resolution import MassResolution
 from gammastar.predict import make_model
 from gammastar.predict.in_situ import Background, Templates, search_in_situ
 from gammastar.report.dark import View, in_situ_section
-from gammastar.report.figures.limits import coupling_figure, frame
-from gammastar.report.published_limits import ExistingLimit
+from gammastar.report.figures.limits import ExistingLimit, coupling_figure, frame
 from gammastar.report.style import png_bytes
 
 MASSES = np.array([0.5, 0.55, 0.6, 0.7, 0.78])

@@ -9,7 +9,7 @@ from gammastar.config import Predict
 from gammastar.physics.vectors import E_CHARGE
 from gammastar.pipeline.stages.report import recast_limits
 from gammastar.report import existing_limits
-from gammastar.report.published_limits import edges_of
+from gammastar.report.figures.limits import edges_of
 
 
 def _section(model: str) -> Predict:

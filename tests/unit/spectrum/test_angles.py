@@ -8,8 +8,7 @@ import pytest
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import Spectrum, filled, regular, variable
-from gammastar.physics.kinematics import daughter
-from gammastar.physics.polarisation import SpinDensities, azimuth
+from gammastar.physics.polarisation import SpinDensities, azimuth, daughter
 from gammastar.spectrum import DecayAngles, fit_spin_densities, prior_weights
 
 BEAM = 400.0

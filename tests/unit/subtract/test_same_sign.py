@@ -18,7 +18,7 @@ from gammastar.subtract import (
     negative_yields,
     same_sign,
 )
-from gammastar.subtract.like_sign import charge_factors
+from gammastar.subtract.weights import charge_factors
 
 ONE_REGION = np.zeros(500, dtype=np.int64)
 

@@ -39,6 +39,7 @@ from gammastar.report.dark import (
     reach_section,
     reach_sentence,
 )
+from gammastar.report.figures.limits import recast
 from gammastar.report.measured import (
     FlowCheck,
     Unfolding,
@@ -48,7 +49,6 @@ from gammastar.report.measured import (
     spectrum_section,
 )
 from gammastar.report.pages import Lead, short_names, skipped_input, table_of_checks
-from gammastar.report.published_limits import recast
 from gammastar.report.style import FailedFigure, files_of, png_bytes, reason_of, spared
 from gammastar.store.manifest import versions, write_text
 

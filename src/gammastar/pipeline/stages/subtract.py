@@ -35,8 +35,15 @@ from gammastar.store.filesets import Sealed, find_file
 from gammastar.store.manifest import digest, file_sha256
 from gammastar.store.pairs import StoredPairs, Truth, thinned, weighted_chunks, write_pairs, write_weighted
 from gammastar.store.records import write_mass_histograms, write_table
-from gammastar.subtract.charm import OFFSET, CharmFit, prompt_pairs, with_offset
-from gammastar.subtract.corrections import charm_correction, eta_pairs, removed_columns
+from gammastar.subtract.charm import (
+    OFFSET,
+    CharmFit,
+    charm_correction,
+    eta_pairs,
+    prompt_pairs,
+    removed_columns,
+    with_offset,
+)
 from gammastar.subtract.estimate import control_cells, own_subtraction
 from gammastar.subtract.weights import PairWeights
 

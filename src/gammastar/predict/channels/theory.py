@@ -13,8 +13,8 @@ from gammastar.core.errors import PhysicsError, require
 from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.core.sampling import stream
 from gammastar.physics import bremsstrahlung
-from gammastar.physics.kinematics import daughter
 from gammastar.physics.mesons import Decay, MesonTable, Unit, dark_photon_branching
+from gammastar.physics.polarisation import daughter
 from gammastar.predict.channel import Channel, outside, sample_at_origin
 from gammastar.predict.channels.virtual_photon import InDomain
 
