@@ -227,9 +227,11 @@ class Response(ReprMixin):
     cov_replicas: FloatArray
     # True spectra of the same bootstraps, (n_replicas, n_true) or none: `prior` counts as known exactly
     prior_replicas: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
-    # Simulated photons behind each true cell, (Σw)²/Σw², (n_true,); without them the response counts as
-    # known exactly where nothing is taken from the bootstraps
+    # Simulated photons behind each true cell, (Σw)²/Σw², (n_true,), and Σw² of those behind each element of
+    # `migration` over (Σw)² of the cell, (n_reco, n_true); without them the response counts as known exactly
+    # where nothing is taken from the bootstraps
     entries: FloatArray = field(default_factory=lambda: np.zeros(0))
+    squares: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
 
     def __post_init__(self) -> None:
         n_reco = int(np.prod([len(a) for a in self.reco]))

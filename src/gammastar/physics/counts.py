@@ -5,33 +5,29 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import linalg, optimize, sparse
+from scipy import linalg, ndimage, optimize, sparse
 from scipy.special import gammainc, gammaincc, gammainccinv, gammaincinv, gammaln, ndtr, xlogy
 
 from gammastar.core.records import FloatArray
 
-ROUGH, SMOOTH = (
-    0.1,
-    0.03,
-)  # by which a cell differs from its neighbours: over a simulation, of like-sign pairs
+# Expected scatter of the logarithm of a cell about its neighbours: over a simulation, of like-sign pairs
+ROUGH, SMOOTH = 0.05, 0.03
 LEVEL = 3.0  # standard deviation of the logarithm of the overall scale
 WIDTH = 0.7  # correlation length along the other axes, in their range
-CENTRE = (
-    1.0,
-    0.25,
-    0.3,
-    0.3,
-)  # amplitude and length on the longest axis, amplitude on others, of all together
-SPREAD = (1.0, 0.5, 1.0, 0.5)  # standard deviations of their logarithms
+# Amplitude and length on the longest axis, amplitude on others, of all together; then spreads of their
+# logarithms and of that of the scatter
+CENTRE, SPREAD = (0.3, 0.25, 0.3, 0.3), (1.0, 0.5, 1.0, 0.5, 1.0)
 LINE, LINE_SPREAD, LINE_SHAPE = -1.0, 3.0, 0.5  # logarithm of a line over the continuum in its highest bin
 SMALLEST = 1e-3  # eigenvalues of a correlation, relative to the largest, below which they are left out
 WIDEST = 1.0  # variance of a logarithm up to which contents count as log-normal
 LEAST = 0.05  # pairs in a cell: its variance is at least that of so many
+POOLED, FIRST = 20, 3  # pairs of which a mean weight is taken; bins of the longest axis before other axes
 STEPS, CHANGE = 60, 1e-3  # Newton steps at most; twice what the last one gains in the likelihood
-ROUNDS, EVALUATIONS = 2, 60
+ROUNDS, EVALUATIONS = 2, 80
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,9 +39,11 @@ class Counts:
     # b and its covariance
     base: FloatArray
     base_cov: FloatArray
-    weight: float = 1.0  # Variance of a count over its expectation: the mean weight of a pair
+    weight: float | FloatArray = 1.0  # Variance of a count over its expectation: `mean_weights`
     # Simulated photons behind each column of `matrix`; none where it is known exactly, shape (n,)
     entries: FloatArray = field(default_factory=lambda: np.zeros(0))
+    # Σw² of the photons behind each element of `matrix` over (Σw)² of its column; P over entries by default
+    squares: sparse.csr_array | None = None
     # Covariance of the counts where it is known, instead of that of their expectation, shape (n_seen, n_seen)
     fixed: FloatArray | None = None
 
@@ -54,13 +52,16 @@ class Counts:
 
         Notes
         -----
-        Simulated photons of one cell are multinomial: Cov(P_ji, P_ki) = (P_ji δ_jk − P_ji P_ki)/T_i.
+        Simulated photons of one cell share its sum, P_ji = Σ_j w / Σ w: with Q_ji = Σ_j w² / (Σ w)²
+        Cov(P_ji, P_ki) = δ_jk Q_ji − P_ji Q_ki − Q_ji P_ki + P_ji P_ki/T_i, multinomial for equal weights.
         """
         mean = np.maximum(self.matrix @ content + self.base, LEAST)
         total = self.base_cov + np.diag(self.weight * mean) if self.fixed is None else self.fixed.copy()
         if len(self.entries):
-            square = content**2 / self.entries
-            total += np.diag(self.matrix @ square) - self._folded(square)
+            square = content**2
+            own = self.matrix / self.entries[None, :] if self.squares is None else self.squares
+            shared = np.asarray(((self.matrix * square[None, :]) @ own.T).todense())
+            total += np.diag(own @ square) - shared - shared.T + self._folded(square / self.entries)
         return total if rough is None else total + self._folded((rough * content) ** 2)
 
     def _folded(self, diagonal: FloatArray) -> FloatArray:
@@ -77,8 +78,10 @@ class Prior:
     used: npt.NDArray[np.int64]  # Number of each cell in the grid, shape (n,)
     # Narrow lines along the first axis, 1 in their highest bin, shape (k, shape[0])
     lines: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
-    # Standard deviation of the logarithm of each cell about all others
-    rough: FloatArray = field(default_factory=lambda: np.full(1, ROUGH))
+    rough: float = ROUGH  # Expected scatter of the logarithm of a cell about all others
+    noise: FloatArray = field(
+        default_factory=lambda: np.zeros(1)
+    )  # What is known of this variance, shape (n,)
 
     @property
     def place(self) -> tuple[npt.NDArray[np.int64], ...]:
@@ -89,7 +92,7 @@ class Prior:
         """Return Z, shape (n, r), of a field Z c with unit normals c.
 
         `hyper`: logarithms of amplitude and correlation length along the longest axis, of the amplitudes
-        along the others, and of that of all axes together.
+        along the others, of that of all axes together, and of the scatter of single cells.
         """
         main, rows = int(np.argmax(self.shape)), self.place
         amplitude, length = np.exp(hyper[:2])
@@ -97,11 +100,15 @@ class Prior:
         wide = _root(self.shape[main], 2 * length)[rows[main]]
         columns, together = [np.full((len(self.used), 1), LEVEL), amplitude * fine], fine
         others = [axis for axis in range(len(self.shape)) if axis != main]
-        for axis, size in zip(others, np.exp(hyper[2:-1]), strict=True):
+        for axis, size in zip(others, np.exp(hyper[2:-2]), strict=True):
             along = _root(self.shape[axis], WIDTH)[rows[axis]]
             columns += [size * along, 0.5 * size * _product(wide, along)]
             together = _product(together, along)
-        return np.hstack([*columns, np.exp(hyper[-1]) * together] if others else columns)
+        return np.hstack([*columns, np.exp(hyper[-2]) * together] if others else columns)
+
+    def scatter(self, hyper: FloatArray) -> FloatArray:
+        """Return the standard deviation of the logarithm of each cell about the field."""
+        return np.asarray(np.sqrt(np.exp(2 * hyper[-1]) + self.noise))
 
     @property
     def line_basis(self) -> FloatArray:
@@ -175,6 +182,15 @@ class _Field:
         return point
 
 
+class Goodness(NamedTuple):
+    """χ² of the counts about the fit; its mean and standard deviation where nothing is wrong."""
+
+    chi2: float
+    mean: float
+    spread: float
+    n_counts: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Fitted:
     """Contents of cells."""
@@ -186,8 +202,7 @@ class Fitted:
     expected: FloatArray
     seen_cov: FloatArray
     hyper: FloatArray  # Logarithms of amplitudes and length, see `Prior.basis`
-    # χ² of the counts about the fit, and its mean and standard deviation where nothing is wrong
-    goodness: tuple[float, float, float]
+    goodness: Goodness
 
 
 def hyperparameters(counts: Counts, prior: Prior) -> FloatArray:
@@ -199,24 +214,37 @@ def hyperparameters(counts: Counts, prior: Prior) -> FloatArray:
     (penalised quasi-likelihood; Breslow and Clayton, J. Am. Stat. Assoc. 88 (1993) 9).
     """
     kinds = [0, 1, *[2] * (len(prior.shape) - 1), 3]
-    centre, spread = np.log([CENTRE[k] for k in kinds]), np.array([SPREAD[k] for k in kinds])
+    centre = np.log([*(CENTRE[k] for k in kinds), prior.rough])
+    spread = np.array([*(SPREAD[k] for k in kinds), SPREAD[-1]])
     hyper, lines, point = centre, prior.line_basis, None
     for _ in range(ROUNDS):
         model = _Field(prior, prior.basis(hyper), lines)
         r = model.basis.shape[1]
         if point is None:
             point = np.zeros(r + len(prior.lines) * lines.shape[1])
-        point = model.converged(counts, point, prior.rough)
+        point = model.converged(counts, point, prior.scatter(hyper))
         content, slope = model.content(point)
-        white = linalg.cholesky(counts.covariance(content, prior.rough), lower=True)
-        seen = linalg.solve_triangular(white, counts.matrix.toarray() * content, lower=True)
-        on_lines = linalg.solve_triangular(white, counts.matrix @ slope[:, r:], lower=True)
+        matrix = counts.matrix.toarray() * content
         left = counts.observed - counts.base - counts.matrix @ content
         logarithm = model.basis @ point[:r]
-        data = linalg.solve_triangular(white, left, lower=True) + seen @ logarithm + on_lines @ point[r:]
+        data = left + matrix @ logarithm + counts.matrix @ slope[:, r:] @ point[r:]
+        # One basis in which the covariance is diagonal at any scatter of the cells
+        white = linalg.cholesky(counts.covariance(content, np.sqrt(prior.noise)), lower=True)
+        cells = linalg.solve_triangular(white, matrix, lower=True)
+        size, turn = linalg.eigh(cells @ cells.T)
+        size = np.maximum(size, 0.0)
+        seen, on_lines, data = (
+            turn.T @ part
+            for part in (
+                cells,
+                linalg.solve_triangular(white, counts.matrix @ slope[:, r:], lower=True),
+                linalg.solve_triangular(white, data, lower=True),
+            )
+        )
 
         def loss(
             hyper: FloatArray,
+            size: FloatArray = size,
             seen: FloatArray = seen,
             on_lines: FloatArray = on_lines,
             data: FloatArray = data,
@@ -224,12 +252,15 @@ def hyperparameters(counts: Counts, prior: Prior) -> FloatArray:
             far = (hyper - centre) / spread
             if np.abs(far).max() > 5:
                 return np.inf
-            design = np.hstack([seen @ prior.basis(hyper), on_lines])
+            variance = 1 + np.exp(2 * hyper[-1]) * size
+            scale = 1 / np.sqrt(variance)
+            design = scale[:, None] * np.hstack([seen @ prior.basis(hyper), on_lines])
             inner = design.T @ design
             inner[np.diag_indices_from(inner)] += 1
             root = linalg.cholesky(inner, lower=True)
-            fitted = linalg.solve_triangular(root, design.T @ data, lower=True)
-            return float(np.log(np.diag(root)).sum() + 0.5 * (far @ far - fitted @ fitted))
+            fitted = linalg.solve_triangular(root, design.T @ (scale * data), lower=True)
+            quadratic = far @ far + (scale * data) @ (scale * data) - fitted @ fitted
+            return float(np.log(np.diag(root)).sum() + 0.5 * (np.log(variance).sum() + quadratic))
 
         simplex = np.vstack([hyper, hyper + np.diag(np.full(len(hyper), 0.7))])
         options = {"maxfev": EVALUATIONS, "xatol": 0.1, "fatol": 0.1, "initial_simplex": simplex}
@@ -244,9 +275,10 @@ def fit(counts: Counts, prior: Prior, hyper: FloatArray | None = None) -> Fitted
     smooth = _Field(prior, prior.basis(hyper), prior.line_basis)
     r = smooth.basis.shape[1]
     point = np.zeros(r + len(prior.lines) * smooth.lines.shape[1])
-    point = smooth.converged(counts, point, prior.rough)
+    scatter = prior.scatter(hyper)
+    point = smooth.converged(counts, point, scatter)
     covariance = smooth.basis @ smooth.basis.T
-    covariance[np.diag_indices_from(covariance)] += prior.rough**2
+    covariance[np.diag_indices_from(covariance)] += scatter**2
     model = _Field(prior, linalg.cholesky(covariance, lower=True), smooth.lines)
     begun = linalg.solve_triangular(model.basis, smooth.basis @ point[:r], lower=True)
     point = model.converged(counts, np.concatenate([begun, point[r:]]))
@@ -255,16 +287,33 @@ def fit(counts: Counts, prior: Prior, hyper: FloatArray | None = None) -> Fitted
     white = linalg.cholesky(cov, lower=True)
     seen = linalg.solve_triangular(white, counts.matrix @ slope, lower=True)
     expected = counts.matrix @ content + counts.base
-    left = linalg.solve_triangular(white, counts.observed - expected, lower=True)
     inner = seen.T @ seen
     inner[np.diag_indices_from(inner)] += 1
     factor = linalg.cholesky(inner, lower=True)
     root = linalg.solve_triangular(factor, slope.T, lower=True)
-    held = linalg.solve_triangular(factor, seen.T, lower=True)  # hat matrix H = heldᵀ held; residuals ~ 1 − H
-    unfitted = np.eye(len(left)) - held.T @ held
-    goodness = float(left @ left), float(np.trace(unfitted)), float(np.sqrt(2 * (unfitted**2).sum()))
+    goodness = _goodness(counts, expected, cov, root)
     widened = root * _log_normal(np.einsum("ij,ij->j", root, root) / np.maximum(content, 1e-150) ** 2)
     return Fitted(content, widened.T @ widened, expected, cov, hyper, goodness)
+
+
+def _goodness(counts: Counts, expected: FloatArray, cov: FloatArray, root: FloatArray) -> Goodness:
+    """Compare counts with a fit of covariance rootᵀ root.
+
+    Cells of less than one expected pair count as one together: no χ² holds in them, less so with weights.
+    The fourth cumulant of a Poisson number widens χ² by 1/μ per cell.
+    """
+    many = (expected >= counts.weight) | (counts.fixed is not None)
+    group = np.where(many, np.cumsum(many) - 1, many.sum())
+    n = int(group.max()) + 1
+    sums = sparse.csr_array((np.ones(len(group)), (group, np.arange(len(group)))), shape=(n, len(group)))
+    of_fit, total = sums @ counts.matrix @ root.T, np.asarray(sums @ cov @ sums.T)
+    poisson = counts.weight * np.maximum(expected, LEAST)
+    left = sums @ (counts.observed - expected)
+    held = linalg.solve(total, total - of_fit @ of_fit.T, assume_a="pos")
+    fourth = (sums @ (counts.weight**2 * poisson)) / (sums @ poisson) ** 2 * (counts.fixed is None)
+    spread = np.sqrt(2 * (held * held.T).sum() + (np.diag(held) ** 2 * fourth).sum())
+    chi2 = float(left @ linalg.solve(total, left, assume_a="pos"))
+    return Goodness(chi2, float(np.trace(held)), float(spread), n)
 
 
 def _log_normal(variance: FloatArray) -> FloatArray:
@@ -276,8 +325,31 @@ def _log_normal(variance: FloatArray) -> FloatArray:
     return np.asarray(np.sqrt((np.exp(2 * s) - 2 * np.exp(s / 2) + 1) / s))
 
 
+def mean_weights(values: FloatArray, variances: FloatArray, shape: Sequence[int]) -> FloatArray:
+    """Return the mean weight of a pair Σw²/Σw, of the cells around each that hold `POOLED` pairs, flat.
+
+    Few pairs are pooled with those beside them, along the longest axis first: the weight of the pairs that
+    happen to be in a cell makes its variance follow its fluctuation.
+    """
+    counts, squares = values.reshape(shape), variances.reshape(shape)
+    total = float(counts.sum())
+    result = np.full(counts.shape, float(squares.sum()) / total if total > 0 else 1.0)
+    left, main = np.ones(counts.shape, dtype=bool), int(np.argmax(shape))
+    for reach in range(max(shape)):
+        size = [2 * (reach if axis == main else reach // FIRST) + 1 for axis in range(len(shape))]
+        around = [ndimage.uniform_filter(x, size, mode="constant") * np.prod(size) for x in (counts, squares)]
+        enough = left & (around[0] > 0) & (around[1] > 0) & (around[0] ** 2 >= POOLED * around[1])
+        result[enough] = around[1][enough] / around[0][enough]
+        left &= ~enough
+    return result.ravel()
+
+
 def seen_directly(
-    observed: FloatArray, shape: Sequence[int], weight: float = 1.0, *, errors: FloatArray | None = None
+    observed: FloatArray,
+    shape: Sequence[int],
+    weight: float | FloatArray = 1.0,
+    *,
+    errors: FloatArray | None = None,
 ) -> Fitted:
     """Return the smooth expectation of counts in all cells of a grid, or of values with known errors."""
     n = len(observed)
@@ -285,7 +357,7 @@ def seen_directly(
     matrix = sparse.csr_array(sparse.eye_array(n))
     counts = Counts(observed, matrix, np.zeros(n), np.zeros((n, n)), weight, fixed=fixed)
     mean = np.full(n, max(float(observed.mean()), LEAST))
-    return fit(counts, Prior(mean, tuple(shape), np.arange(n), rough=np.full(1, SMOOTH)))
+    return fit(counts, Prior(mean, tuple(shape), np.arange(n), rough=SMOOTH))
 
 
 FIXED = 1e-7  # a nuisance narrower than this does not move a yield

@@ -39,7 +39,7 @@ def signal_shares(hists: PairHists, subtracted: Spectrum) -> FloatArray:
     """
     os, variance = flow_free(hists.os)
     left, n = subtracted.values.ravel(), len(os)
-    weight = float(variance.sum() / os.sum()) if os.sum() > 0 else 1.0
+    weight = pair_counts.mean_weights(os, variance, subtracted.values.shape)
     base = np.maximum(os - left, 0.0)
     base_cov = np.diag(np.maximum(np.diag(subtracted.cov) - np.maximum(variance, weight * base), 0.0))
     counts = pair_counts.Counts(os, sparse.csr_array(sparse.eye_array(n)), base, base_cov, weight)

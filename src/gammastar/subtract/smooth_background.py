@@ -29,7 +29,7 @@ class SmoothBackground:
         A cell without a pair still fluctuates: its variance is at least that of the background.
         """
         (os, variance), axes = flow_free(hists.os), tuple(hists.os.axes)
-        weight = variance.sum() / os.sum() if os.sum() > 0 else 1.0
+        weight = pair_counts.mean_weights(os, variance, tuple(map(len, axes)))
         cov = self.cov + np.diag(np.maximum(variance, weight * self.value))
         cov += np.outer(self.value, self.value) * common**2
         shape = tuple(len(axis) for axis in axes)
@@ -64,7 +64,7 @@ def _field(
     values: FloatArray, variances: FloatArray, shape: tuple[int, ...]
 ) -> tuple[FloatArray, FloatArray]:
     """Return the logarithm of the expectation of counts, and its covariance."""
-    weight = variances.sum() / values.sum() if values.sum() > 0 else 1.0
+    weight = pair_counts.mean_weights(values, variances, shape)
     found = pair_counts.seen_directly(values, shape, weight)
     return np.log(found.content), found.cov / np.outer(found.content, found.content)
 

@@ -128,24 +128,30 @@ def _model(
     measured: Spectrum, response: Response, observed: tuple[FloatArray, FloatArray] | None
 ) -> tuple[pair_counts.Counts, pair_counts.Prior]:
     used = np.flatnonzero((response.efficiency > 0) & (response.prior > 0))
-    seen = response.migration[:, used] / np.clip(1 - response.fakes, 1 - MOST_FAKES, None)[:, None]
+    purity = np.clip(1 - response.fakes, 1 - MOST_FAKES, None)[:, None]
+    seen = sparse.csr_array(response.migration[:, used] / purity)
     signal = measured.values.ravel()
     if observed is None:
-        counts, base, base_cov, weight, fixed = signal, np.zeros_like(signal), measured.cov, 1.0, measured.cov
+        counts, base, base_cov, fixed = signal, np.zeros_like(signal), measured.cov, measured.cov
+        weight = np.ones_like(signal)
     else:
         counts, variance = observed
         base, base_cov, fixed = counts - signal, measured.cov - np.diag(variance), None
-        weight = float(variance.sum() / counts.sum()) if counts.sum() > 0 else 1.0
-    entries = response.entries[used] if len(response.entries) else np.zeros(0)
+        weight = pair_counts.mean_weights(counts, variance, measured.values.shape)
+    entries, squares = np.zeros(0), None
+    if len(response.entries):
+        entries = response.entries[used]
+    if response.squares.size:
+        squares = sparse.csr_array(response.squares[:, used] / purity**2)
     shape = tuple(len(axis) for axis in response.true)
     return (
-        pair_counts.Counts(counts, sparse.csr_array(seen), base, base_cov, weight, entries, fixed),
+        pair_counts.Counts(counts, seen, base, base_cov, weight, entries, squares, fixed),
         pair_counts.Prior(
             np.maximum(scaled_prior(measured, response).ravel()[used], 1e-300),
             shape,
             used,
             _lines(response.true),
-            np.sqrt(pair_counts.ROUGH**2 + (1 / entries if len(entries) else 0.0)),
+            noise=1 / entries if len(entries) else np.zeros(1),
         ),
     )
 
@@ -331,11 +337,11 @@ class LikelihoodUnfolder:
         """
         counts, prior = _model(measured, response.response, self.observed)
         found = pair_counts.fit(counts, prior, self.hyper)
-        chi2, mean, spread = found.goodness
+        chi2, mean, spread, n_counts = found.goodness
         scale = 0.5 * spread**2 / mean  # of a χ² distribution with this mean and variance
         p = float(chdtrc(mean / scale, chi2 / scale))
         judged = {
-            "refolding_toys": np.array([chi2, len(counts.observed), mean, spread, p]),
+            "refolding_toys": np.array([chi2, n_counts, mean, spread, p]),
             "refolded": found.expected - counts.base,
         }
         if self.observed is not None:

@@ -118,15 +118,16 @@ def _critical(n_sigma: float) -> tuple[FloatArray, FloatArray]:
 def _windows(counts: Counts, content: FloatArray, sums: FloatArray) -> tuple[_Fit, FloatArray]:
     """Return the windows at the fitted contents, and the coefficients of the sums in them.
 
-    Contents are in seen pairs of the mean weight.
+    Counts are in pairs of the mean weight of their cell, contents in such pairs that are seen.
     """
-    scale = counts.weight / np.maximum(np.asarray(counts.matrix.sum(axis=0)).ravel(), 1e-300)
-    matrix = counts.matrix.toarray() * scale / counts.weight
-    start, weights = content / scale, sums * scale
-    observed, base = counts.observed / counts.weight, counts.base / counts.weight
+    weight = np.broadcast_to(counts.weight, counts.observed.shape)
+    matrix = counts.matrix.toarray() / weight[:, None]
+    scale = 1 / np.maximum(matrix.sum(axis=0), 1e-300)
+    matrix, start, weights = matrix * scale, content / scale, sums * scale
+    observed, base = counts.observed / weight, counts.base / weight
     mean = np.maximum(matrix @ start + base, EMPTY)
-    whole = counts.covariance(content) / counts.weight**2
-    extra = whole - np.diag(np.maximum(mean, 0.05 / counts.weight))
+    whole = counts.covariance(content) / np.outer(weight, weight)
+    extra = whole - np.diag(np.maximum(mean, 0.05 / weight))
     fisher = matrix.T @ np.linalg.solve(whole, matrix)
     fisher[np.diag_indices_from(fisher)] += 1e-6 * np.trace(fisher) / len(fisher)
     inverse = np.linalg.inv(fisher)

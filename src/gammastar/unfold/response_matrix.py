@@ -161,7 +161,8 @@ class _Sums:
         self.reco, self.true, self.salt = reco, true, salt
         self.shape = (n_cells(reco), n_cells(true))
         n_elements = self.shape[0] * self.shape[1]
-        self.counts, self.prior, self.squares = np.zeros(n_elements), *np.zeros((2, self.shape[1]))
+        self.counts, self.count_squares = np.zeros((2, n_elements))
+        self.prior, self.squares = np.zeros((2, self.shape[1]))
         self.matched, self.fake = np.zeros(self.shape[0]), np.zeros(self.shape[0])
         n_kept, kind = affordable(n_replicas, n_elements)
         self.replicas = np.zeros((n_kept, n_elements), dtype=kind)
@@ -189,6 +190,7 @@ class _Sums:
         codes = (j * n_true + i)[hit]
         weight = part.weight[hit] if factor is None else part.weight[hit] * factor[hit]
         self.counts += np.bincount(codes, weight, n_reco * n_true)
+        self.count_squares += np.bincount(codes, weight**2, n_reco * n_true)
         self.prior += np.bincount(i[i >= 0], part.weight[i >= 0], n_true)
         self.squares += np.bincount(i[i >= 0], part.weight[i >= 0] ** 2, n_true)
         self.matched += np.bincount(j[hit], part.weight[hit], n_reco)
@@ -236,8 +238,11 @@ class _Sums:
         efficiency, totals = migration.sum(axis=0), np.broadcast_to(self.totals[:, None, :], replicas.shape)
         np.divide(replicas, totals, out=replicas, where=totals > 0, casting="same_kind")
         spectra = self.prior, replicas, self.totals
-        entries = divide(self.prior**2, self.squares)
-        return Response(migration, efficiency, fakes, self.reco, self.true, *spectra, entries)
+        known = (
+            divide(self.prior**2, self.squares),
+            divide(self.count_squares.reshape(self.shape), self.prior**2),
+        )
+        return Response(migration, efficiency, fakes, self.reco, self.true, *spectra, *known)
 
 
 def without_replicas(response: Response) -> Response:
@@ -246,10 +251,12 @@ def without_replicas(response: Response) -> Response:
     Returns
     -------
     Response
-        `cov_replicas`, `prior_replicas` and `entries` are empty: the simulation counts as known exactly.
+        Bootstraps and sums of squares are empty: the simulation counts as known exactly.
     """
     none = np.zeros((0, *response.migration.shape))
-    return replace(response, cov_replicas=none, prior_replicas=none[:, 0], entries=np.zeros(0))
+    return replace(
+        response, cov_replicas=none, prior_replicas=none[:, 0], entries=np.zeros(0), squares=np.zeros((0, 0))
+    )
 
 
 def cosine_weights(matched: MatchedPairs, lambda_theta: float) -> FloatArray:

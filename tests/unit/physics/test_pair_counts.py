@@ -5,7 +5,7 @@ import pytest
 from scipy import sparse
 
 from gammastar.core.sampling import stream
-from gammastar.physics.counts import Counts, Prior, fit, seen_directly
+from gammastar.physics.counts import Counts, Prior, fit, mean_weights, seen_directly
 
 N = 24
 
@@ -83,7 +83,8 @@ def test_few_simulated_photons_are_part_of_the_error():
         seen = rng.poisson(exact @ true).astype(float)
         for known in (True, False):
             entries = np.zeros(0) if known else simulated.astype(float)
-            data = Counts(seen, matrix, np.zeros(N), np.zeros((N, N)), 1.0, entries)
+            response = sparse.csr_array(exact) if known else matrix
+            data = Counts(seen, response, np.zeros(N), np.zeros((N, N)), 1.0, entries)
             found = fit(data, Prior(np.full(N, true.mean()), (N,), np.arange(N)))
             errors[known].append(np.sqrt(np.diag(found.cov)))
             if not known:
@@ -113,3 +114,59 @@ def test_simulated_photons_of_a_cell_are_shared_out():
     counts = Counts(np.zeros(2), matrix, np.zeros(2), np.zeros((2, 2)), 0.0, np.array([float(entries)]))
     wanted = np.cov(content * drawn, rowvar=False)
     np.testing.assert_allclose(counts.covariance(np.array([content])), wanted, rtol=0.04)
+
+
+def test_thinned_photons_count_by_their_squares():
+    """Lost photons are kept one in five and stand for five: what is seen fluctuates as if all were there."""
+    rng, seen, n, content = np.random.default_rng(8), np.array([0.05, 0.03]), 4000, 1000.0
+    found = rng.poisson(n * seen, (20_000, 2))
+    lost = 5.0 * rng.poisson(n * (1 - seen.sum()) / 5, 20_000)
+    total = found.sum(axis=1) + lost
+    wanted = np.cov(content * found / total[:, None], rowvar=False)
+    mean, squares = n * 1.0, n * (seen.sum() + 5 * (1 - seen.sum()))
+    matrix, own = sparse.csr_array(seen[:, None]), sparse.csr_array((seen / n)[:, None])
+    entries = np.array([mean**2 / squares])
+    counts = Counts(np.zeros(2), matrix, np.zeros(2), np.zeros((2, 2)), 0.0, entries, own)
+    np.testing.assert_allclose(counts.covariance(np.array([content])), wanted, rtol=0.05)
+
+
+HYPER = np.log([0.3, 0.25, 0.3, 0.05])  # of one axis
+
+
+def test_prescaled_pairs_weigh_where_they_are():
+    """Half of the bins hold pairs of weight ten; truths drawn from the prior: pulls and χ² are unit."""
+    weight = np.where(np.arange(N) < N // 2, 10.0, 1.0)
+    matrix, rng, pulls, distance = sparse.csr_array(sparse.eye_array(N)), stream(13, "prescaled"), [], []
+    prior = Prior(np.full(N, 900.0), (N,), np.arange(N))
+    basis = prior.basis(HYPER)[:, 1:]  # without the overall scale
+    for _ in range(60):
+        field = basis @ rng.normal(size=basis.shape[1]) + 0.05 * rng.normal(size=N)
+        true = 900 * np.exp(field)
+        pairs = rng.poisson(true / weight)
+        own = mean_weights(pairs * weight, pairs * weight**2, (N,))
+        found = fit(Counts(pairs * weight, matrix, np.zeros(N), np.zeros((N, N)), own), prior, HYPER)
+        pulls.append((found.content - true) / np.sqrt(np.diag(found.cov)))
+        distance.append((found.goodness.chi2 - found.goodness.mean) / found.goodness.spread)
+    np.testing.assert_allclose(own[[0, -1]], [10.0, 1.0])
+    heavy, light = np.array(pulls)[:, : N // 2], np.array(pulls)[:, N // 2 :]
+    # neighbours share their errors: a quarter of the pulls counts
+    np.testing.assert_allclose([heavy.std(), light.std()], 1.0, atol=3 / np.sqrt(2 * heavy.size / 4))
+    assert abs(np.mean(distance)) < 4 / np.sqrt(60)
+
+
+def test_cells_that_expect_nothing_do_not_make_a_bad_fit():
+    """Many cells of 0.02 pairs: one pair in some of them is as it should be; pairs in forty are not."""
+    true = np.concatenate([np.full(24, 40.0), np.full(126, 0.02)])
+    rng, matrix = stream(15, "sparse"), sparse.csr_array(np.diag(np.where(true > 1, 1.0, 0.0)))
+    prior, nothing = Prior(true, (150,), np.arange(150)), np.zeros((150, 150))
+    seen, base = rng.poisson(true, (20, 150)).astype(float), np.where(true > 1, 0.0, true)
+
+    def far(one):
+        goodness = fit(Counts(one, matrix, base, nothing), prior, HYPER).goodness
+        return (goodness.chi2 - goodness.mean) / goodness.spread
+
+    distance = np.array([far(one) for one in seen])
+    assert abs(distance.mean()) < 4 / np.sqrt(20) + 0.5  # 0.5: the truth is smoother than the prior
+    assert np.abs(distance).max() < 4
+    seen[0, 50:90] += 1.0
+    assert far(seen[0]) > 5
