@@ -27,6 +27,7 @@ def old_numpy(tmp_path):
     return place.parent
 
 
+@pytest.mark.slow  # other code is refused the same way, in the default run
 def test_a_worker_with_other_libraries_is_refused_and_both_sides_are_named(tmp_path, old_numpy):
     with hangs.dask(tmp_path, workers=0) as (address, running):
         running.append(hangs.worker(address, path=old_numpy))

@@ -52,6 +52,7 @@ def test_slow_coannihilation_of_a_pseudo_dirac_pair():
     assert found == pytest.approx(exact, rel=2e-3)
 
 
+@pytest.mark.slow  # of an analysis, not of the package
 def test_relic_target_of_idm(r_table):
     mass = np.array([0.1, 1.0])
     narrow, wide = (

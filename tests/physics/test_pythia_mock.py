@@ -148,6 +148,7 @@ def test_interrupted_run_gives_the_same_sample(tmp_path, monkeypatch):
     assert again.digest == whole.digest
 
 
+@pytest.mark.slow  # muon pairs are in the default run
 def test_electron_pairs_of_pythia(monkeypatch):
     """Neutral pions give the pairs below 2 m_μ and the single electrons, whose signs are independent."""
     pytest.importorskip("pythia8mc")

@@ -292,6 +292,7 @@ def test_members_do_not_depend_on_their_number(ensemble, pairs, tmp_path):
         fit_ensemble(pairs, beam_energy=BEAM, options=SMALL, members=1, seed=5)
 
 
+@pytest.mark.slow  # processes that import torch
 def test_members_do_not_depend_on_where_they_are_trained(ensemble, pairs, tmp_path):
     with open_executor(workers=2) as executor:
         options = {"options": SMALL, "members": 3, "seed": 5, "folder": tmp_path}
