@@ -28,7 +28,7 @@ from gammastar.mock.ntuple import background_candidates, triggered
 from gammastar.mock.spectrometer import accepted, efficiency, pair_kinematics
 from gammastar.physics.polarisation import daughter, lorentz
 from gammastar.spectrum import efficiency_map
-from gammastar.spectrum.domain import EfficiencyMap
+from gammastar.spectrum.normalise import EfficiencyMap
 from gammastar.subtract.weights import event_weights
 
 CARD = load_card(data_path("cards/na60_mock.toml"))

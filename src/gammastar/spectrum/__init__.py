@@ -5,7 +5,7 @@ from __future__ import annotations
 from gammastar.spectrum.normalise import relative_shifts
 from gammastar.spectrum.normalise import extrapolate, mass_density, mass_histogram, per_pot
 from gammastar.spectrum.mass_shape import MassCounts, MassShape, fit_mass_shape, mass_counts
-from gammastar.spectrum.domain import Domain, InDomain, efficiency_map, in_domain
+from gammastar.spectrum.normalise import Domain, InDomain, efficiency_map, in_domain
 from gammastar.spectrum.training import TrainingSet, histogram_sampler, training_set, unbinned_training_set
 from gammastar.spectrum.training import HistSampler
 from gammastar.spectrum.extrapolation import ForwardPower, Trend, fit_trend, forward_power

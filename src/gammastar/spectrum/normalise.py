@@ -1,15 +1,31 @@
-"""Counts become photons per proton on target, in the full phase space, and what extrapolation costs."""
+"""The spectrum per proton on target, and the domain in which dileptons were measured."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from hist import Hist
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 from gammastar.core.errors import PhysicsError, UserError
-from gammastar.core.records import MASS, BoolArray, Exposure, FloatArray, Spectrum, filled, variable
+from gammastar.core.pairs import MatchedPairs
+from gammastar.core.records import (
+    ENERGY,
+    KINEMATICS,
+    MASS,
+    PT,
+    BoolArray,
+    Exposure,
+    FloatArray,
+    Spectrum,
+    effective_size,
+    filled,
+    variable,
+)
 
 log = logging.getLogger(__name__)
 
@@ -205,3 +221,286 @@ def mass_histogram(spectrum: Spectrum, part: Any = "all") -> Hist[Any]:
     _, density, cov = mass_density(spectrum, part)
     width = np.diff(edges)
     return filled((variable(MASS, edges.tolist()),), density * width, np.diag(cov) * width**2)
+
+
+InDomain: TypeAlias = Callable[[FloatArray, FloatArray, FloatArray], BoolArray]
+"""Mass, pt and energy [GeV] → where dileptons of these kinematics were measured."""
+
+_LOG = logging.getLogger(__name__)
+_CELLS = (50, 90, 160)  # in mass, √pt and rapidity, for 1e5 reconstructed pairs
+_FEWEST = 200.0  # reconstructed pairs below which no map is made
+
+
+def in_domain(spectrum: Spectrum, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> BoolArray:
+    """Return where dileptons of these kinematics were measured.
+
+    Parameters
+    ----------
+    spectrum : Spectrum
+        Its axes are any choice of mass, pt and energy.
+    mass, pt, energy : NDArray, shape (n,) [GeV]
+
+    Returns
+    -------
+    NDArray of bool, shape (n,)
+        False outside the axes.
+
+    Raises
+    ------
+    PhysicsError
+        If an axis is none of mass, pt and energy.
+    """
+    columns = {MASS: mass, PT: pt, ENERGY: energy}
+    inside = np.ones(np.shape(mass), dtype=np.bool_)
+    index = []
+    for axis in spectrum.hist.axes:
+        if axis.name not in columns:
+            msg = f"in_domain: axis {axis.name!r} is none of {', '.join(KINEMATICS)}"
+            raise PhysicsError(msg)
+        place = np.asarray(axis.index(np.ascontiguousarray(columns[axis.name], dtype=np.float64)))
+        inside &= (place >= 0) & (place < len(axis))
+        index.append(np.clip(place, 0, len(axis) - 1))
+    return np.asarray(inside & spectrum.domain[tuple(index)])
+
+
+def _coordinates(mass: FloatArray, pt: FloatArray, energy: FloatArray) -> FloatArray:
+    """Return mass, √pt and rapidity, shape (3, n): an acceptance cone has its edges along rapidity."""
+    mt = np.hypot(mass, pt)
+    rapidity = np.arccosh(np.maximum(energy / np.maximum(mt, 1e-12), 1.0))
+    return np.stack([mass, np.sqrt(pt), rapidity])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EfficiencyMap:
+    """ε on a fine grid in (mass, √pt, rapidity), interpolated linearly.
+
+    Attributes
+    ----------
+    low, high : NDArray, shape (3,)
+        Ends of the axes: mass [GeV], √pt [√GeV], rapidity in the laboratory.
+    values : NDArray, shape (n1, n2, n3)
+        Efficiencies at the centres of the cells.
+    found : NDArray, shape (n1, n2, n3)
+        Reconstructed simulated pairs (effective) that decide each value.
+    """
+
+    low: FloatArray
+    high: FloatArray
+    values: FloatArray
+    found: FloatArray
+
+    def _at(self, grid: FloatArray, points: FloatArray) -> tuple[FloatArray, BoolArray]:
+        inside = np.asarray(((points >= self.low[:, None]) & (points <= self.high[:, None])).all(axis=0))
+        cells = np.array(grid.shape)
+        place = (points - self.low[:, None]) / (self.high - self.low)[:, None] * cells[:, None] - 0.5
+        place = np.where(inside, place, 0.0)
+        return np.asarray(map_coordinates(grid, place, order=1, mode="nearest")), inside
+
+    def __call__(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> FloatArray:
+        """Return ε of pairs, shape (n,); 0 outside the map."""
+        value, inside = self._at(self.values, _coordinates(mass, pt, energy))
+        return np.where(inside, np.clip(value, 0.0, 1.0), 0.0)
+
+    def relative_error(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> FloatArray:
+        """Return the statistical error of ε over ε, from the simulation's size; inf outside the map.
+
+        Parameters
+        ----------
+        mass, pt, energy : NDArray, shape (n,) [GeV]
+        """
+        found, inside = self._at(self.found, _coordinates(mass, pt, energy))
+        size = np.where(inside, found, 0.0)
+        return np.divide(1.0, np.sqrt(size), out=np.full_like(size, np.inf), where=size > 0)
+
+    def weights(
+        self,
+        mass: FloatArray,
+        pt: FloatArray,
+        energy: FloatArray,
+        *,
+        floor: float = 0.01,
+        largest_error: float = 0.2,
+    ) -> FloatArray:
+        """Return 1/ε of pairs, and 0 outside the measured domain, shape (n,).
+
+        Parameters
+        ----------
+        mass, pt, energy : NDArray, shape (n,) [GeV]
+        floor : float
+            Lowest efficiency that is corrected for.
+        largest_error : float
+            Largest relative error of ε inside the domain.
+
+        Raises
+        ------
+        UserError
+            If `floor` is not in (0, 1].
+        """
+        if not 0 < floor <= 1:
+            msg = f"EfficiencyMap.weights: floor = {floor} must lie in (0, 1]"
+            raise UserError(msg)
+        value = self(mass, pt, energy)
+        error = self.relative_error(mass, pt, energy)
+        good = (value >= floor) & (error <= largest_error)
+        # the mean of 1/ε exceeds one over the mean of ε by the squared relative error
+        raised = value * (1.0 + np.where(good, error, 0.0) ** 2)
+        weight = np.divide(1.0, raised, out=np.zeros_like(value), where=good)
+        _LOG.info(
+            "efficiency map: %d pairs, %d inside the domain, effective sample size %.0f",
+            *(len(weight), int(good.sum()), effective_size(weight)),
+        )
+        return weight
+
+
+def _extent(parts: Iterable[MatchedPairs]) -> tuple[int, float, FloatArray, FloatArray]:
+    """Return number and effective number of the reconstructed pairs, and the range of their coordinates."""
+    n, sums = 0, np.zeros(2)
+    low, high = np.full(3, np.inf), np.full(3, -np.inf)
+    for part in parts:
+        seen = part.reconstructed
+        weight, points = part.weight[seen], _coordinates(*part.true[seen].T)
+        n += len(weight)
+        sums += weight.sum(), (weight**2).sum()
+        low = np.minimum(low, points.min(axis=1, initial=np.inf))
+        high = np.maximum(high, points.max(axis=1, initial=-np.inf))
+    return n, float(sums[0]) ** 2 / float(sums[1]) if sums[1] > 0 else 0.0, low, high
+
+
+def _contents(
+    parts: Iterable[MatchedPairs], cells: tuple[int, int, int], ranges: list[tuple[float, float]]
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return sums of weights of all pairs and of reconstructed ones, and of the squares of the latter."""
+    total, found, squares = np.zeros(cells), np.zeros(cells), np.zeros(cells)
+    for part in parts:
+        seen, points = part.reconstructed, _coordinates(*part.true.T)
+        weight = part.weight
+        total += np.histogramdd(points.T, cells, ranges, weights=weight)[0]
+        found += np.histogramdd(points[:, seen].T, cells, ranges, weights=weight[seen])[0]
+        squares += np.histogramdd(points[:, seen].T, cells, ranges, weights=weight[seen] ** 2)[0]
+    return total, found, squares
+
+
+def efficiency_map(
+    matched: MatchedPairs | Iterable[MatchedPairs],
+    *,
+    cells: tuple[int, int, int] | None = None,
+    smoothing: float = 1.5,
+    corrections: int = 2,
+) -> EfficiencyMap:
+    """Return the efficiency of pairs as a smooth function of their true kinematics.
+
+    Parameters
+    ----------
+    matched : MatchedPairs, or parts of it that can be iterated over twice
+        True (mass, pt, energy) of simulated pairs; `reco` is nan where a pair was not reconstructed. Of parts
+        one at a time is in memory.
+    cells : (int, int, int), optional
+        Cells in mass, √pt and rapidity; by default so that they follow the size of the simulation.
+    smoothing : float
+        Width of the Gaussian kernel in cells.
+    corrections : int
+        Rounds of ε ← ε · K(found) / K(ε · all), with K the smoothing: each removes most of the bias that the
+        kernel has left where ε is curved.
+
+    Returns
+    -------
+    EfficiencyMap
+
+    Raises
+    ------
+    UserError
+        If the simulation is too small, or an option is out of range.
+
+    Notes
+    -----
+    Ratio of kernel sums (Nadaraya and Watson 1964) with multiplicative bias correction (Jones, Linton and
+    Nielsen, Biometrika 82 (1995) 327). The result depends on the simulated prior only inside one kernel; with
+    cells of an analysis' histogram it would inside the cells, whose size is the larger bias.
+    """
+    if smoothing <= 0 or corrections < 0:
+        msg = f"efficiency_map: smoothing = {smoothing} must be positive, corrections = {corrections} not < 0"
+        raise UserError(msg)
+    parts = (matched,) if isinstance(matched, MatchedPairs) else matched
+    n_seen, size, low, high = _extent(parts)
+    if size < _FEWEST:
+        msg = (
+            f"efficiency of [unfold]: {n_seen} reconstructed pairs (effective {size:.0f}); at least "
+            f"{_FEWEST:.0f} are needed: simulate more, or unfold more masses"
+        )
+        raise UserError(msg)
+    if cells is None:
+        factor = float(np.clip((size / 1e5) ** (1.0 / 7.0), 0.3, 1.3))
+        cells = (
+            max(int(_CELLS[0] * factor), 8),
+            max(int(_CELLS[1] * factor * min(factor, 1.0)), 8),
+            int(_CELLS[2] * factor),
+        )
+    pad = 0.02 * (high - low) + 1e-9
+    low, high = low - pad, high + pad
+    low[1] = max(low[1], 0.0)
+    ranges = list(zip(low, high, strict=True))
+    total, found, squares = _contents(parts, cells, ranges)
+
+    def smooth(grid: FloatArray) -> FloatArray:
+        return np.asarray(gaussian_filter(grid, smoothing, mode="nearest", truncate=3.0))
+
+    smooth_found, smooth_total = smooth(found), smooth(total)
+    values = np.divide(smooth_found, smooth_total, out=np.zeros(cells), where=smooth_total > 0)
+    for _ in range(corrections):
+        expected = smooth(values * total)
+        ratio = np.divide(smooth_found, expected, out=np.ones(cells), where=expected > 0)
+        values = np.clip(values * ratio, 0.0, 1.0)
+    # a Gaussian kernel averages over (2 √π σ)³ cells
+    volume = (2.0 * np.sqrt(np.pi) * smoothing) ** 3
+    spread = smooth(squares)
+    effective = np.divide(smooth_found**2, spread, out=np.zeros(cells), where=spread > 0) * volume
+    return EfficiencyMap(low, high, values, effective)
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Where dileptons were measured: a smooth efficiency map above its floor.
+
+    Attributes
+    ----------
+    floor : float
+        Smallest efficiency that counts as measured.
+    """
+
+    map: EfficiencyMap
+    floor: float
+
+    def weights(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> FloatArray:
+        """Return one over the efficiency, 0 outside the domain.
+
+        Parameters
+        ----------
+        mass, pt, energy : NDArray, shape (n,) [GeV]
+        """
+        return self.map.weights(mass, pt, energy, floor=self.floor)
+
+    def in_domain(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> BoolArray:
+        """Return where dileptons of these kinematics were measured.
+
+        Parameters
+        ----------
+        mass, pt, energy : NDArray, shape (n,) [GeV]
+        """
+        return np.asarray(self.weights(mass, pt, energy) > 0, dtype=np.bool_)
+
+    def arrays(self) -> dict[str, FloatArray]:
+        """Return what a record keeps."""
+        kept = {name: getattr(self.map, name) for name in ("low", "high", "values", "found")}
+        return kept | {"floor": np.array([self.floor])}
+
+    @staticmethod
+    def of(arrays: Mapping[str, FloatArray]) -> Domain:
+        """Return the domain of a record.
+
+        Parameters
+        ----------
+        arrays : mapping of str to NDArray
+            Named arrays, as the record gives them.
+        """
+        found = EfficiencyMap(*(arrays[name] for name in ("low", "high", "values", "found")))
+        return Domain(found, float(arrays["floor"][0]))

@@ -16,8 +16,8 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import KINEMATICS, BoolArray, FloatArray, Spectrum, effective_size, filled
 from gammastar.core.sampling import Sampler, event_seeds, replica_weights, stream
-from gammastar.spectrum.domain import Domain
 from gammastar.spectrum.extrapolation import ForwardPower
+from gammastar.spectrum.normalise import Domain
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from gammastar.spectrum import (
     per_pot,
     relative_shifts,
 )
-from gammastar.spectrum.domain import EfficiencyMap
+from gammastar.spectrum.normalise import EfficiencyMap
 
 BEAM = Exposure(beam_energy=400.0, target_a=9.0, target_z=4.0, thickness=0.1, pot=1e10, pot_sigma=0.05)
 AXES = (
