@@ -34,7 +34,7 @@ from gammastar.core.records import FloatArray  # noqa: E402
 from gammastar.core.sources import Source, Sources  # noqa: E402
 from gammastar.infer.histfactory.patchsets import peak_workspace  # noqa: E402
 from gammastar.infer.histfactory.workspaces import assemble, sample  # noqa: E402
-from gammastar.physics.resolution import MassResolution  # noqa: E402
+from gammastar.physics.detector import MassResolution  # noqa: E402
 from gammastar.predict.in_situ import (  # noqa: E402
     Background,
     InSitu,

@@ -13,9 +13,9 @@ from gammastar.core.files import data_path
 from gammastar.core.records import FloatArray, Spectrum, filled, variable
 from gammastar.core.sampling import stream
 from gammastar.physics import hadrons
+from gammastar.physics.detector import MassResolution
 from gammastar.physics.mesons import MesonTable, dark_photon_branching
 from gammastar.physics.qed import dark_photon_rate, pseudoscalar_dalitz, vector_dalitz
-from gammastar.physics.resolution import MassResolution
 from gammastar.spectrum import MassShape, fit_mass_shape, mass_counts
 from gammastar.spectrum.mass_shape import SCALE, WIDTH
 

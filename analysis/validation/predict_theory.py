@@ -20,6 +20,7 @@ from gammastar.mock.card import load_card
 from gammastar.mock.cocktail import mass_spectrum
 from gammastar.physics import bremsstrahlung, hadrons, qed
 from gammastar.physics.bremsstrahlung import cross_section_nsd, cross_section_total, preset
+from gammastar.physics.detector import MassResolution
 from gammastar.physics.hadrons import FORM_FACTORS, form_factor
 from gammastar.physics.mesons import MesonTable, dark_photon_branching
 from gammastar.physics.millicharge import (
@@ -30,7 +31,6 @@ from gammastar.physics.millicharge import (
 )
 from gammastar.physics.qed import RTable, lepton_width
 from gammastar.physics.qed import dark_photon_branching as photon_branching
-from gammastar.physics.resolution import MassResolution
 from gammastar.predict import VectorModel, chi_rate
 from gammastar.predict.in_situ import (
     Background,

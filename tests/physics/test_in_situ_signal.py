@@ -8,8 +8,8 @@ import pytest
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import MASS, Spectrum, filled, regular
+from gammastar.physics.detector import MassResolution, measured_resolution
 from gammastar.physics.hadrons import cocktail_components
-from gammastar.physics.resolution import MassResolution, measured_resolution
 from gammastar.spectrum import fit_mass_shape, mass_counts
 
 YIELDS = {"eta_dalitz": 3e5, "omega_dalitz": 5e4, "rho": 8e4, "omega": 1e5, "phi": 3e4}

@@ -394,7 +394,7 @@ def _in_situ(ctx: CheckContext, section: InSitu) -> Findings:
 
 
 def _resolution(section: InSitu, span: float) -> Findings:
-    from gammastar.physics.resolution import MOST
+    from gammastar.physics.detector import MOST
 
     points: Any = section.resolution
     widest = max(width for _, width in points) if isinstance(points, tuple) else points

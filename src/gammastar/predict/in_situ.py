@@ -15,9 +15,8 @@ from gammastar.core.errors import PhysicsError, require
 from gammastar.core.pairs import VertexPairs
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.core.sources import Kind, Source, Sources
-from gammastar.physics.detector import VertexTelescope
+from gammastar.physics.detector import MassResolution, VertexTelescope
 from gammastar.physics.qed import dark_photon_rate, kappa
-from gammastar.physics.resolution import MassResolution
 
 BANDS = (-2.0, -1.0, 0.0, 1.0, 2.0)  # standard deviations of the expected limits
 ROUNDS = 4  # of weights from the fit before: least squares become the maximum of the Poisson likelihood

@@ -18,6 +18,7 @@ from gammastar.core.constants import mass as mass_of
 from gammastar.core.errors import PhysicsError
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import MASS, FloatArray, Spectrum
+from gammastar.physics.detector import MassResolution, measured_resolution
 from gammastar.physics.hadrons import (
     OMEGA,
     PHI,
@@ -27,7 +28,6 @@ from gammastar.physics.hadrons import (
     rho_mass_density,
     rho_omega_phase,
 )
-from gammastar.physics.resolution import MassResolution, measured_resolution
 from gammastar.spectrum.normalise import mass_density, mass_histogram, mass_shifts, relative_shifts
 
 HIGHEST = 2.9  # GeV; the J/ψ has no line here, the wide mesons below it are continuum and residual

@@ -12,7 +12,7 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.sources import Source, Sources
 from gammastar.infer import combine, workspace
 from gammastar.infer.histfactory.patchsets import peak_patchset, peak_workspace
-from gammastar.physics.resolution import MassResolution
+from gammastar.physics.detector import MassResolution
 from gammastar.predict.in_situ import Background, InSitu, Templates, search_in_situ
 
 MASSES = np.array([0.55, 0.7, 0.75])

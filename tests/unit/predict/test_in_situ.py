@@ -14,8 +14,8 @@ from gammastar.core.constants import ALPHA, M_MU
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import Sample
 from gammastar.core.sources import Source, Sources
+from gammastar.physics.detector import MassResolution
 from gammastar.physics.qed import kappa
-from gammastar.physics.resolution import MassResolution
 from gammastar.predict.in_situ import (
     Background,
     InSitu,

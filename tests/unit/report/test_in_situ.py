@@ -10,7 +10,7 @@ import pytest
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.sources import Source, Sources
-from gammastar.physics.resolution import MassResolution
+from gammastar.physics.detector import MassResolution
 from gammastar.predict import make_model
 from gammastar.predict.in_situ import Background, Templates, search_in_situ
 from gammastar.report.dark import View, in_situ_section

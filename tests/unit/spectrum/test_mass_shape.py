@@ -20,10 +20,10 @@ from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import variable
 from gammastar.mock.cocktail import mass_spectrum
 from gammastar.physics import hadrons
+from gammastar.physics.detector import MassResolution
 from gammastar.physics.mesons import MesonTable, dark_photon_branching
 from gammastar.physics.millicharge import bin_factors
 from gammastar.physics.qed import dark_photon_rate, lepton_factor, pseudoscalar_dalitz, vector_dalitz
-from gammastar.physics.resolution import MassResolution
 from gammastar.pipeline.stages.predict import _tell_shape, mass_dependence, photons_of
 from gammastar.predict.production import scan_masses
 from gammastar.spectrum import fit_mass_shape, mass_counts, relative_shifts

@@ -24,8 +24,14 @@ from gammastar.core.sources import MEASUREMENT, POT, WIDTHS, Source, Sources
 from gammastar.infer.counting import counting_limit, expected_limits_of
 from gammastar.infer.counting_search import BANDS, intervals_of, plain
 from gammastar.infer.histfactory.patchsets import peak_patchset, peak_workspace
-from gammastar.physics.detector import VertexTelescope, load_telescope, measured_vertices, simulated_vertices
-from gammastar.physics.resolution import MassResolution, measured_resolution
+from gammastar.physics.detector import (
+    MassResolution,
+    VertexTelescope,
+    load_telescope,
+    measured_resolution,
+    measured_vertices,
+    simulated_vertices,
+)
 from gammastar.pipeline.context import Context, RunState, axes_of, needed
 from gammastar.pipeline.stages.read import match_simulation, stored_pairs
 from gammastar.predict.in_situ import (
