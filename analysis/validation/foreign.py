@@ -1,7 +1,9 @@
 """Experiments that share nothing with the package, run as ``gammastar init`` proposes, beside their truth.
 
 Three of our own (`foreign_experiments`), and those of the folder that GAMMASTAR_FOREIGN names, whose
-``experiments.py`` writes ``data.root``, ``simulation.root``, ``truth.npz``, schema and steering.
+``experiments.py`` writes ``data.root``, ``simulation.root``, ``truth.npz``, schema and steering. Every
+finished measurement is kept in ``results/foreign/``, so that a stopped comparison goes on; the rows name the
+states of the package that made them.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import json
 import os
 import re
 import subprocess
@@ -23,12 +26,14 @@ import numpy as np
 from numpy.typing import NDArray
 from validation import mistakes
 from validation._rows import row as _row
+from validation._rows import state_of_package
 from validation.foreign_experiments import EXPERIMENTS, make
 
 import gammastar as gs
 from gammastar.results.start import begin
 
 Array = NDArray[np.float64]
+KEPT = Path(__file__).resolve().parents[2] / "results" / "foreign"
 BANK = ("carbon", "asymmetric", "steep")
 MIXED = {"asymmetric", "sparse"}  # their charges are seen differently: R is taken from mixed events
 FAR = 4.0
@@ -43,6 +48,7 @@ class Pulls(NamedTuple):
     dead: int  # cells with pairs whose error vanishes
     warned: bool  # a warning names the background or the spectrum
     held: Array  # whether cells of three expected pairs and more lie in their interval
+    state: str  # of the package
 
 
 def _steering(folder: Path, name: str, protons: float) -> None:
@@ -122,6 +128,7 @@ def _pulls(found: gs.Results, truth: Mapping[str, Array]) -> Pulls:
             float(truth["photons"]) / len(columns[0]) * count.ravel(),
             (domain & (seen >= 3)).ravel(),
         ),
+        state=state_of_package(),
     )
 
 
@@ -134,7 +141,19 @@ def _held(folder: Path, photons: Array, known: NDArray[np.bool_]) -> Array:
 
 
 def measured(name: str, seed: int) -> Pulls:
-    """Make an experiment, run it to its spectrum, and compare."""
+    """Make an experiment, run it to its spectrum, and compare; or return what was kept."""
+    path = KEPT / f"{name}_{seed}.json"
+    if not path.is_file():
+        found = _measured(name, seed)
+        KEPT.mkdir(parents=True, exist_ok=True)
+        entries = {key: np.asarray(value).tolist() for key, value in found._asdict().items()}
+        path.write_text(json.dumps(entries), encoding="utf-8")
+    entries = json.loads(path.read_text(encoding="utf-8"))
+    arrays = {key: np.array(entries.pop(key)) for key in ("bins", "cells", "held")}
+    return Pulls(**entries, **arrays)
+
+
+def _measured(name: str, seed: int) -> Pulls:
     with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(io.StringIO()):
         folder = Path(scratch) / name
         truth = _truth(name, seed, folder)
@@ -168,7 +187,8 @@ def _experiment(name: str, found: list[Pulls]) -> Iterator[dict]:
     n, k = len(found), len(found[0].bins)
     bins = np.concatenate([one.bins for one in found])
     rms = float(np.sqrt(np.mean(bins**2)))
-    source = f"{n} seeds, init's defaults" + (", R from mixed events" if name in MIXED else "")
+    states = "state " + " and ".join(sorted({one.state for one in found}))
+    source = f"{n} seeds, init's defaults, {states}" + (", R from mixed events" if name in MIXED else "")
     spread = 3 / np.sqrt(2 * n * k / 3)  # neighbouring bins share pairs: a third of them count as independent
     yield _row(f"foreign {name}: rms pull of {k} mass bins", rms, 1.025, 0.225 + spread, source)
     yield _row(f"foreign {name}: largest pull of a mass bin", np.abs(bins).max(), 0, FAR, source)
