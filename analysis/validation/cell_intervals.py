@@ -59,7 +59,7 @@ def _covered(
             known = seen / entries
         cell = rng.permutation(n)[:CHOSEN]
         counts = Counts(observed, sparse.csr_array(known), base, cov, 1.0, entries)
-        low, high = profile_intervals(counts, truth, np.eye(n)[cell]).T
+        low, high = profile_intervals(counts, truth, np.eye(n)[cell], rng=rng).T
         inside = (low <= truth[cell]) & (truth[cell] <= high)
         held.append(inside[(matrix.sum(axis=0) * truth)[cell] >= LEAST])
     return float(np.concatenate(held).mean()), sum(map(len, held))

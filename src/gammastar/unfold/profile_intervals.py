@@ -26,11 +26,18 @@ EMPTY = 1e-3  # pairs in an empty cell
 BARRIER = (1e-2, 2e-4)  # x z of the interior points, at first and at last
 STEPS, INSIDE, EXACT = 30, 0.95, 5e-3  # Newton steps, part of the way to a bound, change of a count in σ
 ENDS = 4  # steps towards an end
+VALUES, TOGETHER = 1000, 250  # toy values of the likelihood ratio in all, and sums of one toy
+BLOCK = 250  # toy values of about as many expected pairs, of which a threshold is taken
 STEEP = np.array([[0.3], [3.0]])  # rise of √(−2 Δ ln L) per error, at least and at most
 
 
 def profile_intervals(
-    counts: Counts, content: FloatArray, sums: FloatArray, n_sigma: float = 1.0
+    counts: Counts,
+    content: FloatArray,
+    sums: FloatArray,
+    n_sigma: float = 1.0,
+    *,
+    rng: np.random.Generator | None = None,
 ) -> FloatArray:
     """Return the ends of the intervals of sums of contents, shape (m, 2), at 0 or above.
 
@@ -42,22 +49,29 @@ def profile_intervals(
         Fitted; cells out of a window keep it, and the errors of simulation and background are those at it.
     sums : NDArray, shape (m, n)
         Coefficients of the sums, 0 or positive; a sum of no cell gets 0 and 0.
+    rng : numpy.random.Generator, optional
+        For pseudo-experiments about `content`, which scale the rise of −2 ln L to the coverage of the level.
 
     Notes
     -----
     For one standard deviation c is 1 where the sum lies as far from 0. Closer, where its best value is often
     0, c is that of a normal number with this bound whose interval holds the truth as often (Feldman and
-    Cousins, Phys. Rev. D 57 (1998) 3873): 0.23 at 0.
+    Cousins, Phys. Rev. D 57 (1998) 3873): 0.23 at 0. Bounds of the other cells make intervals longer than
+    need be, few pairs too short: √c is scaled by what holds the truth in pseudo-experiments, a function of
+    the expected pairs.
     """
     seen = (sums > 0).any(axis=1)
     if not seen.any():
         return np.zeros((len(sums), 2))
-    start, coefficients = _windows(counts, content, sums[seen])
+    windows = _windows(counts, content, sums[seen])
+    start, coefficients = windows.fit, windows.coefficients
     best, _, z = _minimum(start, coefficients, None)
     least, centre = best.loss(), (coefficients * best.x).sum(axis=1)
     sigma = _errors(best, z, coefficients)
     truths, critical = _critical(n_sigma)
-    bend = np.gradient(critical, truths)
+    bend, scale = np.gradient(critical, truths), np.ones(len(centre))
+    if rng is not None:
+        scale = _scale(windows, truths, critical, float(2 * ndtr(n_sigma) - 1), rng)
     ends = []
     for sign in (-1.0, 1.0):
         t, fit = np.maximum(centre + sign * n_sigma * sigma, 0.05 * sigma), best
@@ -65,9 +79,9 @@ def profile_intervals(
             fit, slope, z = _minimum(fit, coefficients, t)
             error = _errors(fit, z, coefficients)
             rise = np.sqrt(np.maximum(2 * (fit.loss() - least), 1e-12))
-            off = rise - np.interp(t / error, truths, critical)
+            off = rise - scale * np.interp(t / error, truths, critical)
             steep = np.clip(
-                sign * (slope / rise - np.interp(t / error, truths, bend) / error), *STEEP / error
+                sign * (slope / rise - scale * np.interp(t / error, truths, bend) / error), *STEEP / error
             )
             t = t - sign * np.clip(off / steep, -error, error)
             lowest = 1e-3 * error
@@ -115,8 +129,58 @@ def _critical(n_sigma: float) -> tuple[FloatArray, FloatArray]:
     return truths, np.array([float(ndtri(level)), *np.sqrt(inner), n_sigma])
 
 
-def _windows(counts: Counts, content: FloatArray, sums: FloatArray) -> tuple[_Fit, FloatArray]:
-    """Return the windows at the fitted contents, and the coefficients of the sums in them.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Windows:
+    """Windows at the fitted contents; counts of all rows, of which each window uses some."""
+
+    fit: _Fit
+    coefficients: FloatArray  # of the sums
+    row: IntArray
+    mean: FloatArray  # of all counts
+    cov: FloatArray  # beside the Poisson one
+
+    def take(self, some: IntArray) -> _Windows:
+        """Return some of the windows."""
+        it = self.fit
+        fit = _Fit(*(part[some] for part in (it.observed, it.seen, it.base, it.cov, it.x, it.shift)))
+        return replace(self, fit=fit, coefficients=self.coefficients[some], row=self.row[some])
+
+
+def _scale(
+    windows: _Windows,
+    truths: FloatArray,
+    critical: FloatArray,
+    level: float,
+    rng: np.random.Generator,
+) -> FloatArray:
+    """Return the factors on √c with which intervals hold the fitted contents in pseudo-experiments."""
+    n = len(windows.coefficients)
+    size, vectors = np.linalg.eigh(windows.cov)
+    root = vectors * np.sqrt(np.maximum(size, 0.0))
+    pairs, ratio = [], []
+    toys = max(1, TOGETHER // n)
+    for _ in range(VALUES // TOGETHER):
+        chosen = rng.permutation(n)[:TOGETHER]
+        some, toy = windows.take(np.tile(chosen, toys)), np.repeat(np.arange(toys), len(chosen))
+        mean = windows.mean + rng.normal(size=(toys, len(root))) @ root.T
+        drawn = np.maximum(rng.poisson(np.maximum(mean, 0.0)), EMPTY)
+        start = replace(some.fit, observed=drawn[toy[:, None], some.row])
+        true = (some.coefficients * start.x).sum(axis=1)
+        best = _minimum(start, some.coefficients, None)[0]
+        there, _, z = _minimum(best, some.coefficients, true)
+        rise = np.sqrt(np.maximum(2 * (there.loss() - best.loss()), 0.0))
+        ratio.append(rise / np.interp(true / _errors(there, z, some.coefficients), truths, critical))
+        pairs.append(np.log(true))
+    order = np.argsort(np.concatenate(pairs))
+    blocks = np.array_split(order, max(1, len(order) // BLOCK))
+    middle = [float(np.median(np.concatenate(pairs)[block])) for block in blocks]
+    scale = [float(np.quantile(np.concatenate(ratio)[block], level)) for block in blocks]
+    at = np.log((windows.coefficients * windows.fit.x).sum(axis=1))
+    return np.asarray(np.interp(at, middle, scale))
+
+
+def _windows(counts: Counts, content: FloatArray, sums: FloatArray) -> _Windows:
+    """Return the windows at the fitted contents.
 
     Counts are in pairs of the mean weight of their cell, contents in such pairs that are seen.
     """
@@ -145,7 +209,7 @@ def _windows(counts: Counts, content: FloatArray, sums: FloatArray) -> tuple[_Fi
     low = np.matmul(seen, x[:, :, None])[:, :, 0] + rest
     coefficients = np.take_along_axis(weights, cell, axis=1)
     fit = _Fit(np.maximum(observed[row], EMPTY), seen, rest, cov, x, np.maximum(EMPTY - low, 0.0))
-    return fit, coefficients
+    return _Windows(fit, coefficients, row, mean, extra)
 
 
 def _minimum(

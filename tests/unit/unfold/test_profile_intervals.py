@@ -6,6 +6,7 @@ from scipy import optimize, sparse
 from scipy.stats import norm
 
 from gammastar.physics.counts import Counts
+from gammastar.unfold import profile_intervals as intervals
 from gammastar.unfold.profile_intervals import profile_intervals
 
 CL = 0.6827
@@ -60,6 +61,24 @@ def test_intervals_hold_the_truth(bump, purity):
         ends = profile_intervals(counts, truth, np.eye(N))
         held.append((ends[:, 0] <= truth) & (truth <= ends[:, 1]))
     assert np.mean(held) == pytest.approx(CL, abs=3 * np.sqrt(CL * (1 - CL) / np.size(held)))
+
+
+@pytest.mark.parametrize("pairs", [1.0, 30.0])
+def test_pseudo_experiments_mend_the_coverage_beside_empty_cells(pairs, monkeypatch):
+    """Every second cell is empty: bounds of the neighbours make plain intervals too long, scaled ones not."""
+    monkeypatch.setattr(intervals, "VALUES", 250)  # fewer pseudo-experiments are as right on average
+    rng, matrix = np.random.default_rng(7), smeared(0.6)
+    truth = np.where(np.arange(N) % 2, 2 * pairs, 1e-3)
+    full, held = np.eye(N)[1::2], {True: [], False: []}
+    for _ in range(25):
+        observed = rng.poisson(matrix @ truth).astype(float)
+        counts = Counts(observed, sparse.csr_array(matrix), np.zeros(N), np.zeros((N, N)))
+        for scaled, found in held.items():
+            ends = profile_intervals(counts, truth, full, rng=rng if scaled else None)
+            found.append((ends[:, 0] <= truth[1::2]) & (truth[1::2] <= ends[:, 1]))
+    scaled, plain = np.mean(held[True]), np.mean(held[False])
+    assert scaled == pytest.approx(CL, abs=4 * np.sqrt(CL * (1 - CL) / np.size(held[True])))
+    assert abs(plain - CL) > abs(scaled - CL)
 
 
 def test_a_sum_is_known_better_than_its_cells():

@@ -129,7 +129,7 @@ def _unfolded(ctx: Context, section: config.Unfold, method: Method | None, state
             "statistical_cov": statistical,
         }
         if fine is not None and isinstance(unfolder, LikelihoodUnfolder):
-            extra |= unfolder.judged(subtracted, fine)
+            extra |= unfolder.judged(subtracted, fine, stream(ctx.seed, "intervals"))
     refolded = np.array(unfold.refolding(result, subtracted, response))
     extra.setdefault("refolded", folded_again(result, response))
     prior, efficiency = response.prior, response.efficiency
