@@ -17,7 +17,8 @@ from gammastar.config.measured import FlowSection
 from gammastar.core.errors import InputFileError, SteeringError
 from gammastar.flow import saved_digests
 from gammastar.flow.options import Table
-from gammastar.pipeline.stages.flow import flow_options, train_flow
+from gammastar.pipeline.stages.flow import CHECKPOINTS, flow_options, train_flow, train_members
+from gammastar.store.folder import sweep
 
 pytestmark = pytest.mark.flow
 RANGE = (0.25, 1.1)
@@ -30,8 +31,14 @@ def table(n=4000, seed=1):
 
 
 def trained(section, folder, tell=lambda *_: None):
-    options = flow_options(section, RANGE)
-    return train_flow(section, options, table(), 400.0, folder=folder, seed=5, tell=tell)
+    """As the stage trains them: flow, members, and no checkpoint is left."""
+    options, where = flow_options(section, RANGE), {"folder": folder, "seed": 5}
+    train_flow(options, table(), 400.0, tell=tell, **where)
+    if section.members:
+        tell("flow", None, "members")
+    train_members(section.members, options, table(), 400.0, **where)
+    sweep(folder / CHECKPOINTS, "checkpoints")
+    return saved_digests(folder)
 
 
 def test_presets_fill_what_is_not_given():

@@ -117,15 +117,19 @@ def flow_stage(ctx: Context, state: Any) -> None:
         on_gpu = options.device == "cuda" or (options.device == "auto" and flow.has_cuda())
         if ctx.executor is not None and not on_gpu:  # one device trains one flow after the other
             each = functools.partial(ctx.executor.map, stage="flow")
-        where: dict[str, Any] = {"folder": ctx.folder, "seed": ctx.seed, "tell": ctx.tell, "each": each}
-        digests = train_flow(section, options, pairs, beam_energy, **where)
+        where: dict[str, Any] = {"folder": ctx.folder, "seed": ctx.seed}
+        train_flow(options, pairs, beam_energy, tell=ctx.tell, **where)
+        if section.members:
+            ctx.tell("flow", None, f"{section.members} members on replicas of the events")
+        train_members(section.members, options, pairs, beam_energy, each=each, **where)
+        sweep(ctx.folder / CHECKPOINTS, "checkpoints")
         trained = flow.load(ctx.folder / "flow")
         report, members = trained.report, flow.load_variations(ctx.folder)
         return (
             _windows(ctx, section, pairs, trained, members)
             | _density(ctx, pairs, trained, members)
             | {
-                "digest": np.array(digest(digests)),
+                "digest": np.array(digest(flow.saved_digests(ctx.folder))),
                 "train_loss": np.array(report.train_loss),
                 "validation_loss": np.array(report.validation_loss),
                 "best_epoch": np.array(report.best_epoch),
@@ -168,20 +172,12 @@ def flow_options(section: FlowSection, mass_range: tuple[float, float]) -> FlowO
 
 
 def train_flow(
-    section: FlowSection,
-    options: FlowOptions,
-    pairs: PairTable,
-    beam_energy: float,
-    *,
-    folder: Path,
-    seed: int,
-    tell: Tell,
-    each: Callable[..., Iterable[Any]] = map,
-) -> dict[str, str]:
-    """Train the flow and the members of its ensemble and save them; return their digests by name.
+    options: FlowOptions, pairs: PairTable, beam_energy: float, *, folder: Path, seed: int, tell: Tell
+) -> None:
+    """Train the flow and save it.
 
     A training that was interrupted goes on from its checkpoint in ``training/`` (see `flow.fit_pairs`) and
-    ends with the same numbers; the checkpoints are removed at the end.
+    ends with the same numbers.
     """
     from gammastar import flow
 
@@ -189,7 +185,6 @@ def train_flow(
         text = f"epoch {epoch + 1}/{n_epochs}: loss {train:.4f}, validation {validation:.4f}"
         tell("flow", (epoch + 1) / n_epochs, text)
 
-    checkpoints = folder / CHECKPOINTS
     train: Any = flow.fit_paper if options.preset == "paper" else flow.fit_pairs
     trained = train(
         pairs,
@@ -197,27 +192,40 @@ def train_flow(
         options=options,
         rng=stream(seed, "flow"),
         progress=progress,
-        checkpoint=checkpoints / "flow.checkpoint",
+        checkpoint=folder / CHECKPOINTS / "flow.checkpoint",
     )
     flow.save(trained, folder / "flow")
+
+
+def train_members(
+    members: int,
+    options: FlowOptions,
+    pairs: PairTable,
+    beam_energy: float,
+    *,
+    folder: Path,
+    seed: int,
+    each: Callable[..., Iterable[Any]] = map,
+) -> None:
+    """Train the members of an ensemble, if there are to be any, and save them instead of those before."""
+    from gammastar import flow
+
     sweep(folder, "members", drop=False)
-    if section.members:
-        tell("flow", None, f"{section.members} members on replicas of the events")
-        ensemble = flow.fit_ensemble(
-            pairs,
-            beam_energy=beam_energy,
-            options=options,
-            members=section.members,
-            seed=seed,
-            bootstrap=getattr(pairs, "replica", None) or True,
-            folder=checkpoints.resolve(),  # workers have a working folder of their own
-            each=each,
-        )
-        used = np.asarray(getattr(pairs, "measured", np.ones(len(pairs.mass), dtype=np.bool_)))
-        local = flow.LocalStatistics.of(pairs.mass[used], pairs.weight[used], ensemble.mass_range)
-        flow.save_members(ensemble, local, folder)
-    sweep(checkpoints, "checkpoints")
-    return flow.saved_digests(folder)
+    if not members:
+        return
+    ensemble = flow.fit_ensemble(
+        pairs,
+        beam_energy=beam_energy,
+        options=options,
+        members=members,
+        seed=seed,
+        bootstrap=getattr(pairs, "replica", None) or True,
+        folder=(folder / CHECKPOINTS).resolve(),  # workers have a working folder of their own
+        each=each,
+    )
+    used = np.asarray(getattr(pairs, "measured", np.ones(len(pairs.mass), dtype=np.bool_)))
+    local = flow.LocalStatistics.of(pairs.mass[used], pairs.weight[used], ensemble.mass_range)
+    flow.save_members(ensemble, local, folder)
 
 
 def _windows(
