@@ -110,12 +110,12 @@ def check_entries(tree: Any, options: Mapping[str, Any], path: str) -> None:
 
 
 def _bounded(basket_array: Callable[..., Any], *given: Any, **named: Any) -> Any:
-    found = basket_array(*given, **named)
-    offsets = np.asarray(found.offsets)
-    if offsets[0] < 0 or offsets[-1] > len(found.content) or (np.diff(offsets) < 0).any():
-        msg = f"lists end at {offsets[-1]} of {len(found.content)} numbers, or before they begin"
+    basket = basket_array(*given, **named)
+    offsets = np.asarray(basket.offsets)
+    if offsets[0] < 0 or offsets[-1] > len(basket.content) or (np.diff(offsets) < 0).any():
+        msg = f"lists end at {offsets[-1]} of {len(basket.content)} numbers, or before they begin"
         raise ValueError(msg)
-    return found
+    return basket
 
 
 def _blocks(chunk: Any, cursor: Any, compressed_bytes: int, uncompressed_bytes: int, **about: Any) -> None:
@@ -463,20 +463,20 @@ def expand(files: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
         If nothing is given, or a path or pattern matches no file.
     """
     given = [files] if isinstance(files, (str, Path)) else list(files)
-    found: dict[str, None] = {}
+    paths: dict[str, None] = {}
     for item in map(str, given):
         if "://" in item or Path(item).is_file():
-            found[item] = None
+            paths[item] = None
             continue
         matches = sorted(glob.glob(item, recursive=True))  # noqa: PTH207 - patterns may be absolute
         if not matches:
             msg = f"{item}: no such file, and no file matches it as a pattern"
             raise InputFileError(msg)
-        found.update(dict.fromkeys(matches))
-    if not found:
+        paths.update(dict.fromkeys(matches))
+    if not paths:
         msg = "no input file given"
         raise InputFileError(msg)
-    return tuple(found)
+    return tuple(paths)
 
 
 def sha256(path: str | Path) -> str:
@@ -504,7 +504,7 @@ def verify(path: str | Path, digest: str) -> None:
     InputFileError
         If the digest differs.
     """
-    found = sha256(path)
-    if found != digest.lower():
-        msg = f"{path}: SHA-256 is {found}, expected {digest}; the file was changed or damaged"
+    actual = sha256(path)
+    if actual != digest.lower():
+        msg = f"{path}: SHA-256 is {actual}, expected {digest}; the file was changed or damaged"
         raise InputFileError(msg)

@@ -79,27 +79,31 @@ def uncertainties(arrays: Arrays) -> list[Table]:
     return tables
 
 
-def spectrum_section(found: Unfolding, *, method: str, floor: float, mock: bool) -> Section:
+def spectrum_section(unfolding: Unfolding, *, method: str, floor: float, mock: bool) -> Section:
     """Return response, unfolded spectrum, checks, covariance and sources of uncertainty."""
-    measured, kept, (response, full) = found.spectrum, found.kept, found.responses
+    measured, arrays, (response, full) = unfolding.spectrum, unfolding.kept, unfolding.responses
     edges = np.asarray(measured.hist.axes[MASS].edges)
     width = np.diff(edges)
-    values, inside, errors = found.density * width, found.inside * width, np.sqrt(np.diag(found.cov)) * width
-    references = {} if found.truth is None else {"truth of the MOCK": found.truth}
+    values, inside, errors = (
+        unfolding.density * width,
+        unfolding.inside * width,
+        np.sqrt(np.diag(unfolding.cov)) * width,
+    )
+    references = {} if unfolding.truth is None else {"truth of the MOCK": unfolding.truth}
     references |= {"measured domain only": inside}
     total = float(values.sum())
     share = float(inside.sum()) / total if total > 0 else float("nan")
     pot = None if measured.exposure is None else measured.exposure.pot
-    text = words("spectrum", pot=pot, total=total, share=share, n_simulated=found.n_simulated)
-    judged, p_value = _refolding(kept)
-    chi2 = kept.get("refolding_toys", kept["refolding"])
-    again = kept["refolded"], (float(chi2[0]), int(chi2[1]))
+    text = words("spectrum", pot=pot, total=total, share=share, n_simulated=unfolding.n_simulated)
+    judged, p_value = _refolding(arrays)
+    chi2 = arrays.get("refolding_toys", arrays["refolding"])
+    again = arrays["refolded"], (float(chi2[0]), int(chi2[1]))
     drawn = {
         ("unfolded_spectrum", UNFOLDED): figures.unfolded_spectrum(
             edges, values, errors, mock=mock, references=references
         ),
         ("refolded", "The unfolded spectrum folded again, against the measured pairs."): (
-            figures.refolded_spectrum(found.subtracted, *again, mock=mock, p_value=p_value)
+            figures.refolded_spectrum(unfolding.subtracted, *again, mock=mock, p_value=p_value)
         ),
     }
     sizes = {axis.name: len(axis) for axis in full.true}
@@ -109,14 +113,14 @@ def spectrum_section(found: Unfolding, *, method: str, floor: float, mock: bool)
     caption = "Acceptance times efficiency, and the fraction that stays in its mass bin."
     drawn["efficiency", caption] = figures.efficiency_figure(response, mock=mock)
     drawn["migration", "Migration in mass."] = figures.migration_matrix(response, mock=mock)
-    if "scan" in kept:
-        rows = np.column_stack([kept["scan_strength"], kept["scan"]]).astype(float).tolist()
+    if "scan" in arrays:
+        rows = np.column_stack([arrays["scan_strength"], arrays["scan"]]).astype(float).tolist()
         iterative, points = method == "iterative", [figures.RegularisationPoint(*row) for row in rows]
-        label, chosen = ("iterations", float(kept["strength"])) if iterative else (r"$\tau$", None)
+        label, chosen = ("iterations", float(arrays["strength"])) if iterative else (r"$\tau$", None)
         caption = "Scan of the regularisation on the mass spectrum alone; bias for truths of another slope."
         drawn["regularisation", caption] = figures.scan_figure(points, mock=mock, chosen=chosen, label=label)
     drawn["correlations", "Correlations of the mass bins."] = figures.correlation_matrix(
-        found.cov, edges, mock=mock
+        unfolding.cov, edges, mock=mock
     )
     numbers = {
         "virtual photons per POT": f"{total:.4g}",
@@ -127,19 +131,19 @@ def spectrum_section(found: Unfolding, *, method: str, floor: float, mock: bool)
         "Virtual photons, unfolded",
         [text] if bad else [text, judged],
         [titled(name, caption, figure) for (name, caption), figure in drawn.items()],
-        uncertainties(kept),
+        uncertainties(arrays),
         numbers,
         warnings=[judged] if bad else [],
     )
 
 
-def _refolding(kept: Arrays) -> tuple[str, float | None]:
+def _refolding(arrays: Arrays) -> tuple[str, float | None]:
     """Return how well the unfolded spectrum, folded again, fits the data, and the p-value of toys."""
-    above_floor, cells = kept["refolding"]
-    if "refolding_toys" not in kept:
+    above_floor, cells = arrays["refolding"]
+    if "refolding_toys" not in arrays:
         return words("refolding_without_toys", chi2=above_floor, cells=cells), None
     names = ("chi2", "cells", "expected", "spread", "p")
-    values = dict(zip(names, kept["refolding_toys"].tolist(), strict=True))
+    values = dict(zip(names, arrays["refolding_toys"].tolist(), strict=True))
     bad = values["p"] < SUSPICIOUS
     return words("refolding", bad=bad, above_floor=above_floor, **values), values["p"]
 
@@ -153,7 +157,7 @@ def _cutflow(flow: Arrays) -> Table:
 def pairs_section(
     hists: PairHists,
     subtracted: Spectrum,
-    kept: Arrays,
+    arrays: Arrays,
     cutflow: Arrays,
     *,
     mock: bool,
@@ -161,23 +165,28 @@ def pairs_section(
 ) -> Section:
     """Return mass spectra before and after the subtraction, and the cutflow."""
     os, pp, mm = (float(h.values().sum()) for h in (hists.os, hists.pp, hists.mm))
-    r_factor, sigma = kept["r_factor"]
-    left = np.asarray(hists.os.values(), dtype=np.float64) - kept["like_sign"]
+    r_factor, sigma = arrays["r_factor"]
+    left = np.asarray(hists.os.values(), dtype=np.float64) - arrays["like_sign"]
     like = replace(subtracted, hist=filled(tuple(hists.os.axes), left, np.diag(subtracted.cov)))
-    background = float(kept["like_sign"].sum())
+    background = float(arrays["like_sign"].sum())
     share = background / os if os > 0 else float("nan")
     numbers = {"pairs +-": f"{os:.0f}", "pairs ++": f"{pp:.0f}", "pairs --": f"{mm:.0f}"}
     numbers["combinatorial background"] = f"{background:.0f} ({100 * share:.1f} % of +-)"
-    values = {"r": r_factor, "sigma": sigma, "background": background, "n_negative": int(kept["n_negative"])}
+    values = {
+        "r": r_factor,
+        "sigma": sigma,
+        "background": background,
+        "n_negative": int(arrays["n_negative"]),
+    }
     text = [words("pairs", os=os, pp=pp, mm=mm, **values)]
-    ratio, error = kept["control"]
+    ratio, error = arrays["control"]
     if np.isfinite(ratio):
         numbers["control region, +- over background"] = f"{ratio:.3f} ± {error:.3f}"
         text.append(words("control", ratio=ratio, error=error, departs=abs(ratio - 1) > 3 * error))
     charm = None
-    if "charm_fit" in kept:
-        n, error, chi2, ndf = kept["charm_fit"]
-        charm = (kept["charm_mass"], kept["charm_mass_sigma"])
+    if "charm_fit" in arrays:
+        n, error, chi2, ndf = arrays["charm_fit"]
+        charm = (arrays["charm_mass"], arrays["charm_mass_sigma"])
         numbers["open charm, fitted"] = f"{n:.0f} ± {error:.0f} pairs"
         text.append(words("charm", n=n, error=error, chi2=chi2, ndf=ndf))
     caption = (
@@ -190,7 +199,7 @@ def pairs_section(
         "Pairs and what is subtracted",
         [*text, *notes],
         figures=[titled("mass_spectra", caption, spectra)],
-        tables=[_cutflow(cutflow), *_removed(kept)],
+        tables=[_cutflow(cutflow), *_removed(arrays)],
         numbers=numbers,
         warnings=[f"Alarm: {lost}."] if lost else [],
     )
@@ -199,7 +208,7 @@ def pairs_section(
 def sample_notes(
     limit: int | None,
     cutflow: Arrays,
-    kept: Arrays,
+    arrays: Arrays,
     *,
     pairs: tuple[int, float],
     photons: tuple[int, int, float] | None = None,
@@ -209,35 +218,35 @@ def sample_notes(
     if "stored_pairs" in cutflow:
         share = {"n_all": int(cutflow["stored_pairs"]), "share": float(cutflow["stored_share"])}
         text.append(words("pair_sample", limit=limit, n=pairs[0], effective=pairs[1], **share))
-    if "mixed_leptons" in kept:
-        text.append(words("mixed_sample", limit=limit, n=int(kept["mixed_leptons"])))
+    if "mixed_leptons" in arrays:
+        text.append(words("mixed_sample", limit=limit, n=int(arrays["mixed_leptons"])))
     if photons is not None:
         n_all, n, part = photons
         text.append(words("photon_sample", limit=limit, n_all=n_all, n=n, share=part))
     return text
 
 
-def _removed(kept: Arrays) -> list[Table]:
+def _removed(arrays: Arrays) -> list[Table]:
     """Return the table of what was taken out besides the combinatorial background."""
-    if not len(kept["removed_names"]):
+    if not len(arrays["removed_names"]):
         return []
     columns = {
-        "source": kept["removed_names"].tolist(),
-        "pairs": [f"{amount:.1f} ± {sigma:.1f}" for amount, sigma, _ in kept["removed"]],
-        "of the yield [%]": [f"{100 * fraction:.2f}" for _, _, fraction in kept["removed"]],
-        "reference": kept["removed_sources"].tolist(),
+        "source": arrays["removed_names"].tolist(),
+        "pairs": [f"{amount:.1f} ± {sigma:.1f}" for amount, sigma, _ in arrays["removed"]],
+        "of the yield [%]": [f"{100 * fraction:.2f}" for _, _, fraction in arrays["removed"]],
+        "reference": arrays["removed_sources"].tolist(),
     }
     return [Table(columns, caption="Removed pairs that are no single virtual photon.")]
 
 
-def _density(kept: Arrays) -> tuple[list[str], dict[str, str]]:
+def _density(arrays: Arrays) -> tuple[list[str], dict[str, str]]:
     """Return what the test of the density says, p-value, power and shifts, and its numbers."""
-    if "density_p" not in kept:
+    if "density_p" not in arrays:
         return ["The density was not tested against the measured pairs: there are too few."], {}
-    p, within = kept["density_p"]
-    size, (significance, power) = kept["density_size"][1], kept["density_level"]
+    p, within = arrays["density_p"]
+    size, (significance, power) = arrays["density_size"][1], arrays["density_level"]
     shifts, least = [], []
-    rows = zip(("energies", "q_T"), kept["density_shift"], kept["density_smallest"], strict=True)
+    rows = zip(("energies", "q_T"), arrays["density_shift"], arrays["density_smallest"], strict=True)
     for name, (shift, error, band), smallest in rows:
         of_band = "" if np.isnan(band) else f", band {100 * band:.2g}"
         shifts.append(f"{name} {100 * shift:+.2f} ± {100 * error:.2f} %{of_band}")
@@ -251,67 +260,67 @@ def _density(kept: Arrays) -> tuple[list[str], dict[str, str]]:
     return [words("density", size=size, p=p, in_band=in_band, **found)], numbers
 
 
-def _slices(kept: Arrays) -> list[Table]:
+def _slices(arrays: Arrays) -> list[Table]:
     """Return the table of the density in slices of mass: an average over masses hides what a slice shows."""
-    if not len(kept.get("slice_mass", ())):
+    if not len(arrays.get("slice_mass", ())):
         return []
     columns = {
-        "mass [GeV]": [f"{low:.3f} to {high:.3f}" for low, high in kept["slice_mass"]],
-        "pairs (effective)": [f"{size:.0f}" for _, size in kept["slice_p"]],
-        "p-value": [f"{p:.2g}" for p, _ in kept["slice_p"]],
+        "mass [GeV]": [f"{low:.3f} to {high:.3f}" for low, high in arrays["slice_mass"]],
+        "pairs (effective)": [f"{size:.0f}" for _, size in arrays["slice_p"]],
+        "p-value": [f"{p:.2g}" for p, _ in arrays["slice_p"]],
     }
     for k, name in enumerate(("E", "q_T")):
-        shift, error, band, smallest = 100.0 * kept["slice_shift"][:, k].T
+        shift, error, band, smallest = 100.0 * arrays["slice_shift"][:, k].T
         total = np.hypot(error, np.nan_to_num(band))
         columns[f"{name} of pairs over flow [%]"] = [
             f"{s:+.1f} ± {e:.1f}" for s, e in zip(shift, total, strict=True)
         ]
         columns[f"{name} found from [%]"] = [f"{one:.2g}" for one in smallest]
-    significance, power = kept["density_level"]
+    significance, power = arrays["density_level"]
     return [Table(columns, caption=words("slices", power=power, significance=significance))]
 
 
-def _windows(kept: Arrays, among: str, *, mock: bool) -> tuple[list[tuple[str, Any]], str]:
+def _windows(arrays: Arrays, among: str, *, mock: bool) -> tuple[list[tuple[str, Any]], str]:
     """Return the figure of the divergence in windows of mass, if it was computed, and what it says."""
-    if "kl_tested" not in kept:
+    if "kl_tested" not in arrays:
         return [], "The flow was not checked in windows of mass: none holds enough pairs ([flow] window)."
-    tested, inside = kept["kl_tested"], kept["kl_inside"]
+    tested, inside = arrays["kl_tested"], arrays["kl_inside"]
     caption = (
         "Divergence of flow and pairs in windows of mass, over that of the pairs with themselves. "
         f"Dotted: 95 % band of draws of the flow{among}."
     )
     figure = kinematics.kl_figure(
-        *(kept[name][tested] for name in ("kl_mass", "kl_model", "kl_data")),
+        *(arrays[name][tested] for name in ("kl_mass", "kl_model", "kl_data")),
         mock=mock,
-        model_error=kept["kl_error"][tested],
+        model_error=arrays["kl_error"][tested],
     )
     text = words("windows", inside=int(inside[tested].sum()), tested=int(tested.sum()))
     return [titled("flow_divergence", caption, figure)], text
 
 
-def flow_section(found: FlowCheck, *, mock: bool) -> Section:
+def flow_section(check: FlowCheck, *, mock: bool) -> Section:
     """Return the flow against its training pairs, the divergence per window, the losses."""
-    kept, members = found.kept, found.members
-    band = f" Band: spread of {len(found.losses)} bootstrap replicas." if found.losses else ""
+    arrays, members = check.kept, check.members
+    band = f" Band: spread of {len(check.losses)} bootstrap replicas." if check.losses else ""
     among = "" if members is None else " and of replicas"
-    divergence, windows = _windows(kept, among, mock=mock)
-    tested_text, numbers = _density(kept)
-    poor = "density_p" in kept and float(np.nanmax(kept["density_p"])) < SUSPICIOUS
-    text = words("trained", n=int(kept["n_pairs"]), effective=float(kept["effective_size"]))
-    losses = kept["train_loss"].tolist(), kept["validation_loss"].tolist()
+    divergence, windows = _windows(arrays, among, mock=mock)
+    tested_text, numbers = _density(arrays)
+    poor = "density_p" in arrays and float(np.nanmax(arrays["density_p"])) < SUSPICIOUS
+    text = words("trained", n=int(arrays["n_pairs"]), effective=float(arrays["effective_size"]))
+    losses = arrays["train_loss"].tolist(), arrays["validation_loss"].tolist()
     training = kinematics.training_figure(
-        *losses, mock=mock, best_epoch=int(kept["best_epoch"]), members=found.losses
+        *losses, mock=mock, best_epoch=int(arrays["best_epoch"]), members=check.losses
     )
     caption = "Loss per epoch." + (band and f"{band} Each replica is moved to the same lowest value.")
     return Section(
         "Kinematics: the flow",
         [text] if poor else [text, *tested_text],
         figures=[
-            *_at_masses(found, band, mock=mock),
+            *_at_masses(check, band, mock=mock),
             *divergence,
             titled("flow_training", caption, training),
         ],
-        tables=_slices(kept),
+        tables=_slices(arrays),
         numbers=numbers,
         methods=FLOW_METHODS,
         warnings=tested_text if poor else (),
@@ -320,9 +329,9 @@ def flow_section(found: FlowCheck, *, mock: bool) -> Section:
     )
 
 
-def _at_masses(found: FlowCheck, band: str, *, mock: bool) -> list[tuple[str, Any]]:
+def _at_masses(check: FlowCheck, band: str, *, mock: bool) -> list[tuple[str, Any]]:
     """Return pairs and flow at fixed masses, projected and in the plane; nothing without masses."""
-    masses, half, data, drawn, members = found.masses, found.half, found.data, found.drawn, found.members
+    masses, half, data, drawn, members = check.masses, check.half, check.data, check.drawn, check.members
     if not masses:
         return []
     bands = None if members is None else {"flow": members}

@@ -100,8 +100,8 @@ def _stage(folder: Path, stage: str, entry: Mapping[str, Any]) -> tuple[str, lis
     wrong = [] if digest(arrays) == entry["content"] else [str(path)]
     if not wrong and "stored_parts" in arrays:
         parts = folder / "stages" / ("truth" if stage == "match" else "pairs")
-        found = [file_sha256(part) for part in sorted(parts.glob("part-*.parquet"))]
-        wrong += [] if found == arrays["stored_parts"].tolist() else [str(parts)]
+        digests = [file_sha256(part) for part in sorted(parts.glob("part-*.parquet"))]
+        wrong += [] if digests == arrays["stored_parts"].tolist() else [str(parts)]
     return f"{'CHANGED' if wrong else 'ok'} {entry['content'][:16]}", wrong
 
 
@@ -218,9 +218,9 @@ def read_rates(spec: TableSpec) -> report.RateTable:
         low, high = _column(names, "low"), _column(names, "high")
     else:
         central, (low, high) = 1, (2, 3) if values.shape[1] >= 4 else (None, None)
-    known = np.isfinite(values[:, central])
-    envelope = [None if i is None else values[known, i] for i in (low, high)]
-    return report.RateTable(spec.name, values[known, 0], values[known, central], *envelope)
+    finite = np.isfinite(values[:, central])
+    envelope = [None if i is None else values[finite, i] for i in (low, high)]
+    return report.RateTable(spec.name, values[finite, 0], values[finite, central], *envelope)
 
 
 def foresee_folder(spec: TableSpec) -> report.RateTable:
@@ -277,18 +277,18 @@ def compare(results: Path, *, output: Path, tables: Sequence[str] = (), publishe
     rate, cov = channel.rate(masses)
     scale = 1.0 / float(-np.expm1(-exposure.thickness))
     rate, errors = rate * scale, np.sqrt(np.clip(np.diag(cov), 0.0, None)) * scale
-    found = [read_rates(TableSpec.parse(text)) for text in tables]
+    rates = [read_rates(TableSpec.parse(text)) for text in tables]
     if published:
-        found += _own(masses, exposure.beam_energy)
+        rates += _own(masses, exposure.beam_energy)
         if np.isclose(exposure.beam_energy, 400.0):
             shipped = data_path("measurements/ap_yield_400gev.csv")
-            found.insert(0, read_rates(TableSpec("EventCalc, all channels", shipped)))
-    figure = report.compare_figure(masses, rate, errors, found, mock=record.mock, unit="interacting proton")
+            rates.insert(0, read_rates(TableSpec("EventCalc, all channels", shipped)))
+    figure = report.compare_figure(masses, rate, errors, rates, mock=record.mock, unit="interacting proton")
     report.save_figure(figure, output / "compare")
-    columns = {"mass_GeV": masses, "ours": rate, "error": errors} | {t.name: t.at(masses) for t in found}
+    columns = {"mass_GeV": masses, "ours": rate, "error": errors} | {t.name: t.at(masses) for t in rates}
     text = {k: ["" if np.isnan(x) else f"{x:.6g}" for x in v] for k, v in columns.items()}
     write_table(output / "compare.csv", text)
-    return [_line(table, masses, rate) for table in found]
+    return [_line(table, masses, rate) for table in rates]
 
 
 def _line(table: report.RateTable, masses: FloatArray, rate: FloatArray) -> str:
@@ -379,34 +379,34 @@ def _explore(chosen: Sequence[_Drawn], path: Path, *, limits: bool) -> list[str]
 def _chosen(runs: Sequence[Results | Pathlike], detectors: Sequence[str], part: str) -> list[_Drawn]:
     """Return the reaches that are drawn, each with its label."""
     opened = [run if isinstance(run, Results) else load(run) for run in runs]
-    found = [
+    chosen = [
         (run, reach)
         for run in opened
         for name, reach in run.reach.items()
         if (name in detectors if detectors else name not in OTHERS)
     ]
-    if not found:
+    if not chosen:
         known = "; ".join(f"{run.folder}: {', '.join(run.reach) or 'none'}" for run in opened)
         what = f"of {', '.join(detectors)}" if detectors else "of a detector"
         raise UserError(f"overlay: no reach {what}; there are {known}")
-    for run, reach in (pair for pair in found if part not in pair[1].parts):
+    for run, reach in (pair for pair in chosen if part not in pair[1].parts):
         raise UserError(
             f"overlay: {run.folder}: {reach.name} has no contour {part!r}, only {', '.join(reach.parts)}"
         )
     for key, what in (("model", "couplings"), ("cl", "confidence levels")):
-        values = {str(reach.about[key]): run.folder for run, reach in found}
+        values = {str(reach.about[key]): run.folder for run, reach in chosen}
         if len(values) > 1:
             raise UserError(
                 f"overlay: {' and '.join(map(str, values.values()))} are of different {what}; draw them apart"
             )
-    labels = [reach.detector for _, reach in found]
+    labels = [reach.detector for _, reach in chosen]
     twice = {label for label in labels if labels.count(label) > 1}
     named = [
         f"{run.folder.resolve().name}: {label}" if label in twice else label
-        for (run, _), label in zip(found, labels, strict=True)
+        for (run, _), label in zip(chosen, labels, strict=True)
     ]
     again = {name for name in named if named.count(name) > 1}  # folders of one name
     return [
         _Drawn(f"{run.folder}: {label}" if name in again else name, run, reach)
-        for (run, reach), label, name in zip(found, labels, named, strict=True)
+        for (run, reach), label, name in zip(chosen, labels, named, strict=True)
     ]

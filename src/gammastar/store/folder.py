@@ -478,12 +478,12 @@ def check_results(folder: Path, names: Iterable[str], *, finished: bool = False)
                 f"{path}: the manifest of {folder} does not know this file; it is of another run"
             )
         try:
-            found = file_sha256(path)
+            sha = file_sha256(path)
         except OSError as error:
             raise StoreError(f"{path}: cannot be read ({error.strerror})") from error
-        if found != expected:
+        if sha != expected:
             raise StoreError(
-                f"{path}: SHA-256 is {found}, the manifest has {expected}; the file was changed or damaged"
+                f"{path}: SHA-256 is {sha}, the manifest has {expected}; the file was changed or damaged"
             )
     return known
 
@@ -491,11 +491,11 @@ def check_results(folder: Path, names: Iterable[str], *, finished: bool = False)
 def read_tensors(path: Path, dimensions: Mapping[str, int]) -> dict[str, npt.NDArray[np.float64]]:
     """Return arrays of a safetensors file."""
     try:
-        found = {name: np.asarray(array, dtype=np.float64) for name, array in load(bytes_of(path)).items()}
+        tensors = {name: np.asarray(array, dtype=np.float64) for name, array in load(bytes_of(path)).items()}
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise InputFileError(f"{path}: cannot be read ({error}); run again") from error
     for name, n in dimensions.items():
-        array = found.get(name)
+        array = tensors.get(name)
         if array is None or array.ndim != n or not array.size or not np.isfinite(array).all():
             what = (
                 "is missing" if array is None else f"has shape {array.shape}, or values that are not finite"
@@ -503,7 +503,7 @@ def read_tensors(path: Path, dimensions: Mapping[str, int]) -> dict[str, npt.NDA
             raise InputFileError(
                 f"{path}: {name} {what}; expected finite numbers in {n} dimensions; run again"
             )
-    return found
+    return tensors
 
 
 def write_tensors(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:

@@ -72,10 +72,10 @@ def displaced_search(ctx: Context, section: Section, state: RunState, prompt: In
     telescope, sha = load_telescope(path), file_sha256(path)
     ctx.cache.enter({path: sha})
     key = ctx.cache.key(section, ctx.cache.key_of("in_situ"), sha)
-    found = ctx.cache.keep(
+    yields = ctx.cache.keep(
         "displaced", key, lambda: _expected_pairs(ctx, section, state, prompt, telescope), DisplacedYields
     )
-    search = _inferred(section, found)
+    search = _inferred(section, yields)
     _note_displaced(ctx, section, search, telescope)
     _write_displaced(ctx, section, search)
     return search
@@ -85,15 +85,18 @@ def _vertices(
     ctx: Context, section: Section, state: RunState, telescope: VertexTelescope
 ) -> tuple[VertexPairs, VertexPairs | None]:
     """Return the measured pairs with their vertices, and what is in them beside virtual photons."""
-    asked, exposed = needed(section.displaced, "in_situ.displaced"), needed(ctx.steering.spectrum, "spectrum")
+    displaced, exposed = (
+        needed(section.displaced, "in_situ.displaced"),
+        needed(ctx.steering.spectrum, "spectrum"),
+    )
     options: dict[str, Any] = {
         "lepton_mass": LEPTON_MASS[exposed.lepton],
-        "unit": asked.unit,
-        "most": (asked.distance, asked.impact),
+        "unit": displaced.unit,
+        "most": (displaced.distance, displaced.impact),
     }
-    kept = needed(state.subtraction, "subtract")
+    subtraction = needed(state.subtraction, "subtract")
     if stored_pairs(ctx, state.cutflow) is None:
-        chunks = iter([(needed(state.pairs, "select"), kept["weight"])])
+        chunks = iter([(needed(state.pairs, "select"), subtraction["weight"])])
     else:
         chunks = ((chunk.pairs, chunk.signed) for chunk in read_pairs(ctx.folder / "pairs"))
     parts, sums = [], np.zeros(2)
@@ -105,7 +108,7 @@ def _vertices(
         raise SteeringError(
             "in_situ.displaced: every event stands for several (weight, prescale), so that nothing is counted"
         )
-    others = simulated_vertices(kept["removed_vertices"], telescope, sums[0] / sums[1], **options)
+    others = simulated_vertices(subtraction["removed_vertices"], telescope, sums[0] / sums[1], **options)
     return VertexPairs.concatenate(parts), others
 
 
@@ -160,8 +163,8 @@ def _expected_pairs(
         count[:] = [
             [selected_vertices(own, cut, telescope.fiducial, row[4]).sum() for cut in cuts] for row in rows
         ]
-    found = [row[3] for row in rows]
-    names = tuple(dict.fromkeys(name for tails in found for name in tails.parts))
+    shares = [row[3] for row in rows]
+    names = tuple(dict.fromkeys(name for tails in shares for name in tails.parts))
     return DisplacedYields(
         mass=prompt.mass[kept],
         coupling=coupling,
@@ -170,11 +173,11 @@ def _expected_pairs(
         before=np.array([row[2] for row in rows]),
         error=np.array([row[5] for row in rows]),
         signal_sigma=relative,
-        background=np.array([tails.value for tails in found]),
-        background_sigma=np.array([tails.sigma for tails in found]),
+        background=np.array([tails.value for tails in shares]),
+        background_sigma=np.array([tails.sigma for tails in shares]),
         names=np.array(names, dtype=str),
-        parts=np.array([[tails.parts.get(name, np.zeros(len(cuts))) for name in names] for tails in found]),
-        supported=np.array([tails.supported for tails in found]),
+        parts=np.array([[tails.parts.get(name, np.zeros(len(cuts))) for name in names] for tails in shares]),
+        supported=np.array([tails.supported for tails in shares]),
         count=count,
         sides=np.array(tails_found(pairs, (LOOSE * cuts[0], cuts[0]), telescope.fiducial, charm=others)),
     )
@@ -230,22 +233,22 @@ def _note_displaced(
     ctx: Context, section: Section, search: DisplacedSearch, telescope: VertexTelescope
 ) -> None:
     """Enter how the search was made and how far it is from a reach."""
-    options, found = needed(section.displaced, "in_situ.displaced"), search.found
+    options, yields = needed(section.displaced, "in_situ.displaced"), search.found
     first, last = telescope.fiducial
     ctx.cache.methods["displaced search"] = (
         f"pairs with a vertex {1e3 * first:g} to {1e3 * last:g} mm behind the interaction and more standard "
-        f"deviations than a cut, the one of {', '.join(f'{c:g}' for c in found.cuts)} with the best expected "
-        f"limit at each mass, in ±{options.window:g} resolutions; signal: measured prompt pairs of the mass "
-        f"that fly and decay; background: {', '.join(found.names.tolist())}; exact counting, nuisances "
+        f"deviations than a cut, the one of {', '.join(f'{c:g}' for c in yields.cuts)} with the best "
+        f"expected limit at each mass, in ±{options.window:g} resolutions; signal: measured prompt pairs of "
+        f"the mass that fly and decay; background: {', '.join(yields.names.tolist())}; exact counting, nuisances "
         f"averaged; efficiency behind the target to {100 * options.efficiency_error:g} %; {telescope.name}"
     )
-    ratio, sigma = found.sides
+    ratio, sigma = yields.sides
     ctx.cache.numbers["displaced search, pairs behind over before the target"] = f"{ratio:.3f} ± {sigma:.3f}"
-    rows = np.arange(len(found.mass))
-    best = found.signal[rows, search.best].max(axis=1) / search.limits[:, 2]
+    rows = np.arange(len(yields.mass))
+    best = yields.signal[rows, search.best].max(axis=1) / search.limits[:, 2]
     top = int(best.argmax())
     ctx.cache.numbers["displaced search, largest signal over its expected limit"] = (
-        f"{best[top]:.3g} at {found.mass[top]:.3f} GeV"
+        f"{best[top]:.3g} at {yields.mass[top]:.3f} GeV"
     )
 
 
@@ -253,7 +256,7 @@ def _write_displaced(ctx: Context, section: Section, search: DisplacedSearch) ->
     """Write the contours as CSV and JSON: one row per mass and island."""
     rows = [row for part, reach in search.reaches.items() for row in _displaced_rows(section, part, reach)]
     write_reach(ctx.folder / "reach_displaced.csv", {key: [row[key] for row in rows] for key in rows[0]})
-    found = search.found
+    yields = search.found
     content = {
         "label": f"{'MOCK ' if ctx.cache.mock else ''}expected reach in situ, decays behind the target",
         "mock": ctx.cache.mock,
@@ -263,13 +266,13 @@ def _write_displaced(ctx: Context, section: Section, search: DisplacedSearch) ->
         "background": [
             {
                 "mass": mass,
-                "cut": found.cuts[j],
-                "expected": found.background[i, j],
-                "sigma": found.background_sigma[i, j],
-                "tail of measured pairs extrapolated from": found.supported[i],
-                **{name: found.parts[i, k, j] for k, name in enumerate(found.names.tolist())},
+                "cut": yields.cuts[j],
+                "expected": yields.background[i, j],
+                "sigma": yields.background_sigma[i, j],
+                "tail of measured pairs extrapolated from": yields.supported[i],
+                **{name: yields.parts[i, k, j] for k, name in enumerate(yields.names.tolist())},
             }
-            for i, (mass, j) in enumerate(zip(found.mass, search.best, strict=True))
+            for i, (mass, j) in enumerate(zip(yields.mass, search.best, strict=True))
         ],
         "columns": ["part", "mass", "coupling_low", "coupling_high", "closed", "clipped_side"],
         "rows": plain(rows),
@@ -318,14 +321,14 @@ def in_situ_stage(ctx: Context, state: Any) -> None:
     section, exposed = needed(ctx.steering.in_situ, "in_situ"), needed(ctx.steering.spectrum, "spectrum")
     if state.matched is None:
         match_simulation(ctx, state)
-    asked = ctx.steering.systematics
+    systematics = ctx.steering.systematics
     before = ctx.cache.key_of("subtract", "match", "unfold")
-    key = ctx.cache.key(section, before, digest(exposed.lepton, asked.coherence))
-    found = state.in_situ = ctx.cache.keep("in_situ", key, lambda: _searched(ctx, section, state), InSitu)
-    _note(ctx, section, found, state)
-    _write(ctx, section, found)
+    key = ctx.cache.key(section, before, digest(exposed.lepton, systematics.coherence))
+    prompt = state.in_situ = ctx.cache.keep("in_situ", key, lambda: _searched(ctx, section, state), InSitu)
+    _note(ctx, section, prompt, state)
+    _write(ctx, section, prompt)
     if section.displaced is not None:
-        state.displaced = displaced_search(ctx, section, state, found)
+        state.displaced = displaced_search(ctx, section, state, prompt)
 
 
 def _searched(ctx: Context, section: Section, state: Any) -> InSitu:
@@ -338,12 +341,12 @@ def _searched(ctx: Context, section: Section, state: Any) -> InSitu:
     ctx.tell("in_situ", None, f"a peak at {len(masses)} masses")
     fine = resolution.steps(edges[0], edges[-1], PER_WIDTH)
     pairs, scale = _pairs(ctx, state, fine, axes)
-    kept = state.subtraction
-    shifts = dict(zip(kept["shift_names"].tolist(), kept["shifts"], strict=True))
+    subtraction = state.subtraction
+    shifts = dict(zip(subtraction["shift_names"].tolist(), subtraction["shifts"], strict=True))
     measured = replace(state.subtracted, shifts=shifts)
     shapes = _shapes(ctx, measured, resolution, lepton)
     rest = [_smoothed(state, edges, fine, degree) for degree in COMBINATORIAL]
-    known = _background(section, shapes, resolution, fine, scale, rest[0])
+    background = _background(section, shapes, resolution, fine, scale, rest[0])
     truths = [
         scale * (other + sum(lines.values(), smooth))
         for other, (smooth, lines) in zip(
@@ -353,7 +356,7 @@ def _searched(ctx: Context, section: Section, state: Any) -> InSitu:
     signal, sources = _signal(shapes[0] if shapes else None, measured, masses, resolution, lepton)
     effective = np.interp(masses, 0.5 * (fine[1:] + fine[:-1]), scale)
     return search_in_situ(
-        Templates(fine, pairs, known, resolution, section.half_window),
+        Templates(fine, pairs, background, resolution, section.half_window),
         masses,
         effective * signal,
         sources.scaled(effective),
@@ -471,8 +474,8 @@ def _smoothed(state: Any, edges: FloatArray, fine: FloatArray, degree: int) -> F
 
     scale = basis(edges).max(axis=0)
     error = np.sqrt(np.maximum(np.abs(removed), 1.0))
-    found, _ = nnls(basis(edges) / scale / error[:, None], removed / error)
-    return np.asarray(basis(fine) / scale @ found)
+    coefficients, _ = nnls(basis(edges) / scale / error[:, None], removed / error)
+    return np.asarray(basis(fine) / scale @ coefficients)
 
 
 def _shapes(ctx: Context, measured: Spectrum, resolution: MassResolution, lepton: float) -> list[MassShape]:
@@ -529,14 +532,14 @@ def _signal(
     return signal, Sources((*parts, Source.shifted(WIDTHS, "widths", -widths * signal)))
 
 
-def _note(ctx: Context, section: Section, found: InSitu, state: Any) -> None:
+def _note(ctx: Context, section: Section, prompt: InSitu, state: Any) -> None:
     """Enter how the search was made and what it found."""
-    asked = ctx.steering.systematics.in_limit
-    middle = np.sqrt(found.expected(asked, section.cl)[:, 2])
-    seen = ~found.blind(section.blind) & np.isfinite(middle)
-    numbers, mass_of = ctx.cache.numbers, found.mass
-    numbers["search in situ, opposite-sign pairs"] = f"{found.templates.pairs.sum():.0f}"
-    width = found.templates.resolution.sigma(mass_of)
+    nuisances = ctx.steering.systematics.in_limit
+    middle = np.sqrt(prompt.expected(nuisances, section.cl)[:, 2])
+    seen = ~prompt.blind(section.blind) & np.isfinite(middle)
+    numbers, mass_of = ctx.cache.numbers, prompt.mass
+    numbers["search in situ, opposite-sign pairs"] = f"{prompt.templates.pairs.sum():.0f}"
+    width = prompt.templates.resolution.sigma(mass_of)
     numbers["search in situ, mass resolution"] = f"{1e3 * width.min():.3g} to {1e3 * width.max():.3g} MeV"
     if seen.any():
         best = int(np.argmin(np.where(seen, middle, np.inf)))
@@ -548,19 +551,19 @@ def _note(ctx: Context, section: Section, found: InSitu, state: Any) -> None:
             energy / m * float(model.ctau(m, e)) for m, e in zip(mass_of[seen], middle[seen], strict=True)
         ]
         numbers["search in situ, longest mean flight at the limit"] = f"{max(paths):.2g} m"
-    ctx.cache.methods["search in situ"] = _described(section, found)
+    ctx.cache.methods["search in situ"] = _described(section, prompt)
 
 
-def _described(section: Section, found: InSitu) -> str:
+def _described(section: Section, prompt: InSitu) -> str:
     terms = f"a polynomial of degree {section.degree}"
     smooth = (
         terms
-        if found.templates.background.smooth is None
+        if prompt.templates.background.smooth is None
         else f"continuum and subtracted pairs times {terms}"
     )
     lines = (
-        f", {' and '.join(found.templates.background.names)} with free yields"
-        if found.templates.background.names
+        f", {' and '.join(prompt.templates.background.names)} with free yields"
+        if prompt.templates.background.names
         else ""
     )
     width = "of the simulation" if section.resolution == "simulation" else "given"
@@ -573,8 +576,8 @@ def _described(section: Section, found: InSitu) -> str:
 
 def _write(ctx: Context, section: Section, found: InSitu) -> None:
     """Write limits as CSV and JSON, and the likelihood of every mass."""
-    asked = ctx.steering.systematics.in_limit
-    rows = _rows(section, found, asked)
+    nuisances = ctx.steering.systematics.in_limit
+    rows = _rows(section, found, nuisances)
     write_reach(ctx.folder / "reach_in_situ.csv", {key: [row[key] for row in rows] for key in rows[0]})
     content = {
         "label": f"{'MOCK ' if ctx.cache.mock else ''}expected reach in situ, prompt decays",
@@ -592,15 +595,15 @@ def _write(ctx: Context, section: Section, found: InSitu) -> None:
     _write_likelihood(ctx, section, found)
 
 
-def _rows(section: Section, found: InSitu, asked: tuple[str, ...]) -> list[dict[str, Any]]:
+def _rows(section: Section, prompt: InSitu, nuisances: tuple[str, ...]) -> list[dict[str, Any]]:
     """Return one row per mass, of what is expected and, with data, of what is observed."""
-    blind, levels = found.blind(section.blind), np.sqrt(found.expected(asked, section.cl))
+    blind, levels = prompt.blind(section.blind), np.sqrt(prompt.expected(nuisances, section.cl))
     parts = {"all": levels[:, 2]}
     if section.observed == "data":
-        parts["observed"] = np.sqrt(found.observed(asked, section.cl))
+        parts["observed"] = np.sqrt(prompt.observed(nuisances, section.cl))
     rows: list[dict[str, Any]] = []
     for part, edge in parts.items():
-        for i, at in enumerate(found.mass):
+        for i, at in enumerate(prompt.mass):
             low = np.nan if blind[i] else float(edge[i])
             row: dict[str, Any] = {
                 "part": part,
@@ -612,51 +615,51 @@ def _rows(section: Section, found: InSitu, asked: tuple[str, ...]) -> list[dict[
             for name, level in zip(BANDS, levels[i], strict=True):
                 row[f"low_{name}"] = np.nan if blind[i] or part == "observed" else float(level)
             row |= {
-                "limit": low**2 * float(found.signal[i]),
-                "signal_per_coupling2": float(found.signal[i]),
-                "signal_error": float(found.relative(asked)[i]),
-                "sigma": float(found.fits.sigma[i]),
-                "spurious": float(found.spurious[i]),
-                "background": float(found.fits.background[i]),
-                "resolution": float(found.templates.resolution.sigma(at)),
+                "limit": low**2 * float(prompt.signal[i]),
+                "signal_per_coupling2": float(prompt.signal[i]),
+                "signal_error": float(prompt.relative(nuisances)[i]),
+                "sigma": float(prompt.fits.sigma[i]),
+                "spurious": float(prompt.spurious[i]),
+                "background": float(prompt.fits.background[i]),
+                "resolution": float(prompt.templates.resolution.sigma(at)),
                 "blind": bool(blind[i]),
                 "cl": section.cl,
                 "method": "CLs, normal approximation",
             }
             if section.observed == "data":
-                row |= {"fitted": float(found.fits.fitted[i]), "significance": float(found.significance[i])}
+                row |= {"fitted": float(prompt.fits.fitted[i]), "significance": float(prompt.significance[i])}
             rows.append(row)
     return rows
 
 
-def _write_likelihood(ctx: Context, section: Section, found: InSitu) -> None:
+def _write_likelihood(ctx: Context, section: Section, prompt: InSitu) -> None:
     """Write the workspace of the mass of the smallest expected ε and the patches of all others."""
-    asked = ctx.steering.systematics.in_limit
-    middle = found.expected(asked, section.cl)[:, 2]
-    use: list[int] = np.flatnonzero(~found.blind(section.blind) & np.isfinite(middle)).tolist()
+    nuisances = ctx.steering.systematics.in_limit
+    middle = prompt.expected(nuisances, section.cl)[:, 2]
+    use: list[int] = np.flatnonzero(~prompt.blind(section.blind) & np.isfinite(middle)).tolist()
     if not len(use):
         ctx.cache.alarm("in_situ: no mass has a limit: a line stands at each of them (in_situ.blind)")
         return
-    pairs, spaces = np.rint(found.templates.pairs), []
-    parts = found.sources.of(asked).parts
+    pairs, spaces = np.rint(prompt.templates.pairs), []
+    parts = prompt.sources.of(nuisances).parts
     for i in use:
-        window = found.window(i)
+        window = prompt.window(i)
         errors = {
-            re.sub(r"\W+", "_", part.name): float(np.sqrt(max(part.cov[i, i], 0.0)) / found.signal[i])
+            re.sub(r"\W+", "_", part.name): float(np.sqrt(max(part.cov[i, i], 0.0)) / prompt.signal[i])
             for part in parts
         }
         spaces.append(
             peak_workspace(
                 CHANNEL,
-                middle[i] * found.signal[i] * window.peak,
+                middle[i] * prompt.signal[i] * window.peak,
                 window,
                 errors=errors,
-                spurious=float(found.spurious[i]),
+                spurious=float(prompt.spurious[i]),
                 observed=pairs[window.bins] if section.observed == "data" else None,
             )
         )
     best = int(np.argmin(middle[use]))
     hepdata = "ins0000000" if ctx.steering.infer is None else ctx.steering.infer.hepdata
-    patches = peak_patchset(spaces, found.mass[use], np.sqrt(middle[use]), base=best, hepdata=hepdata)
+    patches = peak_patchset(spaces, prompt.mass[use], np.sqrt(middle[use]), base=best, hepdata=hepdata)
     write_json(ctx.folder / "workspace_in_situ.json", spaces[best])
     write_json(ctx.folder / "patchset_in_situ.json", patches, indent=None)
