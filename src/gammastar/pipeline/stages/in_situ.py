@@ -240,7 +240,8 @@ def _note_displaced(
         f"deviations than a cut, the one of {', '.join(f'{c:g}' for c in yields.cuts)} with the best "
         f"expected limit at each mass, in ±{options.window:g} resolutions; signal: measured prompt pairs of "
         f"the mass that fly and decay; background: {', '.join(yields.names.tolist())}; exact counting, "
-        f"nuisances averaged; efficiency behind the target to {100 * options.efficiency_error:g} %; {telescope.name}"
+        f"nuisances averaged; efficiency behind the target to {100 * options.efficiency_error:g} %; "
+        f"{telescope.name}"
     )
     ratio, sigma = yields.sides
     ctx.cache.numbers["displaced search, pairs behind over before the target"] = f"{ratio:.3f} ± {sigma:.3f}"
