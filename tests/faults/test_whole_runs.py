@@ -12,17 +12,17 @@ pytestmark = pytest.mark.flow
 
 
 def test_what_check_accepts_is_run(tmp_path):
-    found = whole.campaign(tmp_path, 1, n=12)
+    found = whole.campaign(tmp_path, 1, n=48)
     assert found.wrong == []
-    assert found.finished > 7
+    assert found.finished > 30
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("portion", range(10))
+@pytest.mark.parametrize("portion", range(12))
 def test_two_thousand_runs(tmp_path, portion):
-    found = whole.campaign(tmp_path, 100 + portion, n=200)
+    found = whole.campaign(tmp_path, 100 + portion, n=170)
     assert found.wrong == []
-    assert found.runs == 200
+    assert found.runs == 170
 
 
 FOUND = (
