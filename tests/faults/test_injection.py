@@ -4,10 +4,11 @@ import os
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from injection import damage, kills, memory, models, steerings, texts
+from injection import damage, kills, memory, models, record, steerings, texts
 
 from gammastar.core.errors import InputFileError, StoreError
 from gammastar.core.pairs import Pairs
@@ -178,3 +179,22 @@ def test_a_resumed_run_never_takes_a_changed_input(tmp_path):
     data.write_bytes((kills.ROOT / "data" / "mock" / "na60_mc.root").read_bytes())
     run(steering, output=tmp_path / "out", resume=True)
     assert kills.contents(tmp_path / "out")["select"] != first["select"]
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"), [("os.kill(os.getpid(), 9)", "SIGKILL"), ("sys.exit(3)", "exit 3"), ("pass", "exit 0")]
+)
+def test_a_portion_whose_process_ends_is_counted(tmp_path, monkeypatch, ends, said):
+    """Killed, or at an end without a result: a wrong one, with how it ended and what it was at."""
+    script = tmp_path / "tests" / "faults" / "campaigns.py"
+    script.parent.mkdir(parents=True)
+    journal = f"open(sys.argv[-1] + '/{record.JOURNAL}', 'w').write('[analysis]')"
+    script.write_text(f"import os, sys\n{journal}\n{ends}\n")
+    monkeypatch.setattr(record, "ROOT", tmp_path)
+    monkeypatch.setattr(record, "state", lambda: "s")
+    monkeypatch.setitem(record.FULL, "chunks", replace(record.FULL["chunks"], portions=2))
+    rows = record.campaign("chunks", kept=tmp_path / "kept", record=tmp_path / "record.json")
+    assert [(row.tried, row.wrong) for row in rows] == [(2, 2)]
+    assert f"portion 1 of chunks: {said}, at " in rows[0].note
+    assert (tmp_path / "kept" / f"portion 0 of chunks {record.JOURNAL}").read_text() == "[analysis]"
+    assert record.recorded(tmp_path / "record.json")["chunks"] == rows

@@ -12,7 +12,7 @@ from gammastar import facility
 from gammastar.core.errors import StoreError
 from gammastar.pipeline.run import run
 from gammastar.results.show import verify_results
-from gammastar.store.manifest import package_digest
+from gammastar.store.manifest import package_digest, write_manifest
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +87,20 @@ def test_a_manifest_of_another_version_is_refused(folder, tmp_path):
         path.write_text(json.dumps(wrong))
         with pytest.raises(StoreError, match=r"(?s)manifest\.json: .* or run without --resume"):
             run(folder.parent / "steering.toml", output=tmp_path / "old", resume=True)
+
+
+@pytest.mark.parametrize("version", ["0.0.1", "99.0"])
+def test_kept_stages_of_other_versions_are_told(folder, tmp_path, version):
+    """An older or newer library, with a manifest that knows more: the stages are taken, and named."""
+    shutil.copytree(folder, tmp_path / "old")
+    path = tmp_path / "old" / "manifest.json"
+    content = json.loads(path.read_text())
+    content["versions"] |= {"numpy": version, "of later": version}
+    write_manifest(tmp_path / "old", content)
+    run(folder.parent / "steering.toml", output=tmp_path / "old", resume=True)
+    after = json.loads(path.read_text())
+    assert after["stages"] == content["stages"]
+    assert [note for note in after["notes"] if f"of other versions: numpy {version}" in note]
 
 
 def test_a_run_resumed_with_other_code_says_so(folder, monkeypatch):

@@ -182,10 +182,15 @@ def test_a_covariance_that_does_not_fit_is_refused(folder, tmp_path, change, mes
 
 
 def test_the_command_writes_the_record(record, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("")
     command = ["export", str(record.folder), "--output", str(tmp_path), "--hepdata", "--events", "2000"]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     assert "submission.yaml" in done.output
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "thesis.tex"]
+    said = [word for word in done.output.split() if word.startswith(str(tmp_path))]
+    assert sorted(said) == sorted(map(str, written))  # and nothing else of the folder
     assert len(np.load(tmp_path / "hepdata" / "events.npz", allow_pickle=False)["mass"]) == 2000
 
 

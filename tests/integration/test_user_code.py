@@ -83,18 +83,21 @@ def expected(base, limit):
 
 
 @pytest.mark.parametrize("name", ["limits.py", "cuts.py"])
-def test_code_edited_during_a_run_changes_neither_this_run_nor_the_next(base, name):
-    """Edited while chunks are read, then restored, and the run resumed: always the pairs of its text."""
+@pytest.mark.parametrize("gone", [False, True])
+def test_code_edited_during_a_run_changes_neither_this_run_nor_the_next(base, name, gone):
+    """Edited or removed while chunks are read, then restored, and resumed: always the pairs of its text."""
     path, text = base / name, (base / name).read_text()
     other = "LIMIT = 0.60\n" if name == "limits.py" else CUTS.replace("> LIMIT", "> 0.60*")
 
     def edit(stage, *_):
-        if stage == "read":
+        if stage == "read" and gone:
+            path.unlink(missing_ok=True)
+        elif stage == "read":
             path.write_text(other)
 
     with facility.open_executor() as executor:
         run(base, executor=executor, tell=edit)
-        assert path.read_text() == other
+        assert path.exists() != gone
         right = expected(base, 0.30)
         assert n_pairs(base / "out") == right
         path.write_text(text)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
 
-from gammastar.core.errors import StoreError
+from gammastar.core.errors import PhysicsError, StoreError
 from gammastar.core.files import atomic, opened, state_of
 from gammastar.store.folder import MARK, claim, prune, published, set_aside, sweep, sweep_temporaries
 from gammastar.store.manifest import (
@@ -168,9 +168,12 @@ class StageCache:
 
     @contextlib.contextmanager
     def wrap_errors(self, stage: str) -> Iterator[None]:
-        """Name the kept stages where one that builds on them breaks: they may not hold what it needs."""
+        """Name the section where a formula has no answer, and kept stages on which one breaks."""
         try:
             yield
+        except PhysicsError as error:
+            error.args = (f"[{stage}] {error}",)
+            raise
         except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
             if not self.taken:
                 raise
@@ -343,6 +346,10 @@ def open_cache(
             "the code of gammastar changed since the run that is resumed: its stages run again"
         )
         logger.warning("%s: %s", folder, cache.notes[-1])
+    before, now = previous.get("versions", {}), versions()
+    others = ", ".join(f"{name} {before.get(name, 'none')}" for name in now if before.get(name) != now[name])
+    if previous and others:
+        cache.alarm(f"stages that are kept from the run before are of other versions: {others}")
     if begin:
         cache.begin()
     return cache

@@ -397,7 +397,10 @@ def _rate(channel: Channel, mass: FloatArray) -> tuple[FloatArray, FloatArray]:
     bad = ~(np.isfinite(rate) & (rate >= 0))
     if bad.any() or not np.isfinite(cov).all():
         where = f"{rate[bad][0]:g} at {mass[bad][0]:g} GeV" if bad.any() else "with a covariance"
-        raise PhysicsError(f"channel {channel.group!r}: rate {where} must be finite and not negative")
+        raise PhysicsError(
+            f"channel {channel.group!r}: rate {where} must be finite and not negative; take other [predict] "
+            "masses, or wider bins of mass in [select] and [unfold]"
+        )
     return rate, cov
 
 

@@ -256,6 +256,7 @@ def export(
     count = 40 if section is None else section.n_masses
     masses = np.array(wanted or scan_masses(channel, *channel.mass_range, count))
     _write_rate(record, masses, output)
+    written = [output / "rate.csv", output / "rate_covariance.csv", output / "export.json"]
     content: dict[str, Any] = {
         "mock": record.mock,
         "rate": "dark photons per proton on the measured target and squared kinetic mixing",
@@ -272,7 +273,8 @@ def export(
                 continue
             tell("export", None, f"{known.name}, {state}")
             table = efficiency_table(record, name, known, masses.tolist(), final_state=state, n=n)
-            write_table(output / f"efficiency_{name}_{state}.csv", _text(table))
+            written.append(output / f"efficiency_{name}_{state}.csv")
+            write_table(written[-1], _text(table))
         content["detectors"][name] = {
             "name": known.name,
             "pot" if known.luminosity is None else "luminosity_per_pb": known.exposure,
@@ -280,12 +282,12 @@ def export(
             "source": known.source,
         }
         if detector is None:
-            write_darkcast(record, name, known, output / "darkcast")
+            written += write_darkcast(record, name, known, output / "darkcast")
     write_json(output / "export.json", content)
     if events:
         tell("export", None, f"record for HEPData with {events} events")
-        write_published(record, output / "hepdata", events=events)
-    return sorted(path for path in output.rglob("*") if path.is_file())
+        written += write_published(record, output / "hepdata", events=events)
+    return sorted(written)
 
 
 def _factor(record: Record, detector: Detector) -> float | None:

@@ -19,6 +19,7 @@ from scipy.constants import c as SPEED_OF_LIGHT
 from gammastar.core.errors import UserError
 from gammastar.core.files import atomic, table_text
 from gammastar.core.records import FloatArray, Sample
+from gammastar.store.records import root_file
 
 PROTON = 2212
 MM = 1e3  # of a metre
@@ -212,10 +213,7 @@ def tree_writer(
         if value not in known:
             raise UserError(f"{path}: {what} = {value!r} is not one of {sorted(known)}")
     codec = CODECS[compression]
-    with (
-        atomic(path) as temporary,
-        uproot.recreate(temporary, compression=codec() if codec else None) as file,
-    ):
+    with root_file(path, compression=codec() if codec else None) as file:
         yield TreeWriter(file, layout)
 
 
@@ -234,7 +232,7 @@ def write_tree(
 
 def write_histograms(path: Path, contents: Mapping[str, FloatArray]) -> None:
     """Write one-dimensional histograms of a ROOT file, at once or not at all."""
-    with atomic(path) as temporary, uproot.recreate(temporary) as file:
+    with root_file(path) as file:
         for name, values in contents.items():
             file[name] = np.asarray(values, dtype=np.float64), np.arange(len(values) + 1, dtype=np.float64)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
-from collections.abc import Mapping, Sequence
+import datetime as dt
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -125,11 +127,21 @@ def read_spectrum(path: Path) -> Spectrum:
         raise StoreError(f"{path}: is not a spectrum ({error})") from error
 
 
-def write_histograms(path: Path, histograms: Mapping[str, Hist[Any]]) -> None:
-    """Write histograms as TH1 and TH2 with their variances (three axes are projected onto the first)."""
+@contextlib.contextmanager
+def root_file(path: Path, **options: Any) -> Iterator[Any]:
+    """Open a ROOT file for writing; it appears under its name when the block ends without an error."""
     import uproot
 
-    with atomic(path) as temporary, uproot.recreate(temporary) as file:
+    now = dt.datetime.now()
+    said = f"{path}: this machine's clock says {now:%Y-%m-%d}, ROOT files hold dates of 1995 to 2058; set it"
+    require(1995 <= now.year < 2059, said, StoreError)
+    with atomic(path) as temporary, uproot.recreate(temporary, **options) as file:
+        yield file
+
+
+def write_histograms(path: Path, histograms: Mapping[str, Hist[Any]]) -> None:
+    """Write histograms as TH1 and TH2 with their variances (three axes are projected onto the first)."""
+    with root_file(path) as file:
         for name, hist in histograms.items():
             file[name] = hist if hist.ndim <= 2 else hist.project(hist.axes[0].name)
 

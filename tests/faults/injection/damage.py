@@ -29,6 +29,7 @@ from gammastar.core.errors import GammastarError
 from gammastar.core.sampling import stream
 
 ROWS = 2000
+SEED = 20261125
 COMPRESSIONS = {
     "none": None,
     "zlib": uproot.ZLIB(1),
@@ -184,7 +185,7 @@ def campaign(
             expected, known = load(path), {str(path): read.sha256(path)} if manifest else None
 
             def tried(mode: str, i: int, codec: str = codec, whole: bytes = sound, **about: Any) -> str:
-                path.write_bytes(damaged(whole, mode, stream(7, codec, mode, i)))
+                path.write_bytes(damaged(whole, mode, stream(SEED, codec, mode, i)))
                 return outcome(path, **about)
 
             each = [(mode, i) for _, mode, i in cases(n, (codec,))]

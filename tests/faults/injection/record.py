@@ -16,6 +16,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,24 +35,28 @@ HEADING = "## Figures"
 LIMIT = 3600  # seconds for one portion
 
 
+def _sum(rows: Iterable[Result]) -> list[Result]:
+    total: dict[str, Result] = {}
+    for row in rows:
+        total[row.what] = total[row.what] + row if row.what in total else row
+    return list(total.values())
+
+
 def short(name: str) -> list[Result]:
     """Return the results of a short campaign."""
     with tempfile.TemporaryDirectory() as folder:
-        return list(QUICK[name].run(Path(folder), 0))
+        part = QUICK[name]
+        return _sum(row for portion in range(part.portions) for row in part.run(Path(folder), portion))
 
 
 def campaign(name: str, *, kept: Path = KEPT, record: Path = RECORD) -> list[Result]:
     """Return the results of a full campaign, and record them; portions that are kept are not run again."""
-    total: dict[str, Result] = {}
-    states: dict[str, int] = {}
-    for portion in range(FULL[name].portions):
-        done = _portion(name, portion, kept)
-        states[done["state"]] = states.get(done["state"], 0) + 1
-        for row in (Result(**entry) for entry in done["results"]):
-            total[row.what] = total[row.what] + row if row.what in total else row
+    done = [_portion(name, portion, kept) for portion in range(FULL[name].portions)]
+    states = Counter(str(portion["state"]) for portion in done)
     parts = [f"{state} ({n} portions)" if len(states) > 1 else state for state, n in states.items()]
     when = f"{dt.date.today().isoformat()}, state {' and '.join(parts)}"
-    results = [replace(row, when=when) for row in total.values()]
+    rows = (Result(**row) for portion in done for row in portion["results"])
+    results = [replace(row, when=when) for row in _sum(rows)]
     found = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
     found[name] = [row.__dict__ for row in results]
     record.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

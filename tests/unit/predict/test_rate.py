@@ -83,6 +83,22 @@ def test_covariance_follows_the_rate() -> None:
     np.testing.assert_allclose(np.cov(toys.T), propagated, atol=0.06 * np.abs(propagated).max())
 
 
+def test_bins_below_the_threshold_take_no_part() -> None:
+    """A whole run found it: one bin of no muon pairs made all rates nan."""
+    edges, density = np.array([0.12, 0.2, 0.3, 0.5, 0.8]), np.array([0.0, 2.0, 3.0, 1.0])
+    photons = []
+    for first in (0, 1):
+        bins, centres = edges[first:], 0.5 * (edges[first + 1 :] + edges[first:-1])
+        found = predict.rate(centres, density[first:], np.eye(4 - first), M_MU, edges=bins)
+        photons.append(predict.VirtualPhoton(centres, *found, Exponential(), below_fifty))
+    one, other = photons
+    assert one.mass_range == other.mass_range
+    for ours, theirs in zip(one.rate([0.25, 0.3, 0.6]), other.rate([0.25, 0.3, 0.6]), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-14)
+    shift = np.array([0.0, 0.1, 0.2, 0.3])
+    np.testing.assert_array_equal(one.moved([0.3, 0.6], shift), other.moved([0.3, 0.6], shift[1:]))
+
+
 def test_interpolation_is_linear_with_its_error() -> None:
     centres, rates = np.array([0.3, 0.4, 0.6]), np.array([1.0, 3.0, 2.0])
     cov = np.diag([0.04, 0.09, 0.01])

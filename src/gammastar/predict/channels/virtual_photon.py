@@ -159,7 +159,7 @@ def rate(
         Lepton of the measured pairs [GeV].
     edges : array_like, shape (n + 1,), optional
         Of bins of which `dn_dm` is the mean [GeV]. The factor is then that of an even rate across the bin,
-        width/∫ 2κ(m)/m dm: at the threshold κ bends inside a bin.
+        width/∫ 2κ(m)/m dm: at the threshold κ bends inside a bin. Bins that lie below it give nan.
 
     Returns
     -------
@@ -197,7 +197,8 @@ def _bin_factors(edges: npt.ArrayLike, centres: FloatArray, m_lepton: float) -> 
     half, middle = 0.5 * np.diff(bounds), 0.5 * (bounds[1:] + bounds[:-1])
     m = middle[:, None] + half[:, None] * _NODES
     pairs = np.where(m > 2 * m_lepton, 2 * kappa(np.maximum(m, 2 * m_lepton), m_lepton) / m, 0.0)
-    return np.asarray(2.0 / (pairs @ _WEIGHTS))
+    mean = pairs @ _WEIGHTS
+    return np.divide(2.0, mean, out=np.full(len(mean), np.nan), where=mean > 0)
 
 
 def interpolate_rate(
@@ -306,10 +307,16 @@ class VirtualPhoton(Channel):
         return None
 
     @property
+    def _open(self) -> BoolArray:
+        """Which bins reach above the threshold of the leptons."""
+        return np.isfinite(self.rates)
+
+    @property
     def mass_range(self) -> tuple[float, float]:
         """First and last measured mass [GeV]; below and above, other channels may hold the same processes."""
         if self.shape is None:
-            return float(self.mass_centres[0]), float(self.mass_centres[-1])
+            centres = self.mass_centres[self._open]
+            return float(centres[0]), float(centres[-1])
         low, high = float(self.shape.edges[0]), float(self.shape.edges[-1])
         least, most = self.sampler.mass_range
         return max(low, least, 2 * self.m_lepton + ABOVE_THRESHOLD), min(high, most)
@@ -317,7 +324,8 @@ class VirtualPhoton(Channel):
     def rate(self, mass: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Return the rate per proton on target and ε², and its covariance."""
         if self.shape is None:
-            return interpolate_rate(mass, self.mass_centres, self.rates, self.cov)
+            use = self._open
+            return interpolate_rate(mass, self.mass_centres[use], self.rates[use], self.cov[np.ix_(use, use)])
         wanted = np.atleast_1d(np.asarray(mass, dtype=np.float64))
         return rate(wanted, *self.shape.density(wanted), self.m_lepton)
 
@@ -325,7 +333,8 @@ class VirtualPhoton(Channel):
         """Return by how much the rate moves when the mass bins move by relative shifts, shape of `mass`."""
         wanted = np.atleast_1d(np.asarray(mass, dtype=np.float64))
         if self.shape is None:
-            return np.asarray(np.interp(wanted, self.mass_centres, self.rates * relative))
+            use = self._open
+            return np.asarray(np.interp(wanted, self.mass_centres[use], (self.rates * relative)[use]))
         return _factors(wanted, self.m_lepton) * self.shape.shifted(wanted, relative)
 
     def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
