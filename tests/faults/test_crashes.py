@@ -6,7 +6,7 @@ import sys
 
 import forks
 import pytest
-from injection import kills, unforeseen
+from injection import kills, steerings, unforeseen, whole
 
 from gammastar.core.files import CRASH
 from gammastar.store.folder import claim
@@ -68,3 +68,17 @@ def test_files_are_utf8_in_every_locale(tmp_path):
     assert done.returncode == 2, said
     assert "größe.root" in said
     assert "Größe.toml: 1 to repair" in said
+
+
+@pytest.mark.flow
+def test_a_whole_run_is_alike_in_every_locale(tmp_path):
+    content = whole.without_fits(whole.without_flow(whole.tiny(tmp_path)))
+    content["analysis"]["title"] = "γ* → µµ"
+    path = tmp_path / "Größe.toml"
+    path.write_text(steerings.text(content), encoding="utf-8")
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": ""}
+    words = [sys.executable, "-m", "gammastar", "run", path, "--output", tmp_path / "größe"]
+    done = subprocess.run(words, capture_output=True, env=environment, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "größe" in done.stdout.decode("utf-8")
+    assert "γ* → µµ" in (tmp_path / "größe" / "report.html").read_text(encoding="utf-8")

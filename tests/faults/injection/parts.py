@@ -305,7 +305,7 @@ FULL = {
     "parts of results": Part(shared, 1, _shared),
     "links": Part(links, 1, _links(400)),
     "unforeseen": Part(unforeseen, 1, _unforeseen),
-    "whole runs": Part(whole, 12, _whole(170)),
+    "whole runs": Part(whole, 10, _whole(200)),
 }
 QUICK = {
     "known": Part(damage, 1, _known(1)),

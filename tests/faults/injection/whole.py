@@ -320,7 +320,8 @@ def tiny(folder: Path) -> dict[str, Any]:
             )
     content["select"] |= {"mass": {"bins": 6, "low": 0.2125, "high": 1.1125}, "energy": [0.2, 20.0, 400.0]}
     content["flow"] = dict(NETWORK)
-    content["predict"] |= {"sampler": "flow", "n_sample": 200}
+    content["predict"] |= {"sampler": "flow", "n_sample": 200, "masses": [0.4, 0.77]}
+    content["infer"] |= {"n_couplings": 15}
     content["report"] = {"flow_masses": [0.6]}
     return content
 
@@ -334,7 +335,7 @@ def without_flow(content: dict[str, Any]) -> dict[str, Any]:
 def without_fits(content: dict[str, Any]) -> dict[str, Any]:
     """Return a steering whose background and unfolding need no fit."""
     unfold = {"method": "iterative", "n_iterations": 4, "efficiency_floor": 0.01, "n_replicas": 3}
-    return content | {"subtract": {"method": "B1"}, "unfold": unfold}
+    return content | {"subtract": {"method": "B1", "weights": "signed"}, "unfold": unfold}
 
 
 def changed(content: dict[str, Any], what: Changes) -> dict[str, Any]:

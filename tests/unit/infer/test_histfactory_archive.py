@@ -124,9 +124,10 @@ def test_links_devices_and_paths_of_an_archive_lead_nowhere(tmp_path):
     outside.write_text("[1]")
     with tarfile.open(fileobj=plain, mode="w") as tar:
         for kind in kinds:
-            info = tarfile.TarInfo(f"w{int(kind)}.json")
-            info.type, info.linkname = kind, str(outside)
-            tar.addfile(info)
+            for to in (str(outside), "../outside.json", f"w{int(kind)}.json"):
+                info = tarfile.TarInfo(f"w{int(kind)}.json")
+                info.type, info.linkname = kind, to
+                tar.addfile(info)
         for name in ("../../escape.json", str(tmp_path / "absolute.json")):
             tar.addfile(tarfile.TarInfo(name))
     (tmp_path / "in").mkdir()
@@ -139,6 +140,20 @@ def test_links_devices_and_paths_of_an_archive_lead_nowhere(tmp_path):
         archive.writestr("workspace.json", "[" * 10_000_000)
     with pytest.raises(InputFileError, match=r"odd\.tar: not JSON .* nor a tar archive"):
         read_likelihood(path)
+
+
+def test_sparse_members_are_bounded_by_what_they_unpack_to(tmp_path):
+    """Five bytes that claim a terabyte of zeros."""
+    info, plain = tarfile.TarInfo("GNUSparseFile.0/w.json"), io.BytesIO()
+    content = b"1\n0\n5\n".ljust(512, b"\0") + b"[1,2]"
+    claims = {"major": "1", "minor": "0", "name": "w.json", "realsize": str(1 << 40)}
+    info.size, info.pax_headers = len(content), {f"GNU.sparse.{key}": value for key, value in claims.items()}
+    with tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(info, io.BytesIO(content))
+    path = tmp_path / "sparse.tar"
+    path.write_bytes(plain.getvalue())
+    with pytest.raises(InputFileError, match=r"sparse\.tar: unpacks to more than"):
+        list(json_texts(path))
 
 
 def test_the_command_says_what_is_wrong(tmp_path):
