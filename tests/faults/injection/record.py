@@ -87,7 +87,7 @@ def code(name: str) -> str:
         todo += [one for own, all_ in named for one in (own or all_).split(", ") if one not in texts]
     counts = [cell.cell_contents for cell in getattr(part.run, "__closure__", None) or ()]
     counts = [count for count in counts if isinstance(count, int | float)]
-    return digest(__version__, part.portions, counts, dict(sorted(texts.items())))
+    return digest(__version__, counts, dict(sorted(texts.items())))
 
 
 def _portion(name: str, portion: int, kept: Path) -> dict[str, Any]:

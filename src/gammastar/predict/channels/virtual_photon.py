@@ -198,7 +198,7 @@ def _bin_factors(edges: npt.ArrayLike, centres: FloatArray, m_lepton: float) -> 
     m = middle[:, None] + half[:, None] * _NODES
     pairs = np.where(m > 2 * m_lepton, 2 * kappa(np.maximum(m, 2 * m_lepton), m_lepton) / m, 0.0)
     mean = pairs @ _WEIGHTS
-    return np.divide(2.0, mean, out=np.full(len(mean), np.nan), where=mean > 0)
+    return np.asarray(np.divide(2.0, mean, out=np.full(len(mean), np.nan), where=mean > 0))
 
 
 def interpolate_rate(
