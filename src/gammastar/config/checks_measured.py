@@ -91,8 +91,8 @@ def tried(where: str, make: Callable[..., Any], *arguments: Any) -> tuple[Any, l
 
 def near(name: str, known: Iterable[str], otherwise: str = "", *, cutoff: float = 0.5) -> str:
     """Return a question for the nearest of the known names, or something else if none is near."""
-    found = difflib.get_close_matches(name, sorted(known), n=1, cutoff=cutoff)
-    return f"did you mean {found[0]!r}?" if found else otherwise
+    matches = difflib.get_close_matches(name, sorted(known), n=1, cutoff=cutoff)
+    return f"did you mean {matches[0]!r}?" if matches else otherwise
 
 
 def hinted(finding: Finding, name: str, kind: str) -> Finding:

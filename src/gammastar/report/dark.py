@@ -261,15 +261,15 @@ def charge_section(searches: Mapping[str, Any], tables: Sequence[Table], *, mock
 
 def reach_section(name: str, search: Any, plane: SignalPlane, view: View) -> Section:
     """Return contours, measured domain, other exposures, limits and impacts of one detector."""
-    labels, known, detector = view.labels, view.known, search.detector.name
+    labels, published, detector = view.labels, view.known, search.detector.name
     reached = np.isfinite(search.reach.edges).all(axis=1)
     common: dict[str, Any] = {"mock": view.mock, "title": detector}
     options: dict[str, Any] = {"mock": view.mock, "cl": search.limit.cl, "pot": _exposed(search)}
-    options["limits"] = [limit.curve for limit in known]
+    options["limits"] = [limit.curve for limit in published]
     options["plane"] = replace(view.plane(reached=bool(reached.any())), title=detector)
-    recast = labels.limits == "recast" and any(limit.kind == "recast" for limit in known)
+    recast = labels.limits == "recast" and any(limit.kind == "recast" for limit in published)
     note = f"; {RECAST_NOTE}" if recast else ""
-    grey = f"Grey: {citations(known)}{note}." if known else NO_LIMITS[labels.limits]
+    grey = f"Grey: {citations(published)}{note}." if published else NO_LIMITS[labels.limits]
     mass, domain, theory = plane.mass, domain_of(plane), view.theory
     contours = _contours(search, domain, theory=theory)
     signal_events = np.where(plane.reliable(view.min_effective), plane.signal, np.nan)
@@ -490,15 +490,15 @@ def acceptance_section(
     figures, numbers = [], {}
     for stem, plane in planes.items():
         name = (names or {}).get(stem, stem)
-        known = plane.curves
-        masses = [] if known is None else known.mass.tolist()
-        acceptance = {} if known is None else dict(zip(masses, known.acceptance, strict=True))
-        errors = {} if known is None else dict(zip(masses, known.error, strict=True))
+        curves = plane.curves
+        masses = [] if curves is None else curves.mass.tolist()
+        acceptance = {} if curves is None else dict(zip(masses, curves.acceptance, strict=True))
+        errors = {} if curves is None else dict(zip(masses, curves.error, strict=True))
         part = _measured_part(plane)
         if part is not None and measured:
             numbers[f"measured part of the largest signal per mass, {name}"] = part
-        if known is not None and any((curve > 0).any() for curve in acceptance.values()):
-            figure = signal.acceptance_figure(known.ctau, acceptance, mock=mock, errors=errors)
+        if curves is not None and any((curve > 0).any() for curve in acceptance.values()):
+            figure = signal.acceptance_figure(curves.ctau, acceptance, mock=mock, errors=errors)
             figure.axes[0].set_title(name, loc="left", fontsize=13)
             caption = words("acceptance", name=name, replicas=plane.effect(FLOW) is not None)
             figures.append(titled(f"acceptance_{stem}", caption, figure))

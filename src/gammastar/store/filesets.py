@@ -131,8 +131,8 @@ class Sealed:
         changed = [i for i in numbers if now[i] != self._states[i]]
         if not changed:
             return False
-        found = self._digests([self.paths[i] for i in changed])
-        for i, sha in zip(changed, found, strict=True):
+        digests = self._digests([self.paths[i] for i in changed])
+        for i, sha in zip(changed, digests, strict=True):
             if sha != self.shas[i]:
                 raise InputFileError(
                     f"{self.paths[i]}: changed while the run works with it: SHA-256 is {sha}, "
@@ -262,16 +262,16 @@ def _entry(line: str, where: str) -> tuple[str, str] | None:
     """Return file and SHA-256 of a line as ``sha256sum`` and BSD's ``--tag`` write it; None for a comment."""
     if not line.strip() or line.lstrip().startswith("#"):
         return None
-    found = BSD.match(line) or GNU.match(line)
-    if found is None:
+    match = BSD.match(line) or GNU.match(line)
+    if match is None:
         shown = line if len(line) <= 120 else f"{line[:120]}…"
         raise InputFileError(
             f"{where}: {shown!r} is no '<SHA-256>  <file>' nor 'SHA256 (<file>) = <SHA-256>'"
         )
-    file = found["file"]
-    if found["escaped"]:
+    file = match["file"]
+    if match["escaped"]:
         file = ESCAPED.sub(lambda part: {"n": "\n", "r": "\r"}.get(part[1], part[1]), file)
-    return file, found["sha"].lower()
+    return file, match["sha"].lower()
 
 
 UNREADABLE = "unreadable"
@@ -311,8 +311,8 @@ class Dataset:
 
 def split_name(name: str) -> tuple[str, str]:
     """Return path and dataset of ``fileset.json:dataset``; the dataset is "" if none is given."""
-    found = None if "://" in name else NAME.match(name)
-    return (name, "") if found is None else (found["path"], found["dataset"] or "")
+    match = None if "://" in name else NAME.match(name)
+    return (name, "") if match is None else (match["path"], match["dataset"] or "")
 
 
 def is_fileset(path: str) -> bool:
@@ -424,10 +424,10 @@ def _count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
-def _known(where: str, found: Mapping[str, Any], known: tuple[str, ...]) -> None:
-    unknown = [key for key in found if key not in known]
+def _known(where: str, content: Mapping[str, Any], allowed: tuple[str, ...]) -> None:
+    unknown = [key for key in content if key not in allowed]
     if unknown:
-        msg = f"{where}: unknown keys {_few(unknown)}; known are {', '.join(known)}"
+        msg = f"{where}: unknown keys {_few(unknown)}; known are {', '.join(allowed)}"
         raise InputFileError(msg[:1000])
 
 
@@ -470,12 +470,12 @@ def find_file(name: str, base: Path) -> list[Path | Remote]:
     folders.append(Path.home() / ".local" / "skhepdata")
     shown = shortened(name, 200)
     try:
-        found = _matches(name, folders)
+        matches = _matches(name, folders)
     except (OSError, ValueError, NotImplementedError) as error:
         raise InputFileError(f"{shown!r}: is no name of a file ({str(error)[:100]})") from error
-    if not found:
+    if not matches:
         raise InputFileError(f"{shown}: no such file in {', '.join(str(folder) for folder in folders)}")
-    return [*found]
+    return [*matches]
 
 
 def _matches(name: str, folders: Sequence[Path]) -> list[Path]:
@@ -487,13 +487,13 @@ def _matches(name: str, folders: Sequence[Path]) -> list[Path]:
         path = folder / name
         if path.is_file():
             return [path]
-        found = [folder / one for one in sorted(glob.glob(name, root_dir=folder, recursive=True))]  # noqa: PTH207
-        files = [one for one in found if one.is_file()]
+        paths = [folder / one for one in sorted(glob.glob(name, root_dir=folder, recursive=True))]  # noqa: PTH207
+        files = [one for one in paths if one.is_file()]
         if files:
             return files
-        if found:
+        if paths:
             raise InputFileError(
-                f"{name}: {found[0]} is a folder; name its files, for instance {name.rstrip('/')}/*.root"
+                f"{name}: {paths[0]} is a folder; name its files, for instance {name.rstrip('/')}/*.root"
             )
     return []
 
@@ -604,10 +604,10 @@ def _same(path: Path | Remote) -> Any:
     if isinstance(path, Remote):
         return path.url
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return str(path)
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
 def identities(
@@ -622,20 +622,20 @@ def identities(
 def _identity(kind: str, tree: str, skip: bool, item: tuple[Path | Remote, Listed | None]) -> str:
     path, listed = item
     try:
-        found = identity(path, kind)
+        now = identity(path, kind)
         if listed is not None:
-            compare(path, listed, tree, found)
+            compare(path, listed, tree, now)
     except (InputFileError, BranchError):
         if skip:
             return UNREADABLE
         raise
-    return found
+    return now
 
 
-def alike(paths: Sequence[Path | Remote], found: Sequence[str]) -> None:
+def alike(paths: Sequence[Path | Remote], digests: Sequence[str]) -> None:
     """Refuse files that are copies of each other: their events would count twice."""
     first: dict[str, Path | Remote] = {}
-    for path, sha in zip(paths, found, strict=True):
+    for path, sha in zip(paths, digests, strict=True):
         if sha == UNREADABLE:
             continue
         if sha in first:

@@ -193,14 +193,14 @@ def number(text: object) -> tuple[float, bool]:
 def split_unit(header: str) -> tuple[str, str]:
     r"""Return name and unit of a header: ``name [unit]``, ``name (unit)`` or ``name_unit``."""
     text = header.strip()
-    found = re.fullmatch(r"(.+?)\s*\[([^\[\]]*)\]", text)
-    if found:
-        return found[1].strip(), found[2].strip()
-    found = re.fullmatch(r"(.+?)\s+\(([^()]*(?:\([^()]*\)[^()]*)*)\)", text)
-    if found and (energy_power(found[2])[1] or re.fullmatch(_KNOWN, found[2].strip())):
-        return found[1].strip(), found[2].strip()
-    found = re.fullmatch(rf"(?i)(.+?)_({'|'.join(_ENERGY)}|{_KNOWN})", text)
-    return (found[1], found[2]) if found else (text, "")
+    match = re.fullmatch(r"(.+?)\s*\[([^\[\]]*)\]", text)
+    if match:
+        return match[1].strip(), match[2].strip()
+    match = re.fullmatch(r"(.+?)\s+\(([^()]*(?:\([^()]*\)[^()]*)*)\)", text)
+    if match and (energy_power(match[2])[1] or re.fullmatch(_KNOWN, match[2].strip())):
+        return match[1].strip(), match[2].strip()
+    match = re.fullmatch(rf"(?i)(.+?)_({'|'.join(_ENERGY)}|{_KNOWN})", text)
+    return (match[1], match[2]) if match else (text, "")
 
 
 def energy_power(unit: str) -> tuple[float, int]:
@@ -208,9 +208,9 @@ def energy_power(unit: str) -> tuple[float, int]:
     text = _LIGHT.sub("", re.sub(r"[${}\\]", "", unit))
     scale, total = 1.0, 0
     sizes = {name.casefold(): size for name, size in _ENERGY.items()}
-    for found in _UNIT.finditer(text):
-        power = int(found[2] or 1) * (-1 if "/" in text[: found.start()] else 1)
-        scale *= sizes[found[1].casefold()] ** power
+    for match in _UNIT.finditer(text):
+        power = int(match[2] or 1) * (-1 if "/" in text[: match.start()] else 1)
+        scale *= sizes[match[1].casefold()] ** power
         total += power
     return float(f"{scale:.12g}"), total
 
@@ -260,22 +260,22 @@ def _bounded(path: Path, text: str) -> None:
             raise InputFileError(msg)
 
 
-def listed(path: Path, found: Sequence[Any]) -> tuple[Entry, dict[str, Entry]]:
+def listed(path: Path, documents: Sequence[Any]) -> tuple[Entry, dict[str, Entry]]:
     """Return the head of a submission and its tables by name, each with the path of its data."""
     head: Entry = {}
     tables: dict[str, Entry] = {}
-    for i, document in enumerate(found):
+    for i, document in enumerate(documents):
         if not isinstance(document, dict):
             raise InputFileError(f"{path}: document {i + 1} is no table of keys")
         if "data_file" not in document:
             head |= document
             continue
-        name, place = str(document.get("name", "")), str(document["data_file"])
+        name, file = str(document.get("name", "")), str(document["data_file"])
         if not name or name in tables:
             raise InputFileError(f"{path}: document {i + 1}: the name {name!r} is missing or taken")
-        data = path.parent / place
+        data = path.parent / file
         if not data.resolve().is_relative_to(path.parent.resolve()):
-            msg = f"{path}: table {name!r}: data_file {shortened(place)!r} lies outside the record"
+            msg = f"{path}: table {name!r}: data_file {shortened(file)!r} lies outside the record"
             raise InputFileError(msg)
         tables[name] = document | {"path": data}
     return head, tables
@@ -292,11 +292,11 @@ def read_yaml(name: str, content: Any, origin: Origin, description: str = "") ->
 
 
 def _listing(where: str, content: Mapping[str, Any], key: str) -> list[Entry]:
-    found = content.get(key)
-    found = [] if found in (None, "", "null", "~") else found
-    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+    entries = content.get(key)
+    entries = [] if entries in (None, "", "null", "~") else entries
+    if not isinstance(entries, list) or not all(isinstance(one, dict) for one in entries):
         raise InputFileError(f"{where}: {key} must be a list of tables of keys")
-    return found
+    return entries
 
 
 def _header(where: str, variable: Entry) -> tuple[str, str]:
@@ -338,11 +338,11 @@ def _axis(where: str, variable: Entry) -> TableAxis:
     return TableAxis(name, unit, low_, high_, value_, tuple(texts) if np.isnan(value_).any() else ())
 
 
-def _edge(place: str, text: Any) -> float:
+def _edge(where: str, text: Any) -> float:
     """Return an edge; nan for the infinity of an open bin."""
     if str(text).strip().casefold().lstrip("+-.") in {"inf", "infinity"}:
         return float("nan")
-    return _number(place, text)[0]
+    return _number(where, text)[0]
 
 
 def _column(where: str, variable: Entry) -> Column:
@@ -367,28 +367,28 @@ def _column(where: str, variable: Entry) -> Column:
     return Column(name, unit, values, errors, limits, qualifiers)
 
 
-def _errors(place: str, entry: Entry, value: float) -> Iterator[tuple[str, float, float]]:
+def _errors(where: str, entry: Entry, value: float) -> Iterator[tuple[str, float, float]]:
     """Yield label and signed shifts of each error of a value; those in per cent are of the value."""
-    for k, error in enumerate(_listing(place, entry, "errors"), 1):
+    for k, error in enumerate(_listing(where, entry, "errors"), 1):
         label = str(error.get("label", "")).strip() or "error"
         label = label if k == 1 or label != "error" else f"error {k}"
         if "symerror" in error:
-            size = _size(f"{place}, error {label!r}", error["symerror"], value)
+            size = _size(f"{where}, error {label!r}", error["symerror"], value)
             yield label, -size, size
             continue
         both = error.get("asymerror")
         if not isinstance(both, dict):
-            msg = f"{place}: error {label!r} has neither symerror nor asymerror with plus and minus"
+            msg = f"{where}: error {label!r} has neither symerror nor asymerror with plus and minus"
             raise InputFileError(msg)
-        what = f"{place}, error {label!r}"
+        what = f"{where}, error {label!r}"
         ends = [_size(f"{what}, {key}", both.get(key, "-"), value) for key in ("minus", "plus")]
         yield label, ends[0], ends[1]
 
 
-def _size(place: str, text: Any, value: float) -> float:
+def _size(where: str, text: Any, value: float) -> float:
     said = str(text).strip()
     relative = said.endswith("%")
-    size, _ = _number(place, said[:-1] if relative else text)
+    size, _ = _number(where, said[:-1] if relative else text)
     return abs(value) * size / 100.0 if relative else size
 
 
@@ -427,21 +427,21 @@ def read_csv(path: Path, text: str, sha256: str) -> PublishedTable:
     axes: tuple[TableAxis, ...] = ()
     columns: list[Column] = []
     for i, block in enumerate(blocks, 1):
-        found, more = _parsed(path, block)
-        if axes and [len(a.low) for a in found] != [len(a.low) for a in axes]:
+        parsed, more = _parsed(path, block)
+        if axes and [len(a.low) for a in parsed] != [len(a.low) for a in axes]:
             msg = f"{path}: block {i} has {len(block.rows)} rows, the first {len(blocks[0].rows)}; cut off?"
             raise InputFileError(msg)
-        axes = axes or found
+        axes = axes or parsed
         columns += more
     said = " ".join(comments)
-    doi = notes.get("table_doi") or next((_identifier(found) for found in _DOI.finditer(said)), "")
+    doi = notes.get("table_doi") or next((_identifier(parsed) for parsed in _DOI.finditer(said)), "")
     origin = Origin(path, sha256, doi.rstrip("."), said)
     name = notes.get("name", path.stem)
     return PublishedTable(name, notes.get("description", said), axes, tuple(columns), origin)
 
 
-def _identifier(found: re.Match[str]) -> str:
-    return found[1] or found[2] or f"arXiv:{found[3]}"
+def _identifier(match: re.Match[str]) -> str:
+    return match[1] or match[2] or f"arXiv:{match[3]}"
 
 
 def _blocks(path: Path, text: str) -> tuple[dict[str, str], list[str], list[_Block]]:
@@ -542,8 +542,8 @@ def _roles(header: Sequence[str]) -> list[_Part]:
     return parts
 
 
-def _base(found: re.Match[str]) -> str:
-    return f"{found['name'] or ''}{found['unit'] or ''}"
+def _base(match: re.Match[str]) -> str:
+    return f"{match['name'] or ''}{match['unit'] or ''}"
 
 
 def _error(cell: str, value: str) -> _Part | None:
@@ -563,15 +563,15 @@ def _error(cell: str, value: str) -> _Part | None:
 def _axes(parts: Sequence[_Part], numbers: FloatArray, texts: dict[int, list[str]]) -> Iterator[TableAxis]:
     names = list(dict.fromkeys(p.name for p in parts if p.kind in ("low", "high", "point")))
     for base in names:
-        found: dict[str, Any] = {p.kind: k for k, p in enumerate(parts) if p.name == base}
+        columns: dict[str, Any] = {p.kind: k for k, p in enumerate(parts) if p.name == base}
         name, unit = split_unit(base)
-        if "low" not in found:
-            point = numbers[:, found["point"]]
-            yield TableAxis(name, unit, point, point, point, tuple(texts.get(found["point"], ())))
+        if "low" not in columns:
+            point = numbers[:, columns["point"]]
+            yield TableAxis(name, unit, point, point, point, tuple(texts.get(columns["point"], ())))
             continue
-        low, high = numbers[:, found["low"]], numbers[:, found["high"]]
+        low, high = numbers[:, columns["low"]], numbers[:, columns["high"]]
         low, high = np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
-        centre = numbers[:, found["point"]] if "point" in found else 0.5 * (low + high)
+        centre = numbers[:, columns["point"]] if "point" in columns else 0.5 * (low + high)
         yield TableAxis(name, unit, low, high, centre)
 
 
