@@ -96,8 +96,7 @@ def slope_of(one, built, values):
     def slope(x):
         own = np.empty(n)
         own[ours] = x
-        found = curvature(arrays, Point(own[None, :m], own[None, m : m + i], own[None, m + i :]), data)
-        return np.r_[found.core[0], found.bins[0].T.ravel()][ours]
+        return curvature(arrays, Point.of(own[None], i), data)[0][0, ours]
 
     return slope
 

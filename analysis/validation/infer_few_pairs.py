@@ -11,8 +11,7 @@ from iminuit import Minuit
 from validation.infer_joint import BINS, Window
 from validation.infer_toys import row
 
-from gammastar.infer.joint.expectation import arrays_of, joint_workspace, negative_log
-from gammastar.infer.joint.fits import fit
+from gammastar.infer.joint.expectation import arrays_of, fit, joint_workspace, negative_log
 from gammastar.infer.joint.limits import draw_joint
 from gammastar.infer.joint.model import JointEffect, JointModel
 

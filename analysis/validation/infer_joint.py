@@ -16,8 +16,7 @@ from gammastar.core.records import Response, Spectrum, filled
 from gammastar.infer import asymptotic_limit, counting_channel
 from gammastar.infer.counting import counting_cls
 from gammastar.infer.joint.discovery import joint_significance, p_zero
-from gammastar.infer.joint.expectation import Arrays, Point, arrays_of, joint_workspace, negative_log
-from gammastar.infer.joint.fits import fit
+from gammastar.infer.joint.expectation import Arrays, Point, arrays_of, fit, joint_workspace, negative_log
 from gammastar.infer.joint.limits import draw_joint, joint_asymptotic, tail_probabilities
 from gammastar.infer.joint.model import JointData, JointEffect, JointModel
 

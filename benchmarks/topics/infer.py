@@ -31,8 +31,7 @@ from gammastar.infer import (
 )
 from gammastar.infer.counting import counting_cls
 from gammastar.infer.histfactory.workspaces import channels_of
-from gammastar.infer.joint.expectation import arrays_of, joint_workspace
-from gammastar.infer.joint.fits import fit
+from gammastar.infer.joint.expectation import arrays_of, fit, joint_workspace
 from gammastar.infer.joint.limits import JointLimits, draw_joint, joint_asymptotic, joint_limit, q_tilde
 from gammastar.infer.joint.model import JointEffect, JointModel
 from gammastar.infer.toys import draw, statistics, toy_model

@@ -17,8 +17,7 @@ from hs3_likelihood import hs3_nll, hs3_parameters
 from joint_models import MODELS
 
 from gammastar.infer import to_hs3
-from gammastar.infer.joint.expectation import arrays_of, joint_workspace
-from gammastar.infer.joint.fits import fit
+from gammastar.infer.joint.expectation import arrays_of, fit, joint_workspace
 
 ORACLE = ROOT / "tests" / "golden" / "hs3_oracle.py"
 PYTHON = os.environ.get("GAMMASTAR_ROOT_PYTHON") or (

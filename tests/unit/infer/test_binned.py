@@ -12,6 +12,7 @@ from scipy.stats import chi2, nbinom, poisson
 from gammastar.cli import app
 from gammastar.core.errors import PhysicsError
 from gammastar.infer import Convention, scan, to_hs3
+from gammastar.infer.binned import fits
 from gammastar.infer.binned.fits import fitted
 from gammastar.infer.binned.model import binned_model
 from gammastar.infer.binned.toys import (
@@ -107,14 +108,36 @@ def test_the_likelihood_is_that_of_pyhf():
     for x, value in zip(points, ours, strict=True):
         values[places] = x
         assert value == pytest.approx(-float(peer.logpdf(values, data)[0]), rel=1e-12)
-    found, events = model.events.with_slopes(points[:1]), model.events
-    steps = 1e-6 * np.eye(len(places))
-    numeric = (model.expected(points[0] + steps) - model.expected(points[0] - steps)) / 2e-6
-    np.testing.assert_allclose(found.slopes[0].T, numeric, atol=1e-7)
-    weights = rng.normal(0.0, 1.0, (1, model.counts.size))
-    ends = [events.with_slopes(points[0] + s * steps).slopes for s in (1.0, -1.0)]
-    bent = ((ends[0] - ends[1]) / 2e-6 * weights[0][:, None]).sum(axis=1)
-    np.testing.assert_allclose(events.curvature(weights, found)[0], bent, atol=2e-7 * np.abs(bent).max())
+
+
+def whole(layout, bends):
+    """Return a symmetric matrix of all parameters, with those that fits eliminate."""
+    found = np.zeros((layout.places.size + 1,) * 2)
+    found[np.ix_(layout.core, layout.core)] = bends.core[0]
+    for block, cross, own in zip(layout.local, bends.cross[0], bends.blocks[0], strict=True):
+        found[np.ix_(block, layout.core)], found[np.ix_(layout.core, block)] = cross, cross.T
+        found[np.ix_(block, block)] = own
+    return found[:-1, :-1]
+
+
+@pytest.mark.parametrize("name", ["all", *joint_models.MODELS])
+def test_gradient_and_hessian(name):
+    """Parameters of single bins are eliminated in all of these; the blocks that are left out are zero."""
+    spec = everything() if name == "all" else joint_workspace(joint_models.MODELS[name])
+    model, rng = binned_model(spec), np.random.default_rng(2)
+    layout, p = model.events.layout, len(model.names)
+    assert layout.local.size > 0
+    free = np.isfinite(model.width) & (model.centre == 0.0)
+    x = np.where(free, rng.normal(0.0, 0.8, p), rng.uniform(0.6, 1.4, p))
+    steps = 1e-5 * np.array([1.0, -1.0])[:, None, None] * np.eye(p)
+    points = (x + steps).reshape(2 * p, p)
+    data = fits.Data(*(np.repeat(a, 2 * p, axis=0) for a in (model.counts[None], model.aux)), points, points)
+    rise = -np.diff(fits._nll(model, points, data).reshape(2, p), axis=0)[0] / 2e-5
+    bent = -np.diff(fits._State.at(model, points, data).gradient.reshape(2, p, p), axis=0)[0] / 2e-5
+    found = fits._State.at(model, x[None], data.of(slice(0, 1)))
+    np.testing.assert_allclose(found.gradient[0], rise, atol=1e-7)
+    np.testing.assert_allclose(whole(layout, found.hessian), bent, atol=1e-8 * np.abs(bent).max())
+    assert np.linalg.eigvalsh(whole(layout, found.scoring)).min() > 0.0
 
 
 @pytest.mark.parametrize("strength", [0.0, 1.0, 2.5])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -14,18 +15,20 @@ from scipy.stats import norm, poisson
 
 from gammastar.core.errors import PhysicsError
 from gammastar.infer import asymptotic_limit, counting_channel, counting_limit, to_hs3
-from gammastar.infer.joint import fits
+from gammastar.infer.binned import fits
+from gammastar.infer.binned.model import binned_model
+from gammastar.infer.joint import expectation
 from gammastar.infer.joint.expectation import (
     GridPoint,
     Point,
     arrays_of,
     curvature,
     expected,
+    fit,
     joint_patchset,
     joint_workspace,
     negative_log,
 )
-from gammastar.infer.joint.fits import fit
 from gammastar.infer.joint.limits import (
     JointLimits,
     draw_joint,
@@ -89,34 +92,21 @@ def test_signal_where_the_window_has_none_is_no_patch():
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_gradient_and_hessian_are_those_of_differences(name):
-    one = MODELS[name]
-    arrays, i = arrays_of(one), one.counts.shape[1]
-    m, x = 2 + len(one.pairs) + len(one.effects), np.concatenate(drawn(one))
-
-    def at(x):
-        return Point(x[None, :m], x[None, m : m + i], x[None, m + i :])
-
-    def slope(x):
-        found = curvature(arrays, at(x), one.data)
-        return np.r_[found.core[0], found.bins[0].T.ravel()]
-
-    found = curvature(arrays, at(x), one.data)
-    steps = 1e-6 * np.eye(len(x))
-    value = [
-        negative_log(arrays, at(x + s), one.data) - negative_log(arrays, at(x - s), one.data) for s in steps
+def test_arrays_are_those_of_the_workspace(name):
+    """Gradient and Hessian (`test_binned` takes differences of them) of the model made from the workspace."""
+    one, i = MODELS[name], MODELS[name].counts.shape[1]
+    arrays, peer_model, x = arrays_of(one), binned_model(joint_workspace(one)), np.concatenate(drawn(one))
+    places = [
+        peer_model.names.index(re.sub(r"^(like_sign|simulation)_(\d+)$", r"\1[\2]", name))
+        for name in arrays.binned.names
     ]
-    assert slope(x) == pytest.approx(np.ravel(value) / 2e-6, abs=1e-6 * np.abs(slope(x)).max())
-    hessian = np.zeros((len(x), len(x)))
-    hessian[:m, :m] = found.core_core[0]
-    for a in (0, 1):
-        for b in (0, 1):
-            rows = slice(m + a * i, m + (a + 1) * i)
-            hessian[rows, m + b * i : m + (b + 1) * i] = np.diag(found.bins_bins[0, :, a, b])
-            hessian[rows, :m] = found.bins_core[0, :, a]
-            hessian[:m, rows] = found.bins_core[0, :, a].T
-    differences = np.array([(slope(x + s) - slope(x - s)) / 2e-6 for s in steps])
-    assert hessian == pytest.approx(differences, abs=1e-6 * np.abs(hessian).max())
+    own = np.empty(len(x))
+    own[places] = x
+    counts, _ = arrays.data(one.data)
+    found = curvature(arrays, Point.of(x[None], i), one.data)
+    wanted = fits.derivatives(peer_model, own[None], counts, peer_model.aux)
+    np.testing.assert_allclose(found[0][0], wanted[0][0][places], atol=1e-9)
+    np.testing.assert_allclose(found[1][0], wanted[1][0][np.ix_(places, places)], atol=1e-8)
 
 
 @pytest.mark.parametrize("name", ["window", "in situ"])
@@ -163,7 +153,7 @@ def minimum(one, built, data, start, bounds, strength):
     def point(x):
         own = np.empty(n)
         own[ours] = x
-        return Point(own[None, :m], own[None, m : m + i], own[None, m + i :])
+        return Point.of(own[None], i)
 
     def nll(x):
         return float(np.nan_to_num(negative_log(arrays, point(x), one.data)[0], nan=1e10, posinf=1e10))
@@ -367,7 +357,7 @@ def test_few_pairs_have_several_minima_of_which_the_lowest_counts(monkeypatch):
     arrays = arrays_of(one)
     toys = draw_joint(arrays, fit(arrays, one.data, 1.0).point, 60, np.random.default_rng(5))
     several = [fit(arrays, toys, mu).value for mu in (0.05, 0.2)]
-    monkeypatch.setattr(fits, "FEWEST", 0)
+    monkeypatch.setattr(expectation, "FEWEST", 0)
     gained = np.array([fit(arrays, toys, mu).value for mu in (0.05, 0.2)]) - several
     assert gained.min() > -1e-6
     assert gained.max() > 0.3

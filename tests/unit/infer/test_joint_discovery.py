@@ -12,8 +12,7 @@ from scipy.stats import norm, poisson
 from gammastar.core.errors import PhysicsError
 from gammastar.infer import discovery_yield, observed_significance, projected_yields
 from gammastar.infer.joint.discovery import discovery_strengths, joint_significance, q_zero
-from gammastar.infer.joint.expectation import Point, arrays_of, expected
-from gammastar.infer.joint.fits import fit
+from gammastar.infer.joint.expectation import Point, arrays_of, fit, signal_of
 from gammastar.infer.joint.limits import JointLimits, draw_joint, joint_asymptotic, joint_limit
 from gammastar.infer.joint.model import JointEffect, JointModel
 
@@ -108,7 +107,7 @@ def test_half_of_all_experiments_reach_the_significance_of_their_median():
     arrays, rng = arrays_of(one), np.random.default_rng(8)
     plain = one.with_search([0.5])
     found = fit(arrays, draw_joint(arrays, fit(arrays, plain, 0.0).point, n, rng), 0.0).point
-    signal = (expected(arrays, found).signal @ arrays.signal)[:, 0]
+    signal = signal_of(arrays, found)[:, 0]
     counts = rng.poisson(strength * signal + 0.5 * np.exp(0.4 * rng.standard_normal(n)))
     reached = {count: observed_significance(count, 0.5, 0.4) >= 3.0 for count in np.unique(counts).tolist()}
     assert np.mean([reached[count] for count in counts.tolist()]) == pytest.approx(0.5, abs=2.5 / np.sqrt(n))

@@ -14,10 +14,11 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import xlogy
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.infer.binned.model import SMALLEST, BinnedModel, Expectation
+from gammastar.infer.binned.model import SMALLEST, Bends, BinnedModel, Expectation, IntArray, Layout
 
 STEPS = 2000  # few sets need more than some tens
 DONE = 1e-9  # gain that a step still promises, in units of the NLL
@@ -32,19 +33,20 @@ LEAST, TURNED = 0.5, 2  # distance of the other sign of a nuisance, and how many
 NEARBY = 3.0  # −ln L above the minimum up to which the other sign is tried
 NUMBERS = 8_000_000  # derivatives in memory at once
 ORDINARY = 1e-6  # damping of first steps
+SURE = 1e-7  # gain of −ln L up to which scoring says what a step still promises
 
 Strength: TypeAlias = float | FloatArray | tuple[float, float]
 """Fixed, or fixed in each data set, or its range."""
-Rows: TypeAlias = npt.NDArray[np.int64] | slice
+Rows: TypeAlias = IntArray | slice
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Fitted:
-    """Fitted parameters (sets, parameters) and −ln L without constants (sets,)."""
+    """Fits of n data sets."""
 
-    __slots__ = ("nll", "x")
-
-    def __init__(self, x: FloatArray, nll: FloatArray) -> None:
-        self.x, self.nll = x, nll
+    x: FloatArray  # shape (n, parameters)
+    nll: FloatArray  # −ln L over that of perfect counts; infinite where a fit has not ended, shape (n,)
+    slope: FloatArray  # Its derivative by the strength, shape (n,)
 
 
 def fitted(
@@ -59,106 +61,118 @@ def fitted(
 ) -> Fitted:
     """Return the fits of data sets; of several starts the one that leads lowest counts.
 
-    `further`: where a template vanishes, or free backgrounds describe any data, fits begin at other places
-    too, and at the other sign of nuisances that move events the same way for both.
+    `held` parameters stay where they begin. `further`: where a template vanishes, or free backgrounds
+    describe any data, fits begin at other places too, and at the other sign of nuisances that move events the
+    same way for both.
     """
     sets, p = len(counts), len(model.start)
     aux = np.broadcast_to(aux, (sets, p))
-    fixed = model.fixed.copy() if held is None else model.fixed | held
-    fixed[model.poi] = not isinstance(strength, tuple)
-    ends = strength if isinstance(strength, tuple) else (strength, strength)
-    low, high = (np.repeat(bound[None], sets, axis=0) for bound in (model.low, model.high))
-    low[:, model.poi], high[:, model.poi] = ends
-    free = np.flatnonzero(~fixed)
     measured = np.where(np.isfinite(model.width), aux, model.start)
     measured = np.where(np.isfinite(model.tau), aux / model.tau, measured)
     starts = [measured] if start is None else [start] if isinstance(start, np.ndarray) else [*start]
-    starts.append(np.where(fixed, starts[0], model.start))
-    inside = np.append(free, model.poi)
+    starts.append(np.broadcast_to(model.start, (sets, p)))
     begun = np.array([np.broadcast_to(x, (sets, p)) for x in starts])
-    begun[:, :, inside] = np.clip(begun[:, :, inside], low[:, inside], high[:, inside])
-    found, nll = begun[0].copy(), np.empty(sets)
-    chunk = max(NUMBERS // (max(model.events.numbers, p * p) * len(begun)), 1)
+    fixed = model.fixed if held is None else model.fixed | held
+    low, high = (np.where(fixed, begun[0], bound) for bound in (model.low, model.high))
+    ends = strength if isinstance(strength, tuple) else (strength, strength)
+    low[:, model.poi], high[:, model.poi] = ends
+    found = lowest(model, Data(counts, aux, low, high), np.clip(begun, low, high), further=further)
+    if missed := int(np.isinf(found.nll).sum()):
+        missing = f"{missed} of {sets} fits did not converge"
+        raise PhysicsError(f"exact limits: {missing}; look for templates that vanish")
+    return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Data:
+    """Data sets and the bounds of their parameters, equal ones where a parameter is fixed; n rows each."""
+
+    counts: FloatArray  # shape (n, bins)
+    aux: FloatArray  # shape (n, parameters)
+    low: FloatArray
+    high: FloatArray
+
+    def of(self, rows: Rows) -> Data:
+        """Return some of the data sets."""
+        return Data(self.counts[rows], self.aux[rows], self.low[rows], self.high[rows])
+
+
+def lowest(model: BinnedModel, data: Data, starts: FloatArray, *, further: bool) -> Fitted:
+    """Return the lowest minimum of each data set from several starts, shape (starts, n, parameters).
+
+    The last one is the nominal one, which serves where others do not do.
+    """
+    sets = len(data.counts)
+    chunk = max(NUMBERS // (model.events.numbers * len(starts)), 1)
+    parts = []
     for first in range(0, sets, chunk):
         part = slice(first, first + chunk)
-        data = _Data(model, counts[part], aux[part], free, low[part][:, free], high[part][:, free])
-        best = _lowest(data, begun[:, part], further=further)
-        if missed := int(np.isinf(best.nll).sum()):
-            missing = f"{missed} of {len(best.x)} fits did not converge"
-            raise PhysicsError(f"exact limits: {missing}; look for templates that vanish")
-        found[part], nll[part] = best.x, best.nll
-    return Fitted(found, nll)
+        parts.append(_lowest(model, data.of(part), starts[:, part], further=further))
+    return Fitted(*(np.concatenate([getattr(one, name) for one in parts]) for name in ("x", "nll", "slope")))
 
 
-def _lowest(data: _Data, starts: FloatArray, *, further: bool) -> _Lowest:
-    """Return the lowest minimum of each data set; the last start is the nominal one."""
-    model, nominal, every = data.model, starts[-1], np.arange(len(data.counts))
-    several = _corners(model, data.free) if further else ()
-    sided = np.intersect1d(data.free, model.one_sided) if further else data.free[:0]
+def _lowest(model: BinnedModel, data: Data, starts: FloatArray, *, further: bool) -> _Lowest:
+    nominal, every = starts[-1], np.arange(len(data.counts))
+    free = np.flatnonzero((data.low < data.high).any(axis=0))
+    several = _corners(model, free) if further else ()
+    sided = np.intersect1d(free, model.one_sided) if further else free[:0]
     starts = starts if several or sided.size else starts[:-1]
     best = _Lowest(starts[0])
-    best.take(data, np.tile(every, len(starts)), np.concatenate(starts), ORDINARY)
+    best.take(model, data, np.tile(every, len(starts)), np.concatenate(starts))
     again = np.flatnonzero((further & vanished(model.events, best.x)) | np.isinf(best.nll) | bool(several))
     for corner in (None, *several) if again.size else ():  # there may be a minimum before one vanishes
         careful = nominal[again]
         if corner is not None:
             careful[:, corner] = model.low[corner]
-        best.take(data, again, careful, CAREFUL)
-    turned = [_turned(data, best, sided, rank) for rank in range(min(TURNED, sided.size))]
+        best.take(model, data, again, careful, CAREFUL)
+    turned = [_turned(model, data, best, sided, rank) for rank in range(min(TURNED, sided.size))]
     if turned:
-        best.take(data, *(np.concatenate(part) for part in zip(*turned, strict=True)), ORDINARY)
+        rows, starts = (np.concatenate(part) for part in zip(*turned, strict=True))
+        best.take(model, data, rows, starts)
     return best
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Data:
-    """Data sets of one block, with the parameters that are free and their bounds."""
-
-    model: BinnedModel
-    counts: FloatArray
-    aux: FloatArray
-    free: npt.NDArray[np.int64]
-    low: FloatArray
-    high: FloatArray
-
-    def of(self, rows: npt.NDArray[np.int64]) -> _Data:
-        """Return some of the data sets."""
-        names = ("counts", "aux", "low", "high")
-        return replace(self, **{name: getattr(self, name)[rows] for name in names})
-
-
 class _Lowest:
-    """The lowest minimum of each data set so far: parameters and −ln L, infinite where no fit has ended."""
+    """The lowest minimum of each data set so far."""
 
     def __init__(self, x: FloatArray) -> None:
-        self.x, self.nll = x.copy(), np.full(len(x), np.inf)
+        self.x, self.nll, self.slope = x.copy(), np.full(len(x), np.inf), np.zeros(len(x))
 
-    def take(self, data: _Data, rows: npt.NDArray[np.int64], starts: FloatArray, damping: float) -> None:
+    def take(
+        self, model: BinnedModel, data: Data, rows: IntArray, starts: FloatArray, damping: float = ORDINARY
+    ) -> None:
         """Fit some data sets, each as often as it comes, from starts; keep what is lower."""
-        x, nll, left = _minimised(data.of(rows), starts, damping)
-        nll[left] = np.inf
-        lowest, order = np.zeros(len(self.x), dtype=np.int64), np.argsort(-nll, kind="stable")
-        lowest[rows[order]] = order  # the lowest of a data set is written last
+        found = _minimised(model, data.of(rows), starts, damping)
+        last, order = np.zeros(len(self.x), dtype=np.int64), np.argsort(-found.nll, kind="stable")
+        last[rows[order]] = order  # the lowest of a data set is written last
         own = np.unique(rows)
-        own = own[nll[lowest[own]] < self.nll[own]]
-        self.x[own], self.nll[own] = x[lowest[own]], nll[lowest[own]]
+        own = own[found.nll[last[own]] < self.nll[own]]
+        for name in ("x", "nll", "slope"):
+            getattr(self, name)[own] = getattr(found, name)[last[own]]
 
 
 def _turned(
-    data: _Data, best: _Lowest, sided: npt.NDArray[np.int64], rank: int
-) -> tuple[npt.NDArray[np.int64], FloatArray]:
+    model: BinnedModel, data: Data, best: _Lowest, sided: IntArray, rank: int
+) -> tuple[IntArray, FloatArray]:
     """Return the data sets that may gain from the other sign of one of these nuisances, and their starts."""
-    trials, centre = np.repeat(best.x[None], len(sided), axis=0), data.model.start
+    trials, centre, n = np.repeat(best.x[None], len(sided), axis=0), model.start, len(best.x)
     for trial, k in zip(trials, sided, strict=True):
         shift = trial[:, k] - centre[k]
         trial[:, k] = centre[k] - np.copysign(np.clip(np.abs(shift), LEAST, 3.0), shift)
-    values = np.array([_nll(data.model, trial, data.counts, data.aux) for trial in trials])
+    most = max(NUMBERS // (n * max(model.events.nominal.size, 1)), 1)
+    parts = np.array_split(trials, -(-len(sided) // most))
+    values = np.concatenate(
+        [
+            _nll(model, part.reshape(-1, part.shape[2]), data.of(np.tile(np.arange(n), len(part))))
+            for part in parts
+        ]
+    ).reshape(-1, n)
     chosen = values.argsort(axis=0)[rank]
     rows = np.flatnonzero(np.take_along_axis(values, chosen[None], axis=0)[0] - best.nll < NEARBY)
     return rows, trials[chosen[rows], rows]
 
 
-def _corners(model: BinnedModel, free: npt.NDArray[np.int64]) -> tuple[int, ...]:
+def _corners(model: BinnedModel, free: IntArray) -> tuple[int, ...]:
     """Return the free normalisations of backgrounds where they are as many as bins or more, else none.
 
     They describe any data, in several ways, and where templates move as well each way may have a minimum:
@@ -168,40 +182,38 @@ def _corners(model: BinnedModel, free: npt.NDArray[np.int64]) -> tuple[int, ...]
     return tuple(free.tolist()) if model.events.odd.nnz and len(free) >= model.counts.size else ()
 
 
-def _minimised(
-    data: _Data, x: FloatArray, damping: float
-) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]]:
-    """Return parameters, −ln L, and which sets would still gain after all steps: long ones may zigzag."""
-    model, counts, aux, free = data.model, data.counts, data.aux, data.free
-    best, found, left = x.copy(), _nll(model, x, counts, aux), np.zeros(len(x), dtype=np.bool_)
-    if not free.size:
-        return best, found, left
-    open_sets, damp = np.arange(len(x)), np.full(len(x), damping)
-    idle, newton = np.zeros(len(x), dtype=np.int64), np.ones(len(x), dtype=np.bool_)
-    state, stiffness = _slopes(model, best, counts, aux, free), np.zeros((len(x), model.events.nominal.size))
+def _nll(model: BinnedModel, x: FloatArray, data: Data) -> FloatArray:
+    return negative_log(model, x, data.counts, data.aux)
+
+
+def _minimised(model: BinnedModel, data: Data, x: FloatArray, damping: float) -> Fitted:
+    """Return the minima that fits from one start each end in; long steps may zigzag, and do not end."""
+    n, best = len(x), x.copy()
+    found, ended = _nll(model, x, data), np.ones(n, dtype=np.bool_)
+    open_sets, damp, idle = np.arange(n), np.full(n, damping), np.zeros(n, dtype=np.int64)
+    newton, stiffness = np.ones(n, dtype=np.bool_), np.zeros((n, model.events.nominal.size))
+    state = _State.at(model, best, data)
     for _ in range(STEPS):
-        gradient, scoring, exact, excess = (part[open_sets] for part in state)
+        own = state.of(open_sets)
         if (stiff := stiffness[open_sets]).any():
-            extra = stiffened(model.events, best[open_sets], excess, stiff, free)
-            scoring, exact = scoring + extra, exact + extra
-        here, low, high = best[open_sets][:, free], data.low[open_sets], data.high[open_sets]
+            own = own.stiffer(model.events, best[open_sets], stiff)
+        here, low, high = best[open_sets], data.low[open_sets], data.high[open_sets]
+        gradient = own.gradient
         distance = np.where(gradient > 0, here - low, high - here)
         stuck = distance <= NEAR
-        hessian = np.where(newton[open_sets, None, None], exact, scoring)
-        step, promised = _step(gradient, scoring, hessian, stuck, distance, damp[open_sets])
+        step, promised = _step(model.events.layout, own, newton[open_sets], stuck, distance, damp[open_sets])
         going = promised > DONE
         open_sets = open_sets[going]
         if not open_sets.size:
-            return best, found, left
-        trial = best[open_sets].copy()
+            break
         to_bound = np.where(stuck & (gradient != 0), np.where(gradient > 0, low, high), here + step)
-        trial[:, free] = np.clip(to_bound, low, high)[going]
-        new = _nll(model, trial, counts[open_sets], aux[open_sets])
+        trial = np.clip(to_bound, low, high)[going]
+        new = _nll(model, trial, data.of(open_sets))
         better = new <= found[open_sets]
         idle[open_sets] = np.where(found[open_sets] - new > 10.0 * DONE, 0, idle[open_sets] + 1)
         moved = open_sets[better]
         failed, met = open_sets[~better], newton[open_sets]
-        if failed.size:
+        if failed.size and model.events.shifted:
             kinks = crossings(model.events, best[failed], trial[~better])
             met[~better] |= (kinks > 1.1 * stiffness[failed]).any(axis=1)
             stiffness[failed] = np.maximum(kinks, stiffness[failed])
@@ -211,74 +223,157 @@ def _minimised(
             better, np.where(damp[open_sets] > KINK, 0.4, 0.1), np.where(met, 1.0, 8.0)
         )
         if moved.size:
-            fresh = _slopes(model, best[moved], counts[moved], aux[moved], free)
-            for part, values in zip(state, fresh, strict=True):
-                part[moved] = values
+            state.take(moved, _State.at(model, best[moved], data.of(moved)))
             stiffness[moved] *= SOFTER
         on = (damp[open_sets] <= 1e9) & (idle[open_sets] < IDLE)
         open_sets, gain = open_sets[on], promised[going][on]
         damp = np.maximum(damp, 1e-9)
-    left[open_sets[gain > ENOUGH]] = True
-    return best, found, left
+    else:
+        ended[open_sets[gain > ENOUGH]] = False
+    return Fitted(best, np.where(ended, found, np.inf), state.gradient[:, model.poi])
 
 
-def _nll(model: BinnedModel, x: FloatArray, counts: FloatArray, aux: FloatArray) -> FloatArray:
-    mean = np.maximum(model.expected(x), SMALLEST)
-    return np.asarray((mean - counts * np.log(mean)).sum(axis=1) + model.penalty(x, aux)[0], dtype=np.float64)
+def negative_log(model: BinnedModel, x: FloatArray, counts: FloatArray, aux: FloatArray) -> FloatArray:
+    """Return −ln L over that of perfect counts, without constants of the constraints: it keeps its digits."""
+    mean = model.expected(x)
+    bins = mean - counts - xlogy(counts, np.maximum(mean, SMALLEST) / np.where(counts > 0, counts, 1.0))
+    return np.asarray(bins.sum(axis=1) + model.penalty(x, aux)[0], dtype=np.float64)
 
 
-def _slopes(
-    model: BinnedModel, x: FloatArray, counts: FloatArray, aux: FloatArray, free: npt.NDArray[np.int64]
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Return gradient, curvature of scoring and Hessian of the free parameters, and max(1 − n/ν, 0)."""
-    found = model.events.with_slopes(x)
-    mean, slopes = np.maximum(found.total, SMALLEST), found.slopes[:, :, free]
-    weight = 1.0 - counts / mean
-    _, gradient, diagonal = model.penalty(x, aux)
-    gradient = gradient[:, free] + np.matmul(weight[:, None, :], slopes)[:, 0]
-    excess, index = np.maximum(weight, 0.0), np.arange(free.size)
-    root = slopes * (np.sqrt(counts) / mean)[:, :, None]
-    square = np.matmul(root.transpose(0, 2, 1), root)
-    square[:, index, index] += diagonal[:, free] + 1e-10
-    exact = square + model.events.curvature(weight, found)[:, free[:, None], free]
-    if found.logs.size:
-        heavy = np.sqrt(np.maximum(model.events.of_samples(excess, found), 0.0))
-        norms = found.logs[:, :, free] * heavy[:, :, None]
-        square += np.matmul(norms.transpose(0, 2, 1), norms)
-    return gradient, square, exact, excess
+def derivatives(
+    model: BinnedModel, x: FloatArray, counts: FloatArray, aux: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return gradient and Hessian of −ln L in all parameters, shape (n, p) and (n, p, p)."""
+    found = _State.at(model, x, Data(counts, aux, x, x))
+    return found.gradient, model.events.layout.whole(found.hessian)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _State:
+    """−ln L of data sets at their parameters: gradient, curvature of scoring, Hessian, max(1 − n/ν, 0)."""
+
+    gradient: FloatArray
+    scoring: Bends
+    hessian: Bends
+    excess: FloatArray
+
+    @classmethod
+    def at(cls, model: BinnedModel, x: FloatArray, data: Data) -> _State:
+        events, layout = model.events, model.events.layout
+        found = events.with_slopes(x)
+        mean = np.maximum(found.total, SMALLEST)
+        weight, root = 1.0 - data.counts / mean, np.sqrt(data.counts) / mean
+        excess, m = np.maximum(weight, 0.0), np.arange(layout.core.size)
+        _, gradient, diagonal = model.penalty(x, data.aux)
+        core = np.matmul(weight[:, None, :], found.core)[:, 0]
+        near = found.core * root[:, :, None]
+        square = np.swapaxes(near, 1, 2) @ near
+        own, behind = layout.split(diagonal + 1e-10, 1.0)
+        square[:, m, m] += own
+        (g, s), bent = layout.local.shape, events.curvature(weight, found)
+        cross, blocks = bent.cross, bent.blocks
+        if g:
+            rows = np.where(layout.rows < events.bins, layout.rows, 0)  # slopes behind the last bin are zero
+            local = (np.swapaxes(found.local, 2, 3) @ weight[:, rows, None])[..., 0]
+            far = found.local * root[:, rows, None]
+            cross = np.swapaxes(far, 2, 3) @ near[:, rows]
+            blocks = np.swapaxes(far, 2, 3) @ far
+            blocks[:, :, np.arange(s), np.arange(s)] += behind
+            gradient = gradient + layout.joined(core, local)
+        else:
+            gradient[:, layout.core] += core
+        exact = Bends(square + bent.core, cross + bent.cross, blocks + bent.blocks)
+        if found.logs.size:
+            heavy = np.sqrt(np.maximum(events.of_samples(excess, found), 0.0))
+            norms = found.logs[:, :, layout.core] * heavy[:, :, None]
+            square = square + np.swapaxes(norms, 1, 2) @ norms
+        return cls(gradient, Bends(square, cross, blocks), exact, excess)
+
+    def of(self, rows: IntArray) -> _State:
+        """Return that of some data sets, in order."""
+        if rows.size == len(self.gradient):
+            return self
+        return _State(self.gradient[rows], self.scoring.of(rows), self.hessian.of(rows), self.excess[rows])
+
+    def take(self, rows: IntArray, other: _State) -> None:
+        """Take that of some data sets, in place."""
+        self.gradient[rows], self.excess[rows] = other.gradient, other.excess
+        for mine, new in ((self.scoring, other.scoring), (self.hessian, other.hessian)):
+            mine.core[rows], mine.cross[rows], mine.blocks[rows] = new.core, new.cross, new.blocks
+
+    def stiffer(self, events: Expectation, x: FloatArray, stiffness: FloatArray) -> _State:
+        """Return that with the curvatures of the kinks that steps have met."""
+        extra = stiffened(events, x, self.excess, stiffness)
+        scoring, hessian = (replace(bends, core=bends.core + extra) for bends in (self.scoring, self.hessian))
+        return _State(self.gradient, scoring, hessian, self.excess)
 
 
 def _step(
-    gradient: FloatArray,
-    scoring: FloatArray,
-    hessian: FloatArray,
+    layout: Layout,
+    state: _State,
+    newton: npt.NDArray[np.bool_],
     stuck: npt.NDArray[np.bool_],
     distance: FloatArray,
     damping: FloatArray,
 ) -> tuple[FloatArray, FloatArray]:
-    """Return the damped step with parameters at their bounds left out, and the gain without damping.
+    """Return the damped step with parameters at their bounds left out, and the gain that it promises.
 
     Gradient over distance of the bound that it points to stands on the diagonal (T. F. Coleman and Y. Li,
     SIAM J. Optim. 6 (1996) 418): a bin without counts bends nothing; its content ends at zero. Where the
-    Hessian leads up, scoring takes its place.
+    Hessian leads up, or promises next to nothing, scoring takes its place.
     """
-    g, index = np.where(stuck, 0.0, gradient), np.arange(gradient.shape[1])
+    g = np.where(stuck, 0.0, state.gradient)
     wall = np.abs(g) / np.maximum(distance, NEAR)
-    scale = np.where(stuck, 0.0, 1.0 / np.sqrt(np.where(stuck, 1.0, scoring[:, index, index] + wall)))
-    down, more = (g * scale)[:, :, None], wall * scale**2 + stuck
+    m, s = layout.core.size, layout.local.shape[1]
+    diagonal = state.scoring.core[:, np.arange(m), np.arange(m)]
+    within = state.scoring.blocks[:, :, np.arange(s), np.arange(s)]
+    bent = layout.joined(diagonal, within) + wall
+    scale = np.where(stuck, 0.0, 1.0 / np.sqrt(np.where(stuck, 1.0, bent)))
+    system = _System(layout, scale, g * scale, wall * scale**2 + stuck)
+    step = np.empty_like(g)
+    for rows, bends in ((np.flatnonzero(newton), state.hessian), (np.flatnonzero(~newton), state.scoring)):
+        if rows.size:
+            step[rows] = system.solved(bends, rows if rows.size < len(g) else slice(None), damping[rows])
+    promised = 0.5 * (g * scale * step).sum(axis=1)
+    unsure = np.flatnonzero(promised < SURE)
+    if unsure.size:
+        plain = system.solved(state.scoring, unsure, np.full(unsure.size, FLAT))
+        up = promised[unsure] < 0.0
+        promised[unsure] = 0.5 * (g[unsure] * scale[unsure] * plain).sum(axis=1)
+        if up.any():
+            step[unsure[up]] = system.solved(state.scoring, unsure[up], damping[unsure[up]])
+    return np.asarray(-step * scale, dtype=np.float64), np.asarray(promised, dtype=np.float64)
 
-    def solved(curvature: FloatArray, added: FloatArray, rows: Rows = slice(None)) -> FloatArray:
-        own = scale[rows]
-        h = curvature[rows] * own[:, :, None] * own[:, None, :]
-        h[:, index, index] += more[rows] + added[rows]
-        return np.linalg.solve(h, down[rows])
 
-    promised = 0.5 * (down * solved(scoring, np.full((len(g), 1), FLAT)))[:, :, 0].sum(axis=1)
-    step = solved(hessian, damping[:, None])
-    leads_up = np.flatnonzero((step * down).sum(axis=(1, 2)) < 0.0)
-    if leads_up.size:
-        step[leads_up] = solved(scoring, damping[:, None], leads_up)
-    return np.asarray(-step[:, :, 0] * scale, dtype=np.float64), np.asarray(promised, dtype=np.float64)
+@dataclass(frozen=True, slots=True, eq=False)
+class _System:
+    """Linear equations of n data sets in scaled parameters: what they share whatever the curvature is."""
+
+    layout: Layout
+    scale: FloatArray
+    down: FloatArray
+    more: FloatArray  # On the diagonal
+
+    def solved(self, bends: Bends, rows: Rows, damping: FloatArray) -> FloatArray:
+        """Return the solutions of some data sets, with the blocks eliminated."""
+        layout, n = self.layout, len(damping)
+        near, far = layout.split(self.scale[rows])
+        right, behind = layout.split(self.down[rows])
+        more, beyond = layout.split(self.more[rows] + damping[:, None], 1.0)
+        m, (g, s) = np.arange(near.shape[1]), layout.local.shape
+        whole = bends.core[rows] * near[:, :, None] * near[:, None, :]
+        whole[:, m, m] += more
+        if not g:
+            return np.asarray(np.linalg.solve(whole, right[:, :, None])[:, :, 0])
+        cross = bends.cross[rows] * far[..., None] * near[:, None, None, :]
+        blocks = bends.blocks[rows] * far[..., None] * far[:, :, None, :]
+        blocks[:, :, np.arange(s), np.arange(s)] += beyond
+        every = np.linalg.solve(blocks, np.concatenate([cross, behind[..., None]], axis=3))
+        flat, every = cross.reshape(n, g * s, -1), every.reshape(n, g * s, -1)
+        left = np.swapaxes(flat, 1, 2) @ every
+        core = np.linalg.solve(whole - left[:, :, :-1], (right - left[:, :, -1])[:, :, None])
+        local = every[:, :, -1] - (every[:, :, :-1] @ core)[:, :, 0]
+        return layout.joined(np.asarray(core[:, :, 0]), np.asarray(local.reshape(n, g, s)))
 
 
 SHARE = 0.05  # of a bin, which a template must have to be missed there
@@ -292,16 +387,10 @@ def crossings(events: Expectation, before: FloatArray, after: FloatArray) -> Flo
     return np.where(passed, 1.0 / np.maximum(np.abs(last - first), CLOSEST), 0.0)
 
 
-def stiffened(
-    events: Expectation,
-    x: FloatArray,
-    excess: FloatArray,
-    stiffness: FloatArray,
-    free: npt.NDArray[np.int64],
-) -> FloatArray:
-    """Return the curvatures of the kinks that steps have met."""
-    weight = stiffness * excess[:, events.bin_of]
-    stiff = np.zeros((len(x), free.size, free.size))
+def stiffened(events: Expectation, x: FloatArray, excess: FloatArray, stiffness: FloatArray) -> FloatArray:
+    """Return the curvatures of the core from the kinks that steps have met."""
+    weight, core = stiffness * excess[:, events.bin_of], events.layout.core
+    stiff = np.zeros((len(x), core.size, core.size))
     of_set, cell = np.nonzero(weight)
     if not of_set.size:
         return stiff
@@ -309,9 +398,9 @@ def stiffened(
     slot = np.arange(of_set.size) - np.searchsorted(of_set, of_set)
     moved, weights = events.shape_slopes(x[of_set], cell), weight[of_set, cell]
     factor = events.factor(x[sets])[rank, cell]
-    rows = np.zeros((sets.size, int(slot.max()) + 1, free.size))
-    rows[rank, slot] = moved[:, free] * np.sqrt(weights * np.maximum(factor, 0.0))[:, None]
-    stiff[sets] = np.matmul(rows.transpose(0, 2, 1), rows)
+    rows = np.zeros((sets.size, int(slot.max()) + 1, core.size))
+    rows[rank, slot] = moved[:, core] * np.sqrt(weights * np.maximum(factor, 0.0))[:, None]
+    stiff[sets] = np.swapaxes(rows, 1, 2) @ rows
     return stiff
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
-from scipy.special import gammaln
+from scipy.sparse.csgraph import connected_components
+from scipy.special import gammaln, xlogy
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
@@ -22,6 +23,9 @@ from gammastar.infer.histfactory.hs3 import staterrors
 from gammastar.infer.histfactory.workspaces import MASKED
 
 IntArray = npt.NDArray[np.int64]
+
+LOCAL = 3  # bins, and parameters of a block, up to which parameters are eliminated
+PAYS = 0.5  # eliminated parameters for each other one, from which it is worth while
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,40 +42,154 @@ class SampleTerms:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """Which of p parameters fits eliminate: those in few of b bins alone, in blocks; the others are the core.
+
+    Derivatives are kept where they can differ from zero: between bins and the core (m), and between the s
+    parameters and the t bins of each of g blocks.
+    """
+
+    core: IntArray  # shape (m,)
+    local: IntArray  # p stands for none, shape (g, s)
+    rows: IntArray  # b stands for none, shape (g, t)
+    places: IntArray  # Of each parameter that in `core`, or m more than that in `local`, shape (p,)
+    bins: int
+
+    @property
+    def slopes(self) -> int:
+        """Number of first derivatives."""
+        return int(self.bins * self.core.size + self.rows.size * self.local.shape[1])
+
+    @property
+    def bends(self) -> int:
+        """Number of second derivatives."""
+        return int(
+            (self.core.size + self.local.size) * self.core.size + self.local.size * self.local.shape[1]
+        )
+
+    def slope(self, bins: IntArray, parameters: IntArray) -> IntArray:
+        """Return the places of first derivatives."""
+        m, s, place = self.core.size, self.local.shape[1], self.places[parameters]
+        if not self.local.size:
+            return np.asarray(bins * m + place, dtype=np.int64)
+        block, slot = np.divmod(np.maximum(place - m, 0), s)
+        row = (self.rows[block] == bins[:, None]).argmax(axis=1)
+        behind = self.bins * m + (block * self.rows.shape[1] + row) * s + slot
+        return np.asarray(np.where(place < m, bins * m + place, behind), dtype=np.int64)
+
+    def bend(self, one: IntArray, other: IntArray) -> IntArray:
+        """Return the places of second derivatives by two parameters, once for both orders."""
+        m, s, own = self.core.size, self.local.shape[1], np.stack([self.places[one], self.places[other]])
+        high, low = own.max(axis=0), own.min(axis=0)
+        cross = m * m + (high - m) * m + low
+        block = m * m + self.local.size * m + (high - m) * s + np.mod(low - m, max(s, 1))
+        found = np.where(high < m, own[0] * m + own[1], np.where(low < m, cross, block))
+        return np.asarray(found, dtype=np.int64)
+
+    def split(self, x: FloatArray, none: float = 0.0) -> tuple[FloatArray, FloatArray]:
+        """Return numbers of the core and of the blocks from those of all parameters on the last axis."""
+        padded = np.concatenate([x, np.full((*x.shape[:-1], 1), none)], axis=-1)
+        return x[..., self.core], padded[..., self.local]
+
+    def joined(self, core: FloatArray, local: FloatArray) -> FloatArray:
+        """Return numbers of all parameters, shape (n, p)."""
+        found = np.zeros((len(core), self.places.size + 1))
+        found[:, self.local] = local
+        found[:, self.core] = core
+        return found[:, :-1]
+
+    def whole(self, bends: Bends) -> FloatArray:
+        """Return a symmetric matrix in all parameters, shape (n, p, p)."""
+        found, core = np.zeros((len(bends.core), *(self.places.size + 1,) * 2)), self.core
+        found[:, core[:, None], core] = bends.core
+        for block, cross, own in zip(
+            self.local, bends.cross.swapaxes(0, 1), bends.blocks.swapaxes(0, 1), strict=True
+        ):
+            found[:, block[:, None], core], found[:, core[:, None], block] = cross, cross.swapaxes(1, 2)
+            found[:, block[:, None], block] = own
+        return found[:, :-1, :-1]
+
+
+def layout_of(linear: IntArray, bin_of: IntArray, bins: int, smooth: npt.NDArray[np.bool_]) -> Layout:
+    """Return the layout of parameters that are factors of cells, or `smooth`: never eliminated."""
+    p = smooth.size
+    met = np.zeros((p + 1, bins), dtype=np.bool_)
+    met[linear, bin_of[:, None]] = True
+    local = np.flatnonzero(~smooth & met[:-1].any(axis=1) & (met[:-1].sum(axis=1) <= LOCAL))
+    own = csr_array(met[local].astype(np.int64))
+    _, label = connected_components(own @ own.T, directed=False)
+    local = local[np.bincount(label)[label] <= LOCAL] if local.size else local
+    core = np.setdiff1d(np.arange(p), local)
+    if local.size < PAYS * core.size:
+        local, core = local[:0], np.arange(p)
+    places = np.zeros(p, dtype=np.int64)
+    places[core] = np.arange(core.size)
+    own = csr_array(met[local].astype(np.int64))
+    blocks, label = connected_components(own @ own.T, directed=False) if local.size else (0, local)
+    members = [local[label == k] for k in range(blocks)]
+    rows = [np.flatnonzero(met[one].any(axis=0)) for one in members]
+    block, row = (
+        np.full((blocks, max(map(len, listed), default=0)), none)
+        for listed, none in ((members, p), (rows, bins))
+    )
+    for k in range(blocks):
+        block[k, : len(members[k])], row[k, : len(rows[k])] = members[k], rows[k]
+        places[members[k]] = core.size + k * block.shape[1] + np.arange(len(members[k]))
+    return Layout(core, block, row, places, bins)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bends:
+    """A symmetric matrix of n sets of parameters, as the layout has it."""
+
+    core: FloatArray  # shape (n, m, m)
+    cross: FloatArray  # shape (n, g, s, m)
+    blocks: FloatArray  # shape (n, g, s, s)
+
+    def of(self, rows: IntArray) -> Bends:
+        """Return those of some sets."""
+        return Bends(self.core[rows], self.cross[rows], self.blocks[rows])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Slopes:
     """Expected events at n sets of parameters, their derivatives, and what second ones are made of."""
 
     total: FloatArray  # shape (n, b)
-    slopes: FloatArray  # shape (n, b, p)
+    core: FloatArray  # shape (n, b, m)
+    local: FloatArray  # shape (n, g, t, s)
     # First and second derivatives of ln of the log-normal factors of each sample, shape (n, k, p)
     logs: FloatArray
     bends: FloatArray
     at: FloatArray  # shape (p, n)
-    # Of each cell, shape (c, n): templates (also cut at zero), log-normal factors, events; (c, l, n): others
+    # Of each cell: template before its cut at zero, log-normal factors, events, shape (c, n); product of all
+    # other factors but one each, shape (l, c, n)
     shape: FloatArray
     scale: FloatArray
     events: FloatArray
-    linear: FloatArray
+    others: FloatArray
+    linear: FloatArray  # shape (c, l, n)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Expectation:
-    """Cells of all samples; p parameters, b bins, c cells, n normsys modifiers of k samples."""
+    """Cells of all samples; p parameters, b bins, c cells, n normsys modifiers of k samples, l factors."""
 
     parameters: int
     bins: int
+    layout: Layout
     nominal: FloatArray  # shape (c,)
     bin_of: IntArray  # shape (c,)
     gather: csr_array  # Sums the cells of a bin, shape (b, c)
     # Parts of the shifts of histosys modifiers, shape (c, p)
     odd: csr_array
     even: csr_array
-    # The same, from cells to derivatives, shape (b p, c)
+    # The same, from cells to derivatives, shape (slopes, c); the parameter of each
     odd_slopes: csr_array
     even_slopes: csr_array
+    slope_of: IntArray
     linear: IntArray  # Parameters that are factors of a cell; p stands for none, shape (c, l)
-    # From cells to the derivatives of each column of `linear`, shape (b p, c)
-    linear_slopes: tuple[csr_array, ...]
+    linear_slopes: csr_array  # From cells less one factor each to derivatives, shape (slopes, l c)
     norm_of: IntArray  # Parameters of the normsys modifiers, in order of samples, shape (n,)
     polynomials: FloatArray  # shape (n, 7)
     # ln of their factors, shape (n,)
@@ -83,21 +201,27 @@ class Expectation:
     normed: IntArray  # The sample of each cell, k where it has none, shape (c,)
     samples: csr_array  # shape (k, c)
     pairs: IntArray  # Each cell with each of its normsys modifiers, shape (2, e)
-    norm_slopes: csr_array  # shape (b p, e)
+    norm_slopes: csr_array  # shape (slopes, e)
     norm_rows: csr_array  # shape (k p, n)
-    # From cells to second derivatives, shape (p p, c): of each column of `linear` with shifts (odd, even),
-    # and of each two columns with one another
-    bent_shifts: tuple[tuple[csr_array, csr_array], ...]
-    bent_factors: tuple[tuple[int, int, csr_array], ...]
-    # The same for derivatives of each sample with log-normal factors, shape (k p, c)
+    # To second derivatives by a shift (odd and even part) and a factor, shape (bends, l c), the parameter of
+    # the shift, and by two factors, shape (bends, pairs of columns times c)
+    bent_shifts: tuple[csr_array, csr_array]
+    bend_of: IntArray
+    bent_factors: csr_array
+    # To those of each sample with log-normal factors, shape (k p, c) and (k p, l c)
     sample_shifts: tuple[csr_array, csr_array]
-    sample_factors: tuple[csr_array, ...]
+    sample_factors: csr_array
+
+    @property
+    def shifted(self) -> bool:
+        """Whether any template has another shape somewhere."""
+        return bool(self.odd.nnz or self.even.nnz)
 
     @property
     def numbers(self) -> int:
         """Numbers that the derivatives of one set of parameters take."""
-        rows = (self.bins + self.starts.size) * self.parameters
-        return int(max(rows, self.pairs.shape[1], self.linear.size, 1))
+        most = self.layout.slopes, 4 * self.layout.bends, self.starts.size * self.parameters
+        return int(max(*most, self.pairs.shape[1], 4 * self.linear.size, 1))
 
     def cells(self, x: FloatArray) -> FloatArray:
         """Return the events of each cell at parameters (sets, p), shape (c, sets)."""
@@ -126,35 +250,41 @@ class Expectation:
 
     def with_slopes(self, x: FloatArray) -> Slopes:
         """Return `total` and its derivatives."""
-        at = np.ascontiguousarray(x.T)
+        at, (n, p) = np.ascontiguousarray(x.T), x.shape
         shape, linear = self._shape(at), self._linear(at)
         value, slope, second = interpolated(at[self.norm_of], self.polynomials, self.high, self.low)
         safe = np.where(value == 0.0, 1.0, value)
-        log, sets, shifted = slope / safe, len(x), bool(self.odd.nnz or self.even.nnz)
-        scale, product = self._scale(value), linear.prod(axis=1)
-        positive = np.maximum(shape, 0.0)
-        events = positive * scale * product
-        slopes = self.norm_slopes @ (events[self.pairs[0]] * log[self.pairs[1]])
-        if shifted:
+        log, scale = slope / safe, np.broadcast_to(self._scale(value), shape.shape)
+        columns = range(linear.shape[1])  # a factor may be zero: the others are multiplied
+        others = np.array([np.delete(linear, i, axis=1).prod(axis=1) for i in columns])
+        others = others.reshape(len(columns), *shape.shape)
+        scaled, product = np.maximum(shape, 0.0) * scale, linear.prod(axis=1)
+        events = scaled * product
+        flat = self.linear_slopes @ (scaled * others).reshape(-1, n)
+        if log.size:
+            flat += self.norm_slopes @ (events[self.pairs[0]] * log[self.pairs[1]])
+        if self.shifted:
             moved = np.where(shape > 0.0, scale * product, 0.0)
-            slopes += self.odd_slopes @ moved
-            slopes += (self.even_slopes @ moved) * np.tile(_bend(at)[0], (self.bins, 1))
-        scaled = positive * scale
-        for i, spread in enumerate(self.linear_slopes):  # a factor may be zero: the others are multiplied
-            slopes += spread @ (scaled * _without(linear, i))
+            flat += self.odd_slopes @ moved
+            if self.even.nnz:
+                flat += (self.even_slopes @ moved) * _bend(at)[0][self.slope_of]
+        flat, (g, t), s = np.ascontiguousarray(flat.T), self.layout.rows.shape, self.layout.local.shape[1]
+        m = self.layout.core.size
         logs, bends = (
-            np.ascontiguousarray((self.norm_rows @ a).T).reshape(sets, self.starts.size, self.parameters)
+            np.ascontiguousarray((self.norm_rows @ a).T).reshape(n, self.starts.size, p)
             for a in (log, second / safe - log**2)
         )
         return Slopes(
             np.ascontiguousarray((self.gather @ events).T),
-            np.ascontiguousarray(slopes.T).reshape(sets, self.bins, self.parameters),
+            flat[:, : self.bins * m].reshape(n, self.bins, m),
+            flat[:, self.bins * m :].reshape(n, g, t, s),
             logs,
             bends,
             at,
             shape,
-            np.broadcast_to(scale, events.shape),
+            scale,
             events,
+            others,
             linear,
         )
 
@@ -162,34 +292,41 @@ class Expectation:
         """Return the weighted events of each sample with log-normal factors, weights (n, b), shape (n, k)."""
         return np.asarray((self.samples @ (weight.T[self.bin_of] * found.events)).T)
 
-    def curvature(self, weight: FloatArray, found: Slopes) -> FloatArray:
-        """Return Σ weight ∂²ν over the bins, weights (n, b), shape (n, p, p)."""
-        n, p, k = len(weight), self.parameters, self.starts.size
-        (slope, bend), linear = _bend(found.at), found.linear
+    def curvature(self, weight: FloatArray, found: Slopes) -> Bends:
+        """Return Σ weight ∂²ν over the bins, weights (n, b)."""
+        n, p, k, layout = len(weight), self.parameters, self.starts.size, self.layout
+        m, (g, s) = layout.core.size, layout.local.shape
         each = weight.T[self.bin_of] * found.scale
-        moved, positive = np.where(found.shape > 0.0, each, 0.0), each * np.maximum(found.shape, 0.0)
-        flat, own = np.zeros((p * p, n)), np.zeros((k * p, n))
-        if shifted := bool(self.odd.nnz or self.even.nnz):
-            full = moved * linear.prod(axis=1)
-            odd, even = self.sample_shifts
-            own += odd @ full + (even @ full) * np.tile(slope, (k, 1))
-            flat[:: p + 1] += 0.5 * bend * (self.even.T @ full)
-        for i, (odd, even) in enumerate(self.bent_shifts):
-            rest = _without(linear, i)
-            own += self.sample_factors[i] @ (positive * rest)
-            if shifted:
-                part = moved * rest
-                flat += odd @ part + (even @ part) * np.repeat(slope, p, axis=0)
-        for i, j, spread in self.bent_factors:
-            flat += spread @ (positive * _without(linear, i, j))
-        half = np.ascontiguousarray(flat.T).reshape(n, p, p)
+        rest = (each * np.maximum(found.shape, 0.0) * found.others).reshape(-1, n)
+        own = self.sample_factors @ rest if k else np.zeros((0, n))
+        flat = np.zeros((layout.bends, n))
+        if self.bent_factors.nnz:
+            columns, twice = range(found.linear.shape[1]), each * np.maximum(found.shape, 0.0)
+            left = [np.delete(found.linear, ij, axis=1).prod(axis=1) for ij in combinations(columns, 2)]
+            flat += self.bent_factors @ (twice * np.array(left)).reshape(-1, n)
+        if self.shifted:
+            moved = np.where(found.shape > 0.0, each, 0.0)
+            full, part = moved * found.linear.prod(axis=1), (moved * found.others).reshape(-1, n)
+            flat += self.bent_shifts[0] @ part
+            own += self.sample_shifts[0] @ full
+            if self.even.nnz:
+                slope, bend = _bend(found.at)
+                flat += (self.bent_shifts[1] @ part) * slope[self.bend_of]
+                own += (self.sample_shifts[1] @ full) * np.tile(slope, (k, 1))
+                flat[: m * m : m + 1] += 0.5 * (bend * (self.even.T @ full))[layout.core]
+        flat = np.ascontiguousarray(flat.T)
+        half, cross = flat[:, : m * m].reshape(n, m, m), flat[:, m * m : m * (m + g * s)].reshape(n, g, s, m)
+        blocks = flat[:, m * (m + g * s) :].reshape(n, g, s, s)
         if k:
-            events, logs = self.of_samples(weight, found)[:, :, None], found.logs
-            beside = np.ascontiguousarray(own.T).reshape(n, k, p) + 0.5 * events * logs
-            half += np.swapaxes(logs, 1, 2) @ beside
-            diagonal = np.arange(p)
-            half[:, diagonal, diagonal] += 0.5 * (events * found.bends).sum(axis=1)
-        return half + np.swapaxes(half, 1, 2)
+            events, logs = self.of_samples(weight, found)[:, :, None], found.logs[:, :, layout.core]
+            near, far = layout.split(np.ascontiguousarray(own.T).reshape(n, k, p))
+            half = half + np.swapaxes(logs, 1, 2) @ (near + 0.5 * events * logs)
+            diagonal = np.arange(m)
+            half[:, diagonal, diagonal] += 0.5 * (events * found.bends[:, :, layout.core]).sum(axis=1)
+            if g:
+                moved = np.swapaxes(far.reshape(n, k, -1), 1, 2) @ logs
+                cross = cross + moved.reshape(n, g, s, m)
+        return Bends(half + np.swapaxes(half, 1, 2), cross, blocks + np.swapaxes(blocks, 2, 3))
 
     def _shape(self, at: FloatArray) -> FloatArray:
         """Return the templates, smooth inside ±1 standard deviation and linear outside, shape (c, sets)."""
@@ -217,11 +354,6 @@ def _bend(at: FloatArray) -> tuple[FloatArray, FloatArray]:
     inside = square < 1.0
     first = np.where(inside, at * (30.0 - 40.0 * square + 18.0 * square**2) / 8.0, np.sign(at))
     return first, np.where(inside, (30.0 - 120.0 * square + 90.0 * square**2) / 8.0, 0.0)
-
-
-def _without(linear: FloatArray, *columns: int) -> FloatArray:
-    """Return the product of the other factors of each cell, shape (c, sets)."""
-    return np.asarray(np.delete(linear, columns, axis=1).prod(axis=1))
 
 
 def interpolated(
@@ -258,12 +390,16 @@ def polynomials_of(low: FloatArray, high: FloatArray) -> FloatArray:
 
 
 def _sparse(
-    rows: npt.ArrayLike, columns: npt.ArrayLike, shape: tuple[int, int], values: FloatArray
+    rows: npt.ArrayLike, columns: npt.ArrayLike, shape: tuple[int, int], values: FloatArray | None = None
 ) -> csr_array:
-    return csr_array((values, (np.asarray(rows, dtype=np.int64), np.asarray(columns, dtype=np.int64))), shape)
+    """Return a sparse matrix, of ones by default, without zeros."""
+    at = np.asarray(rows, dtype=np.int64), np.asarray(columns, dtype=np.int64)
+    found = csr_array((np.ones(len(at[0])) if values is None else values, at), shape)
+    found.eliminate_zeros()
+    return found
 
 
-def expectation_of(samples: Sequence[SampleTerms], bins: int, parameters: int) -> Expectation:
+def expectation_of(samples: Sequence[SampleTerms], bins: int, parameters: int, poi: int) -> Expectation:
     """Return the cells of samples."""
     sizes = np.array([s.nominal.size for s in samples])
     first = np.concatenate([[0], np.cumsum(sizes)])
@@ -275,61 +411,43 @@ def expectation_of(samples: Sequence[SampleTerms], bins: int, parameters: int) -
     ends = np.array([pair for s in samples for _, *pair in s.norms], dtype=np.float64).reshape(-1, 2)
     counts = np.array([len(s.norms) for s in samples])
     some = np.flatnonzero(counts)
-    starts = np.cumsum(counts[some]) - counts[some]
-    row_of = np.repeat(np.arange(some.size), counts[some])
-    row = np.full(len(samples), some.size)
-    row[some] = np.arange(some.size)
+    k, starts = some.size, np.cumsum(counts[some]) - counts[some]
+    row_of = np.repeat(np.arange(k), counts[some])
+    row = np.full(len(samples), k)
+    row[some] = np.arange(k)
     normed = np.repeat(row, sizes)
-    here = np.flatnonzero(normed < some.size)
+    here = np.flatnonzero(normed < k)
     each = np.repeat(here, counts[some][normed[here]])  # a cell for each of its modifiers
     begin = np.repeat(starts[normed[here]], counts[some][normed[here]])
     before = np.cumsum(counts[some][normed[here]]) - counts[some][normed[here]]
     modifier = begin + np.arange(each.size) - np.repeat(before, counts[some][normed[here]])
-    keys = bins * parameters
-    known = linear < parameters
-    spreads = tuple(
-        _sparse(
-            bin_of[known[:, i]] * parameters + linear[known[:, i], i],
-            np.flatnonzero(known[:, i]),
-            (keys, total),
-            np.ones(int(known[:, i].sum())),
-        )
-        for i in range(linear.shape[1])
-    )
-    to_slopes = bin_of[cell] * parameters + number
-    to_samples = normed[cell] < some.size
-    of_sample = normed[cell[to_samples]] * parameters + number[to_samples]
-    below = some.size * parameters, total
-
-    def crossed(i: int, part: FloatArray) -> csr_array:
-        """Return the map to ∂² by a shift and by a factor."""
-        own = known[cell, i]
-        keys = number[own] * parameters + linear[cell[own], i]
-        return _sparse(keys, cell[own], (parameters**2, total), part[own])
-
-    def twice(i: int, j: int) -> csr_array:
-        """Return the map to ∂² by two factors."""
-        own = np.flatnonzero(known[:, i] & known[:, j])
-        keys = linear[own, i] * parameters + linear[own, j]
-        return _sparse(keys, own, (parameters**2, total), np.ones(own.size))
-
-    def by_sample(i: int) -> csr_array:
-        own = np.flatnonzero(known[:, i] & (normed < some.size))
-        return _sparse(normed[own] * parameters + linear[own, i], own, below, np.ones(own.size))
-
-    columns = range(linear.shape[1])
+    smooth = np.zeros(parameters, dtype=np.bool_)
+    smooth[np.concatenate([norm_of, number, [poi]])] = True
+    layout = layout_of(linear, bin_of, bins, smooth)
+    # each cell with each of its factors, with each of its shifts and factors, with each two factors
+    factor, column = np.nonzero(linear < parameters)
+    by = linear[factor, column]
+    shift, beside = np.nonzero((linear < parameters)[cell])
+    other, twice = linear[cell[shift], beside], _twice(linear, parameters)
+    keys, bent = (layout.slopes, linear.shape[1] * total), (layout.bends, linear.shape[1] * total)
+    to_slopes, to_bends = layout.slope(bin_of[cell], number), layout.bend(number[shift], other)
+    slope_of, bend_of = (np.zeros(size, dtype=np.int64) for size in (layout.slopes, layout.bends))
+    slope_of[to_slopes], bend_of[to_bends] = number, number[shift]
+    own, inside = normed[cell] < k, normed[factor] < k
     return Expectation(
         parameters,
         bins,
+        layout,
         np.concatenate([s.nominal for s in samples]),
         bin_of,
-        _sparse(bin_of, np.arange(total), (bins, total), np.ones(total)),
+        _sparse(bin_of, np.arange(total), (bins, total)),
         _sparse(cell, number, (total, parameters), odd),
         _sparse(cell, number, (total, parameters), even),
-        _sparse(to_slopes, cell, (keys, total), odd),
-        _sparse(to_slopes, cell, (keys, total), even),
+        _sparse(to_slopes, cell, (layout.slopes, total), odd),
+        _sparse(to_slopes, cell, (layout.slopes, total), even),
+        slope_of,
         linear,
-        spreads,
+        _sparse(layout.slope(bin_of[factor], by), column * total + factor, keys),
         norm_of,
         polynomials_of(ends[:, 0], ends[:, 1]),
         np.log(ends[:, 1]),
@@ -337,25 +455,42 @@ def expectation_of(samples: Sequence[SampleTerms], bins: int, parameters: int) -
         starts,
         row_of,
         normed,
-        _sparse(normed[here], here, (some.size, total), np.ones(here.size)),
+        _sparse(normed[here], here, (k, total)),
         np.stack([each, modifier]),
         _sparse(
-            bin_of[each] * parameters + norm_of[modifier],
-            np.arange(each.size),
-            (keys, each.size),
-            np.ones(each.size),
+            layout.slope(bin_of[each], norm_of[modifier]), np.arange(each.size), (layout.slopes, each.size)
+        ),
+        _sparse(row_of * parameters + norm_of, np.arange(norm_of.size), (k * parameters, norm_of.size)),
+        (
+            _sparse(to_bends, beside * total + cell[shift], bent, odd[shift]),
+            _sparse(to_bends, beside * total + cell[shift], bent, even[shift]),
+        ),
+        bend_of,
+        _sparse(layout.bend(twice[2], twice[3]), twice[0] * total + twice[1], (layout.bends, twice[4][0])),
+        (
+            _sparse(
+                normed[cell[own]] * parameters + number[own], cell[own], (k * parameters, total), odd[own]
+            ),
+            _sparse(
+                normed[cell[own]] * parameters + number[own], cell[own], (k * parameters, total), even[own]
+            ),
         ),
         _sparse(
-            row_of * parameters + norm_of,
-            np.arange(norm_of.size),
-            (some.size * parameters, norm_of.size),
-            np.ones(norm_of.size),
+            normed[factor[inside]] * parameters + by[inside],
+            column[inside] * total + factor[inside],
+            (k * parameters, linear.shape[1] * total),
         ),
-        tuple((crossed(i, odd), crossed(i, even)) for i in columns),
-        tuple((i, j, twice(i, j)) for i, j in combinations(columns, 2)),
-        tuple(_sparse(of_sample, cell[to_samples], below, part[to_samples]) for part in (odd, even)),  # type: ignore[arg-type]
-        tuple(by_sample(i) for i in columns),
     )
+
+
+def _twice(linear: IntArray, none: int) -> tuple[IntArray, ...]:
+    """Return of each two factors of a cell: number of the two columns, cell, both parameters."""
+    columns = list(combinations(range(linear.shape[1]), 2))
+    if not columns:
+        return tuple(np.zeros(size, dtype=np.int64) for size in (0, 0, 0, 0, 1))
+    both = np.array([[linear[:, i], linear[:, j]] for i, j in columns])  # (pairs, 2, c)
+    which, cell = np.nonzero((both < none).all(axis=1))
+    return which, cell, both[which, 0, cell], both[which, 1, cell], np.array([len(columns) * len(linear)])
 
 
 def _shifts(
@@ -435,12 +570,12 @@ class BinnedModel:
 
     def nll(self, x: FloatArray, counts: FloatArray, aux: FloatArray) -> FloatArray:
         """Return −ln L of data sets, with all constants, shape (sets,)."""
-        mean = np.maximum(self.expected(x), SMALLEST)
+        mean = self.expected(x)
         gauss, poisson = np.isfinite(self.width), np.isfinite(self.tau)
         constant = np.log(self.width[gauss] * np.sqrt(2.0 * np.pi)).sum()
         seen = aux[:, poisson]
         constant = constant + (gammaln(seen + 1.0) - seen * np.log(self.tau[poisson])).sum(axis=1)
-        bins = (mean - counts * np.log(mean) + gammaln(counts + 1.0)).sum(axis=1)
+        bins = (mean - xlogy(counts, np.maximum(mean, SMALLEST)) + gammaln(counts + 1.0)).sum(axis=1)
         return np.asarray(bins + self.penalty(x, aux)[0] + constant, dtype=np.float64)
 
 
@@ -512,7 +647,7 @@ def binned_model(workspace: Mapping[str, Any]) -> BinnedModel:
     poi = names.index(config["poi"])
     table[poi, 2] = max(table[poi, 2], 1e6)  # the statistic itself bounds the strength
     return BinnedModel(
-        expectation_of(samples, len(counts), len(names)),
+        expectation_of(samples, len(counts), len(names), poi),
         names,
         poi,
         np.clip(table[:, 0], table[:, 1], table[:, 2]),

@@ -13,7 +13,7 @@ from scipy.special import chdtrc, ndtr, xlogy
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.infer.binned.fits import fitted
-from gammastar.infer.binned.model import SMALLEST, BinnedModel, binned_model
+from gammastar.infer.binned.model import BinnedModel, binned_model
 from gammastar.infer.channel_limits import BANDS, cls_of
 from gammastar.infer.counting import QUANTILES
 from gammastar.infer.toys import CLs, Convention, Ties, toy_limits
@@ -234,11 +234,12 @@ def goodness_of_fit(
 def _saturated(model: BinnedModel, toys: BinnedToys, strength: float | tuple[float, float]) -> FloatArray:
     """Return 2 ln of the saturated likelihood over that of the fit for each data set."""
     counts, counted = toys.counts, np.isfinite(model.tau)
-    bins = (counts - xlogy(counts, np.maximum(counts, SMALLEST))).sum(axis=1)
     aux = np.broadcast_to(toys.aux, (len(counts), len(model.start)))[:, counted]
     gamma = np.maximum(aux / model.tau[counted], 1e-300)
-    bins = bins + (aux - xlogy(aux, gamma)).sum(axis=1)
-    return np.asarray(2.0 * (fitted(model, counts, toys.aux, strength=strength).nll - bins), dtype=np.float64)
+    least = (aux - xlogy(aux, gamma)).sum(axis=1)
+    return np.asarray(
+        2.0 * (fitted(model, counts, toys.aux, strength=strength).nll - least), dtype=np.float64
+    )
 
 
 def likelihood_scan(workspace: Mapping[str, Any], strengths: npt.ArrayLike) -> FloatArray:

@@ -22,21 +22,20 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import stream
 from gammastar.infer.discovery import needed_count
-from gammastar.infer.joint.expectation import Arrays, Curvature, Point, arrays_of, curvature, expected
-from gammastar.infer.joint.fits import NEAR, fit, fit_held
+from gammastar.infer.joint.expectation import Arrays, Point, arrays_of, curvature, expected, fit, signal_of
 from gammastar.infer.joint.limits import (
     FARTHEST,
-    TOY_PRECISION,
     TOYS,
     JointLimits,
     crossings,
     draw_joint,
     unit_of,
 )
-from gammastar.infer.joint.model import CHARGES, JointData, JointModel
+from gammastar.infer.joint.model import JointData, JointModel
 from gammastar.infer.toys import TIE
 from gammastar.physics.counts import at_most
 
+NEAR = 1e-6  # contents this small rest at zero
 ASYMPTOTIC = "asymptotic p-values of q0, pairs and search"
 COUNTED = "exact p-value by enumeration, background averaged, signal from {} pseudo-experiments of the pairs"
 
@@ -55,8 +54,8 @@ class Significance:
 
 def q_zero(arrays: Arrays, data: JointData) -> FloatArray:
     """Return q₀ of each data set, shape (n,); zero where a signal does not help."""
-    without = fit(arrays, data, 0.0, precision=TOY_PRECISION)
-    free = fit(arrays, data, None, most=FARTHEST, precision=TOY_PRECISION)
+    without = fit(arrays, data, 0.0)
+    free = fit(arrays, data, None, most=FARTHEST)
     return np.asarray(2.0 * np.maximum(without.value - free.value, 0.0))
 
 
@@ -122,8 +121,8 @@ def discovery_strengths(
     rng = stream(seed, "joint discovery")
     toys = draw_joint(arrays, without, asked.n_toys, rng)
     start = Point(*(np.repeat(x, asked.n_toys, axis=0) for x in (without.core, without.like, without.gamma)))
-    again = fit(arrays, toys, 0.0, start, precision=TOY_PRECISION).point
-    signal = (expected(arrays, again).signal @ arrays.signal)[:, 0]
+    again = fit(arrays, toys, 0.0, start).point
+    signal = signal_of(arrays, again)[:, 0]
     sigma = float(np.sqrt(sum(effect.background**2 for effect in model.effects)))
     found = [_median(signal, background, sigma, z) for z in significances]
     return unit * np.array(found), COUNTED.format(asked.n_toys)
@@ -200,7 +199,7 @@ def pairs_fit(model: JointModel, *, rng: np.random.Generator, n_toys: int = PAIR
 
 
 def _statistics(arrays: Arrays, data: JointData) -> FloatArray:
-    return 2.0 * fit(arrays, data, 0.0, precision=TOY_PRECISION).value
+    return 2.0 * fit(arrays, data, 0.0).value
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -248,9 +247,8 @@ def joint_impacts(
     postfit, prefit = shifts[:, :2], shifts[:, 2:]
     order = np.argsort(-np.abs(postfit).max(axis=1), kind="stable")
     rows = chosen[order]
-    names = _names(model, arrays)
     return JointImpacts(
-        tuple(names[k] for k in rows),
+        tuple(arrays.binned.names[1 + k] for k in rows),
         unit * float(found.core[0, 0]),
         every.value[rows],
         every.error[rows],
@@ -271,40 +269,29 @@ def _predicted(model: JointModel, arrays: Arrays, strength: float) -> JointData:
     return model.with_search(expected(arrays, Point(core, point.like, point.gamma)).search)
 
 
-def _names(model: JointModel, arrays: Arrays) -> list[str]:
-    i, j = arrays.cells.shape
-    named = [f"cell_{c}" for c in range(j)] + [effect.name for effect in model.effects] + [CHARGES]
-    return named + [f"like_sign_{b}" for b in range(i)] + [f"simulation_{b}" for b in range(i)]
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Parameters:
-    """All parameters but μ of one fit: core without μ, then like, then gamma, shape (n,) each.
+    """All parameters but μ of one fit, shape (p − 1,) each.
 
     `prior` is the standard deviation before the fit (nan: free), `centre` its centre, `slope` dμ/dp with all
-    others fitted again.
+    others fitted again; a `content` cannot be negative.
     """
 
-    point: Point
+    x: FloatArray  # With μ, shape (p,)
     value: FloatArray
     error: FloatArray
     slope: FloatArray
     prior: FloatArray
     centre: FloatArray
+    content: npt.NDArray[np.bool_]
 
     @classmethod
     def of(cls, arrays: Arrays, data: JointData, point: Point) -> _Parameters:
-        i, j = arrays.cells.shape
-        bent = curvature(arrays, point, data)
-        value = np.concatenate([point.core[0], point.like[0], point.gamma[0]])
-        gradient = np.concatenate([bent.core[0], bent.bins[0, :, 0], bent.bins[0, :, 1]])
-        content = np.ones(len(value), dtype=bool)
-        content[1 + j : point.core.shape[1]] = False
-        fixed = np.zeros(len(value), dtype=bool)
-        fixed[len(value) - i :] = arrays.sigma <= 0
+        model, value = arrays.binned, point.x[0]
+        (gradient,), (hessian,) = curvature(arrays, point, data)
+        content = np.isfinite(model.low)
         resting = content & (value <= NEAR) & (gradient > 0)
-        free = ~fixed & ~resting
-        hessian = _whole(bent)
+        free = ~model.fixed & ~resting
         inverse = np.linalg.pinv(hessian[np.ix_(free, free)], hermitian=True)
         error, slope = np.zeros(len(value)), np.zeros(len(value))
         variance = np.maximum(np.diag(inverse), 0.0)
@@ -314,57 +301,26 @@ class _Parameters:
         slope[resting] = answer[0]
         bend = np.diag(hessian)[resting] + (hessian[np.ix_(resting, free)] * answer.T).sum(axis=1)
         error[resting] = 1.0 / (gradient[resting] + np.sqrt(gradient[resting] ** 2 + np.maximum(bend, 0.0)))
-        prior, centre = np.full(len(value), np.nan), np.zeros(len(value))
-        prior[1 + j : point.core.shape[1]] = 1.0
-        centre[1 + j : point.core.shape[1]] = data.auxiliary[0]
-        prior[len(value) - i :] = np.where(arrays.sigma > 0, arrays.sigma, np.nan)
-        centre[len(value) - i :] = data.simulated[0]
-        return cls(point, *(x[1:] for x in (value, error, slope, prior, centre)))
-
-    @property
-    def _content(self) -> npt.NDArray[np.bool_]:
-        """Which of them cannot be negative."""
-        content = np.ones(len(self.value), dtype=bool)
-        content[: self.point.core.shape[1] - 1] = np.isnan(self.prior[: self.point.core.shape[1] - 1])
-        return content
+        centre = arrays.data(data)[1][0]
+        known = (error[1:], slope[1:], model.width[1:], centre[1:], content[1:])
+        return cls(value, value[1:], *known)
 
     def moved(self, rows: npt.NDArray[np.intp], step: FloatArray) -> FloatArray:
         """Return the values of some parameters after a step; contents stay positive."""
-        value, step = self.value[rows], np.nan_to_num(step)
-        above = self._content[rows] & (value > NEAR)
+        value, step, content = self.value[rows], np.nan_to_num(step), self.content[rows]
+        above = content & (value > NEAR)
         factor = np.exp(np.clip(np.divide(step, value, out=np.zeros_like(step), where=above), -20.0, 20.0))
-        plain = np.where(self._content[rows], np.maximum(value + step, 0.0), value + step)
+        plain = np.where(content, np.maximum(value + step, 0.0), value + step)
         return np.where(above, value * factor, plain)
 
     def refitted(
         self, arrays: Arrays, data: JointData, rows: npt.NDArray[np.intp], values: FloatArray
     ) -> FloatArray:
         """Return the changes of μ with one parameter each fixed at a value, all others fitted again."""
-        n, m, i = len(rows), self.point.core.shape[1], self.point.like.shape[1]
-        every = np.zeros(n, dtype=np.intp)
-        start = np.concatenate([np.repeat(self.point.core[:, :1], n, axis=0), np.tile(self.value, (n, 1))], 1)
-        held = np.zeros(start.shape)
-        at = np.arange(n), 1 + rows
+        n, i = len(rows), len(arrays.cells)
+        start = np.repeat(self.x[None], n, axis=0)
+        held, at = np.zeros(start.shape), (np.arange(n), 1 + rows)
         start[at], held[at] = values, 1.0
-        cut = [slice(0, m), slice(m, m + i), slice(m + i, m + 2 * i)]
-        found = fit_held(
-            arrays,
-            data.part(every),
-            Point(*(start[:, part] for part in cut)),
-            Point(*(held[:, part] for part in cut)),
-            most=FARTHEST,
-        )
-        return np.asarray(found.point.core[:, 0] - self.point.core[0, 0], dtype=np.float64)
-
-
-def _whole(bent: Curvature) -> FloatArray:
-    """Return the Hessian of one data set with the bins written out: core, like, gamma."""
-    m, i = bent.core.shape[1], bent.bins.shape[1]
-    whole = np.zeros((m + 2 * i, m + 2 * i))
-    whole[:m, :m] = bent.core_core[0]
-    for a in (0, 1):
-        rows = slice(m + a * i, m + (a + 1) * i)
-        whole[rows, :m], whole[:m, rows] = bent.bins_core[0, :, a], bent.bins_core[0, :, a].T
-        for b in (0, 1):
-            whole[rows, m + b * i : m + (b + 1) * i] = np.diag(bent.bins_bins[0, :, a, b])
-    return whole
+        own, begin = data.part(np.zeros(n, dtype=np.intp)), Point.of(start, i)
+        found = fit(arrays, own, None, begin, most=FARTHEST, held=Point.of(held, i))
+        return np.asarray(found.point.core[:, 0] - self.x[0], dtype=np.float64)

@@ -1,33 +1,31 @@
-"""Expected events of many data sets at once, their likelihood, its gradient and its Hessian in closed form.
+"""The joint likelihood as HistFactory has it: for the fits, and as workspace with its patch set for others.
 
-The same likelihood is a HistFactory workspace with its patch set, for pyhf, cabinetry and what reads them.
-
-Core parameters are μ, the factors of the n cells and the k nuisances. The like-sign content f_i
-and the factor γ_i of the finite simulation occur in bin i alone: their part of the Hessian is one 2 × 2 block
-per bin, which is eliminated. With v = 1 − N/ν and d = N/ν² of each bin the gradient is Σ v ∂ν and the Hessian
-Σ d ∂ν ∂νᵀ + Σ v ∂²ν.
+Parameters are μ, the factors of the n cells, the k nuisances (the core), then the like-sign contents f_i and
+the factors γ_i of the finite simulation, which occur in bin i alone: fits eliminate them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import gammaln, xlogy
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.infer.binned.model import interpolated, polynomials_of
+from gammastar.infer.binned import fits
+from gammastar.infer.binned.model import SMALLEST, BinnedModel, SampleTerms, expectation_of
 from gammastar.infer.histfactory.modifiers import Modifiers, log_normal
 from gammastar.infer.histfactory.patchsets import patch_document, signal_steps
 from gammastar.infer.histfactory.workspaces import assemble, sample
 from gammastar.infer.joint.model import CHARGES, FREE, JointData, JointEffect, JointModel
 
-R_FACTOR, PLUS, MINUS, BACKGROUND, TEMPLATES = range(5)  # groups of yields behind those of the cells
-HALF_LOG = 0.5 * np.log(2.0 * np.pi)
+FEW, FEWEST = 50, 20  # opposite-sign pairs below which fits begin twice where μ is free, or always
+BARE = 1e-3  # factor of contents at the start of a fit that leaves the pairs to like signs
+LIFTED = 0.1
+Rows = npt.NDArray[np.intp] | npt.NDArray[np.bool_] | slice
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +37,18 @@ class Point:
     like: FloatArray
     gamma: FloatArray
 
-    def part(self, index: npt.NDArray[np.intp] | npt.NDArray[np.bool_] | slice) -> Point:
+    @classmethod
+    def of(cls, x: FloatArray, i: int) -> Point:
+        """Return the parameters in order, shape (n, p), with i bins."""
+        m = x.shape[1] - 2 * i
+        return cls(x[:, :m], x[:, m : m + i], x[:, m + i :])
+
+    @property
+    def x(self) -> FloatArray:
+        """All of them in order, shape (n, p)."""
+        return np.concatenate([self.core, self.like, self.gamma], axis=1)
+
+    def part(self, index: Rows) -> Point:
         """Return the parameters of some data sets."""
         return Point(self.core[index], self.like[index], self.gamma[index])
 
@@ -48,286 +57,226 @@ class Point:
 class Arrays:
     """A model as the fits read it; yields are at factors of one."""
 
+    binned: BinnedModel
     cells: FloatArray  # shape (i, j)
-    shifts: FloatArray  # shape (k, i, j)
-    moved: npt.NDArray[np.intp]  # Nuisances that move the response
     in_situ: FloatArray  # shape (i, j)
     signal: FloatArray  # shape (j, b)
-    templates: FloatArray  # shape (t, i)
-    background: FloatArray  # shape (b,)
     like: FloatArray  # Combinatorial +−, ++ and −− pairs, shape (3, i)
-    # Polynomials in θ within one standard deviation (code 4 of HistFactory) of the u different log-normal
-    # factors, shape (u, 7)
-    curves: FloatArray
-    # ln κ and nuisance of each, shape (u,)
-    log_kappa: FloatArray
-    nuisance: npt.NDArray[np.intp]
-    # Groups of yields (cells, `R_FACTOR` … `TEMPLATES`), and the factors they have
-    place: tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
-    n_groups: int
-    n_nuisances: int
     sigma: FloatArray  # Relative standard deviation of γ; zero fixes it, shape (i,)
+    n_nuisances: int
+    templates: float  # Pairs of all of them
+
+    def data(self, data: JointData) -> tuple[FloatArray, FloatArray]:
+        """Return counts and auxiliary measurements as the fits have them, shape (n, bins) and (n, p)."""
+        n, (i, j) = len(data), self.cells.shape
+        if data.auxiliary.shape[1] != self.n_nuisances:
+            raise PhysicsError(
+                f"JointData: {data.auxiliary.shape[1]} measurements for {self.n_nuisances} nuisances"
+            )
+        counts = np.concatenate([data.pairs.reshape(n, -1), data.search], axis=1)
+        aux = np.concatenate([np.zeros((n, 1 + j)), data.auxiliary, np.zeros((n, i)), data.simulated], axis=1)
+        return counts, aux
 
 
 def arrays_of(model: JointModel) -> Arrays:
     """Return the arrays of a model."""
-    (i, j), k, names = model.response.shape, len(model.effects) + 1, list(model.templates)
-    log_kappa = np.zeros((j + TEMPLATES + len(names), k))
-    shifts = np.zeros((k, i, j))
-    for e, effect in enumerate(model.effects):
-        log_kappa[:j, e] = effect.signal
-        log_kappa[j + R_FACTOR, e] = effect.r_factor
-        log_kappa[j + BACKGROUND, e] = effect.background
-        for name, value in effect.templates.items():
-            log_kappa[j + TEMPLATES + names.index(name), e] = value
-        if effect.response is not None:
-            shifts[e] = effect.response * model.pairs
-    log_kappa[j + PLUS, -1], log_kappa[j + MINUS, -1] = -FREE, FREE
+    (i, j), k, b = model.response.shape, len(model.effects) + 1, len(model.background)
     # a scale at which factors are of order one, whatever the counts are
     geometric = np.maximum(0.5 * (model.counts[1] + model.counts[2]), 1.0)
     root = np.sqrt(model.charges)
     like = np.stack(
         [2.0 * np.broadcast_to(model.r_factor, (i,)) * geometric, geometric / root, geometric * root]
     )
-    cells = model.response * model.pairs
-    total = cells.sum(axis=1)
+    cells, total = model.response * model.pairs, model.response @ model.pairs
     sigma = np.sqrt((model.variance * model.pairs**2).sum(axis=1))
-    group, nuisance = np.nonzero(log_kappa)
-    different, place = np.unique(
-        np.stack([nuisance, log_kappa[group, nuisance]], axis=1), axis=0, return_inverse=True
-    )
-    return Arrays(
-        cells,
-        shifts,
-        np.flatnonzero(shifts.any(axis=(1, 2))),
-        (np.zeros((i, j)) if model.in_situ is None else model.in_situ) * model.pairs,
-        model.signal * model.pairs[:, None],
-        np.array([model.templates[name] for name in names], dtype=np.float64).reshape(len(names), i),
-        np.asarray(model.background, dtype=np.float64),
-        like,
-        polynomials_of(np.exp(-different[:, 1]), np.exp(different[:, 1])),
-        different[:, 1],
-        different[:, 0].astype(np.intp),
-        (group, place.ravel()),
-        len(log_kappa),
-        k,
-        np.divide(sigma, total, out=np.zeros(i), where=total > 0),
-    )
+    sigma = np.divide(sigma, total, out=np.zeros(i), where=total > 0)
+    in_situ = (np.zeros((i, j)) if model.in_situ is None else model.in_situ) * model.pairs
+    signal = model.signal * model.pairs[:, None]
+    theta, content, gamma = 1 + j, 1 + j + k + np.arange(i), 1 + j + k + i + np.arange(i)
+    places = [slice(0, i), slice(i, 2 * i), slice(2 * i, 3 * i), slice(3 * i, 3 * i + b)]
 
+    def logs(sizes: Sequence[float]) -> list[tuple[int, float, float]]:
+        return [(theta + e, float(np.exp(-s)), float(np.exp(s))) for e, s in enumerate(sizes) if s != 0.0]
 
-def _factors(
-    arrays: Arrays, theta: FloatArray, *, derivatives: bool
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return the factor of each group (n, g), its logarithmic slopes, and second ones less their squares."""
-    n, (group, which) = len(theta), arrays.place
-    x, log_kappa = theta[:, arrays.nuisance], arrays.log_kappa
-    value, first, second = (a.T for a in interpolated(x.T, arrays.curves, log_kappa, -log_kappa))
-    log = np.where(np.abs(x) < 1.0, np.log(np.maximum(value, 1e-300)), log_kappa * x)
-    sums = np.zeros((len(arrays.log_kappa), arrays.n_groups))
-    sums[which, group] = 1.0
-    factor = np.exp(np.clip(log @ sums, -300.0, 300.0))
-    if not derivatives:
-        return factor, first, second
-    u, w = np.zeros((2, n, arrays.n_groups, arrays.n_nuisances))
-    slope = first / value
-    bend = second / value - slope**2
-    u[:, group, arrays.nuisance[which]], w[:, group, arrays.nuisance[which]] = slope[:, which], bend[:, which]
-    return factor, u, w
+    samples = []
+    for c in range(j):
+        moved = [
+            (theta + e, one.response[:, c] * model.pairs[c])
+            for e, one in enumerate(model.effects)
+            if one.response is not None
+        ]
+        shapes = [(e, shift, np.zeros(i)) for e, shift in moved if shift.any()]
+        samples.append(SampleTerms(places[0], cells[:, c], shapes, [], [1 + c], [gamma]))
+        sizes = logs([_signal(one, j)[c] for one in model.effects])
+        for place, yields in ((places[0], in_situ[:, c]), (places[3], signal[c])):
+            if yields.any():
+                samples.append(SampleTerms(place, yields, [], sizes, [0, 1 + c], []))
+    for name, values in model.templates.items():
+        sizes = logs([one.templates.get(name, 0.0) for one in model.effects])
+        samples.append(SampleTerms(places[0], np.asarray(values), [], sizes, [], []))
+    charged = [[one.r_factor for one in model.effects]] + [[0.0] * (k - 1) + [s * FREE] for s in (-1, 1)]
+    for place, values, sizes in zip(places, like, map(logs, charged), strict=False):
+        samples.append(SampleTerms(place, values, [], sizes, [], [content]))
+    if b:
+        sizes = logs([one.background for one in model.effects])
+        samples.append(SampleTerms(places[3], np.asarray(model.background, np.float64), [], sizes, [], []))
+    none, p = np.full(1 + j, np.nan), 1 + j + k + 2 * i
+    known = np.where(sigma > 0, sigma, np.nan)
+    free, bounded = np.zeros(k), np.zeros(1 + j + 2 * i)
+    names = [f"cell_{c}" for c in range(j)] + [one.name for one in model.effects] + [CHARGES]
+    names += [f"like_sign_{c}" for c in range(i)] + [f"simulation_{c}" for c in range(i)]
+    binned = BinnedModel(
+        expectation_of(samples, 3 * i + b, p, 0),
+        ("mu", *names),
+        0,
+        np.concatenate([np.ones(1 + j), free, np.ones(2 * i)]),
+        np.concatenate([bounded[: 1 + j], free - np.inf, bounded[1 + j :]]),
+        np.full(p, np.inf),
+        np.concatenate([np.zeros(p - i, dtype=np.bool_), sigma <= 0]),
+        np.concatenate([none, free, np.full(i, np.nan), np.where(sigma > 0, 1.0, np.nan)]),
+        np.concatenate([none, free + 1.0, np.full(i, np.nan), known]),
+        np.full(p, np.nan),
+        np.zeros(3 * i + b),
+        masked=model.observed is None,
+        one_sided=np.zeros(0, dtype=np.int64),
+    )
+    pairs = float(sum(np.sum(values) for values in model.templates.values()))
+    return Arrays(binned, cells, in_situ, signal, like, sigma, k, pairs)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Expected:
-    """Expected events of n data sets, and what they are made of."""
+    """Expected events of n data sets."""
 
     pairs: FloatArray  # shape (n, 3, i)
     search: FloatArray  # shape (n, b)
-    response: FloatArray  # shape (n or 1, i, j)
-    seen: FloatArray  # Pairs of virtual photons before γ, shape (n, i)
-    signal: FloatArray  # Contents of the cells times the factor of the signal, shape (n, j)
-    factor: FloatArray  # shape (n, g)
 
 
-def expected(arrays: Arrays, point: Point, factor: FloatArray | None = None) -> Expected:
+def expected(arrays: Arrays, point: Point) -> Expected:
     """Return the expected events at some parameters."""
-    j = arrays.cells.shape[1]
-    strength, cells, theta = point.core[:, :1], point.core[:, 1 : j + 1], point.core[:, j + 1 :]
-    if factor is None:
-        factor, _, _ = _factors(arrays, theta, derivatives=False)
-    response = arrays.cells[None]
-    if arrays.moved.size:
-        shifts = arrays.shifts[arrays.moved]
-        moved = theta[:, arrays.moved] @ shifts.reshape(len(shifts), -1)
-        response = response + moved.reshape(-1, *shifts.shape[1:])
-    seen = (response @ cells[:, :, None])[:, :, 0]
-    signal = cells * factor[:, :j]
-    others = factor[:, j:]
-    combinatorial = arrays.like[None] * point.like[:, None, :] * others[:, [R_FACTOR, PLUS, MINUS], None]
-    opposite = (
-        point.gamma * seen + strength * (signal @ arrays.in_situ.T) + others[:, TEMPLATES:] @ arrays.templates
-    )
-    combinatorial[:, 0] += opposite
-    search = strength * (signal @ arrays.signal) + others[:, BACKGROUND, None] * arrays.background
-    return Expected(combinatorial, search, response, seen, signal, factor)
+    i, total = len(arrays.cells), arrays.binned.expected(point.x)
+    return Expected(total[:, : 3 * i].reshape(-1, 3, i), total[:, 3 * i :])
 
 
-def _poisson(counts: FloatArray, mean: FloatArray) -> FloatArray:
-    """Return −ln of the Poisson probability over its largest, which keeps digits; inf where it vanishes."""
-    seen = counts > 0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        value = mean - counts + xlogy(counts, np.where(seen, counts, 1.0) / np.where(seen, mean, 1.0))
-    return np.where((mean >= 0) & ~np.isnan(value), value, np.inf)
-
-
-def _largest(counts: FloatArray) -> FloatArray:
-    """Return −ln of the largest Poisson probability of some counts."""
-    return np.asarray(counts - xlogy(counts, counts) + gammaln(counts + 1), dtype=np.float64)
+def signal_of(arrays: Arrays, point: Point) -> FloatArray:
+    """Return the events of the search per signal strength, shape (n, b)."""
+    x = point.x
+    ends = []
+    for strength in (1.0, 0.0):
+        x[:, 0] = strength
+        ends.append(arrays.binned.expected(x)[:, 3 * len(arrays.cells) :])
+    return np.asarray(ends[0] - ends[1])
 
 
 def negative_log(arrays: Arrays, point: Point, data: JointData, *, constants: bool = False) -> FloatArray:
     """Return −ln of the likelihood over that of perfect counts, shape (n,); with constants as pyhf has it."""
-    return _negative_log(arrays, point, data, expected(arrays, point), constants=constants)
-
-
-def _negative_log(
-    arrays: Arrays, point: Point, data: JointData, means: Expected, *, constants: bool = False
-) -> FloatArray:
-    free, theta = arrays.sigma > 0, point.core[:, 1 + arrays.cells.shape[1] :]
-    pull = (point.gamma[:, free] - data.simulated[:, free]) / arrays.sigma[free]
-    value = (
-        _poisson(data.pairs, means.pairs).sum(axis=(1, 2))
-        + _poisson(data.search, means.search).sum(axis=1)
-        + 0.5 * ((theta - data.auxiliary) ** 2).sum(axis=1)
-        + 0.5 * (pull**2).sum(axis=1)
-    )
+    counts, aux = arrays.data(data)
     if constants:
-        value = value + _largest(data.pairs).sum(axis=(1, 2)) + _largest(data.search).sum(axis=1)
-        value = value + HALF_LOG * (theta.shape[1] + free.sum()) + np.log(arrays.sigma[free]).sum()
-    return np.asarray(value, dtype=np.float64)
+        return arrays.binned.nll(point.x, counts, aux)
+    return fits.negative_log(arrays.binned, point.x, counts, aux)
+
+
+def curvature(arrays: Arrays, point: Point, data: JointData) -> tuple[FloatArray, FloatArray]:
+    """Return gradient and Hessian in all parameters, shape (n, p) and (n, p, p)."""
+    return fits.derivatives(arrays.binned, point.x, *arrays.data(data))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Curvature:
-    """Gradient and Hessian of n data sets, m core parameters."""
+class Fits:
+    """Fitted parameters of n data sets."""
 
-    value: FloatArray  # shape (n,)
-    core: FloatArray  # shape (n, m)
-    bins: FloatArray  # Gradient in f_i and γ_i, shape (n, i, 2)
-    core_core: FloatArray  # shape (n, m, m)
-    bins_core: FloatArray  # shape (n, i, 2, m)
-    bins_bins: FloatArray  # shape (n, i, 2, 2)
-
-    def part(self, index: npt.NDArray[np.bool_]) -> Curvature:
-        """Return those of some data sets."""
-        return Curvature(*(getattr(self, one.name)[index] for one in fields(self)))
+    point: Point
+    value: FloatArray  # −ln L over that of perfect counts, shape (n,)
+    slope: FloatArray  # Of −ln L with μ, shape (n,)
+    done: npt.NDArray[np.bool_]  # shape (n,)
 
 
-def _slopes(arrays: Arrays, point: Point, means: Expected, u: FloatArray) -> tuple[FloatArray, ...]:
-    """Return derivatives by the core of the pairs (n, 3, i, m), of the search (n, b, m), and of `seen`."""
-    j, (n, i) = arrays.cells.shape[1], means.seen.shape
-    m, strength, cells = point.core.shape[1], point.core[:, 0], point.core[:, 1 : j + 1]
-    factor = means.factor
-    seen = np.zeros((n, i, m))
-    seen[:, :, 1 : j + 1] = means.response
-    for k in arrays.moved:
-        seen[:, :, 1 + j + k] = cells @ arrays.shifts[k].T
-    pairs, search = np.zeros((n, 3, i, m)), np.zeros((n, len(arrays.background), m))
-    pairs[:, 0] = point.gamma[:, :, None] * seen
-    by_theta = (strength[:, None] * means.signal)[:, :, None] * u[:, :j]  # (n, j, k)
-    for target, matrix in ((pairs[:, 0], arrays.in_situ), (search, arrays.signal.T)):
-        if not matrix.any():
-            continue
-        target[:, :, 0] += means.signal @ matrix.T
-        target[:, :, 1 : j + 1] += (strength[:, None] * factor[:, :j])[:, None, :] * matrix
-        target[:, :, 1 + j :] += matrix @ by_theta
-    if len(arrays.templates):
-        pulled = factor[:, j + TEMPLATES :, None] * u[:, j + TEMPLATES :]
-        pairs[:, 0, :, 1 + j :] += arrays.templates.T @ pulled
-    search[:, :, 1 + j :] += (factor[:, j + BACKGROUND, None] * u[:, j + BACKGROUND])[
-        :, None, :
-    ] * arrays.background[None, :, None]
-    charged = arrays.like[None] * point.like[:, None, :] * factor[:, j : j + 3, None]
-    pairs[:, :, :, 1 + j :] += charged[:, :, :, None] * u[:, j : j + 3, None, :]
-    return pairs, search, seen
+def start_of(arrays: Arrays, data: JointData, strength: float | FloatArray) -> Point:
+    """Return where fits begin: contents from all pairs, like-sign contents from their own bins."""
+    (i, j), n = arrays.cells.shape, len(data)
+    like = data.pairs[:, 1:].sum(axis=1) / arrays.like[1:].sum(axis=0)
+    left = data.pairs[:, 0].sum(axis=1) - (arrays.like[0] * like).sum(axis=1) - arrays.templates
+    whole = np.clip(left / arrays.cells.sum(), 0.1, None)
+    mu = np.broadcast_to(np.reshape(strength, (-1, 1)), (n, 1))
+    core = np.concatenate([mu, np.repeat(whole[:, None], j, axis=1), data.auxiliary], axis=1)
+    return Point(core, np.maximum(like, 0.1), np.where(arrays.sigma > 0, data.simulated, 1.0).reshape(n, i))
 
 
-def curvature(arrays: Arrays, point: Point, data: JointData) -> Curvature:
-    """Return value, gradient and Hessian."""
-    j, (n, m) = arrays.cells.shape[1], point.core.shape
-    factor, u, w = _factors(arrays, point.core[:, 1 + j :], derivatives=True)
-    means = expected(arrays, point, factor)
-    pairs, search, seen = _slopes(arrays, point, means, u)
-    per_like = arrays.like[None] * factor[:, j : j + 3, None]  # (n, 3, i)
-    (v_pairs, d_pairs), (v_search, d_search) = (
-        _weights(counts, mean) for counts, mean in ((data.pairs, means.pairs), (data.search, means.search))
-    )
-    theta, free = point.core[:, 1 + j :], arrays.sigma > 0
-    inverse = np.divide(1.0, arrays.sigma**2, out=np.zeros_like(arrays.sigma), where=free)
-    flat = pairs.reshape(n, -1, m)
-    core = (v_pairs.reshape(n, 1, -1) @ flat)[:, 0] + (v_search[:, None, :] @ search)[:, 0]
-    core[:, 1 + j :] += theta - data.auxiliary
-    bins = np.stack(
-        [
-            (v_pairs * per_like).sum(axis=1),
-            v_pairs[:, 0] * means.seen + (point.gamma - data.simulated) * inverse,
-        ],
-        axis=-1,
-    )
-    square = np.swapaxes(flat * d_pairs.reshape(n, -1, 1), 1, 2) @ flat
-    square += np.swapaxes(search * d_search[:, :, None], 1, 2) @ search
-    diagonal = np.arange(1 + j, m)
-    square[:, diagonal, diagonal] += 1.0
-    own = d_pairs[:, 0]
-    cross = np.stack(
-        [((d_pairs * per_like)[..., None] * pairs).sum(axis=1), (own * means.seen)[..., None] * pairs[:, 0]],
-        axis=2,
-    )
-    block = np.empty((*means.seen.shape, 2, 2))
-    block[..., 0, 0] = (d_pairs * per_like**2).sum(axis=1)
-    block[..., 0, 1] = block[..., 1, 0] = own * per_like[:, 0] * means.seen
-    block[..., 1, 1] = own * means.seen**2 + inverse
-    square += _second(arrays, point, means, (v_pairs, v_search), (u, w))
-    cross[:, :, 0, 1 + j :] += np.swapaxes(v_pairs * per_like, 1, 2) @ u[:, j : j + 3]
-    cross[:, :, 1] += v_pairs[:, 0, :, None] * seen
-    value = _negative_log(arrays, point, data, means)
-    return Curvature(value, core, bins, square, cross, block)
-
-
-def _weights(counts: FloatArray, mean: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return 1 − N/ν and N/ν² of each bin."""
-    safe = np.maximum(mean, 1e-30)
-    ratio = np.where(counts > 0, counts / safe, 0.0)
-    return 1.0 - ratio, ratio / safe
-
-
-def _second(
+def fit(
     arrays: Arrays,
-    point: Point,
-    means: Expected,
-    weights: tuple[FloatArray, FloatArray],
-    slopes: tuple[FloatArray, FloatArray],
-) -> FloatArray:
-    """Return Σ v ∂²ν of the core, shape (n, m, m)."""
-    (v_pairs, v_search), (u, w) = weights, slopes
-    j, (n, m) = arrays.cells.shape[1], point.core.shape
-    strength, cells, factor = point.core[:, 0], point.core[:, 1 : j + 1], means.factor
-    per_cell = (v_pairs[:, 0] @ arrays.in_situ + v_search @ arrays.signal.T) * factor[:, :j]  # (n, j)
-    found = np.zeros((n, m, m))
-    found[:, 0, 1 : j + 1] = per_cell
-    found[:, 0, 1 + j :] = ((cells * per_cell)[:, None, :] @ u[:, :j])[:, 0]
-    found[:, 1 : j + 1, 1 + j :] = (strength[:, None] * per_cell)[:, :, None] * u[:, :j]
-    for k in arrays.moved:
-        found[:, 1 : j + 1, 1 + j + k] += (v_pairs[:, 0] * point.gamma) @ arrays.shifts[k]
-    found += np.swapaxes(found, 1, 2)
-    charged = (v_pairs * arrays.like * point.like[:, None, :]).sum(axis=2) * factor[:, j : j + 3]
-    background = (v_search @ arrays.background) * factor[:, j + BACKGROUND]
-    templates = (v_pairs[:, 0] @ arrays.templates.T) * factor[:, j + TEMPLATES :]
-    whole = np.concatenate(
-        [strength[:, None] * cells * per_cell, charged, background[:, None], templates], axis=1
-    )  # weighted yield of each group
-    found[:, 1 + j :, 1 + j :] += np.swapaxes(u * whole[:, :, None], 1, 2) @ u
-    diagonal = np.arange(1 + j, m)
-    found[:, diagonal, diagonal] += (whole[:, :, None] * w).sum(axis=1)
+    data: JointData,
+    strength: float | FloatArray | None = None,
+    start: Point | None = None,
+    *,
+    most: float | FloatArray = np.inf,
+    held: Point | None = None,
+) -> Fits:
+    """Return the fits of all data sets, at fixed signal strengths or with 0 ≤ μ ≤ `most` free (None).
+
+    Notes
+    -----
+    Cells, like-sign contents, γ and μ are not negative. With few pairs there are several minima, in the
+    pairs or without them: fits then begin without contents and at the fit without signal too, and the lowest
+    counts. Where μ is free, a fit at one, or at the largest, goes before.
+    Parameters that are `held` (one, else zero) stay where they begin, from one start.
+    """
+    n, j = len(data), arrays.cells.shape[1]
+    fixed = None if strength is None else np.broadcast_to(np.asarray(strength, np.float64), (n,))
+    ends = np.broadcast_to(np.asarray(most, dtype=np.float64), (n,))
+    plain = start_of(arrays, data, 1.0 if fixed is None else fixed)
+    if start is None:
+        start = plain if fixed is not None else fit(arrays, data, np.minimum(ends, 1.0)).point
+    found = _from(arrays, data, start, np.arange(n), (fixed, ends, held))
+    if held is not None:
+        return found
+    pairs = data.pairs[:, 0].sum(axis=1)
+    if (rows := np.flatnonzero(pairs < FEWEST)).size:
+        bare = start_of(arrays, data.part(rows), 1.0)
+        bare.core[:, 1 : 1 + j] = BARE
+        for begin in (plain.part(rows), bare) if fixed is None else (bare,):
+            found = _lower(found, _from(arrays, data, begin, rows, (fixed, ends, None)), rows)
+    rows = np.flatnonzero(pairs < (FEW if fixed is None else FEWEST))
+    if rows.size and (fixed is None or fixed.any()):
+        without = fit(arrays, data.part(rows), 0.0, start.part(rows))
+        found = _lower(found, _from(arrays, data, without.point, rows, (fixed, ends, None)), rows)
     return found
+
+
+def _from(
+    arrays: Arrays,
+    data: JointData,
+    begin: Point,
+    rows: npt.NDArray[np.intp],
+    asked: tuple[FloatArray | None, FloatArray, Point | None],
+) -> Fits:
+    """Return the fits of some data sets that begin somewhere."""
+    model, own, (fixed, most, held) = arrays.binned, data.part(rows), asked
+    counts, aux = arrays.data(own)
+    x, nominal = begin.x, start_of(arrays, own, 1.0).x
+    low, high = (np.where(model.fixed, 1.0, bound) + np.zeros_like(x) for bound in (model.low, model.high))
+    low[:, 0], high[:, 0] = (0.0, most[rows]) if fixed is None else (fixed[rows], fixed[rows])
+    if held is not None:
+        low, high = (np.where(held.x > 0, x, bound) for bound in (low, high))
+    x = np.clip(x, low, high)
+    lost = ((model.expected(x) <= SMALLEST) & (counts > 0)).any(axis=1) & (held is None)
+    contents = np.isnan(model.centre)
+    contents[0] = False
+    x[lost] = np.clip(np.where(contents, np.maximum(x[lost], LIFTED), x[lost]), low[lost], high[lost])
+    found = fits.lowest(
+        model, fits.Data(counts, aux, low, high), np.stack([x, np.clip(nominal, low, high)]), further=False
+    )
+    return Fits(Point.of(found.x, len(arrays.cells)), found.nll, found.slope, np.isfinite(found.nll))
+
+
+def _lower(found: Fits, other: Fits, rows: npt.NDArray[np.intp]) -> Fits:
+    """Return fits with those of some data sets exchanged where the others are better."""
+    better = other.value < found.value[rows]
+    at, x = rows[better], found.point.x
+    x[at] = other.point.x[better]
+    columns = [getattr(found, name).copy() for name in ("value", "slope", "done")]
+    for column, name in zip(columns, ("value", "slope", "done"), strict=True):
+        column[at] = getattr(other, name)[better]
+    return Fits(Point.of(x, found.point.like.shape[1]), *columns)
 
 
 CHANNELS = ("opposite_sign", "plus_plus", "minus_minus", "search")

@@ -21,13 +21,11 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Limit
 from gammastar.core.sampling import stream
 from gammastar.infer.discovery import Ranking
-from gammastar.infer.joint.expectation import Arrays, Point, arrays_of, expected
-from gammastar.infer.joint.fits import Fits, fit
+from gammastar.infer.joint.expectation import Arrays, Fits, Point, arrays_of, expected, fit
 from gammastar.infer.joint.model import JointData, JointModel
 from gammastar.infer.toys import TIE, CLs, toy_limits
 
 TOYS = 1000  # of each hypothesis and strength
-TOY_PRECISION = 1e-7  # of −ln L: far below what separates two pseudo-experiments
 MEDIAN = 2
 FEW = 3.0
 SCARCE = 0.1  # measured pairs: fewer of them set no scale of the signal
@@ -45,11 +43,11 @@ def q_tilde(
     -----
     Where −ln L falls with μ at the strength, μ̂ lies beyond it and q̃ is zero: no second fit is needed.
     """
-    fixed = fit(arrays, data, strength, precision=TOY_PRECISION) if at is None else at
+    fixed = fit(arrays, data, strength) if at is None else at
     q, rows = np.zeros(len(data)), np.flatnonzero(fixed.slope > 0)
     if rows.size:
         most, start = np.broadcast_to(strength, (len(data),))[rows], fixed.point.part(rows)
-        free = fit(arrays, data.part(rows), None, start, most=most, precision=TOY_PRECISION)
+        free = fit(arrays, data.part(rows), None, start, most=most)
         q[rows] = 2.0 * np.maximum(fixed.value[rows] - free.value, 0.0)
     return q
 
@@ -94,7 +92,7 @@ def tail_probabilities(
     beyond = []
     for found in fits:
         toys = draw_joint(arrays, found.point, n, rng)
-        own = fit(arrays, toys, strength, start, precision=TOY_PRECISION)
+        own = fit(arrays, toys, strength, start)
         q = q_tilde(arrays, toys, strength, own).reshape(-1, n)
         beyond.append(np.mean(q >= observed[:, None] - TIE, axis=1))
     return beyond[0], beyond[1], observed
