@@ -20,7 +20,7 @@ from validation.infer_toys import row
 from gammastar.infer import Convention, read_likelihood
 from gammastar.infer.binned.model import BinnedModel, binned_model
 from gammastar.infer.binned.toys import BinnedToys, binned_cls, statistic_of
-from gammastar.infer.scanning import CODES, sensitive_events
+from gammastar.infer.scanning import CODES, expected_events
 
 REGION, PATCH = "RegionA", "sbottom_1300_205_60"
 TOYS, PEER_TOYS = 200, 40
@@ -48,7 +48,7 @@ def atlas_rows(quick: bool) -> Iterator[dict]:
     ours, _ = binned_cls(spec, rng=np.random.default_rng(5), convention=CONVENTION, n_toys=TOYS)
     own = (time.process_time() - started) / TOYS
     asymptotic, spent = _asymptotic(spec)
-    events = min(sensitive_events(spec))
+    events = expected_events(spec)
     text = f"CLs, {label}: asymptotic one over that of {TOYS} toys ({events:.3g} events)"
     yield (
         row(text, asymptotic / ours.cls, 1.0, np.nan, f"q̃μ; CLs {ours.cls:.3g} ± {ours.error:.2g}") | MEASURED

@@ -283,7 +283,7 @@ class Infer(Section):
     """'auto': of a count exact and averaged over the nuisances, as 'marginalised'; of the joint one exact
     where pairs or events are few. 'mid-p': averaged, half of P(n); 'exact': nuisances at their fit."""
     asymptotic_from: Positive = 20.0
-    """Where 'auto' of the joint likelihood, or of fitted toys in `gammastar scan`, is asymptotic [events]."""
+    """Where 'auto' of the joint likelihood is asymptotic [events]."""
     coupling: PositiveRange = (1e-9, 1e-2)
     """Range of couplings of the scan."""
     n_couplings: Annotated[int, Field(ge=10, le=10_000)] = 141

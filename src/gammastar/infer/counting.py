@@ -34,7 +34,7 @@ from scipy.special import gammaincc, gammainccinv, lambertw, ndtr, ndtri, pdtr, 
 
 from gammastar.core.errors import PhysicsError, require
 from gammastar.core.records import FloatArray, Limit
-from gammastar.infer.channel_limits import asymptotic_limit
+from gammastar.infer.channel_limits import asymptotic_limit, fft_cls
 from gammastar.infer.channels import counting_channel
 from gammastar.physics.counts import FIXED, at_most, exactly
 
@@ -133,9 +133,13 @@ def counting_cls(
         half = method == "mid-p"
         above = tail(signal, counts, background, (signal_sigma, background_sigma), half=half)
         return above / tail(np.zeros_like(signal), counts, background, (0.0, background_sigma), half=half)
-    total = fit_total(signal, counts, background, (signal_sigma, background_sigma))
-    under_b = gammaincc(counts + 1.0, fit_background(counts, background, background_sigma))
-    return np.asarray(gammaincc(counts + 1.0, total) / under_b, dtype=np.float64)
+    sizes = {"signal_sigma": {"signal": signal_sigma}, "background_sigma": {"background": background_sigma}}
+
+    def fitted(s: float, n: float) -> float:
+        channel = counting_channel("counting", signal=s, background=background, observed=int(n), **sizes)
+        return fft_cls([channel]).cls if s > 0 else 1.0
+
+    return np.asarray(np.vectorize(fitted, otypes=[np.float64])(signal, counts))
 
 
 def tail(
@@ -306,34 +310,6 @@ def pulled_yield(nominal: float, sigma: float, slope: FloatArray) -> FloatArray:
     return np.asarray(np.where(moved, nominal * lambertw(safe).real / safe, nominal), dtype=np.float64)
 
 
-def fit_total(
-    signal: FloatArray, count: FloatArray, background: float, sigmas: tuple[float, float]
-) -> FloatArray:
-    """Return the fitted total λ̂ of s + b.
-
-    Expectation-maximisation on the fraction of the count given to the signal: each step solves both yields
-    exactly and never lowers the likelihood. Large κ can give two maxima, so it starts from both ends and the
-    middle, and keeps the best one.
-    """
-    best_total, best_nll = np.zeros(signal.shape), np.full(signal.shape, np.inf)
-    for start in (1e-9, 1.0 - 1e-9, 0.5):
-        share = np.full(signal.shape, start)
-        for _ in range(20_000):
-            s = _fit_yield(share * count, signal, sigmas[0])
-            b = _fit_yield((1.0 - share) * count, np.full_like(signal, background), sigmas[1])
-            new = s / np.maximum(s + b, 1e-300)
-            done = bool(np.all(np.abs(new - share) < 1e-13))
-            share = new
-            if done:
-                break
-        total = s + b
-        penalty = _penalty(s, signal, sigmas[0]) + _penalty(b, np.full_like(signal, background), sigmas[1])
-        nll = total - count * np.log(np.maximum(total, 1e-300)) + penalty
-        better = nll < best_nll
-        best_total, best_nll = np.where(better, total, best_total), np.where(better, nll, best_nll)
-    return best_total
-
-
 def _fit_yield(count: FloatArray, nominal: FloatArray, sigma: float) -> FloatArray:
     """Return the yield fitted to its own share of the count."""
     if sigma < FIXED:
@@ -342,13 +318,6 @@ def _fit_yield(count: FloatArray, nominal: FloatArray, sigma: float) -> FloatArr
     # ω(x) = W(e^x) does not overflow at large counts
     fitted = wrightomega(np.log(sigma**2) + log_nominal + sigma**2 * count) / sigma**2
     return np.asarray(np.where(nominal > 0, fitted, 0.0), dtype=np.float64)
-
-
-def _penalty(fitted: FloatArray, nominal: FloatArray, sigma: float) -> FloatArray:
-    if sigma < FIXED:
-        return np.zeros_like(fitted)
-    ratio = np.log(np.maximum(fitted, 1e-300) / np.maximum(nominal, 1e-300))
-    return np.asarray(0.5 * (ratio / sigma) ** 2, dtype=np.float64)
 
 
 def averaged_limit(

@@ -71,7 +71,6 @@ def scan(
     method: ScanMethod = "asymptotic",
     convention: Convention | None = None,
     rng: np.random.Generator | None = None,
-    asymptotic_from: float = ASYMPTOTIC_FROM,
 ) -> Iterator[ScanPoint]:
     """Test the signal of each patch: asymptotic CLs (q̃μ), or exact ones.
 
@@ -82,15 +81,12 @@ def scan(
     strength : float
         Signal strength to be tested.
     method : {"asymptotic", "exact", "auto"}
-        "auto": exact, averaged over the nuisances; where only fitted toys can do that, asymptotic from
-        `asymptotic_from` events on. `ScanPoint.method` says which and why.
+        "auto": exact, averaged over the nuisances, at any count.
     convention : Convention, optional
         Of exact CLs; the ratio of profiled likelihoods with fixed auxiliary measurements by default, with
         averaged ones for "auto".
     rng : numpy.random.Generator, optional
         Of the toys of exact CLs; of seed 1 by default.
-    asymptotic_from : float
-        Events of `sensitive_events`, expected or observed, whichever are fewer.
 
     Yields
     ------
@@ -114,7 +110,7 @@ def scan(
     rng = np.random.default_rng(1) if rng is None else rng
     for name in chosen:
         try:
-            yield _point(likelihood, name, (strength, method, convention, rng), asymptotic_from)
+            yield _point(likelihood, name, strength, method, convention, rng)
         except (InputFileError, PhysicsError) as error:
             if len(chosen) == 1:
                 raise
@@ -125,23 +121,32 @@ def scan(
 def _point(
     likelihood: Likelihood,
     name: str,
-    how: tuple[float, ScanMethod, Convention | None, np.random.Generator],
-    asymptotic_from: float,
+    strength: float,
+    method: ScanMethod,
+    convention: Convention | None,
+    rng: np.random.Generator,
 ) -> ScanPoint:
     """Return the test of one signal."""
-    (strength, method, convention, rng), why = how, ""
     spec = likelihood.patched(name)
     events, values = _tested(likelihood, name, spec), likelihood.values.get(name, ())
     if not events >= 0:
         level = np.nan if spec["measurements"][0]["name"] == MASKED else 1.0
         return ScanPoint(name, values, level, np.ones(5), 0, "no signal event is expected, so CLs = 1")
-    exactly = method == "exact"
-    if method == "auto":
-        exactly, why = suits(spec, asymptotic_from)
-        convention = averaged(convention)
+    convention = averaged(convention) if method == "auto" else convention
     try:
-        if exactly:
-            return _exactly(name, values, spec, (strength, rng, convention, why))
+        if method != "asymptotic":
+            found, expected = exact_point(spec, strength, rng, convention=convention)
+            names = {m["name"] for c in spec["channels"] for s in c["samples"] for m in s["modifiers"]}
+            return ScanPoint(
+                name,
+                values,
+                found.cls,
+                expected,
+                len(names),
+                found.method,
+                found.error,
+                expected_events(spec),
+            )
         model = binned_model(spec)
         observed, expected = binned_asymptotic(model, strength)
     except (KeyError, ValueError, IndexError, TypeError) as error:
@@ -149,9 +154,9 @@ def _point(
         raise InputFileError(f"scan, patch {name!r}: no likelihood can be made of it: {what}") from error
     except PhysicsError as error:
         raise PhysicsError(f"scan, patch {name!r}: {error}") from error
-    label = "asymptotic CLs (q̃μ)" + (f"; {why}" if why else "")
+    label = "asymptotic CLs (q̃μ)"
     point = ScanPoint(name, values, observed, expected, len(model.names), label, events=events)
-    if point.doubtful and not why:
+    if point.doubtful:
         label += f"; too small at fewer than {ASYMPTOTIC_FROM:g} events, {events:.3g} are expected"
     return replace(point, method=label)
 
@@ -161,10 +166,8 @@ def strength_limits(
 ) -> tuple[float, FloatArray]:
     """Return upper limits on the strength μ of a signal: where its CLs falls to 1 − `cl`."""
     spec = likelihood.patched(name)
-    exactly, convention = how.get("method") == "exact", how.get("convention")
-    if how.get("method") == "auto":
-        exactly, _ = suits(spec, how.get("asymptotic_from", ASYMPTOTIC_FROM))
-        convention = averaged(convention)
+    exactly, convention = how.get("method", "asymptotic") != "asymptotic", how.get("convention")
+    convention = averaged(convention) if how.get("method") == "auto" else convention
     channels = _simple(spec)
     if exactly and expected_events(spec) >= 0 and channels is None:
         return binned_limits(spec, cl=cl, seed=seed, convention=convention)
@@ -219,20 +222,6 @@ def _tested(likelihood: Likelihood, name: str, spec: Mapping[str, Any]) -> float
     )
 
 
-def _exactly(
-    name: str,
-    values: tuple[float | str, ...],
-    spec: dict[str, Any],
-    how: tuple[float, np.random.Generator, Convention | None, str],
-) -> ScanPoint:
-    strength, rng, convention, why = how
-    found, expected = exact_point(spec, strength, rng, convention=convention)
-    parameters = len({m["name"] for c in spec["channels"] for s in c["samples"] for m in s["modifiers"]})
-    label = found.method + (f"; {why}" if why else "")
-    events = expected_events(spec)
-    return ScanPoint(name, values, found.cls, expected, parameters, label, found.error, events)
-
-
 def write_hs3(likelihood: Likelihood, folder: Path, names: Sequence[str] | None = None) -> list[Path]:
     """Write signals of a likelihood as HS3 documents, ``<name>.json`` each; return the files."""
     written, chosen = [], _chosen(likelihood, names)
@@ -263,38 +252,6 @@ def expected_events(workspace: Mapping[str, Any]) -> float:
         total += float(signal.sum())
         squares += float(np.sum(signal[here] ** 2 / np.maximum(background[here], 1e-9)))
     return total**2 / squares if squares > 0 else float("nan")
-
-
-def sensitive_events(workspace: Mapping[str, Any]) -> tuple[float, float]:
-    """Return expected background and observed events of the one bin that is as sensitive as all together.
-
-    The expected ones are those of `expected_events`; the observed ones have the ratio to them that observed
-    and expected events have in the bins, weighted by s²/b.
-    """
-    poi = workspace["measurements"][0]["config"]["poi"]
-    counts = {o["name"]: np.asarray(o["data"], dtype=np.float64) for o in workspace["observations"]}
-    weights, ratio = 0.0, 0.0
-    for channel in workspace["channels"]:
-        parts = np.zeros((2, len(channel["samples"][0]["data"])))
-        for sample in channel["samples"]:
-            carries = any(modifier["name"] == poi for modifier in sample["modifiers"])
-            parts[0 if carries else 1] += np.asarray(sample["data"], dtype=np.float64)
-        background = np.maximum(parts[1], 1e-9)
-        weight = parts[0] ** 2 / background
-        weights += float(weight.sum())
-        ratio += float(weight @ (counts[channel["name"]] / background))
-    expected = expected_events(workspace)
-    return expected, expected * ratio / weights if weights > 0 else float("nan")
-
-
-def suits(workspace: Mapping[str, Any], asymptotic_from: float) -> tuple[bool, str]:
-    """Return whether a workspace should be tested exactly, and why not."""
-    if _simple(workspace) is not None:
-        return True, "log-normal nuisances"
-    events = min(sensitive_events(workspace))
-    if events >= asymptotic_from:
-        return False, f"{events:.3g} events, asymptotic from {asymptotic_from:g}"
-    return True, f"{events:.3g} events, exact below {asymptotic_from:g}"
 
 
 def averaged(convention: Convention | None) -> Convention:

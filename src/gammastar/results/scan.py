@@ -35,10 +35,9 @@ AVERAGED = ("marginalised", "mid-p")  # of [infer] method: exact, toys averaged 
 
 @dataclass(frozen=True)
 class _How:
-    """Method, from where on it is asymptotic, confidence level, and who chose ("": nobody)."""
+    """Method, confidence level, and who chose ("": nobody)."""
 
     method: str
-    asymptotic_from: float = ASYMPTOTIC_FROM
     cl: float = 0.0
     source: str = ""
 
@@ -89,7 +88,6 @@ def scan_lines(
     head = _said(how, cl)
     options: dict[str, Any] = {
         "method": "exact" if how.method in AVERAGED else how.method,
-        "asymptotic_from": how.asymptotic_from,
         "convention": _convention(path, likelihood, how, statistic, auxiliary),
     }
     tested = []
@@ -123,11 +121,8 @@ def _said(how: _How, cl: float) -> list[str]:
     """Return whose convention holds, if anybody has one."""
     if not how.source:
         return []
-    rest = ""
-    if how.method == "auto":
-        rest = f", asymptotic from {how.asymptotic_from:g} events"
     level = f"; excluded at {100 * cl:g} % CL is what lies below {1 - cl:.3g}" if how.cl else ""
-    return [f"as {how.source} says: method = {how.method!r}{rest}{level}"]
+    return [f"as {how.source} says: method = {how.method!r}{level}"]
 
 
 def write_cards(
@@ -238,9 +233,7 @@ def _how(path: Path, likelihood: Likelihood, method: str | None, steering: Path 
         section, source = _of_record(path, likelihood)
         if section is None:
             return _How(method or "asymptotic")
-    if method is not None:  # asked for: only from where on "auto" is asymptotic is left to the record
-        return _How(method, section.asymptotic_from, section.cl)
-    return _How(section.method, section.asymptotic_from, section.cl, source)
+    return _How(section.method, section.cl, source) if method is None else _How(method, section.cl)
 
 
 def _convention(

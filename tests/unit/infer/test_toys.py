@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.optimize import minimize
-from scipy.stats import norm, uniform
+from scipy.special import gammaln
+from scipy.stats import norm, poisson, uniform
 
 from gammastar.core.errors import PhysicsError
 from gammastar.infer import (
@@ -21,7 +22,7 @@ from gammastar.infer import (
     unbinned_channel,
 )
 from gammastar.infer.channel_limits import zero_event_cls
-from gammastar.infer.toys import KINDS, draw, lint_names, statistics, toy_model
+from gammastar.infer.toys import KINDS, draw, draw_weighted_toys, lint_names, statistics, toy_model
 
 POT = float(np.log(1.2))
 
@@ -144,6 +145,18 @@ def test_weighted_toys_agree_with_plain_ones():
         plain = draw(model, theta, strength, 12_000, np.random.default_rng(8), randomise=True)
         fraction = np.mean(statistics(model, plain, 1.0, "qtilde") >= q - 1e-7)
         assert abs(fraction - value) < 4 * np.sqrt(0.25 / 10_000)
+
+
+def test_the_density_of_weighted_toys_is_that_of_their_mixture():
+    """Half of them have no signal, a quarter each of two strengths: a sum of Poisson probabilities."""
+    model, strengths = toy_model([counting_channel("c", signal=2.0, background=1.0, observed=1)]), (0.5, 2.0)
+    convention = Convention("ratio", "fixed")
+    found = draw_weighted_toys(model, convention, model.data(), strengths, 40, np.random.default_rng(1))
+    n = np.diff(found.toys.offsets)
+    assert len(n) == 80
+    shares = ((0.5, 1.0), (0.25, 2.0), (0.25, 5.0))
+    wanted = np.log(sum(share * poisson.pmf(n, mean) for share, mean in shares)) + gammaln(n + 1.0)
+    np.testing.assert_allclose(found.log_mixture, wanted, rtol=1e-12)
 
 
 def test_a_shared_nuisance_moves_both_channels():

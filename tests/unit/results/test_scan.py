@@ -53,7 +53,7 @@ def test_expected_bands_of_one_bin_without_nuisances():
     np.testing.assert_allclose(point.expected, wanted, rtol=0.06, atol=2e-3)
 
 
-def test_auto_averages_and_follows_events_where_toys_are_fitted():
+def test_auto_averages_at_any_count():
     for counts, background in ([1], 0.5), ([60], 55.0):
         point = next(scan(likelihood(counts, background=background), method="auto"))
         assert point.method.startswith("exact CLs by enumeration")
@@ -65,10 +65,7 @@ def test_auto_averages_and_follows_events_where_toys_are_fitted():
     ]
     (point,) = scan(Likelihood(space, {}, {}, ()), method="auto")
     assert point.method.startswith("exact CLs, 8000 toys")
-    assert "exact below 20" in point.method
-    (many,) = scan(Likelihood(space, {}, {}, ()), method="auto", asymptotic_from=0.2)
-    assert many.method.startswith("asymptotic")
-    assert "asymptotic from 0.2" in many.method
+    assert "averaged over nuisances" in point.method
 
 
 def test_a_masked_likelihood_has_no_observed_cls_in_any_method():
@@ -96,8 +93,8 @@ def test_command_line(tmp_path):
 SMALL = ROOT / "analysis" / "na60_dimuon" / "small.toml"
 
 
-def steering(path, method, events=20.0):
-    keys = f'[infer]\nmethod = "{method}"\nasymptotic_from = {events}\n'
+def steering(path, method):
+    keys = f'[infer]\nmethod = "{method}"\n'
     path.write_text(SMALL.read_text().replace("[infer]\n", keys))
     return str(path)
 
@@ -125,7 +122,7 @@ def test_scan_follows_the_convention_of_the_steering(tmp_path):
         said = scanned(tmp_path, "--steering", steering(path, method))
         assert label in said
         assert float(said.split("CLs ")[1].split()[0]) == pytest.approx(wanted[method], abs=4e-3)
-    assert "averaged over nuisances" in scanned(tmp_path, "--steering", steering(path, "auto", 0.2))
+    assert "averaged over nuisances" in scanned(tmp_path, "--steering", steering(path, "auto"))
     assert "fixed auxiliaries" in scanned(tmp_path, "--steering", str(path), "--method", "exact")
 
 
@@ -148,7 +145,7 @@ def folder_of_a_run(folder, method, *, observed=(0,), background=B, sign=True):
     space = workspace("c", background, 0.0, list(observed))
     patches = patchset(space, [0.3, 0.3], [1e-6, 2e-6], [S, 2 * S])
     if sign:
-        patches["metadata"]["gammastar"] = {"method": method, "asymptotic_from": 20.0, "cl": 0.9}
+        patches["metadata"]["gammastar"] = {"method": method, "cl": 0.9}
     (folder / "workspace.json").write_text(json.dumps(space))
     (folder / "patchset.json").write_text(json.dumps(patches))
     return folder

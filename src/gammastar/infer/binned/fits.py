@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import TypeAlias
 
 import numpy as np
@@ -33,6 +34,7 @@ LEAST, TURNED = 0.5, 2  # distance of the other sign of a nuisance, and how many
 NEARBY = 3.0  # −ln L above the minimum up to which the other sign is tried
 NUMBERS = 8_000_000  # derivatives in memory at once
 ORDINARY = 1e-6  # damping of first steps
+FEW, BARE = 6.0, 1e-3  # counts for each free factor of the signal below which fits begin without these too
 SURE = 1e-7  # gain of −ln L up to which scoring says what a step still promises
 
 Strength: TypeAlias = float | FloatArray | tuple[float, float]
@@ -114,17 +116,23 @@ def lowest(model: BinnedModel, data: Data, starts: FloatArray, *, further: bool)
 def _lowest(model: BinnedModel, data: Data, starts: FloatArray, *, further: bool) -> _Lowest:
     nominal, every = starts[-1], np.arange(len(data.counts))
     free = np.flatnonzero((data.low < data.high).any(axis=0))
-    several = _corners(model, free) if further else ()
+    several = _corners(model, free) if further else []
     sided = np.intersect1d(free, model.one_sided) if further else free[:0]
     starts = starts if several or sided.size else starts[:-1]
     best = _Lowest(starts[0])
     best.take(model, data, np.tile(every, len(starts)), np.concatenate(starts))
+    if further:
+        linear = model.events.linear
+        contents = np.intersect1d(_loose(model, free), linear[(linear == model.poi).any(axis=1)])
+        few = np.flatnonzero(data.counts.sum(axis=1) < FEW * contents.size)
+        bare = nominal[few]
+        bare[:, contents] = np.maximum(data.low[few[:, None], contents], BARE)
+        best.take(model, data, few, bare)  # what the signal is made of may vanish
     again = np.flatnonzero((further & vanished(model.events, best.x)) | np.isinf(best.nll) | bool(several))
-    for corner in (None, *several) if again.size else ():  # there may be a minimum before one vanishes
-        careful = nominal[again]
-        if corner is not None:
-            careful[:, corner] = model.low[corner]
-        best.take(model, data, again, careful, CAREFUL)
+    careful = [nominal[again] for _ in ([], *several)]  # there may be a minimum before one vanishes
+    for begin, corner in zip(careful, ([], *several), strict=True):
+        begin[:, corner] = model.low[corner]
+    best.take(model, data, np.tile(again, len(careful)), np.concatenate(careful), CAREFUL)
     turned = [_turned(model, data, best, sided, rank) for rank in range(min(TURNED, sided.size))]
     if turned:
         rows, starts = (np.concatenate(part) for part in zip(*turned, strict=True))
@@ -142,6 +150,8 @@ class _Lowest:
         self, model: BinnedModel, data: Data, rows: IntArray, starts: FloatArray, damping: float = ORDINARY
     ) -> None:
         """Fit some data sets, each as often as it comes, from starts; keep what is lower."""
+        if not rows.size:
+            return
         found = _minimised(model, data.of(rows), starts, damping)
         last, order = np.zeros(len(self.x), dtype=np.int64), np.argsort(-found.nll, kind="stable")
         last[rows[order]] = order  # the lowest of a data set is written last
@@ -172,14 +182,23 @@ def _turned(
     return rows, trials[chosen[rows], rows]
 
 
-def _corners(model: BinnedModel, free: IntArray) -> tuple[int, ...]:
+def _loose(model: BinnedModel, free: IntArray) -> IntArray:
+    """Return the free parameters without a constraint, but for the strength."""
+    unknown = np.isnan(model.width[free]) & np.isnan(model.tau[free])
+    return np.asarray(free[unknown & (free != model.poi)], dtype=np.int64)
+
+
+def _corners(model: BinnedModel, free: IntArray) -> list[list[int]]:
     """Return the free normalisations of backgrounds where they are as many as bins or more, else none.
 
     They describe any data, in several ways, and where templates move as well each way may have a minimum:
-    fits then begin at the lowest value of each of them too.
+    fits then begin at the lowest value of each of them too, and of each two where they are three or four.
     """
-    free = free[np.isnan(model.width[free]) & np.isnan(model.tau[free]) & (free != model.poi)]
-    return tuple(free.tolist()) if model.events.odd.nnz and len(free) >= model.counts.size else ()
+    loose = _loose(model, free).tolist()
+    if not model.events.odd.nnz or len(loose) < model.counts.size:
+        return []
+    sizes = (1, 2) if 2 < len(loose) < 5 else (1,)
+    return [list(group) for size in sizes for group in combinations(loose, size)]
 
 
 def _nll(model: BinnedModel, x: FloatArray, data: Data) -> FloatArray:

@@ -6,7 +6,7 @@ the factors γ_i of the finite simulation, which occur in bin i alone: fits elim
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from gammastar.infer.binned.model import SMALLEST, BinnedModel, SampleTerms, exp
 from gammastar.infer.histfactory.modifiers import Modifiers, log_normal
 from gammastar.infer.histfactory.patchsets import patch_document, signal_steps
 from gammastar.infer.histfactory.workspaces import assemble, sample
-from gammastar.infer.joint.model import CHARGES, FREE, JointData, JointEffect, JointModel
+from gammastar.infer.joint.model import CHARGES, FREE, JointData, JointModel
 
 FEW, FEWEST = 50, 20  # opposite-sign pairs below which fits begin twice where μ is free, or always
 BARE = 1e-3  # factor of contents at the start of a fit that leaves the pairs to like signs
@@ -59,8 +59,6 @@ class Arrays:
 
     binned: BinnedModel
     cells: FloatArray  # shape (i, j)
-    in_situ: FloatArray  # shape (i, j)
-    signal: FloatArray  # shape (j, b)
     like: FloatArray  # Combinatorial +−, ++ and −− pairs, shape (3, i)
     sigma: FloatArray  # Relative standard deviation of γ; zero fixes it, shape (i,)
     n_nuisances: int
@@ -78,70 +76,106 @@ class Arrays:
         return counts, aux
 
 
+CHANNELS = ("opposite_sign", "plus_plus", "minus_minus", "search")
+LIKE, SIMULATION = "like_sign", "simulation"  # factors of single bins
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sample:
+    """One sample of a channel at factors of one."""
+
+    channel: int
+    name: str
+    data: FloatArray
+    factors: list[str]  # mu, contents of cells, factors of single bins
+    logs: Mapping[str, float]  # ln κ by nuisance
+    shifts: Mapping[str, FloatArray]  # Of one standard deviation, linear
+    errors: FloatArray | None = None  # Of the finite simulation
+
+
+def _like(model: JointModel) -> FloatArray:
+    """Return combinatorial pairs at a scale where their factors are of order one, shape (3, i)."""
+    geometric = np.maximum(0.5 * (model.counts[1] + model.counts[2]), 1.0)
+    root = np.sqrt(model.charges)
+    return np.stack([2.0 * model.r_factor * geometric, geometric / root, geometric * root])
+
+
+def _samples(model: JointModel) -> Iterator[_Sample]:
+    """Yield the samples of all channels."""
+    j, effects = len(model.pairs), model.effects
+
+    def logs(sizes: Iterable[float]) -> dict[str, float]:
+        return {e.name: float(size) for e, size in zip(effects, sizes, strict=True) if size != 0.0}
+
+    for c in range(j):
+        moved = {e.name: e.response[:, c] * model.pairs[c] for e in effects if e.response is not None}
+        moved = {name: shift for name, shift in moved.items() if shift.any()}
+        errors, cell = np.sqrt(model.variance[:, c]) * model.pairs[c], f"cell_{c}"
+        nominal = model.response[:, c] * model.pairs[c]
+        yield _Sample(0, f"pairs_{c}", nominal, [cell, SIMULATION], {}, moved, errors)
+        sizes = logs(np.broadcast_to(e.signal, (j,))[c] for e in effects)
+        for channel, signal in (
+            (0, None if model.in_situ is None else model.in_situ[:, c]),
+            (3, model.signal[c]),
+        ):
+            if signal is not None and signal.any():
+                yield _Sample(channel, f"signal_{c}", signal * model.pairs[c], ["mu", cell], sizes, {})
+    for name, values in model.templates.items():
+        sizes = logs(e.templates.get(name, 0.0) for e in effects)
+        yield _Sample(0, name, np.asarray(values, dtype=np.float64), [], sizes, {})
+    charged = (logs(e.r_factor for e in effects), {CHARGES: -FREE}, {CHARGES: FREE})
+    for channel, (values, sizes) in enumerate(zip(_like(model), charged, strict=True)):
+        yield _Sample(channel, "combinatorial", values, [LIKE], sizes, {})
+    if model.background.size:
+        nominal = np.asarray(model.background, dtype=np.float64)
+        yield _Sample(3, "background", nominal, [], logs(e.background for e in effects), {})
+
+
 def arrays_of(model: JointModel) -> Arrays:
     """Return the arrays of a model."""
     (i, j), k, b = model.response.shape, len(model.effects) + 1, len(model.background)
-    # a scale at which factors are of order one, whatever the counts are
-    geometric = np.maximum(0.5 * (model.counts[1] + model.counts[2]), 1.0)
-    root = np.sqrt(model.charges)
-    like = np.stack(
-        [2.0 * np.broadcast_to(model.r_factor, (i,)) * geometric, geometric / root, geometric * root]
-    )
-    cells, total = model.response * model.pairs, model.response @ model.pairs
+    total = model.response @ model.pairs
     sigma = np.sqrt((model.variance * model.pairs**2).sum(axis=1))
     sigma = np.divide(sigma, total, out=np.zeros(i), where=total > 0)
-    in_situ = (np.zeros((i, j)) if model.in_situ is None else model.in_situ) * model.pairs
-    signal = model.signal * model.pairs[:, None]
-    theta, content, gamma = 1 + j, 1 + j + k + np.arange(i), 1 + j + k + i + np.arange(i)
-    places = [slice(0, i), slice(i, 2 * i), slice(2 * i, 3 * i), slice(3 * i, 3 * i + b)]
-
-    def logs(sizes: Sequence[float]) -> list[tuple[int, float, float]]:
-        return [(theta + e, float(np.exp(-s)), float(np.exp(s))) for e, s in enumerate(sizes) if s != 0.0]
-
-    samples = []
-    for c in range(j):
-        moved = [
-            (theta + e, one.response[:, c] * model.pairs[c])
-            for e, one in enumerate(model.effects)
-            if one.response is not None
-        ]
-        shapes = [(e, shift, np.zeros(i)) for e, shift in moved if shift.any()]
-        samples.append(SampleTerms(places[0], cells[:, c], shapes, [], [1 + c], [gamma]))
-        sizes = logs([_signal(one, j)[c] for one in model.effects])
-        for place, yields in ((places[0], in_situ[:, c]), (places[3], signal[c])):
-            if yields.any():
-                samples.append(SampleTerms(place, yields, [], sizes, [0, 1 + c], []))
-    for name, values in model.templates.items():
-        sizes = logs([one.templates.get(name, 0.0) for one in model.effects])
-        samples.append(SampleTerms(places[0], np.asarray(values), [], sizes, [], []))
-    charged = [[one.r_factor for one in model.effects]] + [[0.0] * (k - 1) + [s * FREE] for s in (-1, 1)]
-    for place, values, sizes in zip(places, like, map(logs, charged), strict=False):
-        samples.append(SampleTerms(place, values, [], sizes, [], [content]))
-    if b:
-        sizes = logs([one.background for one in model.effects])
-        samples.append(SampleTerms(places[3], np.asarray(model.background, np.float64), [], sizes, [], []))
-    none, p = np.full(1 + j, np.nan), 1 + j + k + 2 * i
-    known = np.where(sigma > 0, sigma, np.nan)
-    free, bounded = np.zeros(k), np.zeros(1 + j + 2 * i)
-    names = [f"cell_{c}" for c in range(j)] + [one.name for one in model.effects] + [CHARGES]
-    names += [f"like_sign_{c}" for c in range(i)] + [f"simulation_{c}" for c in range(i)]
+    names = ["mu", *(f"cell_{c}" for c in range(j)), *(one.name for one in model.effects), CHARGES]
+    number = {name: place for place, name in enumerate(names)}
+    single = {LIKE: len(names) + np.arange(i), SIMULATION: len(names) + i + np.arange(i)}
+    ends = np.cumsum([0, i, i, i, b])
+    terms = [
+        SampleTerms(
+            slice(*ends[one.channel : one.channel + 2].tolist()),
+            one.data,
+            [(number[name], shift, np.zeros(i)) for name, shift in one.shifts.items()],
+            [(number[name], float(np.exp(-s)), float(np.exp(s))) for name, s in one.logs.items()],
+            [number[name] for name in one.factors if name in number],
+            [single[name] for name in one.factors if name in single],
+        )
+        for one in _samples(model)
+    ]
+    names += [f"{kind}_{c}" for kind in single for c in range(i)]
+    p, theta, gamma = len(names), slice(1 + j, 1 + j + k), slice(-i, None)
+    start, low, fixed = np.ones(p), np.zeros(p), np.zeros(p, dtype=np.bool_)
+    centre, width = np.full(p, np.nan), np.full(p, np.nan)
+    start[theta], low[theta], centre[theta], width[theta] = 0.0, -np.inf, 0.0, 1.0
+    fixed[gamma], width[gamma] = sigma <= 0, np.where(sigma > 0, sigma, np.nan)
+    centre[gamma] = np.where(sigma > 0, 1.0, np.nan)
     binned = BinnedModel(
-        expectation_of(samples, 3 * i + b, p, 0),
-        ("mu", *names),
+        expectation_of(terms, 3 * i + b, p, 0),
+        tuple(names),
         0,
-        np.concatenate([np.ones(1 + j), free, np.ones(2 * i)]),
-        np.concatenate([bounded[: 1 + j], free - np.inf, bounded[1 + j :]]),
+        start,
+        low,
         np.full(p, np.inf),
-        np.concatenate([np.zeros(p - i, dtype=np.bool_), sigma <= 0]),
-        np.concatenate([none, free, np.full(i, np.nan), np.where(sigma > 0, 1.0, np.nan)]),
-        np.concatenate([none, free + 1.0, np.full(i, np.nan), known]),
-        np.full(p, np.nan),
-        np.zeros(3 * i + b),
+        fixed,
+        centre,
+        width,
+        tau=np.full(p, np.nan),
+        counts=np.zeros(3 * i + b),
         masked=model.observed is None,
         one_sided=np.zeros(0, dtype=np.int64),
     )
     pairs = float(sum(np.sum(values) for values in model.templates.values()))
-    return Arrays(binned, cells, in_situ, signal, like, sigma, k, pairs)
+    return Arrays(binned, model.response * model.pairs, _like(model), sigma, k, pairs)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -279,7 +313,6 @@ def _lower(found: Fits, other: Fits, rows: npt.NDArray[np.intp]) -> Fits:
     return Fits(Point.of(x, found.point.like.shape[1]), *columns)
 
 
-CHANNELS = ("opposite_sign", "plus_plus", "minus_minus", "search")
 LARGEST = 1e3  # of free factors
 DESCRIPTION = "Expected signal of each cell per mass and coupling, on pairs and search; test mu = 1."
 
@@ -292,48 +325,29 @@ def joint_workspace(model: JointModel, *, poi_maximum: float = 100.0) -> dict[st
     HistFactory: CERN-OPEN-2012-016; the JSON form is that of pyhf. With interpolation codes 4 and 4p, which
     pyhf and ROOT take by default, its likelihood is that of `fit` to rounding.
     """
-    arrays, j = arrays_of(model), len(model.pairs)
-    free: Modifiers = [{"name": "like_sign", "type": "shapefactor", "data": None}]
-    counted = np.sqrt(model.variance) * model.pairs
-    opposite = []
-    for cell in range(j):
-        nominal = arrays.cells[:, cell]
-        listed = [_cell(cell), *_shifts(model, cell, nominal)]
-        if arrays.sigma.any():
-            listed.append({"name": "simulation", "type": "staterror", "data": counted[:, cell].tolist()})
-        opposite.append(sample(f"pairs_{cell}", nominal, listed))
-        if arrays.in_situ[:, cell].any():
-            modifiers = [_cell(cell), *_logs(model, lambda e, c=cell: _signal(e, j)[c])]
-            opposite.append(sample(f"signal_{cell}", arrays.in_situ[:, cell], modifiers, signal=True))
-    for name, values in model.templates.items():
-        opposite.append(sample(name, values, _logs(model, lambda e, n=name: e.templates.get(n, 0.0))))
-    opposite.append(sample("combinatorial", arrays.like[0], free, _logs(model, lambda e: e.r_factor)))
-    channels = {CHANNELS[0]: opposite}
-    for channel, values, sign in zip(CHANNELS[1:3], arrays.like[1:], (-FREE, FREE), strict=True):
-        channels[channel] = [sample("combinatorial", values, free, [_log(CHARGES, sign)])]
-    observed: dict[str, Any] = dict(zip(CHANNELS[:3], model.counts, strict=True))
-    if model.background.size:
-        channels[CHANNELS[3]] = [
-            sample(
-                f"signal_{cell}",
-                arrays.signal[cell],
-                [_cell(cell), *_logs(model, lambda e, c=cell: _signal(e, j)[c])],
-                signal=True,
-            )
-            for cell in range(j)
-            if arrays.signal[cell].any()
+    used = CHANNELS if model.background.size else CHANNELS[:3]
+    channels: dict[str, list[dict[str, Any]]] = {name: [] for name in used}
+    for one in _samples(model):
+        listed: Modifiers = [
+            {"name": name, "type": "shapefactor" if name == LIKE else "normfactor", "data": None}
+            for name in one.factors
+            if name not in ("mu", SIMULATION)
         ]
-        channels[CHANNELS[3]].append(
-            sample("background", model.background, _logs(model, lambda e: e.background))
-        )
+        for name, step in one.shifts.items():
+            data = {"hi_data": (one.data + step).tolist(), "lo_data": (one.data - step).tolist()}
+            listed.append({"name": name, "type": "histosys", "data": data})
+        if one.errors is not None and model.variance.any():
+            listed.append({"name": SIMULATION, "type": "staterror", "data": one.errors.tolist()})
+        listed += [_log(name, sigma) for name, sigma in one.logs.items()]
+        channels[CHANNELS[one.channel]].append(sample(one.name, one.data, listed, signal="mu" in one.factors))
+    observed: dict[str, Any] = dict(zip(CHANNELS, model.counts, strict=False))
+    if model.background.size:
         observed[CHANNELS[3]] = "masked" if model.observed is None else model.observed
     spec = assemble(channels, observed, poi_maximum=poi_maximum)
     parameters = spec["measurements"][0]["config"]["parameters"]
-    parameters += [
-        {"name": name, "inits": [1.0], "bounds": [[0.0, LARGEST]]} for name in (f"cell_{c}" for c in range(j))
-    ]
-    n = len(model.counts[0])
-    parameters.append({"name": "like_sign", "inits": [1.0] * n, "bounds": [[0.0, LARGEST]] * n})
+    cells, n = range(len(model.pairs)), len(model.counts[0])
+    parameters += [{"name": f"cell_{c}", "inits": [1.0], "bounds": [[0.0, LARGEST]]} for c in cells]
+    parameters.append({"name": LIKE, "inits": [1.0] * n, "bounds": [[0.0, LARGEST]] * n})
     return spec
 
 
@@ -391,34 +405,9 @@ def joint_patchset(
     return spec, patch_document(spec, mass, coupling, patches, about=(coupling_name, hepdata, DESCRIPTION))
 
 
-def _cell(cell: int) -> dict[str, Any]:
-    return {"name": f"cell_{cell}", "type": "normfactor", "data": None}
-
-
-def _signal(effect: JointEffect, j: int) -> FloatArray:
-    return np.broadcast_to(np.asarray(effect.signal, dtype=np.float64), (j,))
-
-
 def _log(name: str, sigma: float) -> dict[str, Any]:
     """Return a log-normal factor that may fall with its nuisance."""
     (found,) = log_normal(name, abs(sigma))
     if sigma < 0:
         found["data"] = {"hi": found["data"]["lo"], "lo": found["data"]["hi"]}
-    return found
-
-
-def _logs(model: JointModel, of: Any) -> Modifiers:
-    """Return the log-normal factors of one sample."""
-    return [_log(effect.name, float(of(effect))) for effect in model.effects if of(effect) != 0.0]
-
-
-def _shifts(model: JointModel, cell: int, nominal: FloatArray) -> Modifiers:
-    """Return the shifts of the response of one cell; linear, and so the same up and down."""
-    found: Modifiers = []
-    for effect in model.effects:
-        if effect.response is None or not effect.response[:, cell].any():
-            continue
-        step = effect.response[:, cell] * model.pairs[cell]
-        data = {"hi_data": (nominal + step).tolist(), "lo_data": (nominal - step).tolist()}
-        found.append({"name": effect.name, "type": "histosys", "data": data})
     return found

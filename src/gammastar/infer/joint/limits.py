@@ -120,13 +120,15 @@ class JointLimits:
     hopeless: bool = False  # Look first whether any strength is excluded
     bands: bool = True  # Set all expected limits; else the median alone, the others are nan
 
-    def asymptotic(self, model: JointModel, events: float) -> bool:
-        """Return whether the asymptotic formulae are used at so many events of the search."""
-        if self.method == "auto":
-            pairs = float(model.counts[0].sum())
-            few = model.in_situ is None and events < self.asymptotic_from
-            return not few and pairs >= 10.0 * self.asymptotic_from
-        return self.method == "asymptotic"
+    def asymptotic(self, model: JointModel) -> bool:
+        """Return whether the asymptotic formulae are used."""
+        if self.method != "auto":
+            return self.method == "asymptotic"
+        events = float(np.sum(model.background))
+        if model.observed is not None:
+            events = min(events, float(np.sum(model.observed)))
+        few = model.in_situ is None and events < self.asymptotic_from
+        return not few and float(model.counts[0].sum()) >= 10.0 * self.asymptotic_from
 
 
 def joint_asymptotic(model: JointModel, *, cl: float = 0.90) -> Limit:
@@ -220,8 +222,7 @@ def joint_limit(model: JointModel, options: JointLimits | None = None, *, seed: 
     asked = JointLimits() if options is None else options
     background = float(np.sum(model.background))
     seen = None if model.observed is None else float(np.sum(model.observed))
-    events = background if seen is None else min(background, seen)
-    if asked.asymptotic(model, events):
+    if asked.asymptotic(model):
         return joint_asymptotic(model, cl=asked.cl)
     from scipy.stats import poisson
 

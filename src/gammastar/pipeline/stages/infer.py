@@ -43,7 +43,7 @@ from gammastar.pipeline.stages.predict import model_of
 from gammastar.store.manifest import digest, write_json
 from gammastar.store.records import write_reach
 
-KEYS = ("method", "asymptotic_from", "cl")  # of [infer], which a patch set carries with it
+KEYS = ("method", "cl")  # of [infer], which a patch set carries with it
 EXPLORED_CL = (0.90, 0.95)  # of the explorer, besides that of [infer]
 MASS_NUCLEON = 0.9389
 FULL_TOYS = {"statistic": "qtilde", "auxiliary": "randomised"}  # of a joint likelihood
@@ -306,7 +306,7 @@ def _write_grid(
 def _say_how(section: Infer, patches: dict[str, Any], **more: str) -> None:
     """Put into a patch set how this run sets limits and treats nuisances: `gammastar scan` reads it."""
     convention = {key: getattr(section, key) for key in KEYS}
-    patches["metadata"][CONVENTION] = convention | more
+    patches["metadata"][CONVENTION] = convention | more | patches["metadata"].get(CONVENTION, {})
 
 
 def _write_joint(ctx: Context, name: str, documents: Documents) -> Documents:

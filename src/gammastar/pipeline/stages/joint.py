@@ -21,6 +21,7 @@ from gammastar.core.sampling import stream
 from gammastar.core.signal import SignalPlane
 from gammastar.infer.counting_search import MEDIAN, CountingSearch
 from gammastar.infer.discovery import Ranking
+from gammastar.infer.histfactory.likelihoods import CONVENTION
 from gammastar.infer.histfactory.patchsets import Documents, patched_points
 from gammastar.infer.histfactory.workspaces import pot_names
 from gammastar.infer.joint.discovery import PairsFit, discovery_strengths, joint_impacts, pairs_fit
@@ -481,6 +482,9 @@ def _documents(
         model = replace(window.model, effects=(*window.model.effects, *pots))
         model = replace(model, observed=None) if ctx.cache.mock else model
         found[label] = joint_patchset(model, points, hepdata=section.hepdata)
+        how = JointLimits(method=section.method, asymptotic_from=section.asymptotic_from)
+        method = "asymptotic" if how.asymptotic(model) else "exact"
+        found[label][1]["metadata"][CONVENTION] = {"method": method}
     return found
 
 
