@@ -22,11 +22,15 @@ from gammastar.core.records import FloatArray
 from gammastar.infer.binned.model import SMALLEST, Bends, BinnedModel, Expectation, IntArray, Layout
 
 STEPS = 2000  # few sets need more than some tens
-DONE = 1e-9  # gain that a step still promises, in units of the NLL
+DONE = 1e-11  # gain of −ln L that a step still promises
+ROUNDING = 1e-15  # of −ln L for each count, by which a step may seem to rise
 ENOUGH = 1e-4  # the same after all steps, for sets that creep along a kink or a flat valley
 KINK = 1.0  # damping that a smooth likelihood does not need near its minimum
 SOFTER = 0.8  # what is left of the curvature of a kink after a step that gained
-IDLE = 100  # steps without gain, after which a set of parameters lies on kinks from all sides
+IDLE, GAIN = (
+    100,
+    1e-8,
+)  # steps without such a gain, after which a set of parameters lies on kinks from all sides
 CAREFUL = 30.0  # damping of short steps, for a second fit that does not jump over a kink
 NEAR = 1e-8  # a parameter this near to the bound that it is pushed to goes there
 FLAT = 1e-12  # least curvature along an eigenvector of the scaled Hessian
@@ -211,7 +215,7 @@ def _minimised(model: BinnedModel, data: Data, x: FloatArray, damping: float) ->
     found, ended = _nll(model, x, data), np.ones(n, dtype=np.bool_)
     open_sets, damp, idle = np.arange(n), np.full(n, damping), np.zeros(n, dtype=np.int64)
     newton, stiffness = np.ones(n, dtype=np.bool_), np.zeros((n, model.events.nominal.size))
-    state = _State.at(model, best, data)
+    state, rounding = _State.at(model, best, data), ROUNDING * (1.0 + data.counts.sum(axis=1))
     for _ in range(STEPS):
         own = state.of(open_sets)
         if (stiff := stiffness[open_sets]).any():
@@ -228,8 +232,8 @@ def _minimised(model: BinnedModel, data: Data, x: FloatArray, damping: float) ->
         to_bound = np.where(stuck & (gradient != 0), np.where(gradient > 0, low, high), here + step)
         trial = np.clip(to_bound, low, high)[going]
         new = _nll(model, trial, data.of(open_sets))
-        better = new <= found[open_sets]
-        idle[open_sets] = np.where(found[open_sets] - new > 10.0 * DONE, 0, idle[open_sets] + 1)
+        better = new <= found[open_sets] + rounding[open_sets]
+        idle[open_sets] = np.where(found[open_sets] - new > GAIN, 0, idle[open_sets] + 1)
         moved = open_sets[better]
         failed, met = open_sets[~better], newton[open_sets]
         if failed.size and model.events.shifted:
