@@ -51,6 +51,16 @@ def test_limits_know_no_step(background):
         assert -1e-6 < 1 - limit[s, step * background] / limit[s, 0.0] < 0.01
 
 
+@pytest.mark.parametrize("sigma", [0.0, 0.2, 0.5])
+def test_limits_rise_evenly_with_the_count(sigma):
+    """From few to many events, past twenty: one event more raises a limit, and by no jump."""
+    counts = np.arange(8, 33)
+    limit = counting_limit(counts, 20.0, signal_sigma=sigma, background_sigma=0.1)
+    step = np.diff(limit)
+    assert (step > 0).all()
+    assert np.abs(np.diff(step)).max() < 0.1 * step.max()
+
+
 def test_half_of_the_observed_count_lowers_a_limit():
     """CLs = [P(< n) + ½ P(n)] with signal over that without; nothing changes where no event is seen."""
     found = float(counting_limit(2, 0.8, method="mid-p"))
