@@ -14,9 +14,8 @@ from validation.infer_toys import POT, row
 from gammastar.infer import to_hs3
 from gammastar.infer.histfactory.hs3 import from_hs3
 from gammastar.infer.histfactory.modifiers import (
-    covariance_shapes,
-    ensemble_shapes,
     log_normal,
+    paired_shape,
     poisson_counts,
 )
 from gammastar.infer.histfactory.workspaces import assemble, like_sign_channel, sample
@@ -53,11 +52,16 @@ def hs3_rows(quick: bool) -> Iterator[dict]:
 
 def dimuons() -> dict:
     """Return a search in four mass bins with every effect of the table of modifiers."""
-    signal = np.array([0.4, 2.0, 1.1, 0.2])
-    members = signal * np.array([[1.0, 1.1, 0.95, 1.0], [0.9, 1.0, 1.05, 1.1], [1.1, 0.9, 1.0, 0.9]])
-    nominal, ensemble = ensemble_shapes("flow", members)
-    spread = 0.05 * nominal
-    unfolding = covariance_shapes("unfolding", nominal, np.outer(spread, spread) + np.diag(spread**2))
+    nominal = np.array([0.4, 2.0, 1.1, 0.2])
+    ends = nominal * [1.05, 0.97, 1.1, 1.0], nominal * [0.95, 1.02, 0.93, 1.0]
+    shapes = paired_shape("flow", nominal, *ends) + [
+        {
+            "name": f"unfolding_{k}",
+            "type": "histosys",
+            "data": {"hi_data": (nominal + s).tolist(), "lo_data": (nominal - s).tolist()},
+        }
+        for k, s in enumerate((0.05 * nominal, 0.05 * nominal * [1.0, -1.0, 0.5, 0.0]))
+    ]
     shared = [*log_normal("pot_search", POT), *log_normal("efficiency", 0.029)]
     control, counts, combinatorial = like_sign_channel(
         "dimuons", [5, 0, 3, 2], modifiers=log_normal("r_factor", 0.05)
@@ -65,7 +69,7 @@ def dimuons() -> dict:
     charm = np.array([0.5, 0.4, 0.2, 0.1])
     channels = {
         "dimuons": [
-            sample("signal", nominal, shared, ensemble, unfolding, signal=True),
+            sample("signal", nominal, shared, shapes, signal=True),
             combinatorial,
             sample("charm", charm, log_normal("charm", 0.3), poisson_counts("charm_mc", charm, charm / 20)),
         ],

@@ -8,8 +8,6 @@ import pytest
 
 from gammastar.core.errors import NegativeYieldError, PhysicsError
 from gammastar.infer.histfactory.modifiers import (
-    covariance_shapes,
-    ensemble_shapes,
     log_normal,
     paired_shape,
     poisson_counts,
@@ -19,48 +17,18 @@ from gammastar.infer.histfactory.workspaces import assemble, like_sign_channel, 
 NOMINAL = np.array([20.0, 40.0, 10.0])
 
 
-def shifts(modifiers):
-    return np.array([np.array(m["data"]["hi_data"]) for m in modifiers if m["type"] == "histosys"])
-
-
-def test_eigenvectors_sum_to_the_covariance():
-    rng = np.random.default_rng(1)
-    half = rng.normal(size=(3, 3))
-    covariance = half @ half.T
-    found = shifts(covariance_shapes("unfolding", NOMINAL, covariance)) - NOMINAL
-    np.testing.assert_allclose(found.T @ found, covariance, atol=1e-5 * np.trace(covariance))
-
-
-def test_ensemble_reproduces_the_spread():
-    rng = np.random.default_rng(2)
-    members = NOMINAL * np.exp(0.05 * rng.normal(size=(40, 1)) + 0.03 * rng.normal(size=(40, 3)))
-    nominal, modifiers = ensemble_shapes("flow", members, kept=0.9999)
-    np.testing.assert_allclose(nominal, members.mean(axis=0))
-    shapes = members * (nominal.sum() / members.sum(axis=1))[:, None]
-    found = shifts(modifiers) - nominal
-    np.testing.assert_allclose(found.T @ found, np.cov(shapes.T), atol=1e-3 * np.trace(np.cov(shapes.T)))
-    assert np.log(modifiers[0]["data"]["hi"]) == pytest.approx(np.log(members.sum(axis=1)).std(ddof=1))
-    few = ensemble_shapes("flow", members, kept=0.5)[1]
-    assert [m["type"] for m in few] == ["normsys", "histosys", "shapesys"]
-
-
 def test_negative_bins_are_named():
     with pytest.raises(NegativeYieldError, match="bin 2"):
         paired_shape("scale", NOMINAL, [18.0, 38.0, 16.0], [22.0, 42.0, 5.0])
     with pytest.raises(NegativeYieldError, match="bin 1"):
         sample("background", [1.0, -2.0])
-    with pytest.raises(NegativeYieldError, match="bin 2"):
-        covariance_shapes("unfolding", NOMINAL, np.diag([1.0, 1.0, 16.0]))
-    with pytest.raises(PhysicsError, match="negative eigenvalue"):
-        covariance_shapes("unfolding", NOMINAL, np.diag([1.0, 1.0, -1.0]))
 
 
 def everything(observed="masked"):
     control, counts, combinatorial = like_sign_channel(
         "dimuons", [3, 0, 1], r_factor=1.05, modifiers=log_normal("r_factor", 0.05)
     )
-    members = NOMINAL * np.exp(0.02 * np.random.default_rng(3).normal(size=(8, 3)))
-    nominal, shapes = ensemble_shapes("flow", members)
+    nominal, shapes = NOMINAL, paired_shape("flow", NOMINAL, 1.02 * NOMINAL, 0.97 * NOMINAL)
     shared = [*log_normal("pot_calibration", 0.05), *log_normal("pot_search", 0.18)]
     extrapolated = log_normal("extrapolation", 0.5)
     signal = [
@@ -73,7 +41,6 @@ def everything(observed="masked"):
         log_normal("charm", 0.2),
         log_normal("efficiency", 0.029),
         poisson_counts("mc_dimuons", NOMINAL, NOMINAL / 4),
-        covariance_shapes("unfolding", NOMINAL, np.diag(NOMINAL) * 0.2),
         paired_shape("resolution", NOMINAL, [21.0, 38.0, 11.0], [19.0, 42.0, 9.2]),
     )
     drell_yan = sample("drell_yan", nominal, shapes)

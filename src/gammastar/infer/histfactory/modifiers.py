@@ -5,8 +5,6 @@
 | protons on target (two runs), R, charm, efficiency | `log_normal` with one shared name each |
 | like-sign counts | `poisson_counts`; with empty bins `like_sign_channel` |
 | size of a simulation or of a flow's sample | `poisson_counts` |
-| members of a flow ensemble | `ensemble_shapes` |
-| covariance of the unfolding | `covariance_shapes` |
 | mass resolution, energy scale | `paired_shape`; of a template all at once `shape_modifiers` |
 """
 
@@ -65,7 +63,6 @@ def log_normal(name: str, sigma: float) -> Modifiers:
 
 Modifiers: TypeAlias = list[dict[str, Any]]
 
-SMALLEST = 1e-6  # eigenvalues below this part of the trace are dropped
 BEYOND = 3.0  # standard deviations up to which a bin must stay positive
 
 
@@ -98,7 +95,7 @@ def paired_shape(
     _positive(what, bins, np.stack([high - bins, low - bins]))
     return [
         {"name": name, "type": "normsys", "data": {"hi": factors[0], "lo": factors[1]}},
-        _histosys(name, high, low),
+        {"name": name, "type": "histosys", "data": {"hi_data": high.tolist(), "lo_data": low.tolist()}},
     ]
 
 
@@ -109,57 +106,6 @@ def shape_modifiers(template: Template) -> Modifiers:
         values = (template.nominal.values(), up.values(), down.values())
         modifiers += paired_shape(name, *values, where=f"{template.name}, {name}")
     return modifiers
-
-
-def covariance_shapes(name: str, nominal: npt.ArrayLike, covariance: npt.ArrayLike) -> Modifiers:
-    """Return one shape per eigenvector of a covariance (unfolding), whose squares sum to it."""
-    bins, matrix = yields_of(nominal, name), np.asarray(covariance, dtype=np.float64)
-    if matrix.shape != (bins.size, bins.size) or not np.allclose(matrix, matrix.T, rtol=1e-6, atol=0):
-        raise PhysicsError(
-            f"{name}: covariance of shape {matrix.shape} must be symmetric, {bins.size} by {bins.size}"
-        )
-    values, vectors = np.linalg.eigh(matrix)
-    trace = max(float(np.trace(matrix)), 0.0)
-    if values[0] < -SMALLEST * trace:
-        raise PhysicsError(f"{name}: the covariance has the negative eigenvalue {values[0]:g}")
-    modifiers = []
-    for i, k in enumerate(np.flatnonzero(values > SMALLEST * trace)[::-1]):
-        shift = np.sqrt(values[k]) * vectors[:, k]
-        _positive(f"{name}_{i}", bins, np.stack([shift, -shift]))
-        modifiers.append(_histosys(f"{name}_{i}", bins + shift, bins - shift))
-    return modifiers
-
-
-def ensemble_shapes(name: str, members: npt.ArrayLike, *, kept: float = 0.99) -> tuple[FloatArray, Modifiers]:
-    """Return the mean of an ensemble (of flows) and its spread as principal components."""
-    templates = np.atleast_2d(np.asarray(members, dtype=np.float64))
-    if len(templates) < 2:
-        raise PhysicsError(f"{name}: an ensemble needs at least two members, got {len(templates)}")
-    for i, template in enumerate(templates):
-        yields_of(template, f"{name}, member {i}")
-    nominal, sums = templates.mean(axis=0), templates.sum(axis=1)
-    if not sums.min() > 0:
-        raise PhysicsError(f"{name}: member {int(np.argmin(sums))} has no events")
-    modifiers = log_normal(f"{name}_norm", float(np.log(sums).std(ddof=1)))
-    shapes = templates * (nominal.sum() / sums)[:, None]
-    left, singular, right = np.linalg.svd(shapes - shapes.mean(axis=0), full_matrices=False)
-    variance = singular**2 / (len(templates) - 1)
-    if not variance.sum() > 1e-12 * nominal.sum() ** 2:
-        return nominal, modifiers
-    count = int(np.searchsorted(np.cumsum(variance) / variance.sum(), kept)) + 1
-    for i in range(min(count, left.shape[1])):
-        shift = np.sqrt(variance[i]) * right[i]
-        _positive(f"{name}_{i}", nominal, np.stack([shift, -shift]))
-        modifiers.append(_histosys(f"{name}_{i}", nominal + shift, nominal - shift))
-    rest = np.sqrt((variance[count:, None] * right[count:] ** 2).sum(axis=0))
-    if (rest > 1e-4 * nominal).any() and (nominal > 0).all():
-        rest = np.maximum(rest, 1e-4 * nominal)  # a Poisson constraint of 1e8 counts is as good as fixed
-        modifiers.append({"name": f"{name}_rest", "type": "shapesys", "data": rest.tolist()})
-    return nominal, modifiers
-
-
-def _histosys(name: str, high: FloatArray, low: FloatArray) -> dict[str, Any]:
-    return {"name": name, "type": "histosys", "data": {"hi_data": high.tolist(), "lo_data": low.tolist()}}
 
 
 def _positive(name: str, nominal: FloatArray, shifts: FloatArray) -> None:
