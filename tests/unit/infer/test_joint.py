@@ -55,6 +55,20 @@ def test_likelihood_is_that_of_pyhf(name):
         assert ours == pytest.approx(theirs, abs=1e-10)
 
 
+def test_the_charge_ratio_is_that_of_minus_to_plus_pairs():
+    """One standard deviation up: −− pairs times e, ++ pairs over e, in the fits as in the workspace."""
+    one = MODELS["no effects"]
+    core, like, gamma = (np.stack([x, x]) for x in drawn(one))
+    core[:, -1] = 0.0, 1.0
+    found = expected(arrays_of(one), Point(core, like, gamma)).pairs
+    np.testing.assert_allclose(found[1, 1:] / found[0, 1:], np.exp([[-1.0], [1.0]]) + np.zeros((2, 8)))
+    kinds = {
+        c["name"]: c["samples"][0]["modifiers"][1]["data"]["hi"]
+        for c in joint_workspace(one)["channels"][1:3]
+    }
+    assert kinds == pytest.approx({"plus_plus": np.exp(-1.0), "minus_minus": np.e})
+
+
 def test_patched_workspace_has_the_likelihood_of_its_grid_point():
     """Two couplings of one window: pyhf with the patch set against the model of each."""
     plain = MODELS["window"]
