@@ -304,6 +304,18 @@ def test_a_rate_of_nothing_has_an_error():
     assert (sigma * 0.025 > 0.2).all()  # pairs per bin
 
 
+def test_where_the_continuum_ends_a_rate_is_as_uncertain_as_its_bins():
+    """Bins without pairs that are known to 100 of them, as after a large background.
+
+    A residual of 0.7 errors that eight bins share, the longest correlation, is left with 0.7/√(1 + 8·0.7²).
+    """
+    above, sigma = EDGES[:-1] >= 0.9, 100.0
+    counts = np.where(above, 0.0, integrals(cocktail))
+    cov = np.diag(np.where(above, sigma**2, np.maximum(counts, 1.0)))
+    found = fit_mass_shape(spectrum(counts, cov=cov), m_lepton=M_MU).density([0.95, 0.975, 1.0])[1]
+    assert (np.sqrt(np.diag(found)) * 0.025 > 0.7 / np.sqrt(1 + 8 * 0.7**2) * sigma).all()
+
+
 def test_without_coherence_rho_and_omega_do_not_interfere():
     contents, m = integrals(cocktail), np.array([0.77, 0.8, 0.82])
     errors = [
