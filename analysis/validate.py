@@ -32,7 +32,7 @@ TOPICS = (
         "trust",
         "published",
     ),
-    "exchange",
+    *("exchange", "edges"),
 )
 PAGE = ROOT / "docs" / "validation.md"
 HEADER = "| quantity | ours | expected | tolerance | source | |\n|---|---|---|---|---|---|\n"

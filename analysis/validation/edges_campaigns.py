@@ -33,6 +33,7 @@ from gammastar.core.files import data_path
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import Exposure, Spectrum, filled, variable
 from gammastar.core.sampling import stream
+from gammastar.core.sources import PRIOR
 from gammastar.mock.cocktail import mass_spectrum, mode_rates
 from gammastar.mock.engines import normalised
 from gammastar.physics.detector import load_detector
@@ -45,20 +46,21 @@ from gammastar.spectrum.extrapolation import highest_energies
 from gammastar.spectrum.mass_shape import COHERENCE, resolution_of
 from gammastar.unfold.folding import Options
 from gammastar.unfold.methods import METHODS
+from gammastar.unfold.response_matrix import without_replicas
 from gammastar.unfold.simulation import in_window
 from gammastar.unfold.systematics import response_variations
 
 FOLDER = Path(__file__).resolve().parents[2] / "results" / "campaigns"
 POOL, KEPT = FOLDER / "pool", FOLDER / "edges"
-N_POOL, N_DATA, N_TRUTH, N_RESPONSE, N_PAIRS = 1_600_000, 1_200_000, 6_000_000, 600_000, 45_000
-N_PRIORS, N_SAMPLE, SEED = 8, 12_000, 900
+N_POOL, N_DATA, N_TRUTH, N_RESPONSE, N_PAIRS = 1_600_000, 1_200_000, 10_000_000, 1_800_000, 45_000
+N_PRIORS, N_PARTS, N_SAMPLE, SEED = 8, 8, 12_000, 900
 BEAM, FLOOR, POT_SIGMA = 400.0, 0.01, 0.1
 MASSES = np.array([0.25, 0.3, 0.4, 0.5, 0.65, 0.7827, 0.9, 1.0195])
 WINDOW = 0.01  # GeV: photons about a mass, whose momenta are kept
 COUPLINGS = np.geomspace(1e-9, 1e-3, 121)
 LEVEL = 2.3026  # events of the edges
 DETECTORS = ("ship_ecn3", "shadows_like", "na62_dump")
-EDGES = np.linspace(0.2125, 1.1125, 37)
+EDGES = np.concatenate([np.arange(0.2125, 0.7, 0.05), np.arange(0.7125, 1.12, 0.025)])
 AXES = tuple(
     variable(name, edges)
     for name, edges in (
@@ -102,7 +104,7 @@ class Shared:
     reco: np.ndarray
     pot: float
     rate: np.ndarray
-    photons: list[tuple[np.ndarray, np.ndarray]]
+    photons: list[list[tuple[np.ndarray, np.ndarray]]]  # by mass and part
     truth: dict[str, tuple[np.ndarray, np.ndarray]]
     model: Any
 
@@ -124,63 +126,60 @@ def shared() -> Shared:
     card = mock.load_card(data_path("cards/na60_full.toml"), leave_out=("drell_yan", "jpsi"))
     model = predict.DarkPhoton(RTable.read(data_path("measurements/r_ratio.csv")))
     found = _kept(KEPT / "photons.npz", lambda: _photons(card))
-    photons = [(found[f"p{k}"], found[f"w{k}"]) for k in range(len(MASSES))]
+    photons = [[(found[f"p{k}_{i}"], found[f"w{k}_{i}"]) for i in range(N_PARTS)] for k in range(len(MASSES))]
     flown = _kept(KEPT / "truth.npz", lambda: _truth(photons, model))
     truth = {name: (flown[name], flown[f"{name} error"]) for name in DETECTORS}
     return Shared(card, found["reco"], float(found["pot"]), found["rate"], photons, truth, model)
 
 
 def _photons(card: Any) -> dict[str, Any]:
-    """Return reconstructed pairs and their protons, the true rate and the momenta at each mass."""
+    """Return reconstructed pairs and their protons, the true rate and the momenta at each mass.
+
+    The last from hadrons in `N_PARTS` parts, since few of them are hard and each is drawn again and again.
+    """
     engine = mock.pythia_engine(card, N_POOL, seed=500, workers=1, cache=POOL)
     own = normalised(card, engine)
     data = matched(card, N_DATA, SEED, engine=engine)
     per_proton = sum(mode_rates(own).values()) * own.target.interactions
-    found = [np.zeros((0, 4))] * len(MASSES)
-    for i in range(N_TRUTH // 2_000_000):
-        pairs = mock.generate_pairs(own, 2_000_000, stream(SEED, "truth", i), mesons=engine.mesons)
-        for k, mass in enumerate(MASSES):
-            near = np.abs(pairs.mass - mass) < WINDOW
-            rows = [pairs.pt[near], pairs.energy[near], pairs.mass[near], pairs.weight[near]]
-            found[k] = np.concatenate([found[k], np.stack(rows, axis=1)])
     rate = dark_photon_rate(mass_spectrum(own, MASSES), MASSES, M_MU)
     result = {"reco": data.reco[data.reconstructed], "pot": data.weight.sum() / per_proton, "rate": rate}
-    for k, (rows, total) in enumerate(zip(found, rate, strict=True)):
-        result[f"p{k}"], result[f"w{k}"] = _momenta(rows, total)
+    for part in range(N_PARTS):
+        every = engine.soft.arrays.items()
+        hadrons = {name: column[part::N_PARTS] if column.ndim else column for name, column in every}
+        some = replace(engine, soft=replace(engine.soft, arrays=hadrons))
+        pairs = mock.generate_pairs(own, N_TRUTH // N_PARTS, stream(SEED, "truth", part), mesons=some.mesons)
+        for k, mass in enumerate(MASSES):
+            near = np.abs(pairs.mass - mass) < WINDOW
+            pt, energy, m, weight = (a[near] for a in (pairs.pt, pairs.energy, pairs.mass, pairs.weight))
+            pz = np.sqrt(np.clip(energy**2 - m**2 - pt**2, 0.0, None))
+            result[f"p{k}_{part}"] = np.stack([pt, np.zeros_like(pt), pz])
+            result[f"w{k}_{part}"] = weight * rate[k] / weight.sum()
     return result
 
 
-def _truth(photons: list[tuple[np.ndarray, np.ndarray]], model: Any) -> dict[str, np.ndarray]:
+def _truth(photons: list[list[tuple[np.ndarray, np.ndarray]]], model: Any) -> dict[str, np.ndarray]:
     """Return the events of every detector at all masses and couplings, with their errors."""
     result = {}
     for name in DETECTORS:
-        both = [_true_events(one, k, name, model) for k, one in enumerate(photons)]
-        result[name], result[f"{name} error"] = (np.stack([b[i] for b in both]) for i in (0, 1))
+        every = np.array(
+            [[_flown(one, k, name, model) for one in parts] for k, parts in enumerate(photons)]
+        )  # masses, parts of the hadrons, couplings
+        result[name] = every.mean(axis=1)
+        result[f"{name} error"] = every.std(axis=1, ddof=1) / np.sqrt(N_PARTS)
     return result
 
 
-def _momenta(rows: np.ndarray, total: float) -> tuple[np.ndarray, np.ndarray]:
-    pt, energy, mass, weight = rows.T
-    pz = np.sqrt(np.clip(energy**2 - mass**2 - pt**2, 0.0, None))
-    return np.stack([pt, np.zeros_like(pt), pz]), weight * total / weight.sum()
-
-
-def _true_events(
-    photons: tuple[np.ndarray, np.ndarray], k: int, name: str, model: Any
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return events and their error; hard photons, few and decisive at upper edges, fly more often."""
-    mass, rng = float(MASSES[k]), stream(SEED, "decays", name, k)
-    p, weight = photons
-    sums, squares = np.zeros((2, len(COUPLINGS)))
-    hard = p[2] > 60.0
-    for part, times in ((hard, 40), (~hard, 4)):
-        chosen = np.tile(np.flatnonzero(part), times)
-        for block in np.array_split(chosen, max(1, len(chosen) // 500_000)):
+def _flown(photons: tuple[np.ndarray, np.ndarray], k: int, name: str, model: Any) -> np.ndarray:
+    """Return events; photons that are hard or far from the beam, few and decisive, fly more often."""
+    mass, (p, weight) = float(MASSES[k]), photons
+    rng, sums = stream(SEED, "decays", name, k), np.zeros(len(COUPLINGS))
+    rare = (p[2] > 60.0) | (p[0] > 0.8)
+    for part, times in ((rare, 20), (~rare, 4)):
+        for block in np.array_split(np.tile(np.flatnonzero(part), times), 1 + times * part.sum() // 500_000):
             some = p[:, block], weight[block] / times
             what = model.ctau, model.branching(mass)
-            value, error = edges_truth.events(some, mass, name, COUPLINGS, what, rng)
-            sums, squares = sums + value, squares + times * error**2  # draws of one photon go together
-    return sums, np.sqrt(squares)
+            sums += edges_truth.events(some, mass, name, COUPLINGS, what, rng)
+    return sums
 
 
 @functools.cache
@@ -208,18 +207,37 @@ def campaign(i: int) -> dict[str, np.ndarray]:
     return _kept(KEPT / f"{i:04d}.npz", lambda: made(i))
 
 
-def unfolded(reco: np.ndarray, known: MatchedPairs, fine: Any) -> tuple[Spectrum, Spectrum]:
-    """Return measured and unfolded pairs as a run makes them, with the prior of the simulation as source."""
+@functools.cache
+def unfolder(prior: int) -> tuple[Any, np.ndarray]:
+    """Return the default unfolding and the relative shift of cells by the prior, of one reference sample.
+
+    A run finds smoothness and shift from its own data; they hardly differ and take most of the time.
+    """
+    known, fine = response(prior)[:2]
+    common, rng = shared(), stream(SEED, "reference", prior)
+    measured = counted(common.reco[rng.integers(0, len(common.reco), N_PAIRS)])
+    counts = measured.values.ravel()
+    found, _ = METHODS["likelihood"].prepare(measured, fine.response, Options(observed=(counts, counts)))
+    (varied,) = response_variations(fine.view(known), fine.response, prior=found(measured, fine.response))
+    both = (found(measured, without_replicas(one)) for one in (fine.response, varied.response))
+    values, moved = (one.values.ravel() for one in both)
+    return found, np.divide(moved - values, values, out=np.zeros(len(values)), where=values > 0)
+
+
+def counted(reco: np.ndarray) -> Spectrum:
+    """Return reconstructed pairs in their cells."""
     counts = np.histogramdd(reco, [np.asarray(a.edges) for a in AXES])[0]
-    measured = Spectrum(filled(AXES, counts, counts), np.diag(counts.ravel()), "counts", None, counts >= 0)
-    unfolder, _ = METHODS["likelihood"].prepare(
-        measured, fine.response, Options(observed=(counts.ravel(), counts.ravel()))
-    )
-    shown = fine.view(known)
-    varied = response_variations(shown, fine.response, prior=unfolder(measured, fine.response))
-    found, sources = unfold.with_systematics(measured, fine.response, unfolder, varied)
-    shifts = {one.name: fine.sums @ one.shift for one in sources}
-    return measured, replace(fine.summed(found), shifts=shifts)
+    return Spectrum(filled(AXES, counts, counts), np.diag(counts.ravel()), "counts", None, counts >= 0)
+
+
+def unfolded(measured: Spectrum, prior: int) -> Spectrum:
+    """Return unfolded pairs as a run makes them, with the prior of the simulation as source."""
+    fine, (method, relative) = response(prior)[1], unfolder(prior)
+    counts = measured.values.ravel()
+    found = replace(method, observed=(counts, counts))(measured, fine.response)
+    shift = relative * found.values.ravel()
+    whole = replace(found, hist=found.hist, cov=found.cov + np.outer(shift, shift))
+    return replace(fine.summed(whole), shifts={PRIOR: fine.sums @ shift})
 
 
 def made(i: int) -> dict[str, Any]:
@@ -229,7 +247,8 @@ def made(i: int) -> dict[str, Any]:
     reco = common.reco[rng.integers(0, len(common.reco), rng.poisson(N_PAIRS))]
     pot = common.pot * N_PAIRS / len(common.reco) * (1.0 + POT_SIGMA * rng.normal())
     weight = np.ones(len(reco))
-    measured, found = unfolded(reco, known, fine)
+    measured = counted(reco)
+    found = unfolded(measured, i % N_PRIORS)
     exposure = Exposure(BEAM, 207.2, 82.0, 0.01, pot, POT_SIGMA)
     prior = (fine.sums @ fine.response.prior).reshape(measured.values.shape) * cells
     per_pot = spectrum.extrapolate(spectrum.per_pot(found, exposure), filled(AXES, prior, prior))

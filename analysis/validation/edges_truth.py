@@ -46,6 +46,7 @@ class Apparatus(NamedTuple):
     walls: Callable[..., np.ndarray]  # whether a point lies in the volume
     planes: list[tuple]  # z, aperture, smallest distance of the leptons
     target: tuple[float, float] = (0.0, 0.0)  # y and z
+    half: float = np.pi  # azimuths about x that reach the volume
     bend: tuple[float, float] = (np.inf, 0.0)  # z of the magnet, kick in x
     least: float = 0.0  # momentum of a lepton
     energies: tuple[float, float] = (0.0, np.inf)  # of both leptons together
@@ -62,6 +63,7 @@ DETECTORS = {
     "shadows_like": Apparatus(
         *(5e19, 63.55, (10.0, 30.0), _shadows),
         [(z, _box(2.25, 1.25, 1.25), d) for z, d in ((33.0, 0.0), (35.5, 0.0), (36.0, 0.1))],
+        half=float(np.arctan(1.25)),
         bend=(34.25, 0.45),
         least=1.0,
         energies=(3.0, np.inf),
@@ -110,34 +112,48 @@ def decay(p: np.ndarray, mass: float, lepton: float, rng: np.random.Generator) -
     return tuple(pair)
 
 
-def events(
+class Seen(NamedTuple):
+    """Decays that a detector sees: photon, events at unit coupling per flight, γ, length of the flight."""
+
+    photon: np.ndarray
+    weight: np.ndarray
+    gamma: np.ndarray
+    length: np.ndarray
+
+    def events(self, coupling: float, ctau: float) -> np.ndarray:
+        """Return the events that each decay stands for at a coupling and its cτ [m]."""
+        flight = self.gamma * ctau
+        return coupling**2 * self.weight / flight * np.exp(-self.length / flight)
+
+
+def seen(
     photons: tuple[np.ndarray, np.ndarray],
     mass: float,
     detector: str,
-    couplings: np.ndarray,
-    model: tuple[Callable[[float, np.ndarray], np.ndarray], dict[str, float]],
+    branching: dict[str, float],
     rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the expected events at some couplings and their statistical errors.
+) -> Seen:
+    """Return one decay of every photon, where it is seen.
 
     Parameters
     ----------
     photons : (NDArray, NDArray), shapes (3, n), (n,)
         Momenta [GeV], and weights that sum to the dark photons per proton on the thin lead target and ε².
-    model : (callable, dict)
-        cτ [m] of mass and couplings; branching ratios by final state.
+    branching : dict
+        Branching ratios by final state.
     """
     it = DETECTORS[detector]
     (z0, z1), (bend, kick), (height, target) = it.volume, it.bend, it.target
     p, weight = photons
-    turn = rng.uniform(0, 2 * np.pi, p.shape[1])
+    turn = rng.uniform(-it.half, it.half, p.shape[1]) - np.arctan2(p[1], p[0])
+    weight = weight * (it.half / np.pi)
     p = np.stack([p[0] * np.cos(turn) - p[1] * np.sin(turn), p[0] * np.sin(turn) + p[1] * np.cos(turn), p[2]])
     z = rng.uniform(z0, z1, p.shape[1])
     x, y = p[0] / p[2] * (z - target), p[1] / p[2] * (z - target) + height
-    here = (p[2] > 0) & it.walls(x, y, z)
+    here = np.flatnonzero((p[2] > 0) & it.walls(x, y, z))
     p, weight, x, y, z = p[:, here], weight[here], x[here], y[here], z[here]
-    seen = np.zeros(len(weight))
-    for state, share in model[1].items():
+    chance = np.zeros(len(weight))
+    for state, share in branching.items():
         if state not in M_LEPTON or share <= 0:
             continue
         plus, e_plus, minus, e_minus = decay(p, mass, M_LEPTON[state], rng)
@@ -152,16 +168,24 @@ def events(
                 good &= (q[2] > 0) & inside(hx, hy)
                 hits.append((hx, hy))
             good &= np.hypot(hits[0][0] - hits[1][0], hits[0][1] - hits[1][1]) > apart
-        seen += share * it.efficiency[state] * good
+        chance += share * it.efficiency[state] * good
     gamma = np.linalg.norm(p, axis=0) / mass
     length = np.hypot(np.hypot(x, y - height), z - target)
     per_z = length / (z - target) * (z1 - z0)  # path within the volume, for points even in z
     law = it.protons / -np.expm1(-THIN) * (it.a / A_LEAD) ** (ALPHA - ALPHA_INELASTIC)
-    kept = seen > 0
-    weight, gamma, length, per_z = ((q * 1.0)[kept] for q in (weight * seen, gamma, length, per_z))
-    total, error = np.zeros((2, len(couplings)))
-    for k, (coupling, ctau) in enumerate(zip(couplings, model[0](mass, couplings), strict=True)):
-        flight = gamma * ctau
-        each = law * coupling**2 * weight * per_z / flight * np.exp(-length / flight)
-        total[k], error[k] = each.sum(), np.sqrt(np.sum(each**2))
-    return total, error
+    kept = chance > 0
+    return Seen(here[kept], *(a[kept] for a in (law * weight * chance * per_z, gamma, length)))
+
+
+def events(
+    photons: tuple[np.ndarray, np.ndarray],
+    mass: float,
+    detector: str,
+    couplings: np.ndarray,
+    model: tuple[Callable[[float, np.ndarray], np.ndarray], dict[str, float]],
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Return the expected events at some couplings; `model` gives cτ [m] of mass and couplings, branching."""
+    found = seen(photons, mass, detector, model[1], rng)
+    lifetimes = zip(couplings, model[0](mass, couplings), strict=True)
+    return np.array([found.events(coupling, ctau).sum() for coupling, ctau in lifetimes])
