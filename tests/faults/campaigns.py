@@ -22,6 +22,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", nargs="*", metavar="NAME", help="Only these campaigns.")
     parser.add_argument("--fresh", action="store_true", help="Forget the finished portions.")
+    parser.add_argument("--kept", action="store_true", help="Run nothing; record what is kept.")
     parser.add_argument("--portion", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -41,7 +42,7 @@ def main() -> int:
     for name in options.name or parts.FULL:
         for path in record.KEPT.glob(f"{name}-*.json") if options.fresh else ():
             path.unlink()
-        for result in record.campaign(name):
+        for result in record.campaign(name, run=not options.kept):
             broken |= result.counted and result.wrong > result.allowed
             sys.stdout.write(f"{result.what}: {result.wrong:g} of {result.tried} {result.note}\n")
             sys.stdout.flush()

@@ -279,7 +279,7 @@ def _unforeseen(folder: Path, _: int) -> Iterator[Result]:
 
 def _whole(n: int) -> Callable[[Path, int], Iterator[Result]]:
     def run(folder: Path, portion: int) -> Iterator[Result]:
-        found = whole.campaign(folder, whole.SEED + portion, n=n)
+        found = whole.campaign(folder, whole.SEED + portion, n=n, cpu=150.0)
         what = "steering files drawn from the schema that `check` takes, run whole: crashed, hung or no page"
         note = f"of each {found.runs}: finished {found.finished}, ended with a named error {found.refused}"
         yield Result(what, found.runs, len(found.wrong), note="; ".join([note, *found.wrong])[:4000])
@@ -305,7 +305,7 @@ FULL = {
     "parts of results": Part(shared, 1, _shared),
     "links": Part(links, 1, _links(400)),
     "unforeseen": Part(unforeseen, 1, _unforeseen),
-    "whole runs": Part(whole, 10, _whole(200)),
+    "whole runs": Part(whole, 30, _whole(200)),
 }
 QUICK = {
     "known": Part(damage, 1, _known(1)),

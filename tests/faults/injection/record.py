@@ -49,9 +49,13 @@ def short(name: str) -> list[Result]:
         return _sum(row for portion in range(part.portions) for row in part.run(Path(folder), portion))
 
 
-def campaign(name: str, *, kept: Path = KEPT, record: Path = RECORD) -> list[Result]:
-    """Return the results of a full campaign, and record them; portions that are kept are not run again."""
-    done = [_portion(name, portion, kept) for portion in range(FULL[name].portions)]
+def campaign(name: str, *, run: bool = True, kept: Path = KEPT, record: Path = RECORD) -> list[Result]:
+    """Return the results of a full campaign, and record them; portions that are kept are not run again.
+
+    Without `run` the results are those of the portions that are kept.
+    """
+    chosen = [k for k in range(FULL[name].portions) if run or _target(name, k, kept).is_file()]
+    done = [_portion(name, portion, kept) for portion in chosen]
     states = Counter(str(portion["state"]) for portion in done)
     parts = [f"{state} ({n} portions)" if len(states) > 1 else state for state, n in states.items()]
     when = f"{dt.date.today().isoformat()}, state {' and '.join(parts)}"
@@ -90,8 +94,12 @@ def code(name: str) -> str:
     return digest(__version__, counts, dict(sorted(texts.items())))
 
 
+def _target(name: str, portion: int, kept: Path) -> Path:
+    return kept / f"{name}-{portion:03d}-{code(name)[:12]}.json"
+
+
 def _portion(name: str, portion: int, kept: Path) -> dict[str, Any]:
-    target = kept / f"{name}-{portion:03d}-{code(name)[:12]}.json"
+    target = _target(name, portion, kept)
     if not target.is_file():
         kept.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
