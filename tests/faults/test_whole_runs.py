@@ -17,9 +17,9 @@ pytestmark = pytest.mark.flow
 
 
 def test_what_check_accepts_is_run(tmp_path):
-    found = whole.campaign(tmp_path, 1, n=48)
+    found = whole.campaign(tmp_path, 1, n=32)
     assert found.wrong == []
-    assert found.finished > 30
+    assert found.finished > 20
 
 
 @pytest.mark.slow
