@@ -17,6 +17,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -35,7 +36,8 @@ from gammastar.results.start import begin
 Array = NDArray[np.float64]
 KEPT = Path(__file__).resolve().parents[2] / "results" / "foreign"
 BANK = ("carbon", "asymmetric", "steep")
-MIXED = {"asymmetric", "sparse"}  # their charges are seen differently: R is taken from mixed events
+SEEDS, OF_THE_BANK = range(101, 121), range(11, 21)
+ASKED = ("beam_energy", "target_a", "target_z", "thickness", "pot")  # init cannot know them
 FAR = 4.0
 
 
@@ -51,47 +53,34 @@ class Pulls(NamedTuple):
     state: str  # of the package
 
 
-def _steering(folder: Path, name: str, protons: float) -> None:
-    """Write what `gammastar init` proposes, up to the spectrum."""
-    it = EXPERIMENTS[name]()
+def _proposed(folder: Path, lepton: str, values: Mapping[str, float]) -> None:
+    """Write what `gammastar init` proposes, up to the spectrum; `values` are what it cannot know."""
     with contextlib.redirect_stdout(io.StringIO()):
         files = {"source": folder / "data.root", "simulation": folder / "simulation.root"}
-        list(begin(folder, **files, lepton=it.lepton, replace=True))
-    a, z, thickness = it.target
-    values = {"beam_energy": it.beam, "target_a": a, "target_z": z, "thickness": thickness, "pot": protons}
+        list(begin(folder, **files, lepton=lepton, replace=True))
     text = (folder / "steering.toml").read_text(encoding="utf-8").split("[flow]")[0]
     for key, value in values.items():
         text = re.sub(rf'(?m)^{key} = "\?"', f"{key} = {float(value)!r}", text)
-    if name in MIXED:
-        text = text.replace("r_factor = 1.0", 'r_factor = "mixed"')
     (folder / "steering.toml").write_text(text.replace("mock = false", "mock = true"), encoding="utf-8")
 
 
 def _of_the_bank(folder: Path, name: str, seed: int, bank: Path) -> None:
-    """Write a shared experiment; its steering takes the defaults of today, up to the spectrum."""
-    more = ["--r-factor", "mixed"] if name in MIXED else []
-    program = [
-        sys.executable,
-        str(bank / "experiments.py"),
-        name,
-        "--seed",
-        str(seed),
-        *more,
-        "-o",
-        str(folder),
-    ]
+    """Write a shared experiment with init's steering and its own schema."""
+    program = [sys.executable, str(bank / "experiments.py"), name, "--seed", str(seed), "-o", str(folder)]
     subprocess.run(program, check=True, capture_output=True)
-    path = folder / "steering.toml"
-    text = re.sub(r"\[unfold\][^[]*", "[unfold]\n\n", path.read_text(encoding="utf-8"))
-    path.write_text(text.split("[flow]")[0], encoding="utf-8")
+    own = tomllib.loads((folder / "steering.toml").read_text(encoding="utf-8"))["spectrum"]
+    schema = (folder / "schema.toml").read_text(encoding="utf-8")
+    _proposed(folder, "mu", {key: own[key] for key in ASKED})
+    (folder / "schema.toml").write_text(schema, encoding="utf-8")
 
 
 def _truth(name: str, seed: int, folder: Path) -> Mapping[str, Array]:
     """Write an experiment and return the photons of its truth, of which all stand for ``photons``."""
     bank = os.environ.get("GAMMASTAR_FOREIGN", "")
     if name in EXPERIMENTS:
-        truth = make(EXPERIMENTS[name](), seed, folder)
-        _steering(folder, name, truth["protons"])
+        it = EXPERIMENTS[name]()
+        truth = make(it, seed, folder)
+        _proposed(folder, it.lepton, dict(zip(ASKED, (it.beam, *it.target, truth["protons"]), strict=True)))
         return truth
     _of_the_bank(folder, name, seed, Path(bank))
     with np.load(folder / "truth.npz") as file:
@@ -162,10 +151,15 @@ def _measured(name: str, seed: int) -> Pulls:
 
 def rows(*, quick: bool = False) -> Iterator[dict]:
     """Yield pulls of totals, mass bins and cells over seeds, experiment by experiment."""
-    seeds = range(101, 104 if quick else 121)
     names = [*EXPERIMENTS, *(BANK if os.environ.get("GAMMASTAR_FOREIGN") else ())]
     with ProcessPoolExecutor(min(os.cpu_count() or 1, 4)) as pool:
-        sets = {name: [pool.submit(measured, name, seed) for seed in seeds] for name in names}
+        sets = {
+            name: [
+                pool.submit(measured, name, seed)
+                for seed in (OF_THE_BANK if name in BANK else SEEDS)[: 3 if quick else None]
+            ]
+            for name in names
+        }
         cells = beyond = 0
         for name, futures in sets.items():
             found = [future.result() for future in futures]
@@ -174,7 +168,7 @@ def rows(*, quick: bool = False) -> Iterator[dict]:
             beyond += sum(int(np.sum(np.abs(one.cells) > FAR)) for one in found)
     # a limit of 0.1 per mille; three standard deviations of a Poisson count on top
     limit = 1e-4 * cells
-    source = f"{cells} cells in the domain, {len(seeds)} seeds of {len(names)} experiments"
+    source = f"{cells} cells in the domain of {len(names)} experiments"
     yield _row("foreign: cells beyond 4σ", beyond, 0, limit + 3 * np.sqrt(limit), source)
     yield from mistakes.rows()
     for name in () if os.environ.get("GAMMASTAR_FOREIGN") else BANK:
@@ -188,7 +182,7 @@ def _experiment(name: str, found: list[Pulls]) -> Iterator[dict]:
     bins = np.concatenate([one.bins for one in found])
     rms = float(np.sqrt(np.mean(bins**2)))
     states = "state " + " and ".join(sorted({one.state for one in found}))
-    source = f"{n} seeds, init's defaults, {states}" + (", R from mixed events" if name in MIXED else "")
+    source = f"{n} seeds, init's defaults, {states}"
     spread = 3 / np.sqrt(2 * n * k / 3)  # neighbouring bins share pairs: a third of them count as independent
     yield _row(f"foreign {name}: rms pull of {k} mass bins", rms, 1.025, 0.225 + spread, source)
     yield _row(f"foreign {name}: largest pull of a mass bin", np.abs(bins).max(), 0, FAR, source)
