@@ -27,7 +27,7 @@ WIDEST = 1.0  # variance of a logarithm up to which contents count as log-normal
 LEAST = 0.05  # pairs in a cell: its variance is at least that of so many
 POOLED, FIRST = 20, 3  # pairs of which a mean weight is taken; bins of the longest axis before other axes
 STEPS, CHANGE = 60, 1e-3  # Newton steps at most; twice what the last one gains in the likelihood
-ROUNDS, EVALUATIONS = 2, 80
+ROUNDS, EVALUATIONS = 2, 100
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,7 +92,8 @@ class Prior:
         """Return Z, shape (n, r), of a field Z c with unit normals c.
 
         `hyper`: logarithms of amplitude and correlation length along the longest axis, of the amplitudes
-        along the others, of that of all axes together, and of the scatter of single cells.
+        along the others, of that of all axes together, and of the scatter of whole bins of the longest axis
+        and of single cells.
         """
         main, rows = int(np.argmax(self.shape)), self.place
         amplitude, length = np.exp(hyper[:2])
@@ -100,11 +101,14 @@ class Prior:
         wide = _root(self.shape[main], 2 * length)[rows[main]]
         columns, together = [np.full((len(self.used), 1), LEVEL), amplitude * fine], fine
         others = [axis for axis in range(len(self.shape)) if axis != main]
-        for axis, size in zip(others, np.exp(hyper[2:-2]), strict=True):
+        for axis, size in zip(others, np.exp(hyper[2:-3]), strict=True):
             along = _root(self.shape[axis], WIDTH)[rows[axis]]
             columns += [size * along, 0.5 * size * _product(wide, along)]
             together = _product(together, along)
-        return np.hstack([*columns, np.exp(hyper[-2]) * together] if others else columns)
+        if not others:
+            return np.hstack(columns)
+        bins = np.eye(self.shape[main])[rows[main]]
+        return np.hstack([*columns, np.exp(hyper[-3]) * together, np.exp(hyper[-2]) * bins])
 
     def scatter(self, hyper: FloatArray) -> FloatArray:
         """Return the standard deviation of the logarithm of each cell about the field."""
@@ -214,8 +218,8 @@ def hyperparameters(counts: Counts, prior: Prior) -> FloatArray:
     (penalised quasi-likelihood; Breslow and Clayton, J. Am. Stat. Assoc. 88 (1993) 9).
     """
     kinds = [0, 1, *[2] * (len(prior.shape) - 1), 3]
-    centre = np.log([*(CENTRE[k] for k in kinds), prior.rough])
-    spread = np.array([*(SPREAD[k] for k in kinds), SPREAD[-1]])
+    centre = np.log([*(CENTRE[k] for k in kinds), prior.rough, prior.rough])
+    spread = np.array([*(SPREAD[k] for k in kinds), SPREAD[-1], SPREAD[-1]])
     hyper, lines, point = centre, prior.line_basis, None
     for _ in range(ROUNDS):
         model = _Field(prior, prior.basis(hyper), lines)

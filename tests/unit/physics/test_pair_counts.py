@@ -130,7 +130,7 @@ def test_thinned_photons_count_by_their_squares():
     np.testing.assert_allclose(counts.covariance(np.array([content])), wanted, rtol=0.05)
 
 
-HYPER = np.log([0.3, 0.25, 0.3, 0.05])  # of one axis
+HYPER = np.log([0.3, 0.25, 0.3, 0.05, 0.05])  # of one axis
 
 
 def test_prescaled_pairs_weigh_where_they_are():
