@@ -10,7 +10,7 @@ from scipy import sparse
 from scipy.stats import norm
 from validation._rows import row
 
-from gammastar.physics.counts import Counts
+from gammastar.physics.pair_counts import Counts
 from gammastar.unfold.profile_intervals import profile_intervals
 
 Array = NDArray[np.float64]

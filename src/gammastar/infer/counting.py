@@ -36,7 +36,7 @@ from gammastar.core.errors import PhysicsError, require
 from gammastar.core.records import FloatArray, Limit
 from gammastar.infer.channel_limits import asymptotic_limit, fft_cls
 from gammastar.infer.channels import counting_channel
-from gammastar.physics.counts import FIXED, at_most, exactly
+from gammastar.physics.averaged_counts import FIXED, at_most, exactly
 
 CountingMethod: TypeAlias = Literal["marginalised", "mid-p", "exact", "none"]
 

@@ -17,7 +17,7 @@ from gammastar.infer.channel_limits import fft_cls
 from gammastar.infer.channels import Channel
 from gammastar.infer.counting import poisson_quantile, upper_limit
 from gammastar.infer.toys import ToyModel, falling_root, toy_model
-from gammastar.physics.counts import at_least, at_most
+from gammastar.physics.averaged_counts import at_least, at_most
 
 
 def discovery_yield(

@@ -8,7 +8,7 @@ from scipy.optimize import brentq
 from scipy.special import chdtrc
 
 from gammastar.core.records import FloatArray, PairHists, Spectrum, flow_free, rescaled
-from gammastar.physics import counts as pair_counts
+from gammastar.physics import pair_counts
 
 LEAST_P = 0.01  # p-value of a projection below which weights do not agree with the subtraction
 FARTHEST = 10.0  # standard deviations by which the sum of a fit is moved to that of the subtraction
@@ -31,7 +31,7 @@ def signal_shares(hists: PairHists, subtracted: Spectrum) -> FloatArray:
 
     Notes
     -----
-    Opposite-sign pairs are counts of λ + B, with λ a field of `gammastar.physics.counts`; the share is
+    Opposite-sign pairs are counts of λ + B, with λ a field of `gammastar.physics.pair_counts`; the share is
     λ/(λ + B). At the maximum of a Poisson likelihood Σ N λ/(λ + B) = Σ λ along every direction in which λ is
     free: the weights have the projections of the fit. In a cell whose background fluctuated above its
     pairs 1 − B/N would be cut off at zero, and the sum of many such cells too large. Given the sum, λ moves

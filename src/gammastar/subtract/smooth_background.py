@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gammastar.core.records import FloatArray, PairHists, Spectrum, filled, flow_free
-from gammastar.physics import counts as pair_counts
+from gammastar.physics import pair_counts
 
 UNKNOWN = 1.0  # relative error of R of a cell without mixed pairs
 
@@ -46,7 +46,7 @@ def smooth_background(
     Notes
     -----
     2√(N₊₊N₋₋) of counts is biased low where they are few, and has no error at zero; of expectations it is
-    neither. The fields are those of `gammastar.physics.counts`, their smoothness is fitted.
+    neither. The fields are those of `gammastar.physics.pair_counts`, their smoothness is fitted.
     """
     shape = tuple(len(axis) for axis in hists.os.axes)
     logs, covs = zip(*(_field(*flow_free(part), shape) for part in (hists.pp, hists.mm)), strict=True)

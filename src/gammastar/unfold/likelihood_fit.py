@@ -13,7 +13,7 @@ from scipy.special import chdtrc
 from gammastar.core.constants import mass, width
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import MASS, FloatArray, Response, Spectrum, filled, variable
-from gammastar.physics import counts as pair_counts
+from gammastar.physics import pair_counts
 from gammastar.unfold.folding import Method, Options, Unfolder, check_axes, scaled_prior
 from gammastar.unfold.profile_intervals import profile_intervals
 from gammastar.unfold.response_matrix import EFFICIENCY_FLOOR, gathered, guarded, parts_of
@@ -50,7 +50,7 @@ def likelihood(
     efficiency_floor : float
         True cells of lower efficiency are left out of the result: value and covariance 0, not in the domain.
     hyper : NDArray, optional
-        Smoothness of the result, see `gammastar.physics.counts`; fitted by default.
+        Smoothness of the result, see `gammastar.physics.pair_counts`; fitted by default.
 
     Returns
     -------

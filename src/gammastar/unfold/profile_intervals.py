@@ -17,7 +17,7 @@ from scipy import optimize
 from scipy.special import ndtr, ndtri
 
 from gammastar.core.records import FloatArray
-from gammastar.physics.counts import Counts
+from gammastar.physics.pair_counts import Counts
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 WINDOW = 20  # cells that vary with a sum, the most correlated ones, beside its own
@@ -27,7 +27,7 @@ BARRIER = (1e-2, 2e-4)  # x z of the interior points, at first and at last
 STEPS, INSIDE, EXACT = 30, 0.95, 5e-3  # Newton steps, part of the way to a bound, change of a count in σ
 ENDS = 4  # steps towards an end
 VALUES, TOGETHER = 1000, 250  # toy values of the likelihood ratio in all, and sums of one toy
-BLOCK = 250  # toy values of about as many expected pairs, of which a threshold is taken
+BLOCK = 250  # toy values of similar expected pairs, from which a threshold is taken
 STEEP = np.array([[0.3], [3.0]])  # rise of √(−2 Δ ln L) per error, at least and at most
 
 
@@ -171,10 +171,10 @@ def _scale(
         rise = np.sqrt(np.maximum(2 * (there.loss() - best.loss()), 0.0))
         ratio.append(rise / np.interp(true / _errors(there, z, some.coefficients), truths, critical))
         pairs.append(np.log(true))
-    order = np.argsort(np.concatenate(pairs))
-    blocks = np.array_split(order, max(1, len(order) // BLOCK))
-    middle = [float(np.median(np.concatenate(pairs)[block])) for block in blocks]
-    scale = [float(np.quantile(np.concatenate(ratio)[block], level)) for block in blocks]
+    where, found = np.concatenate(pairs), np.concatenate(ratio)
+    blocks = np.array_split(np.argsort(where), max(1, len(where) // BLOCK))
+    middle = [np.median(where[block]) for block in blocks]
+    scale = [np.quantile(found[block], level) for block in blocks]
     at = np.log((windows.coefficients * windows.fit.x).sum(axis=1))
     return np.asarray(np.interp(at, middle, scale))
 

@@ -107,16 +107,6 @@ def fiducial(matched: MatchedPairs, domain: Spectrum | Response) -> MatchedPairs
     )
 
 
-def fiducial_fraction(matched: MatchedPairs, domain: Spectrum | Response, mass_axis: Any) -> FloatArray:
-    """Return the part of simulated true pairs inside the domain, per cell of a mass axis; 0 without pairs."""
-    axes, inside = _domain(domain)
-    cell, place = cells(matched.true, axes), cells(matched.true, (mass_axis,))
-    kept = (cell >= 0) & inside[cell] & (place >= 0)
-    total = np.bincount(place[place >= 0], matched.weight[place >= 0], len(mass_axis))
-    part = np.bincount(place[kept], matched.weight[kept], len(mass_axis))
-    return np.asarray(np.divide(part, total, out=np.zeros(len(mass_axis)), where=total > 0))
-
-
 def _domain(domain: Spectrum | Response) -> tuple[Sequence[Any], BoolArray]:
     if isinstance(domain, Response):
         return domain.true, np.asarray(domain.efficiency > 0)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from gammastar import __version__
-from gammastar.store.manifest import digest
+from gammastar.store.manifest import digest, package_digest
 from injection.kills import ROOT
 from injection.parts import FULL, QUICK, Result
 from injection.whole import JOURNAL
@@ -75,9 +75,7 @@ def recorded(record: Path = RECORD) -> dict[str, list[Result]]:
 
 def state() -> str:
     """Return the digest of the package's code."""
-    source = ROOT / "src" / "gammastar"
-    texts = {str(path.relative_to(source)): path.read_text("utf-8") for path in source.rglob("*.py")}
-    return digest(dict(sorted(texts.items())))[:8]
+    return package_digest()[:8]
 
 
 def code(name: str) -> str:

@@ -10,7 +10,7 @@ from scipy.stats import norm, poisson
 
 from gammastar.infer import discovery_yield, expected_limits, projected_yields, upper_limit
 from gammastar.infer.discovery import needed_count, observed_significance
-from gammastar.physics.counts import at_least
+from gammastar.physics.averaged_counts import at_least
 
 
 def test_discovery_without_nuisances():

@@ -17,7 +17,7 @@ from gammastar.core.errors import PhysicsError
 from gammastar.infer import asymptotic_limit, counting_channel, counting_limit, to_hs3
 from gammastar.infer.binned import fits
 from gammastar.infer.binned.model import binned_model
-from gammastar.infer.joint import expectation
+from gammastar.infer.joint import expectation, limits
 from gammastar.infer.joint.expectation import (
     GridPoint,
     Point,
@@ -279,6 +279,22 @@ def test_few_pairs_leave_the_signal_open():
     few, many = model(20.0, named=False), model(2e5, named=False)
     weak, strong = (joint_asymptotic(replace(m, observed=None)).expected[2] for m in (few, many))
     assert weak > 1.02 * strong
+
+
+@pytest.mark.parametrize("free", [False, True])
+def test_fits_that_do_not_end_are_refused(free, monkeypatch):
+    """A statistic of infinity less infinity would count as small, and the limit come out too strong."""
+    one = model(30.0, seed=4)
+    arrays, whole = arrays_of(one), limits.fit
+
+    def cut(a, data, strength=None, *more, **options):
+        found = whole(a, data, strength, *more, **options)
+        ended = np.full(len(data), (strength is None) != free)
+        return replace(found, value=np.where(ended, found.value, np.inf), done=ended)
+
+    monkeypatch.setattr(limits, "fit", cut)
+    with pytest.raises(PhysicsError, match="did not converge"):
+        q_tilde(arrays, one.data, 2.0)
 
 
 def test_statistic_is_that_of_pyhf_for_pseudo_experiments():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import gammaincc
 
-from gammastar.physics.counts import SUMMED, at_most
+from gammastar.physics.averaged_counts import SUMMED, at_most
 
 
 @pytest.mark.parametrize("counts", [np.arange(30.0)[::-1], np.arange(SUMMED + 1.0), np.arange(0.0, 400.0, 7)])

@@ -5,7 +5,7 @@ import pytest
 from scipy import sparse
 
 from gammastar.core.sampling import stream
-from gammastar.physics.counts import Counts, Prior, fit, mean_weights, seen_directly
+from gammastar.physics.pair_counts import Counts, Prior, fit, mean_weights, seen_directly
 
 N = 24
 

@@ -5,7 +5,7 @@ import pytest
 from scipy import optimize, sparse
 from scipy.stats import norm
 
-from gammastar.physics.counts import Counts
+from gammastar.physics.pair_counts import Counts
 from gammastar.unfold import profile_intervals as intervals
 from gammastar.unfold.profile_intervals import profile_intervals
 

@@ -27,10 +27,8 @@ ROUNDING = 1e-15  # of −ln L for each count, by which a step may seem to rise
 ENOUGH = 1e-4  # the same after all steps, for sets that creep along a kink or a flat valley
 KINK = 1.0  # damping that a smooth likelihood does not need near its minimum
 SOFTER = 0.8  # what is left of the curvature of a kink after a step that gained
-IDLE, GAIN = (
-    100,
-    1e-8,
-)  # steps without such a gain, after which a set of parameters lies on kinks from all sides
+# Steps without such a gain, after which a set of parameters lies on kinks from all sides
+IDLE, GAIN = 100, 1e-8
 CAREFUL = 30.0  # damping of short steps, for a second fit that does not jump over a kink
 NEAR = 1e-8  # a parameter this near to the bound that it is pushed to goes there
 FLAT = 1e-12  # least curvature along an eigenvector of the scaled Hessian

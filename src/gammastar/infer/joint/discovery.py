@@ -33,7 +33,7 @@ from gammastar.infer.joint.limits import (
 )
 from gammastar.infer.joint.model import JointData, JointModel
 from gammastar.infer.toys import TIE
-from gammastar.physics.counts import at_most
+from gammastar.physics.averaged_counts import at_most
 
 NEAR = 1e-6  # contents this small rest at zero
 ASYMPTOTIC = "asymptotic p-values of q0, pairs and search"

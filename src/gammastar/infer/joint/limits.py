@@ -17,7 +17,7 @@ import numpy.typing as npt
 from scipy.interpolate import CubicSpline
 from scipy.special import log_ndtr, ndtr
 
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import PhysicsError, require
 from gammastar.core.records import FloatArray, Limit
 from gammastar.core.sampling import stream
 from gammastar.infer.discovery import Ranking
@@ -44,12 +44,23 @@ def q_tilde(
     Where −ln L falls with μ at the strength, μ̂ lies beyond it and q̃ is zero: no second fit is needed.
     """
     fixed = fit(arrays, data, strength) if at is None else at
+    _check_ended(fixed)
     q, rows = np.zeros(len(data)), np.flatnonzero(fixed.slope > 0)
     if rows.size:
         most, start = np.broadcast_to(strength, (len(data),))[rows], fixed.point.part(rows)
         free = fit(arrays, data.part(rows), None, start, most=most)
+        _check_ended(free)
         q[rows] = 2.0 * np.maximum(fixed.value[rows] - free.value, 0.0)
     return q
+
+
+def _check_ended(fits: Fits) -> None:
+    """Refuse fits that have not converged: their q̃ would count as small."""
+    missed = int((~fits.done).sum())
+    require(
+        missed == 0,
+        f"joint likelihood: {missed} of {fits.done.size} fits did not converge; merge cells or bins",
+    )
 
 
 def draw_joint(arrays: Arrays, point: Point, n: int, rng: np.random.Generator) -> JointData:
@@ -144,8 +155,7 @@ def joint_asymptotic(model: JointModel, *, cl: float = 0.90) -> Limit:
     arrays = arrays_of(model)
     data = model.with_search(model.background) if masked else model.data
     without = fit(arrays, data, 0.0)
-    if not without.done.all():
-        raise PhysicsError("joint_asymptotic: the fit without signal does not converge; merge cells or bins")
+    _check_ended(without)
     means = expected(arrays, without.point)
     if masked:
         asimov = replace(data, search=means.search)
