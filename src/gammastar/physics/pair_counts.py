@@ -83,6 +83,7 @@ class Prior:
     rough: float = ROUGH  # Expected scatter of the logarithms of bins and cells about the smooth ratio
     # Variance of the logarithm of each cell that the simulation adds, shape (n,) or (1,)
     noise: FloatArray = field(default_factory=lambda: np.zeros(1))
+    free: float = 0.0  # Scatter of whole bins of the longest axis, beside the fitted one
 
     @property
     def place(self) -> tuple[npt.NDArray[np.int64], ...]:
@@ -109,7 +110,8 @@ class Prior:
         if not others:
             return np.hstack(columns)
         bins = np.eye(self.shape[main])[rows[main]]
-        return np.hstack([*columns, np.exp(hyper[-3]) * together, np.exp(hyper[-2]) * bins])
+        scatter = np.hypot(np.exp(hyper[-2]), self.free)
+        return np.hstack([*columns, np.exp(hyper[-3]) * together, scatter * bins])
 
     def scatter(self, hyper: FloatArray) -> FloatArray:
         """Return the standard deviation of the logarithm of each cell about the field."""

@@ -24,6 +24,7 @@ REACH = 0.25  # GeV, within which a line is a line
 WINDOW, FINE = 3.0, 24  # half a window in widths of the line, and fine bins in it
 NEAR, FEW = 0.1, 30  # relative distance from a line, and photons, from which the resolution there is taken
 MOST_FAKES = 0.95
+FREE = 0.15  # scatter of mass bins about the simulation at least: better measured ones do not borrow from it
 UNMEASURED = 0.01  # of the simulated photons of a cell, at most, where it counts as measured
 
 
@@ -156,6 +157,7 @@ def _model(
             used,
             _lines(response.true),
             noise=1 / entries if len(entries) else np.zeros(1),
+            free=FREE,
         ),
     )
 
