@@ -29,6 +29,21 @@ def _taken(record: Record, mask: BoolArray | IntArray, *, whole: Collection[str]
     return replace(record, **rows)
 
 
+def blank(n: int, kind: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Return the entries of a column where there is no pair: not a number, 0 of integers, False."""
+    return np.full(n, np.nan if kind.kind == "f" else 0, dtype=kind)
+
+
+def _column(name: str, parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Return a column of all parts; integers whose bits no common type holds are refused."""
+    filled = [part for part in parts if len(part)] or parts[:1]
+    kinds = list(dict.fromkeys(part.dtype for part in filled))
+    lossy = np.result_type(*kinds).kind == "f" and any(k.kind in "iu" and k.itemsize == 8 for k in kinds)
+    text = f"column {name!r} is of types {', '.join(map(str, kinds))}, and no type holds the bits of all"
+    require(not lossy, f"{text}; are the files of one production?")
+    return np.concatenate(filled)
+
+
 def _joined(parts: Sequence[Record], columns: Sequence[str] = ()) -> Record:
     """Return the rows of all parts in order, with these columns."""
     first = parts[0]
@@ -36,7 +51,7 @@ def _joined(parts: Sequence[Record], columns: Sequence[str] = ()) -> Record:
     rows: dict[str, Any] = {name: np.concatenate([getattr(p, name) for p in parts]) for name in names}
     if hasattr(first, "columns"):
         every: Any = parts
-        rows["columns"] = {name: np.concatenate([p.columns[name] for p in every]) for name in columns}
+        rows["columns"] = {name: _column(name, [p.columns[name] for p in every]) for name in columns}
     return replace(first, **rows)
 
 
@@ -59,8 +74,8 @@ class Pairs(ReprMixin):
     charge: ChargeArray  # Sum of the two charges: +2, 0 or -2, (n,)
     weight: FloatArray  # Weight of the event; prescales are included, (n,)
     event: IntArray  # Event identifier: pairs of one event share it and must be resampled together, (n,)
-    # Further pair quantities, e.g. the opening angle ``angle`` [rad], (n,)
-    columns: Mapping[str, FloatArray] = field(default_factory=dict)
+    # Further pair quantities, e.g. the opening angle ``angle`` [rad]; integers of the schema stay such, (n,)
+    columns: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shape = np.shape(self.mass)
@@ -133,8 +148,8 @@ class MatchedPairs(ReprMixin):
     event: IntArray  # Event identifier for bootstraps, (n,)
     fakes: FloatArray  # Reconstructed opposite-sign pairs without a true partner, (m, 3) [GeV]
     fake_weight: FloatArray  # (m,)
-    # Columns of the reconstructed pairs, e.g. ``cos_theta``, (n,), nan where there is none; may be empty
-    columns: Mapping[str, FloatArray] = field(default_factory=dict)
+    # Columns of the reconstructed pairs, e.g. ``cos_theta``, (n,), `blank` where there is none; or empty
+    columns: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n, m = len(self.weight), len(self.fake_weight)

@@ -299,6 +299,28 @@ def numbers(array: ak.Array) -> ak.Array:
     return ak.fill_none(result, np.nan, axis=None) if has_missing(array) else result
 
 
+def typed(array: ak.Array, name: str, path: str) -> ak.Array:
+    """Return integers and booleans bit by bit as they are stored, other numbers in double precision.
+
+    Integers of 64 bits have no room for one that the file leaves out; smaller ones become double precision.
+    """
+    kind = number_type(array)
+    if kind is None or kind.kind not in "biuf":
+        raise BranchError(f"{path}: branch {name!r} of type {typename(array)} does not hold real numbers")
+    if kind.kind == "f" or (has_missing(array) and kind.itemsize < 8):
+        return numbers(array)
+    if not has_missing(array):
+        return array
+    filled = ak.fill_none(array, kind.type(0), axis=None)
+    missing = int(ak.count(filled, axis=None)) - int(ak.count(array, axis=None))
+    if missing:
+        raise BranchError(
+            f"{path}: branch {name!r} of type {typename(array)} leaves out {missing} values, and double "
+            "precision would lose bits of the others; write the file with a value for these entries"
+        )
+    return filled
+
+
 def has_missing(array: ak.Array) -> bool:
     """Return whether the type of an array allows for values that are left out."""
     layout: Any = array.layout

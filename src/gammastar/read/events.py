@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import BranchError, InputFileError
-from gammastar.core.pairs import MatchedPairs, Pairs
+from gammastar.core.pairs import MatchedPairs, Pairs, blank
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.read.branches import (
     Charges,
@@ -23,6 +23,7 @@ from gammastar.read.branches import (
     listed,
     number_type,
     numbers,
+    typed,
     typename,
 )
 from gammastar.read.files import check_entries, compare_checksums, expand, is_rntuple, opened, verify
@@ -42,7 +43,7 @@ def open_events(
     entry_start: int = 0,
     entry_stop: int | None = None,
 ) -> Iterator[ak.Array]:
-    """Yield the events of files in chunks, in double precision and GeV.
+    """Yield the events of files in chunks, in double precision and GeV; columns of integers stay integers.
 
     Parameters
     ----------
@@ -152,7 +153,7 @@ def _events(
         "weight": _weight(arrays, schema, path),
     }
     if schema.event_columns:
-        columns = {key: _flat(arrays, name, path) for key, name in schema.event_columns.items()}
+        columns = {key: _flat(arrays, name, path, typed) for key, name in schema.event_columns.items()}
         fields["columns"] = ak.zip(columns, depth_limit=1)
     if truth and schema.truth is not None:
         names = {key: getattr(schema.truth, key) for key in ("mass", "pt", "energy")}
@@ -175,14 +176,17 @@ def _passes(arrays: ak.Array, rule: RowFilter, path: str) -> npt.NDArray[np.bool
     return np.asarray(ak.to_numpy(ak.fill_none(branch == rule.equals, False)), dtype=bool)
 
 
-def _flat(arrays: ak.Array, name: str, path: str) -> npt.NDArray[np.float64]:
-    """Return one number per event in double precision."""
+def _flat(
+    arrays: ak.Array, name: str, path: str, made: Callable[[ak.Array, str, str], ak.Array] | None = None
+) -> npt.NDArray[Any]:
+    """Return one number per event, in double precision or as `made` makes it."""
     branch = arrays[name]
     msg = f"{path}: branch {name!r} of type {typename(branch)} must hold one number per row"
     if number_type(branch) is None:
         raise BranchError(msg)
     try:
-        return np.asarray(ak.to_numpy(numbers(branch))).reshape(len(arrays))
+        values = numbers(branch) if made is None else made(branch, name, path)
+        return np.asarray(ak.to_numpy(values)).reshape(len(arrays))
     except (ValueError, TypeError) as error:
         raise BranchError(msg) from error
 
@@ -235,10 +239,14 @@ def _weight(arrays: ak.Array, schema: Schema, path: str) -> npt.NDArray[np.float
 
 
 def _leptons(arrays: ak.Array, schema: Schema, path: str, signs: Charges, *, truth: bool) -> ak.Array:
-    def lepton(key: str, branch: Branch) -> ak.Array:
+    def lepton(key: str, branch: Branch, *, column: bool = False) -> ak.Array:
         if isinstance(branch, tuple):
-            legs = np.stack([_flat(arrays, name, path) for name in branch], axis=1)
-            return ak.from_regular(ak.from_numpy(legs))
+            legs = [_flat(arrays, name, path, typed if column else None) for name in branch]
+            kinds = [str(leg.dtype) for leg in legs]
+            if np.result_type(*legs).kind == "f" and any(leg.dtype.str[1:] in ("i8", "u8") for leg in legs):
+                msg = f"{path}: lepton column {key!r} joins {branch[0]!r} and {branch[1]!r} of types "
+                raise BranchError(f"{msg}{kinds[0]} and {kinds[1]}, which no type holds without loss of bits")
+            return ak.from_regular(ak.from_numpy(np.stack(legs, axis=1)))
         if schema.collection and key in schema.kinematics:
             array = _member(arrays[schema.collection], branch, schema.collection, path)
         else:
@@ -246,14 +254,14 @@ def _leptons(arrays: ak.Array, schema: Schema, path: str, signs: Charges, *, tru
         if array.ndim != 2 or number_type(array) is None:
             msg = f"{path}: branch {branch!r} of type {typename(array)} must hold a list of numbers per row"
             raise BranchError(msg)
-        return numbers(array)
+        return typed(array, branch, path) if column else numbers(array)
 
     sign = "charge" if schema.charge else "pdg_id"
     source: Branch = getattr(schema, sign)
     for name in source if isinstance(source, tuple) else (source,):
         check_sign(arrays[name], name, schema, path)
     kinematics = {key: lepton(key, branch) for key, branch in schema.kinematics.items()}
-    columns = {key: lepton(key, branch) for key, branch in schema.lepton_columns.items()}
+    columns = {key: lepton(key, branch, column=True) for key, branch in schema.lepton_columns.items()}
     if truth and schema.truth is not None and schema.truth.lepton:
         columns["from_photon"] = lepton("from_photon", schema.truth.lepton)
     charge = signs.of(lepton(sign, source), path)
@@ -504,7 +512,7 @@ def _match(events: ak.Array, truth: Truth, cuts: Callable[[ak.Array], Pairs]) ->
     reco[row] = _kinematics(candidate)[best]
     columns = {}
     for name, column in candidate.columns.items():
-        columns[name] = np.full(n, np.nan)
+        columns[name] = blank(n, column.dtype)
         columns[name][row] = column[best]
     return MatchedPairs(
         true=true[photon],

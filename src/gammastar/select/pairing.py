@@ -274,7 +274,7 @@ class Leptons:
 
     counts: npt.NDArray[np.int64]  # shape (n_events,)
     # px, py, pz, mass [GeV], charge, and the columns of the schema, shape (n_leptons,)
-    columns: Mapping[str, FloatArray]
+    columns: Mapping[str, npt.NDArray[Any]]
     weight: FloatArray  # Of the events, shape (n_events,)
 
     @property
@@ -322,7 +322,7 @@ def selected(events: ak.Array, cuts: Cuts, steps: list[Step]) -> tuple[ak.Array,
     weight = as_numpy(events.weight)
     counts = np.asarray(ak.to_numpy(ak.num(lepton)), dtype=np.int64)
     flat = ak.flatten(lepton)
-    columns = {name: np.ascontiguousarray(as_numpy(flat[name])) for name in flat.fields}
+    columns = {name: np.ascontiguousarray(ak.to_numpy(flat[name])) for name in flat.fields}
 
     def count(name: str, number: npt.NDArray[np.int64]) -> None:
         steps.append(lepton_step(name, number, weight))
@@ -545,7 +545,7 @@ def _combine(leptons: Leptons, events: ak.Array, vertex: tuple[str, ...] = ()) -
     values, index = combine(leptons.offsets, four, charge)
     row, first, second = index.T
     legs = [np.stack([column[leg] for column in four], axis=1) for leg in (first, second)]
-    columns: dict[str, FloatArray] = {
+    columns: dict[str, npt.NDArray[Any]] = {
         "angle": values[:, 3],
         "cos_theta": helicity_cosine(legs[0], legs[1], values[:, 0]),
         "phi_star": azimuth(legs[0].T + legs[1].T, legs[0].T),
@@ -556,7 +556,9 @@ def _combine(leptons: Leptons, events: ak.Array, vertex: tuple[str, ...] = ()) -
     if vertex:
         columns |= vertex_columns(columns, legs, vertex)
     if "columns" in events.fields:
-        columns |= {name: as_numpy(events.columns[name])[row] for name in events.columns.fields}
+        columns |= {
+            name: np.asarray(ak.to_numpy(events.columns[name]))[row] for name in events.columns.fields
+        }
     result = Pairs(
         mass=values[:, 0],
         pt=values[:, 1],
@@ -570,7 +572,7 @@ def _combine(leptons: Leptons, events: ak.Array, vertex: tuple[str, ...] = ()) -
 
 
 def vertex_columns(
-    columns: Mapping[str, FloatArray], legs: Sequence[FloatArray], names: tuple[str, ...]
+    columns: Mapping[str, npt.NDArray[Any]], legs: Sequence[FloatArray], names: tuple[str, ...]
 ) -> dict[str, FloatArray]:
     """Return where the two tracks of pairs come closest, and how well pairs point back to the interaction.
 

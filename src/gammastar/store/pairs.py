@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from gammastar.core.errors import StoreError, require
 from gammastar.core.files import ANY_SIZE, atomic, from_json, opened
-from gammastar.core.pairs import MatchedPairs, Pairs
+from gammastar.core.pairs import MatchedPairs, Pairs, blank
 from gammastar.core.records import BoolArray, FloatArray, rescaled
 from gammastar.core.sampling import event_seeds, sampled
 from gammastar.read.events import chosen, open_tree
@@ -525,7 +525,7 @@ def _rows(parts: Iterator[MatchedPairs]) -> Iterator[Pairs]:
         n, m = len(part), len(part.fakes)
         reco = np.concatenate([part.reco, part.fakes])
         true = np.concatenate([part.true, np.full((m, 3), np.nan)])
-        extra = {name: np.concatenate([column, np.full(m, np.nan)]) for name, column in part.columns.items()}
+        extra = {name: np.concatenate([c, blank(m, c.dtype)]) for name, c in part.columns.items()}
         yield Pairs(
             *(reco[:, 0], reco[:, 1], reco[:, 2]),
             np.zeros(n + m, np.int8),
