@@ -110,7 +110,7 @@ def by_package(
     axis = (records.regular("bin", len(unlike), 0, len(unlike)),)
     half = filled(axis, like / 2, variances[1] / 2)
     pairs = PairHists(filled(axis, unlike, variances[0]), half, half)
-    found = subtract.same_sign(pairs, method="B3", r_factor=np.broadcast_to(r, unlike.shape))
+    found = subtract.same_sign(pairs, method="geometric mean", r_factor=np.broadcast_to(r, unlike.shape))
     return found.values, np.sqrt(np.diag(found.cov))
 
 
@@ -122,7 +122,7 @@ def gold_19() -> Subtracted:
     counts = replace(table, columns=tuple(replace(c, values=c.values * size) for c in table.columns))
     told = Conventions(content="counts")
     pairs, _ = published_pairs(counts, unlike="Unlike-sign", like="Like-sign", conventions=told)
-    found = subtract.same_sign(pairs, method="B1")
+    found = subtract.same_sign(pairs, method="geometric mean")
     ours, own = found.values / size, np.sqrt(np.diag(found.cov)) / size
     unlike, like = (table.column(name).values for name in ("Unlike-sign", "Like-sign"))
     signal, error = table.column("Signal").values, table.column("Signal").errors[0].plus

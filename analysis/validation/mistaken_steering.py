@@ -299,7 +299,7 @@ MISTAKES = (
     # [subtract], [unfold]
     Mistake("a method that is none", {"subtract.method": "B7"}, "method"),
     Mistake("a negative R", {"subtract.r_factor": -1.0}, "r_factor"),
-    Mistake("R for B1", {"subtract.method": "B1"}, "r_factor"),
+    Mistake("R for a plain sum", {"subtract.method": "sum"}, "r_factor"),
     Mistake(
         "a charm template that is not there",
         {

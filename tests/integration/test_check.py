@@ -203,7 +203,7 @@ CASES = [
     ),
     (
         "coarse",
-        [("[unfold]", "method = 'B5'\n[subtract.coarse]\nmass = [0.2125, 0.5, 1.1125]\n[unfold]")],
+        [("[unfold]", "method = 'regions'\n[subtract.coarse]\nmass = [0.2125, 0.5, 1.1125]\n[unfold]")],
         {},
         "error",
         "subtract.coarse.mass",
@@ -211,7 +211,7 @@ CASES = [
     ),
     (
         "bootstrap",
-        [("[unfold]", "method = 'B5'\nbootstrap = 10\n[unfold]")],
+        [("[unfold]", "method = 'regions'\nbootstrap = 10\n[unfold]")],
         {},
         "error",
         "subtract.bootstrap",

@@ -63,7 +63,7 @@ energy = "gen_energy"
 """
 PLAIN = {"low": 15.0, "select": "", "r_factor": 1.0, "beam": 200.0, "pot": POT, "more": ""}
 DEFAULT = {"background": "likelihood", "unfolding": "likelihood"}
-FASTER = {"background": "B5", "unfolding": "least squares"}  # nothing of the checks depends on them
+FASTER = {"background": "regions", "unfolding": "least squares"}  # nothing of the checks depends on them
 
 
 def photons(n, rng):

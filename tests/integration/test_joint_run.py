@@ -273,11 +273,11 @@ def test_pseudo_experiments_give_a_limit_of_a_few_events(tmp_path):
         ({"likelihood": 'likelihood = "joint"\nmethod = "marginalised"'}, "marginalised"),
         (
             {
-                "a": ('weights = "signed"', 'method = "B4"'),
+                "a": ('weights = "signed"', 'method = "mixed events"'),
                 "b": ("r_factor = 1.162", ""),
                 "c": ("r_factor_sigma", "#"),
             },
-            "subtract.method = 'B4'",
+            "subtract.method = 'mixed events'",
         ),
         ({"a": ('sampler = "histogram"', 'sampler = "histogram"\noutside = ["bremsstrahlung"]')}, "outside"),
         ({"a": ("efficiency_floor = 0.01", 'preset = "smeared mass, as the paper"')}, "smeared"),

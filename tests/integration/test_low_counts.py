@@ -31,7 +31,7 @@ schema = "schema.toml"
 [select]
 mass = [0.2, 0.5, 1.0]
 [subtract]
-method = "B5"
+method = "regions"
 """
 
 

@@ -41,8 +41,8 @@ target_z = 82.0
 thickness = 0.01
 pot = 1e10
 """
-PLAIN = "[subtract]\nmethod = 'B5'\nr_factor = 1.173\nr_factor_sigma = 0.05\n"
-MIXED = "[subtract]\nmethod = 'B5'\nr_factor = 'mixed'\nweights = 'signed'\nmixed_pairs = 20_000\n"
+PLAIN = "[subtract]\nmethod = 'regions'\nr_factor = 1.173\nr_factor_sigma = 0.05\n"
+MIXED = "[subtract]\nmethod = 'regions'\nr_factor = 'mixed'\nweights = 'signed'\nmixed_pairs = 20_000\n"
 ITERATIVE = "[unfold]\nmethod = 'iterative'\nn_replicas = 5\nscan = []\n"
 SIGNED = PLAIN + 'weights = "signed"\n'  # no classifier where nobody looks at its weights
 CHARM = """
@@ -122,7 +122,7 @@ def test_mixed_events_give_r_of_the_acceptance_times_r_mult(made, nominal):
     assert both.subtract["r_factor"][0] == pytest.approx(1.173 * r, rel=0.1)
     assert both.subtract["r_factor"][1] > 0.1
     assert total(both.subtract)[1] > total(nominal.subtract)[1]
-    given = made("[subtract]\nmethod = 'B5'\nweights = 'signed'\nr_factor = 1.02\nr_mult = 1.15\n")
+    given = made("[subtract]\nmethod = 'regions'\nweights = 'signed'\nr_factor = 1.02\nr_mult = 1.15\n")
     np.testing.assert_allclose(given.subtract["like_sign"], nominal.subtract["like_sign"])
 
 
@@ -136,7 +136,7 @@ def test_the_bootstrap_of_events_replaces_the_formula(made, nominal):
 
 
 def test_the_mixed_shape_takes_the_normalisation_of_like_sign_pairs(made):
-    mixed = made("[subtract]\nmethod = 'B4'\nmixed_pairs = 20_000\n")
+    mixed = made("[subtract]\nmethod = 'mixed events'\nmixed_pairs = 20_000\n")
     plain = made("[subtract]\nweights = 'signed'\nr_factor = 1.0\n")
     found, expected = mixed.subtract["like_sign"].sum(), plain.subtract["like_sign"].sum()
     assert found == pytest.approx(expected, rel=0.1)

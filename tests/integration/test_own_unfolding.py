@@ -178,7 +178,7 @@ def test_a_subtraction_of_ones_own_as_on_the_page(go):
     folder, own = subtract_with(go, "method = 'subtraction.py:subtraction'\n")
     assert "own method" in read_json(folder / "manifest.json")["methods"]["background"]
     _, known = subtract_with(
-        go, "method = 'B3'\nweights = 'signed'\nr_factor = 1.02\nr_factor_sigma = 0.01\n"
+        go, "method = 'geometric mean'\nweights = 'signed'\nr_factor = 1.02\nr_factor_sigma = 0.01\n"
     )
     np.testing.assert_allclose(own["values"], known["values"], atol=1e-9)
     # weights: each pair the share of its cell, so that their sum is the spectrum
@@ -195,7 +195,7 @@ def test_a_subtraction_of_ones_own_as_on_the_page(go):
     [
         ("method = 'subtraction.py:nobody'\n", "subtract.method: .*has no 'nobody'"),
         ("method = 'subtraction.py:subtraction'\nr_factor = 1.1\n", "r_factor: a method of one's own"),
-        ("method = 'B9'\n", "must be one of 'likelihood', 'B1', .*'file.py:function'"),
+        ("method = 'B9'\n", "must be one of 'likelihood', 'regions', .*'file.py:function'"),
     ],
 )
 def test_a_wrong_subtraction_is_named(go, keys, message):
@@ -208,9 +208,9 @@ def test_contract_of_a_subtraction():
     exec(SUBTRACTION, names)  # noqa: S102
     good = names["subtraction"]
     check_subtraction(good)
-    check_subtraction(lambda hists: same_sign(hists, method="B5"))
+    check_subtraction(lambda hists: same_sign(hists, method="regions"))
     with pytest.raises(ContractError, match="the signal is missed"):
-        check_subtraction(lambda hists: same_sign(hists, method="B5", r_factor=2.0))
+        check_subtraction(lambda hists: same_sign(hists, method="regions", r_factor=2.0))
     with pytest.raises(ContractError, match="it must return a gammastar Spectrum"):
         check_subtraction(lambda hists: hists.os)
 

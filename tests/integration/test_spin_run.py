@@ -208,7 +208,11 @@ def test_contradictions_are_told_before_work(base):
     for old, new, text in (
         ("[infer]\n", "longitudinal = 0.2\n[infer]\n", r"drop one of them"),
         ("[infer]\n", "spin_frame = 'helicity'\n[infer]\n", r"spin_frame"),
-        ('r_factor = 1.162\nweights = "signed"', "method = 'B4'", r"'B4' has none, take 'B5'"),
+        (
+            'r_factor = 1.162\nweights = "signed"',
+            "method = 'mixed events'",
+            r"'mixed events' has none, take 'regions'",
+        ),
         ("angles = [0.6, 1.1125]", "angles = [0.6]", r"flow\.angles"),
         ("angles = [0.6, 1.1125]", "angles = [0.6, 0.5]", r"flow\.angles"),
     ):

@@ -54,7 +54,7 @@ def test_workers_fill_the_same_histograms(tmp_path):
 def test_sections_that_need_single_pairs_say_so():
     content = config.read_toml(SMALL)
     content["select"]["keep_pairs"] = False
-    content["subtract"]["method"] = "B5"
+    content["subtract"]["method"] = "regions"
     with pytest.raises(
         SteeringError, match=r"keep_pairs = false: \[flow\], \[predict\] from the spectrum need"
     ):

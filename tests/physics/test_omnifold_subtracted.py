@@ -14,7 +14,7 @@ AXES = (regular("mass", 4, 0.2, 1.0),)
 
 
 def measured(signal, background, rng):
-    """Return pairs with exact posterior weights and B2 = N++ + N-- signs; two cells have no background."""
+    """Return pairs with posterior weights and signs of N++ + N--; two cells have no background."""
     shares = np.array([[1, 1, 1, 1], [2, 2, 0, 0], [2, 2, 0, 0]]) * np.array(
         [[signal], [background], [background]]
     )

@@ -471,7 +471,7 @@ def _joint_likelihood(ctx: CheckContext, section: Infer) -> Findings:
     }
     if subtract is not None:
         text = f"takes like-sign pairs and R; subtract.method = {subtract.method!r} is another"
-        broken[text] = subtract.own or subtract.method == "B4"
+        broken[text] = not subtract.way.signed
     if unfold is not None:
         text = f"folds with the resolution; unfold.preset = {unfold.preset!r} leaves it in"
         broken[text] = unfold.preset.startswith("smeared")

@@ -340,7 +340,7 @@ def _subtraction(ctx: CheckContext, section: measured.Subtract) -> Findings:
         yield from _function(ctx, "subtract.method", section.method)
     if section.r_factor == "simulation" and not ctx.simulated:
         yield wrong("subtract.r_factor", "'simulation' needs [simulate]; give the number and its error")
-    mixed = section.r_factor == "mixed" or section.method == "B4"
+    mixed = section.r_factor == "mixed" or section.way.mixes
     if mixed and ctx.schema is not None and ctx.schema.layout == "pair":
         text = "files of pairs hold no single leptons to mix; give r_factor and another method"
         yield wrong("subtract", text)
@@ -415,7 +415,7 @@ def _varied(ctx: CheckContext, _: measured.Unfold) -> Findings:
     subtract = ctx.steering.subtract
     if subtract is None:
         return
-    no_ratio = subtract.method in ("B1", "B2", "B4") or subtract.own
+    no_ratio = not subtract.way.takes_r
     for key, broken, text in (
         ("background", no_ratio, f"subtract.method = {subtract.method!r} has no R to vary"),
         ("charm", subtract.charm is None, "there is no [subtract.charm]"),

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from gammastar import read, select
     from gammastar.mock import Card
     from gammastar.read.published import MeasuredTable
+    from gammastar.subtract.estimate import Method
 
 
 SAME_BEAM = 0.01
@@ -312,9 +313,12 @@ class CorrectionSection(Section):
 
 
 def _subtraction_method(name: str) -> str:
-    known = ("likelihood", "B1", "B2", "B3", "B4", "B5")
-    if name not in known and re.fullmatch(r".+\.py:\w+", name) is None:
-        msg = f"must be one of {', '.join(map(repr, known))}, or a function of one's own, 'file.py:function'"
+    from gammastar.subtract.estimate import METHODS
+
+    if name not in METHODS and re.fullmatch(r".+\.py:\w+", name) is None:
+        msg = (
+            f"must be one of {', '.join(map(repr, METHODS))}, or a function of one's own, 'file.py:function'"
+        )
         raise ValueError(msg)
     return name
 
@@ -327,8 +331,8 @@ class Subtract(Section):
 
     method: Annotated[str, AfterValidator(_subtraction_method)] = "likelihood"
     """How the background follows from like-sign pairs: 'likelihood' 2R √(p m) of the expectations of ++ and
-    −− pairs, smooth over the cells; 'B5' R (w N++ + N--/w), w of a coarse region; 'B3' 2R
-    √(N++ N--) per cell; 'B1' that with R = 1; 'B2' N++ + N--; 'B4' the shape of mixed events; or one's
+    −− pairs, smooth over the cells; 'regions' R (w N++ + N--/w), w of a coarse region; 'geometric mean' 2R
+    √(N++ N--) per cell; 'sum' N++ + N--; 'mixed events' their shape, normalised to like-sign pairs; or one's
     own, 'file.py:function' (see `gammastar.subtract.estimate.own_subtraction`)."""
     r_factor: Positive | Literal["simulation", "mixed"] = 1.0
     """R, how much easier unlike than like signs are seen: a number, from the 'simulation', or from 'mixed'
@@ -349,7 +353,7 @@ class Subtract(Section):
     """How many times the events are drawn for the covariance, which then knows that pairs of one event share
     leptons; 0: formula."""
     coarse: dict[Literal["mass", "pt", "energy"], Edges] = Field(default_factory=dict)
-    """Edges by axis of the regions in which B5 takes its charge ratio and B4 its normalisation."""
+    """Edges by axis of the regions of one charge ratio ('regions') or normalisation ('mixed events')."""
     weights: Literal["posterior", "signed"] = "posterior"
     """Weights of single pairs: 'posterior', the fitted share of signal in their cell, none negative; or
     'signed', like-sign pairs with negative weights."""
@@ -363,10 +367,17 @@ class Subtract(Section):
         """Whether the method is a function of the user."""
         return ".py:" in self.method
 
+    @property
+    def way(self) -> Method:
+        """What the method takes."""
+        from gammastar.subtract.estimate import method_of
+
+        return method_of(self.method)
+
     @model_validator(mode="after")
     def _compatible(self) -> Subtract:
         asked = self.model_fields_set
-        mixed = self.r_factor == "mixed"
+        mixed, way = self.r_factor == "mixed", self.way
         seen: dict[str, str] = {}
         for name in (correction.name for correction in self.corrections):
             if spelling(name) in seen:
@@ -381,27 +392,22 @@ class Subtract(Section):
             (bool(unused), f"{', '.join(unused)}: a method of one's own has its own estimate and covariance"),
             (isinstance(self.r_factor, str) and self.r_factor_sigma > 0, "r_factor_sigma: R brings its own"),
             (self.r_factor == "simulation" and "r_mult" in asked, "r_mult: the simulation's R contains it"),
-            (self.method in ("B1", "B2") and self.r_factor != 1, f"r_factor: {self.method} has none"),
-            (self.method in ("B1", "B2") and bool(asked & {"r_mult"}), f"r_mult: {self.method} has no R"),
-            (self.method == "B4" and bool(asked & {"r_factor"}), "r_factor: B4 takes the mixed shape"),
-            (self.method == "B4" and bool(asked & {"r_mult"}), "r_mult: B4 is normalised to like-sign pairs"),
+            (not way.takes_r and "r_factor" in asked, f"r_factor: {self.method!r} takes none"),
+            (not way.takes_r and "r_mult" in asked, f"r_mult: {self.method!r} takes no R"),
             (
-                self.method in ("likelihood", "B4") and self.bootstrap > 0,
+                way.own_covariance and self.bootstrap > 0,
                 f"bootstrap: {self.method!r} has its own covariance alone",
             ),
-            (
-                self.method == "likelihood" and "coarse" in asked,
-                "coarse: 'likelihood' is smooth over the cells",
-            ),
+            (not way.takes_regions and "coarse" in asked, f"coarse: {self.method!r} has no regions"),
             (bool(self.r_coarse) and not mixed, "r_coarse: needs r_factor = 'mixed'"),
-            ("mixed_pairs" in asked and not mixed and self.method != "B4", "mixed_pairs: nothing is mixed"),
+            ("mixed_pairs" in asked and not mixed and not way.mixes, "mixed_pairs: nothing is mixed"),
             (
                 self.weights == "signed" and (self.charm is not None or bool(self.corrections)),
                 "weights: 'signed' cannot hold charm or corrections, not in the data; use 'posterior'",
             ),
             (
-                self.method == "B4" and self.weights == "signed",
-                "weights: B4 has no signed weights of like-sign pairs; use 'posterior'",
+                way.mixes and self.weights == "signed",
+                f"weights: {self.method!r} has no signed weights of like-sign pairs; use 'posterior'",
             ),
         )
         for broken, text in rules:

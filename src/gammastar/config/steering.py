@@ -212,11 +212,11 @@ class Steering(Section):
             contradictions.append(
                 f"[flow] angles measures the spin state that {keys} would assume: drop one of them"
             )
-        if self.subtract is not None and (self.subtract.method == "B4" or self.subtract.own):
+        if self.subtract is not None and not self.subtract.way.signed:
             method = self.subtract.method
             contradictions.append(
                 f"[flow] angles needs like-sign pairs with weights: [subtract] method {method!r} has none, "
-                "take 'B5'"
+                "take 'regions'"
             )
         return contradictions
 

@@ -15,7 +15,7 @@ from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import MASS, FloatArray, PairHists, Spectrum, filled, flow_free
 from gammastar.subtract.weights import (
     Coarse,
-    Method,
+    Formula,
     Removed,
     background,
     cell_values,
@@ -102,7 +102,7 @@ def fit_charm(
     charm: Hist[Any],
     prompt: Hist[Any],
     *,
-    method: Method = "B5",
+    method: Formula = "regions",
     r_factor: float | FloatArray = 1.0,
     r_factor_sigma: float = 0.0,
     coarse: Coarse | None = None,

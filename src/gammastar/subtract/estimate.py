@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from gammastar.subtract.weights import (
     LOW_COUNT,
     LOW_FRACTION,
     Coarse,
+    Formula,
     LowCountWarning,
     Removed,
     background,
@@ -67,25 +69,9 @@ class ChargeRatio:
             return replace(self, value=r, sigma=error)
         return replace(self, value=float(r), sigma=float(error))
 
-    def by_cell(self, method: str) -> bool:
-        """Return whether each cell has its own R, whose error is in the covariance of the background.
-
-        Parameters
-        ----------
-        method : str
-            As `combinatorial` takes it.
-        """
-        return method == "likelihood" and np.ndim(self.value) > 0
-
-    def of(self, method: str) -> tuple[float | FloatArray, float | FloatArray]:
-        """Return R and its error for a method: 1 ± 0 for those that know no R.
-
-        Parameters
-        ----------
-        method : str
-            "B1" to "B5", as `combinatorial` takes it.
-        """
-        return (1.0, 0.0) if method in ("B1", "B2") else (self.value, self.sigma)
+    def of(self, method: Any) -> tuple[float | FloatArray, float | FloatArray]:
+        """Return R and its error for a method as `combinatorial` takes it: 1 ± 0 where it knows no R."""
+        return (self.value, self.sigma) if method_of(method).takes_r else (1.0, 0.0)
 
 
 def mixed_ratio(mixed: Pairs, axes: Sequence[Any], *, coarse: Coarse | None = None) -> ChargeRatio:
@@ -110,7 +96,7 @@ class Combinatorial:
 
     spectrum: Spectrum  # Without them
     sign: Callable[[Pairs], FloatArray]  # Returns the signed weights of pairs
-    mixed: Removed | None = None  # Mixed pairs to remove, with weights (B4)
+    mixed: Removed | None = None  # Mixed pairs to remove, with weights
 
 
 def own_subtraction(function: object, name: str) -> Callable[[PairHists], Spectrum]:
@@ -162,48 +148,68 @@ def combinatorial(
     ----------
     hists : PairHists
         Of all pairs.
-    method : {"likelihood", "B1", "B2", "B3", "B4", "B5"} or function
-        "likelihood": ++ and −− pairs are counts of smooth fields; B1 to B3 and B5 as for `same_sign`; B4 is
-        `mixed_spectrum`; a function is one of the user (`own_subtraction`), and a pair weighs the share of
+    method : {"likelihood", "regions", "geometric mean", "sum", "mixed events"} or function
+        "likelihood": ++ and −− pairs are counts of smooth fields; "mixed events": `mixed_spectrum`; others as
+        for `same_sign`; a function is one of the user (`own_subtraction`), and a pair weighs the share of
         its cell that is left.
     mixed : PairHists, optional
-        The mixed pairs of `ratio` on the same axes, for B4.
+        The mixed pairs of `ratio` on the same axes, for "mixed events".
 
     Raises
     ------
     UserError
-        If B4 has no mixed pairs.
+        If "mixed events" has no mixed pairs.
     """
-    axes = tuple(hists.os.axes)
     if callable(method):
+        axes = tuple(hists.os.axes)
         left, all_pairs = method(hists), np.asarray(hists.os.values(), dtype=np.float64)
         part_left = np.divide(left.values, all_pairs, out=np.zeros_like(all_pairs), where=all_pairs > 0)
         return Combinatorial(
             left, lambda part: np.where(part.os, part.weight * cell_values(part, axes, part_left), 0.0)
         )
-    if method == "likelihood":
-        smooth = smooth_background(hists, ratio.value, ratio.sigma)
-        common = 0.0 if np.ndim(ratio.value) else float(ratio.sigma) / float(ratio.value)
-        factors = np.stack(
-            [np.ones_like(smooth.ratio), -smooth.r_factor * smooth.ratio, -smooth.r_factor / smooth.ratio]
-        )
+    return method_of(method).estimate(hists, ratio, coarse, mixed)
 
-        def signed(part: Pairs) -> FloatArray:
-            cell, kind = pair_cells(part, axes), part.pp + 2 * part.mm
-            return np.where(cell >= 0, part.weight * factors[kind, cell], 0.0)
 
-        return Combinatorial(smooth.subtracted(hists, common), signed)
-    if method != "B4":
-        r, sigma = ratio.of(method)
-        with warnings.catch_warnings():  # `few_like_sign` says it in more words
-            warnings.simplefilter("ignore", LowCountWarning)
-            spectrum = same_sign(hists, method=method, r_factor=r, r_factor_sigma=sigma, coarse=coarse)
-        return Combinatorial(
-            spectrum,
-            lambda part: event_weights(part, axes, hists=hists, method=method, r_factor=r, coarse=coarse),
-        )
+def _by_likelihood(
+    hists: PairHists, ratio: ChargeRatio, _coarse: Coarse | None, _mixed: PairHists | None
+) -> Combinatorial:
+    axes, smooth = tuple(hists.os.axes), smooth_background(hists, ratio.value, ratio.sigma)
+    common = 0.0 if np.ndim(ratio.value) else float(ratio.sigma) / float(ratio.value)
+    factors = np.stack(
+        [np.ones_like(smooth.ratio), -smooth.r_factor * smooth.ratio, -smooth.r_factor / smooth.ratio]
+    )
+
+    def signed(part: Pairs) -> FloatArray:
+        cell, kind = pair_cells(part, axes), part.pp + 2 * part.mm
+        return np.where(cell >= 0, part.weight * factors[kind, cell], 0.0)
+
+    return Combinatorial(smooth.subtracted(hists, common), signed)
+
+
+def _by_formula(
+    formula: Formula,
+    hists: PairHists,
+    ratio: ChargeRatio,
+    coarse: Coarse | None,
+    _mixed: PairHists | None,
+) -> Combinatorial:
+    r, sigma = ratio.of(formula)
+    with warnings.catch_warnings():  # `few_like_sign` says it in more words
+        warnings.simplefilter("ignore", LowCountWarning)
+        spectrum = same_sign(hists, method=formula, r_factor=r, r_factor_sigma=sigma, coarse=coarse)
+    axes = tuple(hists.os.axes)
+    return Combinatorial(
+        spectrum,
+        lambda part: event_weights(part, axes, hists=hists, method=formula, r_factor=r, coarse=coarse),
+    )
+
+
+def _by_mixed_events(
+    hists: PairHists, ratio: ChargeRatio, coarse: Coarse | None, mixed: PairHists | None
+) -> Combinatorial:
+    axes = tuple(hists.os.axes)
     if ratio.mixed is None or mixed is None:
-        msg = "subtract.method = 'B4' needs mixed events"
+        msg = "subtract.method = 'mixed events' needs mixed events"
         raise UserError(msg)
     spectrum = mixed_spectrum(hists, mixed, coarse=coarse)
     shape: FloatArray = np.asarray(mixed.os.values(), dtype=np.float64)
@@ -217,6 +223,44 @@ def combinatorial(
         lambda part: np.where(part.os, part.weight * cell_values(part, axes, inside), 0.0),
         (os, os.weight * cell_values(os, axes, scale)),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A way to estimate combinatorial pairs: how, and what it takes."""
+
+    estimate: Callable[[PairHists, ChargeRatio, Coarse | None, PairHists | None], Combinatorial]
+    takes_r: bool = True  # R multiplies the estimate
+    takes_regions: bool = False  # `coarse`
+    signed: bool = True  # Pairs of like sign have weights
+    # Neither R nor the counts per cell say its covariance: no bootstrap, no alarm of few pairs
+    own_covariance: bool = False
+    formula: Formula = "regions"  # What stands for it where pairs are binned in other ways
+    mixes: bool = False  # Needs mixed events
+    by_cell: bool = False  # R is one of each cell, with its error, where mixed events give it
+
+
+METHODS: Mapping[str, Method] = {
+    "likelihood": Method(_by_likelihood, own_covariance=True, by_cell=True),
+    "regions": Method(partial(_by_formula, "regions"), takes_regions=True),
+    "geometric mean": Method(partial(_by_formula, "geometric mean"), formula="geometric mean"),
+    "sum": Method(partial(_by_formula, "sum"), formula="sum", takes_r=False),
+    "mixed events": Method(
+        _by_mixed_events,
+        takes_r=False,
+        takes_regions=True,
+        signed=False,
+        own_covariance=True,
+        mixes=True,
+    ),
+}
+"""By name; a new one is a line."""
+_OWN = replace(METHODS["mixed events"], mixes=False, takes_regions=False)
+
+
+def method_of(method: Any) -> Method:
+    """Return the method of a name; one of the user, a function or ``file.py:function``, takes nothing."""
+    return METHODS.get(method, _OWN) if isinstance(method, str) else _OWN
 
 
 def shift_by_r(hists: PairHists, spectrum: Spectrum, ratio: ChargeRatio) -> FloatArray:
@@ -267,13 +311,13 @@ def with_bootstrap(
     return replace(spectrum, hist=filled(axes, spectrum.values, np.diag(cov)), cov=cov)
 
 
-def few_like_sign(hists: PairHists, *, method: Any = "B5", coarse: Coarse | None = None) -> str:
+def few_like_sign(hists: PairHists, *, method: Any = "regions", coarse: Coarse | None = None) -> str:
     """Say where the like-sign pairs are too few for the estimate, or for its error; "" if they are not.
 
     Parameters
     ----------
     method : str
-        "B1" to "B5", as `combinatorial` takes it.
+        As `combinatorial` takes it.
     coarse : Coarse, optional
         Groups of bins with a ratio of their own.
     """
@@ -281,7 +325,7 @@ def few_like_sign(hists: PairHists, *, method: Any = "B5", coarse: Coarse | None
     cure = "; method = 'likelihood' gives such cells a variance"
     seen = f"{n_pp:g} ++ and {n_mm:g} -- pairs inside the axes"
     if min(n_pp, n_mm) == 0:
-        none = n_pp + n_mm == 0 or method in ("B1", "B3")
+        none = n_pp + n_mm == 0 or method == "geometric mean"
         size = "none" if none else "that of the other charge alone"
         return (
             f"subtract: {seen}: the background is {size}, and its error does not know of the missing ones"
@@ -290,7 +334,7 @@ def few_like_sign(hists: PairHists, *, method: Any = "B5", coarse: Coarse | None
     low = low_count_fraction(hists, method=method, coarse=coarse)
     if low <= LOW_FRACTION:
         return ""
-    where, cure = ("coarse regions", "widen `coarse`") if method == "B5" else ("cells", "use B5")
+    where, cure = ("coarse regions", "widen `coarse`") if method == "regions" else ("cells", "use 'regions'")
     return (
         f"subtract: {seen}, {low:.0%} of them in {where} with fewer than {LOW_COUNT:g} of one "
         f"charge, where 2R√(N++ N--) is biased low; {cure}{cure}"
@@ -355,7 +399,7 @@ def control_ratio(
     hists: PairHists,
     region: BoolArray,
     *,
-    method: Any = "B5",
+    method: Any = "regions",
     r_factor: float | FloatArray = 1.0,
     coarse: Coarse | None = None,
 ) -> tuple[float, float]:

@@ -322,7 +322,7 @@ def with_multiplicity(
 
 
 def mixed_spectrum(hists: PairHists, mixed: PairHists, *, coarse: Coarse | None = None) -> Spectrum:
-    """Subtract the mixed-event background, normalised to the like-sign pairs (B4).
+    """Subtract the mixed-event background, normalised to the like-sign pairs.
 
     Parameters
     ----------

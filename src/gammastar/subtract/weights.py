@@ -17,11 +17,11 @@ from gammastar.core.records import FloatArray, PairHists, Spectrum, filled, flow
 from gammastar.core.sampling import event_seeds, replica_weights
 from gammastar.subtract.posterior import disagreement, signal_shares
 
-Method: TypeAlias = Literal["B1", "B2", "B3", "B5"]
+Formula: TypeAlias = Literal["regions", "geometric mean", "sum"]
 Coarse: TypeAlias = Mapping[str, Sequence[float]]
 IntArray: TypeAlias = npt.NDArray[np.int64]
 
-METHODS = ("B1", "B2", "B3", "B5")
+FORMULAS = ("regions", "geometric mean", "sum")
 LOW_COUNT = 5.0  # per charge; below it the mean of sqrt(N++ N--) is more than 5 % too small
 LOW_FRACTION = 0.05
 
@@ -31,7 +31,7 @@ class LowCountWarning(UserWarning):
 
 
 def regions(axes: Sequence[Any], coarse: Coarse | None = None) -> IntArray:
-    """Return the coarse region of every cell, where B5 takes its charge ratio."""
+    """Return the coarse region of every cell, that has one charge ratio."""
     shape = tuple(len(axis) for axis in axes)
     label = np.zeros(shape, dtype=np.int64)
     coarse = coarse or {}
@@ -56,23 +56,23 @@ def regions(axes: Sequence[Any], coarse: Coarse | None = None) -> IntArray:
 
 
 def charge_factors(
-    pp: FloatArray, mm: FloatArray, method: Method, region: IntArray
+    pp: FloatArray, mm: FloatArray, method: Formula, region: IntArray
 ) -> tuple[FloatArray, FloatArray]:
     """Return the factors f of a background B = R (f₊₊ N₊₊ + f₋₋ N₋₋)."""
-    if method == "B2":
+    if method == "sum":
         return np.ones_like(pp), np.ones_like(mm)
-    if method == "B5":
+    if method == "regions":
         member = np.eye(int(region.max(initial=0)) + 1)[region]
         pp, mm = (pp @ member)[..., region], (mm @ member)[..., region]
     both = (pp > 0) & (mm > 0)
     ratio = np.sqrt(np.divide(mm, pp, out=np.ones_like(pp), where=both))
-    if method == "B5":
+    if method == "regions":
         return ratio, 1 / ratio
     return np.where(both, ratio, 0.0), np.where(both, 1 / ratio, 0.0)
 
 
 def background(
-    hists: PairHists, *, method: Method, r_factor: FloatArray, region: IntArray
+    hists: PairHists, *, method: Formula, r_factor: FloatArray, region: IntArray
 ) -> tuple[FloatArray, FloatArray]:
     """Return the background and its statistical covariance.
 
@@ -81,12 +81,12 @@ def background(
     With a = N₊₊, c = N₋₋, w = √(C/A) of the sums over a region and d = R (w a − c/w), linear propagation of
     B = R (w a + c/w) gives ∂B_i/∂a_j = R_i w δ_ij − d_i/2A and ∂B_i/∂c_j = R_i δ_ij/w + d_i/2C: besides the
     diagonal R² (w² a + c/w²) a term that is fully correlated within the region, from its charge ratio.
-    Per cell (B1, B3) d is zero and Var B = R² (a + c).
+    Per cell ("geometric mean") d is zero and Var B = R² (a + c).
     """
     (pp, var_pp), (mm, var_mm) = flow_free(hists.pp), flow_free(hists.mm)
     f_pp, f_mm = charge_factors(pp, mm, method, region)
     value = r_factor * (f_pp * pp + f_mm * mm)
-    if method != "B5":
+    if method != "regions":
         variance = r_factor**2 * (f_pp**2 * var_pp + f_mm**2 * var_mm)
         # one charge empty: the derivative of the root does not exist; take the variance of the plain sum
         empty = (f_pp == 0) & (pp + mm > 0)
@@ -107,16 +107,18 @@ def background(
     return value, np.diag(diagonal) + shared * (region[:, None] == region)
 
 
-def low_count_fraction(hists: PairHists, *, method: Method = "B5", coarse: Coarse | None = None) -> float:
+def low_count_fraction(
+    hists: PairHists, *, method: Formula = "regions", coarse: Coarse | None = None
+) -> float:
     """Return the fraction of the background that rests on fewer than 5 pairs of one charge.
 
-    Counts are taken where the estimate forms its charge ratio: in the cell for B1 and B3, in the coarse
-    region for B5; B2 forms none and is unbiased at any count. Weighted cells count (Σw)²/Σw².
+    Counts are taken where the estimate forms its charge ratio: the cell for "geometric mean", the region for
+    "regions"; "sum" forms none and is unbiased at any count. Weighted cells count (Σw)²/Σw².
     """
     (pp, var_pp), (mm, var_mm) = flow_free(hists.pp), flow_free(hists.mm)
-    if method == "B2":
+    if method == "sum":
         return 0.0
-    region = regions(hists.os.axes, coarse) if method == "B5" else np.arange(len(pp))
+    region = regions(hists.os.axes, coarse) if method == "regions" else np.arange(len(pp))
     n = int(region.max(initial=0)) + 1
     counts = []
     for value, variance in ((pp, var_pp), (mm, var_mm)):
@@ -139,14 +141,14 @@ def _per_cell(name: str, value: float | FloatArray, shape: tuple[int, ...]) -> F
     return result
 
 
-def checked_r_factor(method: Method, r_factor: float | FloatArray, shape: tuple[int, ...]) -> FloatArray:
+def checked_r_factor(method: Formula, r_factor: float | FloatArray, shape: tuple[int, ...]) -> FloatArray:
     """Return R per cell, shape (n_cells,); refuse an unknown method, and R where the estimate has none."""
-    if method not in METHODS:
-        msg = f"subtract: method {method!r} is unknown; choose one of {', '.join(METHODS)}"
+    if method not in FORMULAS:
+        msg = f"subtract: method {method!r} is unknown; choose one of {', '.join(map(repr, FORMULAS))}"
         raise UserError(msg)
     result = _per_cell("r_factor", r_factor, shape)
-    if method in ("B1", "B2") and (result != 1).any():
-        msg = f"subtract: method {method!r} takes no r_factor; use 'B3' (per cell) or 'B5'"
+    if method == "sum" and (result != 1).any():
+        msg = "subtract: method 'sum' takes no r_factor; use 'geometric mean' or 'regions'"
         raise UserError(msg)
     return result
 
@@ -154,7 +156,7 @@ def checked_r_factor(method: Method, r_factor: float | FloatArray, shape: tuple[
 def same_sign(
     hists: PairHists,
     *,
-    method: Method = "B5",
+    method: Formula = "regions",
     r_factor: float | FloatArray = 1.0,
     r_factor_sigma: float | FloatArray = 0.0,
     coarse: Coarse | None = None,
@@ -165,9 +167,9 @@ def same_sign(
     ----------
     hists : PairHists
         Opposite-sign, ++ and -- pairs; like-sign pairs are unordered.
-    method : {"B5", "B1", "B2", "B3"}
-        B1: 2√(N₊₊N₋₋) per cell. B2: N₊₊ + N₋₋. B3: 2R√(N₊₊N₋₋) per cell.
-        B5: R (w N₊₊ + N₋₋/w), w = √(ΣN₋₋/ΣN₊₊) over a coarse region; unbiased at any occupancy of the cells.
+    method : {"regions", "geometric mean", "sum"}
+        "regions": R (w N₊₊ + N₋₋/w), w = √(ΣN₋₋/ΣN₊₊) over a coarse region; unbiased at any occupancy of the
+        cells. "geometric mean": 2R√(N₊₊N₋₋) per cell. "sum": N₊₊ + N₋₋.
     r_factor : float or NDArray, shape of the cells
         R: ratio of the combinatorial opposite-sign pairs to 2√(N₊₊N₋₋), from acceptance (event mixing) times
         multiplicity. Mixing alone does not see the multiplicity part, which departs from 1 where leptons of
@@ -175,7 +177,7 @@ def same_sign(
     r_factor_sigma : float or NDArray, shape of the cells
         Absolute uncertainty of R, fully correlated between cells.
     coarse : mapping of axis name to edges, optional
-        Coarse grid of the charge ratio of B5; see `regions`.
+        Coarse grid of the charge ratio of "regions"; one region by default.
 
     Returns
     -------
@@ -202,7 +204,7 @@ def same_sign(
     >>> from gammastar.core import axes
     >>> axis = (axes.regular("mass", 1, 0.2, 1.2),)
     >>> os, pp, mm = (axes.filled(axis, np.array([n]), np.array([n])) for n in (100.0, 16.0, 9.0))
-    >>> result = same_sign(PairHists(os, pp, mm), method="B1")
+    >>> result = same_sign(PairHists(os, pp, mm), method="geometric mean")
     >>> result.values, result.cov
     (array([76.]), array([[125.]]))
     """
@@ -217,8 +219,8 @@ def same_sign(
     cov = cov + np.diag(var_os) + np.outer(shift, shift)
     low = low_count_fraction(hists, method=method, coarse=coarse)
     if low > LOW_FRACTION:
-        where = "coarse regions" if method == "B5" else "cells"
-        cure = "widen `coarse`" if method == "B5" else "use method 'B5' or wider cells"
+        where = "coarse regions" if method == "regions" else "cells"
+        cure = "widen `coarse`" if method == "regions" else "use method 'regions' or wider cells"
         warnings.warn(
             f"{low:.0%} of the same-sign background lies in {where} with fewer than {LOW_COUNT:.0f} pairs of"
             f" one charge, where 2√(N++ N--) is biased low; {cure}",
@@ -265,7 +267,7 @@ def event_weights(
     axes: Sequence[Any],
     *,
     hists: PairHists | None = None,
-    method: Method = "B5",
+    method: Formula = "regions",
     r_factor: float | FloatArray = 1.0,
     coarse: Coarse | None = None,
 ) -> FloatArray:
@@ -277,7 +279,7 @@ def event_weights(
     Parameters
     ----------
     axes : sequence of hist axes
-        Cells of R and, for B1 and B3, of the charge ratio.
+        Cells of R and, for "geometric mean", of the charge ratio.
     hists : PairHists, optional
         Of all pairs on these axes, where `pairs` are a part of them: their charge ratio is taken.
     method, r_factor, coarse
@@ -315,7 +317,7 @@ def bootstrap_covariance(
     parts: Iterable[Pairs],
     axes: Sequence[Any],
     *,
-    method: Method = "B5",
+    method: Formula = "regions",
     r_factor: float | FloatArray = 1.0,
     coarse: Coarse | None = None,
     n_replicas: int = 200,

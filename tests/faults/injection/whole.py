@@ -66,7 +66,7 @@ CELLS = {
 }
 TEXTS: dict[str, SearchStrategy[Any]] = {
     "analysis.title": st.sampled_from(["", "A title", "π⁰ → γγ", "<b>&amp;", "$x_1$ %d {0}"]),
-    "subtract.method": st.sampled_from(["likelihood", "B1", "B2", "B3", "B4", "B5"]),
+    "subtract.method": st.sampled_from(["likelihood", "regions", "geometric mean", "sum", "mixed events"]),
     "unfold.method": st.sampled_from(["likelihood", "iterative", "tikhonov", "least squares", "omnifold"]),
     "predict.model": st.sampled_from(["dark_photon", "b_minus_l", "b_minus_3l_mu"]),
     "predict.bremsstrahlung": st.sampled_from(["qra_v2", "qra_v1", "na62", "fairship", "fww_vmd"]),
@@ -335,7 +335,7 @@ def without_flow(content: dict[str, Any]) -> dict[str, Any]:
 def without_fits(content: dict[str, Any]) -> dict[str, Any]:
     """Return a steering whose background and unfolding need no fit."""
     unfold = {"method": "iterative", "n_iterations": 4, "efficiency_floor": 0.01, "n_replicas": 3}
-    return content | {"subtract": {"method": "B1", "weights": "signed"}, "unfold": unfold}
+    return content | {"subtract": {"method": "geometric mean", "weights": "signed"}, "unfold": unfold}
 
 
 def changed(content: dict[str, Any], what: Changes) -> dict[str, Any]:

@@ -72,14 +72,14 @@ def test_check_reads_the_card(tmp_path):
 @pytest.mark.parametrize(
     ("section", "keys", "named"),
     [
-        ("subtract", {"method": "B1", "r_factor": 1.1}, "r_factor"),
-        ("subtract", {"method": "B4", "r_factor": 1.1}, "r_factor"),
+        ("subtract", {"method": "sum", "r_factor": 1.1}, "r_factor"),
+        ("subtract", {"method": "mixed events", "r_factor": 1.1}, "r_factor"),
         ("subtract", {"r_factor": "mixed", "r_factor_sigma": 0.1}, "r_factor_sigma"),
         ("subtract", {"r_factor": "simulation", "r_mult": 1.1}, "r_mult"),
         ("subtract", {"r_coarse": {"mass": [0.2, 1.0]}}, "r_coarse"),
         ("subtract", {"mixed_pairs": 5000}, "mixed_pairs"),
-        ("subtract", {"method": "B4", "weights": "signed"}, "weights"),
-        ("subtract", {"method": "B4", "bootstrap": 100}, "bootstrap"),
+        ("subtract", {"method": "mixed events", "weights": "signed"}, "weights"),
+        ("subtract", {"method": "mixed events", "bootstrap": 100}, "bootstrap"),
         ("subtract", {"corrections": [{"name": "x", "files": ["a"], "sigma": 1}]}, "pairs and fraction"),
         ("subtract", {"corrections": [{"name": "x", "kind": "eta to mu mu", "pairs": 3}]}, "n_dalitz"),
         ("unfold", {"method": "tikhonov", "n_iterations": 4}, "n_iterations"),

@@ -239,7 +239,7 @@ mass = [0.0, 5.0, 20.0]
 """
 REPORT = """
 [subtract]
-method = "B2"
+method = "sum"
 weights = "signed"
 [report]
 """

@@ -27,7 +27,7 @@ def test_charm_has_the_errors_of_data_and_template() -> None:
         template = rng.poisson(simulated * shape).astype(float)
         beside = rng.poisson(10 * prompt).astype(float)
         data = pair_hists(rng.poisson(prompt + total * shape), none, none, AXES)
-        found = fit_charm(data, filled(AXES, template, template), filled(AXES, beside, beside), method="B2")
+        found = fit_charm(data, filled(AXES, template, template), filled(AXES, beside, beside), method="sum")
         pulls.append((found.charm - total) / found.charm_sigma)
         relative = (found.charm_sigma / found.charm) ** 2 + 1 / template.sum(axis=1)
         np.testing.assert_allclose(np.diag(found.per_mass_cov), found.per_mass**2 * relative)
@@ -43,4 +43,4 @@ def test_templates_that_tell_nothing_are_refused() -> None:
     prompt = np.outer(np.full(4, 1000.0), PROMPT / PROMPT.sum())
     data = pair_hists(prompt, 0 * prompt, 0 * prompt, AXES)
     with pytest.raises(UserError, match="tell them apart"):
-        fit_charm(data, filled(AXES, prompt, prompt), filled(AXES, prompt, prompt), method="B2")
+        fit_charm(data, filled(AXES, prompt, prompt), filled(AXES, prompt, prompt), method="sum")

@@ -91,7 +91,7 @@ def test_background_of_uncorrelated_leptons_is_exact_with_r_from_mixing():
     mixed = mixed_pairs(pool, 300_000, rng=rng)
     r, sigma = r_factor(mixed, AXES, coarse={"mass": AXES[0].edges})
     assert np.ptp(r) > 0.02  # the acceptance makes R depend on the mass
-    ratio, error = control_ratio(hists, ALL, method="B5", r_factor=r)
+    ratio, error = control_ratio(hists, ALL, method="regions", r_factor=r)
     total = np.hypot(error, np.average(sigma / r, weights=hists.os.values()))
     assert total < 0.02
     assert ratio == pytest.approx(1, abs=3 * total)
@@ -221,10 +221,10 @@ def test_cells_that_no_replica_fills_keep_the_variance_of_the_formula():
     charge = rng.choice(np.array([0, 2, -2], np.int8), size=n, p=[0.6, 0.2, 0.2])
     pairs = Pairs(rng.uniform(0.2, 1.6, n), np.ones(n), np.full(n, 30.0), charge, np.ones(n), np.arange(n))
     hists = fill(pairs)  # nothing beyond 1.6 GeV
-    plain = combinatorial(hists, ChargeRatio(1.0, 0.0), method="B5").spectrum
+    plain = combinatorial(hists, ChargeRatio(1.0, 0.0), method="regions").spectrum
     known = np.diag(plain.cov) + np.where(np.arange(9) > 6, 2.0, 0.0)
     spectrum = replace(plain, cov=np.diag(known))
-    found = with_bootstrap([pairs], hists, spectrum, ChargeRatio(1.0, 0.0), method="B5", n_replicas=200)
+    found = with_bootstrap([pairs], hists, spectrum, ChargeRatio(1.0, 0.0), method="regions", n_replicas=200)
     variance = np.diag(found.cov)
     np.testing.assert_allclose(variance[7:], 2.0)
     np.testing.assert_allclose(found.hist.variances(), variance)

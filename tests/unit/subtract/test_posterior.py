@@ -39,7 +39,7 @@ def subtracted(pairs, method="likelihood"):
     return hists, subtract.combinatorial(hists, ratio, method=method)
 
 
-@pytest.mark.parametrize(("b_over_s", "method"), [(0.5, "B5"), (2.0, "likelihood"), (6.0, "likelihood")])
+@pytest.mark.parametrize(("b_over_s", "method"), [(0.5, "regions"), (2.0, "likelihood"), (6.0, "likelihood")])
 def test_sum_and_projections(b_over_s, method):
     pairs, truth = mock(stream(1, "posterior", str(b_over_s)), 15_000, b_over_s)
     hists, found = subtracted(pairs, method)
@@ -65,7 +65,7 @@ def test_sum_and_projections(b_over_s, method):
 
 def test_without_background_the_weights_are_the_pairs():
     pairs, _ = mock(stream(2, "pure"), 1000, 0.0)
-    hists, found = subtracted(pairs, "B5")
+    hists, found = subtracted(pairs, "regions")
     weight = subtract.posterior_weights(pairs, hists, found.spectrum)
     np.testing.assert_allclose(weight, found.sign(pairs), rtol=1e-6)
 

@@ -160,7 +160,7 @@ def subtracted(
     before = ctx.cache.key_of("select", "match") if _needs_simulation(section) else ctx.cache.key_of("select")
     others = _other_files(ctx, section)
     angles, vertices = columns_for_angles(ctx.steering), columns_for_vertices(ctx.steering)
-    own = ctx.code.shas(python_names(section.method))
+    own, method = ctx.code.shas(python_names(section.method)), section.way
     used = digest(selection.model_dump(), simulated.get("r_factor"), others.shas, angles, *vertices, own)
     key = ctx.cache.key(section, before, used, "trained weights")
 
@@ -176,7 +176,7 @@ def subtracted(
         result, applied = subtract.apply_corrections(like, components)
         shifts = (
             {}
-            if section.method in ("B1", "B2", "B4") or section.own or ratio.by_cell(section.method)
+            if not method.takes_r or (method.by_cell and np.ndim(ratio.value))
             else {"background": subtract.shift_by_r(hists, like, ratio)}
         )
         shifts |= {c.name: c.shift for c in components}
@@ -254,12 +254,10 @@ def _note_weights(ctx: Context, section: config.Subtract, hists: PairHists, kept
             f"subtract.weights: {why}. Instead of posterior weights the pairs carry "
             + ("signed ones" if trained == "signed" else "those of their cells")
         )
-    if (
-        section.method not in ("likelihood", "B4")
-        and not section.own
-        and (few := subtract.few_like_sign(hists, **_options(section)))
-    ):
-        ctx.cache.alarm(few)
+    if not section.way.own_covariance:
+        few = subtract.few_like_sign(hists, **_options(section))
+        if few:
+            ctx.cache.alarm(few)
     total = float(kept["values"].sum())
     if total <= 0:
         ctx.cache.alarm(f"subtract: {total:.4g} pairs are left: no signal is seen in this data")
@@ -267,17 +265,17 @@ def _note_weights(ctx: Context, section: config.Subtract, hists: PairHists, kept
 
 def _control(hists: PairHists, ratio: subtract.ChargeRatio, section: config.Subtract) -> tuple[float, float]:
     """Return +- over background and its error in the control region; nan without one."""
-    if not section.control or section.method == "B4":
+    if not section.control or section.way.mixes:
         return float("nan"), float("nan")
     cells = control_cells(hists.os.axes, {str(name): limits for name, limits in section.control.items()})
     r, _ = ratio.of(section.method)
-    method = "B5" if section.method == "likelihood" else section.method
-    return subtract.control_ratio(hists, cells, r_factor=r, **_options(section) | {"method": method})
+    asked = _options(section) | {"method": section.way.formula}
+    return subtract.control_ratio(hists, cells, r_factor=r, **asked)
 
 
 def _reads_leptons(section: config.Subtract) -> bool:
     """Return whether R or the background comes from the leptons of the data, which are read for it."""
-    return section.r_factor == "mixed" or section.method == "B4"
+    return section.r_factor == "mixed" or section.way.mixes
 
 
 def charge_ratio(
@@ -307,7 +305,7 @@ def charge_ratio(
     pool = subtract.mixing_pool(leptons, dataset=ctx.steering.analysis.name)
     mixed = subtract.mixed_pairs(pool, section.mixed_pairs, rng=stream(ctx.seed, "mixed"))
     coarse = _edges(section.r_coarse)
-    if section.method == "likelihood" and not coarse:
+    if section.way.by_cell and not coarse:
         coarse = {axis.name: np.asarray(axis.edges).tolist() for axis in axes}
     ratio = subtract.mixed_ratio(select.apply(mixed, cuts), axes, coarse=coarse)
     return ratio.with_multiplicity(*multiplicity), 0 if pool.complete else len(pool.charge)
@@ -371,7 +369,7 @@ def charm_component(
     template = with_offset(_charm_template(ctx, charm), charm.offset, others)
     ctx.tell("subtract", None, f"charm fit, {len(template)} simulated charm pairs")
     prompt = [select.fill(prompt_pairs(part, charm.offset), plane).os for part in truth.parts]
-    method: Any = "B5" if section.method in ("likelihood", "B4") or section.own else section.method
+    method = section.way.formula
     r, _ = ratio.of(method)
     shape = select.fill(template, plane).os
     fit = subtract.fit_charm(
