@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from gammastar.mock import Card
     from gammastar.read.published import MeasuredTable
     from gammastar.subtract.estimate import Method
+    from gammastar.unfold import folding as unfolding
 
 
 SAME_BEAM = 0.01
@@ -417,10 +418,10 @@ class Subtract(Section):
 
 
 def _unfolding_method(name: str) -> str:
-    from gammastar.unfold.methods import NAMES
+    from gammastar.unfold.methods import METHODS
 
-    if name not in NAMES and re.fullmatch(r".+\.py:\w+", name) is None:
-        known = ", ".join(map(repr, NAMES))
+    if name not in METHODS and re.fullmatch(r".+\.py:\w+", name) is None:
+        known = ", ".join(map(repr, METHODS))
         msg = f"must be one of {known}, or a function of one's own, 'file.py:function'"
         raise ValueError(msg)
     return name
@@ -458,35 +459,36 @@ class Unfold(Section):
     energy: Momenta | None = None
     """Edges of the true energy; those of [select] by default [GeV]."""
 
+    @property
+    def way(self) -> unfolding.Method:
+        """What the method knows."""
+        from gammastar.unfold.methods import method_of
+
+        return method_of(self.method)
+
     @model_validator(mode="after")
     def _compatible(self) -> Unfold:
-        asked = self.model_fields_set
+        asked, way = self.model_fields_set, self.way
         plain = self.preset == "true mass"
+        special = {"n_iterations", "tau", "penalty", "stop"} & asked
+        special |= ({"debias"} if self.debias else set()) | ({"scan"} if self.scan else set())
+        unknown = sorted(special - way.takes)
         own_axes = bool(asked & {"mass", "pt", "energy"})
         rules = (
             (
-                self.method not in ("likelihood", "iterative") and not plain,
+                not way.smears and not plain,
                 f"method: preset {self.preset!r} takes 'likelihood' or 'iterative'",
             ),
-            (self.method != "tikhonov" and bool(asked & {"tau", "penalty"}), "tau, penalty: for 'tikhonov'"),
-            (self.method != "omnifold" and "stop" in asked, "stop: for method = 'omnifold'"),
+            (bool(unknown), f"{', '.join(unknown)}: method {self.method!r} does not know this"),
             (
-                self.method not in ("iterative", "omnifold") and "n_iterations" in asked,
-                f"n_iterations: method {self.method!r} does not iterate",
-            ),
-            (
-                self.method == "omnifold" and self.n_replicas < 2,
+                way.pairs and self.n_replicas < 2,
                 "n_replicas: OmniFold takes its covariance from at least 2 replicas",
             ),
             (
-                self.debias and (self.method != "iterative" or self.n_replicas < 2),
-                "debias: for method = 'iterative' with at least 2 n_replicas",
+                self.debias and self.n_replicas < 2,
+                "debias: the bias is taken from at least 2 n_replicas",
             ),
             (self.preset.startswith("smeared") and own_axes, "mass, pt, energy: 'smeared' keeps [select]'s"),
-            (
-                self.method not in ("iterative", "tikhonov") and bool(self.scan),
-                f"scan: method {self.method!r} has no strength to scan",
-            ),
         )
         for broken, text in rules:
             if broken:

@@ -168,7 +168,7 @@ class Steering(Section):
         needs = {
             "[subtract.charm]": subtract is not None and subtract.charm is not None,
             "[subtract] bootstrap": subtract is not None and subtract.bootstrap > 0,
-            "[unfold] method = 'omnifold'": unfold is not None and unfold.method == "omnifold",
+            "[unfold] method = 'omnifold'": unfold is not None and unfold.way.pairs,
             "[in_situ]": self.in_situ is not None,
             "[flow]": self.flow is not None,
             "[predict] from the spectrum": predict is not None and predict.source == "spectrum",

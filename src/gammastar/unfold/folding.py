@@ -41,7 +41,14 @@ class Method:
     candidates: Callable[[Spectrum, Response, Options, Sequence[float]], Mapping[float, Unfolder]] | None = (
         None
     )
+    takes: frozenset[str] = frozenset()  # Keys of [unfold] that not every method knows
     linear: bool = False  # Whether data without a signal can be unfolded
+    smears: bool = False  # Whether cells may keep the reconstructed mass
+    # Whether cells beyond the axes and for narrow lines take part, and the spectrum of the simulation is
+    # known to matter: its error is a source
+    fine: bool = False
+    toys: bool = False  # Whether only toys tell the distribution of χ² of the spectrum folded again
+    pairs: bool = False  # Whether it weights pairs: OmniFold, whose `prepare` is not called
 
 
 def check_axes(found: Sequence[Any], wanted: Sequence[Any], what: str) -> None:

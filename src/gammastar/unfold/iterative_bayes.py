@@ -293,4 +293,11 @@ def _candidates(
     }
 
 
-ITERATIVE = Method(_prepare, _describe, _candidates)
+ITERATIVE = Method(
+    _prepare,
+    _describe,
+    _candidates,
+    takes=frozenset({"n_iterations", "debias", "scan"}),
+    smears=True,
+    toys=True,
+)

@@ -15,6 +15,7 @@ from gammastar.core.records import FloatArray, Response, Spectrum
 from gammastar.unfold.folding import Method, Options, Unfolder, asimov, refolding, scaled_prior
 from gammastar.unfold.iterative_bayes import ITERATIVE
 from gammastar.unfold.likelihood_fit import LIKELIHOOD
+from gammastar.unfold.omnifolding import OMNIFOLD
 from gammastar.unfold.regularised import LEAST_SQUARES, TIKHONOV, global_correlation
 
 METHODS: Mapping[str, Method] = {
@@ -22,9 +23,8 @@ METHODS: Mapping[str, Method] = {
     "iterative": ITERATIVE,
     "tikhonov": TIKHONOV,
     "least squares": LEAST_SQUARES,
+    "omnifold": OMNIFOLD,
 }
-NAMES = (*METHODS, "omnifold")
-"""What ``[unfold] method`` may be; OmniFold takes pairs instead of a spectrum."""
 SLOPE = 0.15  # of the alternative truths of a scan, from end to end of the mass axis
 
 
@@ -121,6 +121,11 @@ def mass_scan(
     truths = {name: start * (1 + sign * SLOPE * x) for name, sign in (("steeper", -1), ("flatter", 1))}
     named = {f"{strength:g}": unfolder for strength, unfolder in candidates.items()}
     return np.array(list(candidates), dtype=np.float64), scan(measured, response, named, alternatives=truths)
+
+
+def method_of(name: str) -> Method:
+    """Return what a method knows; one of the user, ``file.py:function``, knows no more than its function."""
+    return METHODS.get(name, LEAST_SQUARES)
 
 
 def own_method(unfolder: object, name: str) -> Method:

@@ -23,6 +23,7 @@ from gammastar.core.records import (
     effective_size,
     filled,
 )
+from gammastar.unfold.folding import Method, Unfolder
 from gammastar.unfold.response_matrix import EFFICIENCY_FLOOR, cells, n_cells
 from gammastar.unfold.simulation import in_window
 from gammastar.unfold.systematics import Source
@@ -592,3 +593,16 @@ def scaled_sources(
         moved.append(replace(source, shift=shift, total=total, mean=mean))
     hist = filled(tuple(spectrum.hist.axes), values, np.diag(cov))
     return replace(spectrum, hist=hist, cov=cov), tuple(moved)
+
+
+def _prepare(*_: object) -> tuple[Unfolder, float]:
+    msg = "OmniFold weights pairs; it cannot unfold a histogram"
+    raise UserError(msg)
+
+
+OMNIFOLD = Method(
+    _prepare,
+    lambda options, _: f"OmniFold, {options.n_iterations} iterations",
+    takes=frozenset({"n_iterations", "stop"}),
+    pairs=True,
+)

@@ -385,5 +385,5 @@ def _plain(_measured: Spectrum, _response: Response, options: Options) -> tuple[
     return partial(least_squares, efficiency_floor=options.efficiency_floor), 0.0
 
 
-TIKHONOV = Method(_prepare, _describe, _candidates)
+TIKHONOV = Method(_prepare, _describe, _candidates, frozenset({"tau", "penalty", "scan"}))
 LEAST_SQUARES = Method(_plain, lambda *_: "least squares", linear=True)

@@ -40,6 +40,7 @@ from gammastar.unfold import (
 from gammastar.unfold.folding import Method, Options, folded_again
 from gammastar.unfold.iterative_bayes import values_alone
 from gammastar.unfold.likelihood_fit import LikelihoodUnfolder
+from gammastar.unfold.methods import method_of
 from gammastar.unfold.response_matrix import divide
 
 REFOLDED_TOYS = 40  # mean and width of the χ² to 3 % and 11 %
@@ -64,9 +65,8 @@ def unfold_stage(ctx: Context, state: Any) -> None:
     shifts = dict(zip(kept["source_names"].tolist(), kept["source_shifts"], strict=True))
     state.unfolded = replace(unpack_spectrum(kept, true_axes(ctx), "counts"), shifts=shifts)
     ctx.cache.methods["unfolded spectrum"] = (
-        f"{_described(method, options, float(kept['strength']))}, {section.preset!r}, covariance of the data "
-        "and of the simulation"
-        + ("" if section.method == "likelihood" else f" ({section.n_replicas} bootstraps)")
+        f"{method.describe(options, float(kept['strength']))}, {section.preset!r}, covariance of the data "
+        "and of the simulation" + ("" if method.fine else f" ({section.n_replicas} bootstraps)")
     )
     if len(kept["source_names"]):
         total, mean = kept["source_sizes"].T
@@ -92,7 +92,7 @@ def _cells(unfolded: Spectrum, kept: Arrays) -> dict[str, list[float]]:
     return {name: column.tolist() for name, column in (table | {"measured": unfolded.domain.ravel()}).items()}
 
 
-def _unfolded(ctx: Context, section: config.Unfold, method: Method | None, state: Any) -> Arrays:
+def _unfolded(ctx: Context, section: config.Unfold, method: Method, state: Any) -> Arrays:
     """Return the unfolded counts on the true axes, with efficiency, prior and sources."""
     subtracted: Spectrum = state.subtracted
     _check_yield(section, method, subtracted)
@@ -100,7 +100,7 @@ def _unfolded(ctx: Context, section: config.Unfold, method: Method | None, state
     known = simulation_of(section, state.truth)
     axes, rng = tuple(subtracted.hist.axes), stream(ctx.seed, "response")
     asked = true_axes(ctx)
-    fine = unfold.fine_response(known.parts, axes, asked) if section.method == "likelihood" else None
+    fine = unfold.fine_response(known.parts, axes, asked) if method.fine else None
     if fine is None:
         response = unfold.response(known.parts, axes, asked, n_replicas=section.n_replicas, rng=rng)
     else:
@@ -108,7 +108,7 @@ def _unfolded(ctx: Context, section: config.Unfold, method: Method | None, state
     plain = response_matrix.without_replicas(response)
     shifts = asked_shifts(ctx.steering.systematics, state.subtraction)
     measured, variations = systematics.data_variations(subtracted, shifts, plain)
-    if method is None:
+    if method.pairs:
         variations += varied_responses(ctx, known, plain, partial(unfold.iterative, measured, plain))
         result, extra = _omnifold(ctx, section, state, known, response)
         n, floor = int(extra["strength"]), section.efficiency_floor
@@ -145,7 +145,7 @@ def _unfolded(ctx: Context, section: config.Unfold, method: Method | None, state
             f"{efficiency.max():.3g} of a cell is seen, efficiency_floor is {section.efficiency_floor:g}: "
             "lower it, or take wider cells in [select] and [unfold]"
         )
-    if section.method == "iterative":
+    if method.toys:
         extra |= _refolding_toys(ctx, int(extra["strength"]), subtracted, response)
     return (
         pack_spectrum(result)
@@ -181,18 +181,11 @@ def _options(section: config.Unfold, hists: PairHists | None = None) -> Options:
     )
 
 
-def _method(ctx: Context, section: config.Unfold) -> Method | None:
-    """Return the method of a name or of ``file.py:function``; None for OmniFold, which takes pairs."""
-    if section.method == "omnifold":
-        return None
+def _method(ctx: Context, section: config.Unfold) -> Method:
+    """Return the method of a name or of ``file.py:function``."""
     if section.method in methods.METHODS:
         return methods.METHODS[section.method]
     return methods.own_method(resolve(section.method, ctx.code), f"unfold.method = {section.method!r}")
-
-
-def _described(method: Method | None, options: Options, strength: float) -> str:
-    many = f"OmniFold, {options.n_iterations} iterations"
-    return many if method is None else method.describe(options, strength)
 
 
 def _packed(sources: Sequence[systematics.Source], n_cells: int) -> Arrays:
@@ -204,10 +197,10 @@ def _packed(sources: Sequence[systematics.Source], n_cells: int) -> Arrays:
     }
 
 
-def _check_yield(section: config.Unfold, method: Method | None, subtracted: Spectrum) -> None:
+def _check_yield(section: config.Unfold, method: Method, subtracted: Spectrum) -> None:
     """Refuse data without a signal, unless the method is linear in them and scales nothing to their sum."""
     total, error = folding.summed(subtracted)
-    if total > 0 or (method is not None and method.linear):
+    if total > 0 or method.linear:
         return
     msg = (
         f"unfold: {total:.4g} ± {error:.2g} pairs are left inside the axes of [select] after subtraction; "
@@ -252,7 +245,7 @@ def varied_responses(
         radiation = simulation.more_radiation(asked.radiation, lepton, stream(ctx.seed, "radiation"))
     section = needed(ctx.steering.unfold, "unfold")
     other = sum(len(axis) > 1 for axis in plain.true if axis.name != MASS)
-    asked_prior = section.method == "likelihood" and other > 0 if asked.prior is None else asked.prior
+    asked_prior = method_of(section.method).fine and other > 0 if asked.prior is None else asked.prior
     return systematics.response_variations(
         known.parts,
         plain,
@@ -265,10 +258,10 @@ def varied_responses(
 
 
 def _scanned(
-    ctx: Context, section: config.Unfold, method: Method | None, measured: Spectrum, known: Truth
+    ctx: Context, section: config.Unfold, method: Method, measured: Spectrum, known: Truth
 ) -> Arrays:
     """Unfold the mass spectrum with several strengths."""
-    if method is None or method.candidates is None or section.scan == ():
+    if method.candidates is None or section.scan == ():
         return {}
     flat = measured.project(MASS)
     axes, rng = tuple(flat.hist.axes), stream(ctx.seed, "scan")
