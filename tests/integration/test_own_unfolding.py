@@ -10,11 +10,14 @@ from click.testing import CliRunner
 
 from gammastar.cli import app
 from gammastar.core.errors import SteeringError, UserError
+from gammastar.core.records import Spectrum, filled
 from gammastar.pipeline.run import run
 from gammastar.store.manifest import read_json
 from gammastar.subtract import same_sign
 from gammastar.testing import ContractError, check_subtraction, check_unfolder
 from gammastar.unfold import iterative, least_squares
+from gammastar.unfold.folding import Method
+from gammastar.unfold.methods import METHODS
 
 STEERING = """
 [analysis]
@@ -81,7 +84,7 @@ def go(tmp_path_factory, mock_schema, with_charm):
 
     def made(method, own=OWN):
         (base / "mine.py").write_text(own)
-        unfolding = f"weights = 'signed'\n[unfold]\nmethod = {method!r}\n"
+        unfolding = f"weights = 'signed'\n[unfold]\nmethod = '{method}'\n"
         text = STEERING.replace("[unfold]\n", unfolding) + SOURCES
         (base / "steering.toml").write_text(text)
         folder = run(base / "steering.toml", output=base / "run", resume=True)
@@ -105,6 +108,44 @@ def test_least_squares_of_ones_own_is_that_of_the_package(go):
     assert own["statistics"][0] == pytest.approx(known["statistics"][0], rel=1e-6)
     assert own["statistics"][1] == pytest.approx(known["statistics"][1], rel=0.5)
     assert own["statistics"][1] > 0
+
+
+def singular_values(kept):
+    """Return an unfolder by the largest singular values of the whitened response: all are least squares."""
+
+    def unfolder(measured, response):
+        genuine = 1 - response.fakes
+        y, cov = measured.values.ravel() * genuine, measured.cov * np.outer(genuine, genuine)
+        white = 1 / np.sqrt(np.where(np.diag(cov) > 0, np.diag(cov), 1.0))
+        left, size, right = np.linalg.svd(white[:, None] * response.migration, full_matrices=False)
+        inverse = right[:kept].T @ (left[:, :kept] / size[:kept]).T
+        values = inverse @ (white * y)
+        cov = inverse @ (white[:, None] * cov * white) @ inverse.T
+        domain = np.ones([len(axis) for axis in response.true], dtype=bool)
+        return Spectrum(filled(response.true, values, np.diag(cov)), cov, "counts", None, domain)
+
+    return unfolder
+
+
+def test_a_new_method_is_a_line(go, monkeypatch):
+    made = Method(
+        lambda _measured, _response, options: (singular_values(options.n_iterations), options.n_iterations),
+        lambda _, strength: f"{strength:g} singular values",
+        takes=frozenset({"n_iterations"}),
+        linear=True,
+    )
+    monkeypatch.setitem(METHODS, "svd", made)
+    folder, every = go("svd' # \nn_iterations = 9 #")
+    assert "9 singular values" in read_json(folder / "manifest.json")["methods"]["unfolded spectrum"]
+    _, exact = go("least squares")
+    inside = exact["domain"].ravel()
+    off = (every["values"] - exact["values"]).ravel()[inside]
+    assert np.abs(off / np.sqrt(np.diag(exact["cov"]))[inside]).max() < 0.5  # other weights of the cells
+    assert every["source_names"].tolist() == exact["source_names"].tolist()
+    _, few = go("svd' # \nn_iterations = 4 #")
+    assert np.trace(few["cov"]) < np.trace(every["cov"])
+    with pytest.raises(SteeringError, match="tau: method 'svd' does not know this"):
+        go("svd' # \ntau = 1.0 #")
 
 
 def test_a_changed_file_runs_again(go):
