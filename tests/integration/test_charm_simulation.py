@@ -10,6 +10,7 @@ from scipy.stats import chi2
 
 from gammastar import config, mock
 from gammastar.core.files import data_path
+from gammastar.facility import open_executor
 from gammastar.mock import load_card, simulate_events
 from gammastar.pipeline.cache import open_cache
 from gammastar.pipeline.context import Context, axes_of
@@ -103,3 +104,32 @@ def test_fitted_number_is_that_of_the_mock(fits):
     # chi2 of SETS degrees of freedom: 99.8 % of them lie inside
     low, high = chi2.ppf([0.001, 0.999], SETS)
     assert low < np.sum(pull**2) < high
+
+
+def test_workers_read_the_columns_of_the_charm_fit(tmp_path, mock_schema, mock_file):
+    (tmp_path / "schema.toml").write_text(mock_schema)
+    for name, kind in (("data_0", "data"), ("mc", "mc")):
+        shutil.copy(mock_file("na60_full", kind, 2000, 2).path, tmp_path / f"{name}.root")
+    text = STEERING.replace("SET", "0").replace("[select]", "step = 700\n[select]")
+    (tmp_path / "steering.toml").write_text(text + "[systematics]\npolarisation = 0.3\n")
+
+    def read(name, executor):
+        folder = tmp_path / name
+        cache, told = open_cache(folder, resume=False, seed=5, mock=True), []
+        steering = config.load(tmp_path / "steering.toml")
+        ctx = Context(steering, tmp_path, folder, cache, lambda *text: told.append(text[-1]), executor)
+        given = read_stage.inputs(ctx, {})
+        pairs, _ = read_stage.select_stage(ctx, given)
+        return pairs, read_stage.match_stage(ctx, given).sample, told
+
+    pairs, truth, _ = read("serial", None)
+    with open_executor(workers=2) as executor:
+        others, same, told = read("workers", executor)
+    assert any(executor.name in str(text) for text in told)
+    assert set(pairs.columns) == {"dx_1", "dx_2", "dy_1", "dy_2"}
+    assert set(truth.columns) == {*pairs.columns, "cos_theta"}
+    for one, two in ((pairs, others), (truth, same)):
+        for name, column in {"event": one.event, "weight": one.weight, **one.columns}.items():
+            found = {"event": two.event, "weight": two.weight, **two.columns}[name]
+            np.testing.assert_array_equal(found, column)
+    assert np.isfinite(truth.columns["cos_theta"][truth.reconstructed]).all()

@@ -196,6 +196,7 @@ TRIAL_SCHEMA = {
 APART = 1 << 40  # events of one file, at most
 FIRST = "gammastar_first"  # beside metadata of users
 FIELDS = ("mass", "pt", "energy", "charge", "weight", "event")
+COLUMN = "column_"  # before the name of another one
 logger = logging.getLogger(__name__)
 
 
@@ -382,6 +383,7 @@ def _pairs(job: Job, chunk: Chunk) -> tuple[Arrays, dict[str, Any]]:
     events = _events(job, chunk)
     found, flow = (Pairs.empty(), Cutflow()) if events is None else select.pairs(events, job.cuts())
     arrays = {name: getattr(found, name) for name in FIELDS}
+    arrays |= {COLUMN + name: column for name, column in job.wanted(found).items()}
     notes = {"entries": chunk.stop - chunk.start, "pairs": len(found), "cutflow": flow.rows()}
     return arrays, notes
 
@@ -405,13 +407,19 @@ def _truth(job: Job, chunk: Chunk) -> tuple[Arrays, dict[str, Any]]:
         "event": np.concatenate([found.event + first, np.full(m, -1, dtype=np.int64)]),
         "fake": np.arange(n + m) >= n,
     }
+    for name, column in job.wanted(found).items():
+        arrays[COLUMN + name] = np.concatenate([column, np.zeros(m, dtype=column.dtype)])
     rows = functools.reduce(operator.add, flows, Cutflow()).rows()
     return arrays, {"entries": chunk.stop - chunk.start, "pairs": n, "fakes": m, "cutflow": rows}
 
 
 def pairs_of(arrays: Mapping[str, Any]) -> Pairs:
     """Return the pairs of a kept chunk."""
-    return Pairs(*(arrays[name] for name in FIELDS))
+    return Pairs(**{name: arrays[name] for name in FIELDS}, columns=_columns(arrays))
+
+
+def _columns(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(COLUMN): arrays[name] for name in arrays if name.startswith(COLUMN)}
 
 
 def matched_of(arrays: Mapping[str, Any]) -> MatchedPairs:
@@ -419,7 +427,9 @@ def matched_of(arrays: Mapping[str, Any]) -> MatchedPairs:
     fake = np.asarray(arrays["fake"], dtype=bool)
     true: FloatArray = arrays["true"][~fake]
     reco, weight = arrays["reco"], arrays["weight"]
-    return MatchedPairs(true, reco[~fake], weight[~fake], arrays["event"][~fake], reco[fake], weight[fake])
+    columns = {name: column[~fake] for name, column in _columns(arrays).items()}
+    event, fakes = arrays["event"][~fake], (reco[fake], weight[fake])
+    return MatchedPairs(true, reco[~fake], weight[~fake], event, *fakes, columns)
 
 
 @functools.cache

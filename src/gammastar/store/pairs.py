@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.errors import StoreError, require
+from gammastar.core.errors import SteeringError, StoreError, require
 from gammastar.core.files import ANY_SIZE, atomic, from_json, opened
 from gammastar.core.pairs import MatchedPairs, Pairs, blank
 from gammastar.core.records import BoolArray, FloatArray, rescaled
@@ -70,13 +70,25 @@ class Job:
     step: str | int  # Size of a chunk in memory, or its number of entries; the same rule as without workers
     key: str  # Digest of selection, schema and user code
     folder: Path  # Where the Parquet files go; workers must see it under the same name
+    columns: tuple[str, ...] = ()  # Of the pairs, beside mass, pt, energy, charge, weight and event
+
+    def wanted(self, part: Pairs | MatchedPairs) -> dict[str, npt.NDArray[Any]]:
+        """Return the columns of the job; refuse the absence of one."""
+        missing = [name for name in self.columns if name not in part.columns]
+        if missing and len(part):
+            known = ", ".join(part.columns) or "none"
+            asked = "subtract.charm.offset, [select] vertex"
+            msg = f"{asked}: the pairs have no column {', '.join(missing)}; they have {known}"
+            raise SteeringError(msg)
+        return {name: part.columns.get(name, np.zeros(0)) for name in self.columns}
 
     def chunk_key(self, chunk: Chunk) -> str:
         """Return the digest of everything that the pairs of a chunk depend on."""
         source = self.sources[chunk.index]
         where = source.sha256 or chunk.path
         first = 0 if self.schema.event else chunk.first
-        return digest(self.kind, self.key, package_digest(), where, chunk.start, chunk.stop, first)
+        used = (self.kind, self.key, self.columns, package_digest())
+        return digest(*used, where, chunk.start, chunk.stop, first)
 
     def path(self, chunk: Chunk) -> Path:
         """Return where the pairs of a chunk are kept."""

@@ -104,11 +104,7 @@ def _note_datasets(ctx: Context, kind: str, datasets: Mapping[str, Mapping[str, 
 
 @dataclass(frozen=True)
 class _Reader:
-    """What reads the pairs of a run: sections, schema, cuts, and the columns that later stages need.
-
-    Where charm fit, spin density or systematics need columns of the pairs, chunks are read here and not on
-    workers.
-    """
+    """What reads the pairs of a run: sections, schema, cuts, and the columns that later stages need."""
 
     ctx: Context
     step: Any
@@ -140,15 +136,14 @@ class _Reader:
         sources = tuple(Source(str(path), sha) for path, sha in zip(paths, shas, strict=True))
         key = digest(self.section.model_dump(mode="json"), repr(self.schema), self.code)
         cuts = functools.partial(load_cuts, self.section, self.ctx.code)
-        return Job(kind, sources, self.schema, cuts, self.step, key, folder)
+        return Job(kind, sources, self.schema, cuts, self.step, key, folder, self.columns)
 
     def pairs(self, given: Inputs, flows: list[select.Cutflow]) -> Iterator[Pairs]:
         """Yield the selected pairs; the cutflow is complete after the last ones."""
-        if self.ctx.executor is not None and not self.columns:
+        job = self.job("pairs", given.files, given.shas[: len(given.files)])
+        if self.ctx.executor is not None:
             self.ctx.tell("read", None, f"{len(given.files)} files, {self.ctx.executor.name}")
-            parts, flow = self.ctx.executor.pairs(
-                self.job("pairs", given.files, given.shas[: len(given.files)])
-            )
+            parts, flow = self.ctx.executor.pairs(job)
             yield from parts
             flows.append(flow)
             return
@@ -156,7 +151,7 @@ class _Reader:
         for chunk in self._told(chunks):
             part, flow = select.pairs(chunk, self.cuts)
             flows.append(flow)
-            yield replace(part, columns=self.wanted(part))
+            yield replace(part, columns=job.wanted(part))
 
     def histograms(self, given: Inputs, flows: list[select.Cutflow]) -> PairHists:
         """Return the pairs by charge in the axes of the steering; none of them is kept."""
@@ -180,26 +175,15 @@ class _Reader:
     def truth(self, given: Inputs, flows: list[select.Cutflow]) -> Iterator[MatchedPairs]:
         """Yield simulated photons; the cutflow is complete after the last ones."""
         self.ctx.tell("read", None, "simulation with truth")
-        if self.ctx.executor is not None and not self.columns:
-            job = self.job("truth", given.response, given.shas[len(given.files) :])
-            for part in self.ctx.executor.truth(job):
-                yield replace(part, columns={})
+        job = self.job("truth", given.response, given.shas[len(given.files) :])
+        if self.ctx.executor is not None:
+            yield from self.ctx.executor.truth(job)
             flows.append(self.ctx.executor.flows["truth"])
             return
         files = [str(f) for f in given.response]
         cuts = select.counting(self.cuts, flows)
         for part in read.open_matched(files, self.schema, cuts, step=self.step):
-            yield replace(part, columns=self.wanted(part))
-
-    def wanted(self, part: Pairs | MatchedPairs) -> dict[str, Any]:
-        """Return the columns that later stages need; refuse the absence of one."""
-        missing = [name for name in self.columns if name not in part.columns]
-        if missing:
-            known = ", ".join(part.columns) or "none"
-            asked = "subtract.charm.offset, [select] vertex"
-            msg = f"{asked}: the pairs have no column {', '.join(missing)}; they have {known}"
-            raise SteeringError(msg)
-        return {name: part.columns[name] for name in self.columns}
+            yield replace(part, columns=job.wanted(part))
 
 
 def _partial(ctx: Context, stage: str, kind: str) -> None:
