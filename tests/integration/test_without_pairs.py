@@ -8,6 +8,7 @@ from gammastar import config
 from gammastar.core.errors import SteeringError
 from gammastar.facility import open_executor
 from gammastar.pipeline.run import run
+from gammastar.store.pairs import read_chunk
 
 SMALL = ROOT / "analysis" / "na60_dimuon" / "small.toml"
 CUTS = "lepton = { pt = [0.1, 10.0] }\npair = { pt = [0.0, 3.0] }\n"
@@ -41,14 +42,19 @@ def test_histograms_cutflow_and_spectrum_are_those_of_the_pairs(tmp_path, more):
     assert not len(lean[1]["mass"])
 
 
-def test_workers_fill_the_same_histograms(tmp_path):
+@pytest.mark.parametrize("more", ["", CUTS], ids=["flat", "cuts"])
+def test_workers_fill_the_same_histograms(tmp_path, more):
     (tmp_path / "here").mkdir()
     (tmp_path / "there").mkdir()
-    here = result(tmp_path / "here", "false")
+    here = result(tmp_path / "here", "false", more)
     with open_executor() as executor:
-        there = result(tmp_path / "there", "false", executor=executor)
-    np.testing.assert_allclose(there[1]["hists"], here[1]["hists"], rtol=1e-9, atol=1e-9)
-    np.testing.assert_array_equal(there[1]["cutflow_n"], here[1]["cutflow_n"])
+        there = result(tmp_path / "there", "false", more, executor=executor)
+    for name in ("hists", "cutflow_n", "cutflow_weight", "cutflow_os"):
+        np.testing.assert_array_equal(there[1][name], here[1][name], err_msg=name)  # to the last bit
+    chunks = sorted((there[0] / "chunks" / "pairs").glob("*.parquet"))
+    assert len(chunks) > 1
+    sums = [read_chunk(chunk).arrays["sums"] for chunk in chunks]  # what a worker sends: cells, no pairs
+    np.testing.assert_allclose(sum(sums), here[1]["hists"].ravel(), rtol=1e-12)
 
 
 def test_sections_that_need_single_pairs_say_so():

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import cloudpickle
+import numpy as np
 import psutil
 from coffea.processor import IterativeExecutor
 from coffea.util import coffea_console
@@ -25,6 +26,7 @@ from loky import get_reusable_executor
 from gammastar.core.errors import GammastarError, StoreError
 from gammastar.core.files import disk_full_message, is_disk_full, write_whole
 from gammastar.core.pairs import MatchedPairs, Pairs
+from gammastar.core.records import FloatArray
 from gammastar.core.resolve import install, installed, user_code_errors
 from gammastar.facility.cluster import DaskCrew, connected
 from gammastar.facility.crew import Crew, Function, Idle, Patience, Through, Times, timed
@@ -306,6 +308,18 @@ class Executor:
         """
         found = self._harvest(job)
         return (pairs_of(kept.arrays) for kept in found), self.flows["pairs"]
+
+    def histograms(self, job: Job) -> tuple[FloatArray, Cutflow]:
+        """Return the sums of the pairs by charge in the axes of the job, with flow bins, and the cutflow.
+
+        Parameters
+        ----------
+        job : Job
+            What is read, and how; with axes.
+        """
+        found = self._harvest(job)
+        sums = functools.reduce(np.add, (kept.arrays["sums"] for kept in found))
+        return sums.reshape(3, 2, *(len(axis) + 2 for axis in job.axes)), self.flows["pairs"]
 
     def truth(self, job: Job) -> Iterator[MatchedPairs]:
         """Return the simulated photons chunk by chunk in the order of the files, read when asked for.

@@ -32,6 +32,7 @@ from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray
 from gammastar.core.resolve import user_code_errors
 from gammastar.select import Cutflow, Cuts, Step
+from gammastar.select.histogram import chunk_sums, flat_suffices
 from gammastar.store.filesets import Remote, identity, kind_of
 from gammastar.store.manifest import package_digest, versions
 from gammastar.store.pairs import Arrays, Chunk, Job, Source, read_chunk, write_chunk
@@ -338,7 +339,8 @@ def _kept(job: Job, chunk: Chunk) -> dict[str, Any]:
     if source.sha256:
         check_digest(source.path, source.sha256)
     before = state_of(Path(source.path))
-    arrays, notes = _truth(job, chunk) if job.kind == "truth" else _pairs(job, chunk)
+    make = _truth if job.kind == "truth" else _sums if job.axes else _pairs
+    arrays, notes = make(job, chunk)
     if state_of(Path(source.path)) != before:
         raise InputFileError(
             f"{chunk.label}: somebody touched or replaced the file while it was read; run again"
@@ -386,6 +388,19 @@ def _pairs(job: Job, chunk: Chunk) -> tuple[Arrays, dict[str, Any]]:
     arrays |= {COLUMN + name: column for name, column in job.wanted(found).items()}
     notes = {"entries": chunk.stop - chunk.start, "pairs": len(found), "cutflow": flow.rows()}
     return arrays, notes
+
+
+def _sums(job: Job, chunk: Chunk) -> tuple[Arrays, dict[str, Any]]:
+    """Fill the histograms of a chunk: what comes back does not grow with its pairs."""
+    cuts = job.cuts()
+    reader: Any = read.open_flat if flat_suffices(job.axes, cuts) else read.open_events
+    n = chunk.stop - chunk.start
+    events = reader(chunk.path, job.schema, step=max(1, n), entry_start=chunk.start, entry_stop=chunk.stop)
+    sums, flow = np.zeros((3, 2, *(len(axis) + 2 for axis in job.axes))), Cutflow()
+    for more, steps in chunk_sums(events, job.axes, cuts):
+        sums, flow = sums + more, flow + steps
+    pairs = sum(step.n for step in flow.steps[-1:])
+    return {"sums": sums.ravel()}, {"entries": n, "pairs": pairs, "cutflow": flow.rows()}
 
 
 def _truth(job: Job, chunk: Chunk) -> tuple[Arrays, dict[str, Any]]:

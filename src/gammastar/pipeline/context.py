@@ -64,6 +64,9 @@ class Executor(Protocol):
     def pairs(self, job: Job) -> tuple[Iterator[Pairs], Cutflow]:
         """Return the selected pairs of all files chunk by chunk, in their order."""
 
+    def histograms(self, job: Job) -> tuple[FloatArray, Cutflow]:
+        """Return the sums of all selected pairs by charge in the axes of the job, and the cutflow."""
+
     def truth(self, job: Job) -> Iterator[MatchedPairs]:
         """Return the simulated photons of all files chunk by chunk, in their order."""
 

@@ -314,14 +314,19 @@ Flat = Mapping[str, npt.NDArray[Any]]
 
 
 def open_flat(
-    files: str | Path | Sequence[str | Path], schema: Schema, *, step: str | int = "100 MB"
+    files: str | Path | Sequence[str | Path],
+    schema: Schema,
+    *,
+    step: str | int = "100 MB",
+    entry_start: int = 0,
+    entry_stop: int | None = None,
 ) -> Iterator[Flat]:
     """Yield the leptons of files chunk by chunk as flat arrays in the precision of the file.
 
     Parameters
     ----------
-    step : str or int
-        Size of a chunk in memory, or its number of entries.
+    step, entry_start, entry_stop
+        As for `open_events`.
 
     Yields
     ------
@@ -343,11 +348,11 @@ def open_flat(
     lean = schema.layout == "jagged" and cartesian and bool(schema.charge) and not schema.row_filter
     lean = lean and schema.positive is None
     if not lean or schema.unit != 1.0 or "E" in schema.kinematics:
-        for events in open_events(files, schema, step=step):
+        for events in open_events(files, schema, step=step, entry_start=entry_start, entry_stop=entry_stop):
             yield _flattened(events)
         return
     for path in expand(files):
-        for arrays in _raw(path, schema, step, truth=False, entries=(0, None)):
+        for arrays in _raw(path, schema, step, truth=False, entries=(entry_start, entry_stop)):
             yield _columns(arrays, schema, path)
 
 

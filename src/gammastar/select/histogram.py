@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import awkward as ak
@@ -99,10 +99,15 @@ def histograms(
     Without a ghost veto, functions of pairs and axes or cuts on other quantities than mass, pt and energy,
     pairs are never made into a table: one compiled loop computes and fills them.
     """
-    cuts = Cuts() if cuts is None else cuts
+    found = chunk_sums(chunks, axes, Cuts() if cuts is None else cuts)
+    return added(found, axes)
+
+
+def chunk_sums(
+    chunks: Iterable[ak.Array | Mapping[str, Any]], axes: tuple[Any, ...], cuts: Cuts
+) -> Iterator[tuple[FloatArray, Cutflow]]:
+    """Yield the sums and the cutflow of each chunk of `histograms`."""
     lean = _lean(axes, cuts)
-    total: PairHists | None = None
-    cutflow = Cutflow()
     for events in chunks:
         if isinstance(events, Mapping):
             if not flat_suffices(axes, cuts):
@@ -110,26 +115,29 @@ def histograms(
                     "select.histograms: flat columns know mass, pt and energy of pairs only, on plain axes; "
                     "use open_events"
                 )
-            hists, flow = _flat(events, axes, cuts)
+            yield _flat(events, axes, cuts)
         elif lean:
             steps: list[Step] = []
             _, leptons = selected(events, cuts, steps)
             columns = {**leptons.columns, "offsets": leptons.offsets, "weight": leptons.weight}
-            hists, flow = _filled(columns, axes, cuts, steps)
+            yield _filled(columns, axes, cuts, steps)
         else:
             found, flow = pairs(events, cuts)
-            hists = fill(found, axes)
+            yield sums_of(fill(found, axes)), flow
+
+
+def added(found: Iterable[tuple[FloatArray, Cutflow]], axes: tuple[Any, ...]) -> tuple[PairHists, Cutflow]:
+    """Return the histograms and the cutflow of all chunks."""
+    total, cutflow = None, Cutflow()
+    for sums, flow in found:
+        total = sums if total is None else total + sums
         cutflow += flow
-        if total is None:
-            total = hists
-        else:
-            total = PairHists(total.os + hists.os, total.pp + hists.pp, total.mm + hists.mm)
     if total is None:
         raise UserError("select.histograms: there is no chunk of events; the files are empty")
-    return total, warned(cutflow)
+    return of_sums(total, axes), warned(cutflow)
 
 
-def _flat(chunk: Mapping[str, Any], axes: tuple[Any, ...], cuts: Cuts) -> tuple[PairHists, Cutflow]:
+def _flat(chunk: Mapping[str, Any], axes: tuple[Any, ...], cuts: Cuts) -> tuple[FloatArray, Cutflow]:
     """Fill one chunk of flat columns; the same steps of the cutflow as from events."""
     offsets, weight = chunk["offsets"], chunk["weight"]
     n = len(weight)
@@ -139,7 +147,7 @@ def _flat(chunk: Mapping[str, Any], axes: tuple[Any, ...], cuts: Cuts) -> tuple[
     done = fill_pairs(chunk, axes, cuts.pair)
     if done is not None:
         steps.append(_leptons_step("finite", offsets, weight))
-        return _result(*done, axes, cuts, steps)
+        return _result(*done, cuts, steps)
     mask = usable(*(np.ascontiguousarray(chunk[key]) for key in (*KINEMATICS, "charge")))
     counts = count_kept(offsets, mask)
     steps.append(finite_step(counts, np.asarray(weight), chunk, mask))
@@ -163,22 +171,22 @@ def _leptons_step(name: str, offsets: Any, weight: FloatArray) -> Step:
 
 def _filled(
     columns: Mapping[str, Any], axes: tuple[Any, ...], cuts: Cuts, steps: list[Step]
-) -> tuple[PairHists, Cutflow]:
+) -> tuple[FloatArray, Cutflow]:
     """Fill leptons that passed the mask."""
     done = fill_pairs(columns, axes, cuts.pair)
     if done is None:
         raise UserError("select.histograms: a lepton that is not finite passed the selection")
-    return _result(*done, axes, cuts, steps)
+    return _result(*done, cuts, steps)
 
 
 def _result(
-    filled: FloatArray, passed: FloatArray, axes: tuple[Any, ...], cuts: Cuts, steps: list[Step]
-) -> tuple[PairHists, Cutflow]:
+    filled: FloatArray, passed: FloatArray, cuts: Cuts, steps: list[Step]
+) -> tuple[FloatArray, Cutflow]:
     for name, sums in zip(("pairs", *(f"pair {key}" for key in cuts.pair)), passed, strict=True):
         by_sign = [float(w) for w in sums[:, 1]]
         total = sums.sum(axis=0)
         steps.append(Step(name, "pair", int(total[0]), float(total[1]), float(total[2]), *by_sign))
-    return of_sums(filled, axes), Cutflow(tuple(steps))
+    return filled, Cutflow(tuple(steps))
 
 
 def of_sums(filled: FloatArray, axes: tuple[Any, ...]) -> PairHists:

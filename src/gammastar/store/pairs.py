@@ -71,6 +71,7 @@ class Job:
     key: str  # Digest of selection, schema and user code
     folder: Path  # Where the Parquet files go; workers must see it under the same name
     columns: tuple[str, ...] = ()  # Of the pairs, beside mass, pt, energy, charge, weight and event
+    axes: tuple[Any, ...] = ()  # Of histograms by charge, where these are kept instead of pairs
 
     def wanted(self, part: Pairs | MatchedPairs) -> dict[str, npt.NDArray[Any]]:
         """Return the columns of the job; refuse the absence of one."""
@@ -87,7 +88,8 @@ class Job:
         source = self.sources[chunk.index]
         where = source.sha256 or chunk.path
         first = 0 if self.schema.event else chunk.first
-        used = (self.kind, self.key, self.columns, package_digest())
+        axes = [(axis.name, *axis.edges) for axis in self.axes]
+        used = (self.kind, self.key, self.columns, axes, package_digest())
         return digest(*used, where, chunk.start, chunk.stop, first)
 
     def path(self, chunk: Chunk) -> Path:

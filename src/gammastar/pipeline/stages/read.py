@@ -21,6 +21,7 @@ from gammastar.physics.detector import COLUMNS
 from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context, axes_of
 from gammastar.pipeline.stages.flow import columns_for_angles
+from gammastar.select.cuts import warned
 from gammastar.select.histogram import flat_suffices, of_sums, sums_of
 from gammastar.store.filesets import (
     UNREADABLE,
@@ -157,7 +158,11 @@ class _Reader:
         """Return the pairs by charge in the axes of the steering; none of them is kept."""
         axes = axes_of(self.section)
         if self.ctx.executor is not None:
-            return select.fill(self.pairs(given, flows), axes)
+            self.ctx.tell("read", None, f"{len(given.files)} files, {self.ctx.executor.name}")
+            job = self.job("pairs", given.files, given.shas[: len(given.files)])
+            sums, flow = self.ctx.executor.histograms(replace(job, axes=axes))
+            flows.append(warned(flow))
+            return of_sums(sums, axes)
         reader: Any = read.open_flat if flat_suffices(axes, self.cuts) else read.open_events
         chunks = reader([str(f) for f in given.files], self.schema, step=self.step)
         hists, flow = select.histograms(self._told(chunks), axes, self.cuts)
