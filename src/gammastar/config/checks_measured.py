@@ -209,7 +209,8 @@ def _entries(ctx: CheckContext, _: measured.Read) -> Findings:
     files = [(path, False) for path in ctx.data] + [(path, truth) for path in ctx.response]
     entries = max(FIRST_OF_FILE, FIRST_ENTRIES // max(len(files), 1))
     for path, with_truth in files:
-        for finding in read.examine(path, ctx.schema, truth=with_truth, entries=entries):
+        schema = ctx.schema.of_simulation() if path in ctx.response else ctx.schema
+        for finding in read.examine(path, schema, truth=with_truth, entries=entries):
             yield replace(finding, level="warning") if ctx.skip_bad else finding
 
 
@@ -220,6 +221,41 @@ def _functions(ctx: CheckContext, section: measured.Select) -> Findings:
     for key in ("event_functions", "pair_functions"):
         for name in getattr(section, key):
             yield from _function(ctx, f"select.{key}", name)
+    for name in () if section.data is None else section.data.event_functions:
+        yield from _function(ctx, "select.data.event_functions", name)
+
+
+def _loaded_runs(ctx: CheckContext) -> tuple[Any, list[Finding]]:
+    reading = ctx.steering.read
+    return tried("read.runs", measured.load_runs, reading, ctx.base) if reading else (None, [])
+
+
+def _runs(ctx: CheckContext, section: measured.Read) -> Findings:
+    """Read the files of [read.runs] and the runs of the data: the table must have all that are kept."""
+    runs, findings = _loaded_runs(ctx)
+    yield from findings
+    if runs is None or ctx.schema is None or section.runs is None:
+        return
+    for key in ("run", "block") if section.runs.block else ("run",):
+        if not getattr(ctx.schema, key):
+            yield wrong("read.runs", f"the schema names no branch of {key}s: give its key {key}")
+            return
+    spectrum = ctx.steering.spectrum
+    if section.runs.pot and spectrum is not None and spectrum.pot != "runs":
+        yield Finding("warning", "read.runs.pot", 'is not used: [spectrum] pot = "runs" takes it')
+    from gammastar.read.runs import run_numbers
+
+    found: set[int] = set()
+    for path in ctx.data if ctx.open_files else ():
+        numbers, problems = tried(f"{path.name}: run", run_numbers, path, ctx.schema)
+        yield from problems
+        found |= set(() if problems else numbers)
+    kept = found if runs.good is None else found & set(runs.good)
+    if found and not kept:
+        some = ", ".join(map(str, sorted(found)[:5]))
+        yield wrong("read.runs.good", f"none of the {len(found)} runs of the data is good ({some}, …)")
+    elif found and section.runs.table:
+        yield from tried("read.runs", runs.demand, kept)[1]
 
 
 def _function(ctx: CheckContext, key: str, name: str) -> Findings:
@@ -249,7 +285,21 @@ def _cuts(ctx: CheckContext, section: measured.Select) -> Findings:
             )
     momenta = {"momentum", "energy", "theta", "pt", "eta", "px", "py", "pz", "mass", "charge"}
     vertex = {"vertex_z", "vertex_distance", "vertex_impact"} if section.vertex else set()
+    of_events, simulated = (
+        set(one.event_columns) | ({"run", "block"} if one.run else set())
+        for one in (schema, schema.of_simulation())
+    )
+    for name in set(section.event) & (of_events - simulated):
+        text = (
+            "simulation has no runs, and a cut on them must not act on it; name it under [select.data.event]"
+        )
+        yield wrong(f"select.event.{name}", text)
+    for name in () if section.data is None else section.data.event:
+        if name not in of_events:
+            hint = near(name, of_events, f"use one of {', '.join(sorted(of_events)) or 'none'}")
+            yield wrong(f"select.data.event.{name}", f"the events have no such column; {hint}"[:LONGEST])
     for table, known in (
+        ("event", of_events),
         ("lepton", momenta | set(schema.lepton_columns)),
         ("pair", {*AXES} | _pair_columns(schema) | vertex),
     ):
@@ -259,14 +309,15 @@ def _cuts(ctx: CheckContext, section: measured.Select) -> Findings:
                 yield wrong(f"select.{table}.{name}", f"the schema gives no such column; {hint}"[:LONGEST])
 
 
-def _first(ctx: CheckContext, files: Sequence[Path], *, truth: bool = False) -> Any:
+def _first(ctx: CheckContext, files: Sequence[Path], *, truth: bool = False, simulated: bool = False) -> Any:
     """Return the first entries of the first file, None if there are none or they cannot be read."""
     if ctx.schema is None or not files or not ctx.open_files:
         return None
     from gammastar import read
 
     try:
-        chunk = next(read.open_events(files[0], ctx.schema, step=FIRST_OF_FILE, truth=truth), None)
+        schema = ctx.schema.of_simulation() if truth or simulated else ctx.schema
+        chunk = next(read.open_events(files[0], schema, step=FIRST_OF_FILE, truth=truth), None)
     except GammastarError:
         return None  # a finding of the files
     return chunk if chunk is not None and len(chunk) else None
@@ -277,19 +328,27 @@ def _trial(ctx: CheckContext, section: measured.Select) -> Findings:
     chunk = _first(ctx, ctx.data)
     if chunk is None or any(finding.level == "error" for finding in _cuts(ctx, section)):
         return
-    own = (*section.event_functions, *section.pair_functions)
-    if not (section.lepton or section.pair or own):
+    runs, unreadable = _loaded_runs(ctx)
+    only = section.data or measured.DataOnly()
+    own = (*section.event_functions, *only.event_functions, *section.pair_functions)
+    if unreadable or any(finding.level == "error" for finding in _functions(ctx, section)):
+        return
+    if not (section.event or section.lepton or section.pair or only.event or own or runs):
         yield from _window(section, _kinematics(chunk), len(chunk))
         return
     from gammastar import select
 
-    try:
-        cuts = measured.load_cuts(section, ctx.base)
-    except GammastarError:
-        return  # a finding of the functions
-    made, findings = tried("select", select.pairs, chunk, cuts)
+    def selected(events: Any, data: bool) -> Any:
+        return select.pairs(events, measured.load_cuts(section, ctx.base, data=data, runs=runs))
+
+    functions = f" (functions: {', '.join(own)})" if own else ""
+    simulated = _first(ctx, ctx.response, simulated=True)
+    if simulated is not None:
+        functions_of_simulation = f"{functions} in {ctx.response[0].name}, the simulation"
+        for finding in tried("select", selected, simulated, False)[1]:
+            yield replace(finding, message=finding.message + functions_of_simulation)
+    made, findings = tried("select", selected, chunk, True)
     if findings:
-        functions = f" (functions: {', '.join(own)})" if own else ""
         yield replace(findings[0], message=findings[0].message + functions)
         return
     pairs, flow = made
@@ -451,9 +510,12 @@ def _true_axes(ctx: CheckContext, section: measured.Unfold) -> Findings:
 
 def _published(ctx: CheckContext, section: measured.SpectrumSection) -> Findings:
     """Look at the exposure; read the published table, and the card of its kinematics."""
+    reading = ctx.steering.read
+    if section.pot == "runs" and (reading is None or reading.runs is None or not reading.runs.pot):
+        yield wrong("spectrum.pot", "'runs' needs [read.runs] with a table and its column pot")
     if section.pot == "simulation" and not ctx.simulated:
         yield wrong("spectrum.pot", "'simulation' needs [simulate]; give the number of protons on target")
-    if section.table is None or section.pot == "simulation":
+    if section.table is None or isinstance(section.pot, str):
         return
     if section.table.kinematics is not None:
         _, findings = tried("spectrum.table.kinematics", load_card_of, section, ctx.base)
@@ -467,7 +529,7 @@ def _published(ctx: CheckContext, section: measured.SpectrumSection) -> Findings
 
 CHECKS: dict[str, tuple[Check, ...]] = {
     "simulate": (_card,),
-    "read": (_schema, _files, _entries),
+    "read": (_schema, _files, _entries, _runs),
     "select": (_functions, _cuts, _trial),
     "subtract": (_subtraction, _grids),
     "unfold": (_unfolding_method, _varied, _true_axes),

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 
 from gammastar.config.fields import (
     LIGHT,
@@ -117,7 +127,7 @@ def load_published(section: PublishedSpectrum, base: Path, exposed: Any) -> Meas
     column = section.column or None
     check_beam(table, exposed.beam_energy, column=column)
     factor = {
-        "counts": 1.0 if exposed.pot == "simulation" else 1.0 / exposed.pot,
+        "counts": 1.0 if isinstance(exposed.pot, str) else 1.0 / exposed.pot,
         "per_interaction": -math.expm1(-exposed.thickness),
         "per_pot": 1.0,
     }[section.quantity]
@@ -180,6 +190,34 @@ def _some(size: str) -> str:
 Memory = Annotated[str, Field(pattern=r"^[0-9]{1,6}(\.[0-9]{1,6})? ?[kMG]i?B$"), AfterValidator(_some)]
 
 
+class RunsSection(Section):
+    """Runs of the data: which are good, and protons on target and prescale of each. Simulation has no runs.
+
+    The schema names the branches `run` and, if there are any, `block`.
+    """
+
+    good: str = ""
+    """Good runs: JSON as CMS writes it, or a text with runs and ranges as 4010-4025."""
+    table: str = ""
+    """CSV table with a row for each run (or each block of a run), or a tree, 'file.root:tree'."""
+    run: Label = "run"
+    """Column of the table with the run."""
+    block: Label = ""
+    """Column with the luminosity block or spill, if a row is one of them."""
+    pot: Label = ""
+    """Column with protons on target; `[spectrum] pot = "runs"` takes the sum over the runs that are kept."""
+    prescale: Label = ""
+    """Column with what the events of a run are multiplied with."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> RunsSection:
+        if not (self.good or self.table):
+            raise ValueError("give a list of good runs, or a table")
+        if bool(self.table) != bool(self.pot or self.prescale):
+            raise ValueError("table, pot, prescale: a table needs a column pot or prescale, and they a table")
+        return self
+
+
 class Read(Section):
     """Input ntuples, the simulation for the response, and the schema that maps both."""
 
@@ -189,6 +227,8 @@ class Read(Section):
     """Files of the simulation with truth."""
     schema_file: str = Field(alias="schema")
     """What the branches mean: a TOML file, 'file.py:NAME', or the name of a shipped schema."""
+    runs: RunsSection | None = None
+    """Good runs, and protons on target and prescale of each."""
     step: Annotated[int, Field(ge=FEWEST, le=10**9)] | Memory = "32 MB"
     """How much is read at once: a number of rows, or a size in memory such as '32 MB'."""
     digest: Literal["sha256", "uuid"] = "sha256"
@@ -196,13 +236,70 @@ class Read(Section):
     own UUID and its size, which reads little and does not see a damaged byte."""
 
 
-class Select(Section):
-    """Cuts on leptons and pairs, and the axes of the reconstructed spectrum."""
+Listed = Annotated[tuple[int | float | bool, ...], Field(max_length=100_000)]
 
-    lepton: dict[str, Range] = Field(default_factory=dict)
-    """Ranges that are kept of momentum [GeV], energy, theta [rad], pt, eta, or a lepton column."""
-    pair: dict[str, Range] = Field(default_factory=dict)
-    """Ranges that are kept of mass [GeV], pt, energy, angle [rad], or a column of the pairs."""
+
+class Condition(BaseModel):
+    """What a column must hold; all that is given."""
+
+    model_config = Section.model_config
+
+    all: Annotated[int, Field(ge=0, lt=2**64)] = 0
+    """Bits that must all be set."""
+    any: Annotated[int, Field(ge=0, lt=2**64)] = 0
+    """Bits of which one must be set."""
+    none: Annotated[int, Field(ge=0, lt=2**64)] = 0
+    """Bits that must not be set."""
+    values: Listed = ()
+    """Values that are kept."""
+    without: Listed = ()
+    """Values that are not kept."""
+    range: Range | None = None
+    """Range that is kept, low ≤ x < high."""
+
+
+RANGE: TypeAdapter[tuple[float, float]] = TypeAdapter(Range)
+
+
+def _wanted(value: Any, _: Any) -> Any:
+    """Take a table as a condition, anything else as a range: one error names what is wrong."""
+    table = isinstance(value, dict | Condition)
+    try:
+        return Condition.model_validate(value) if table else RANGE.validate_python(value)
+    except ValidationError as error:
+        item = error.errors()[0]
+        unknown = f"unknown key; the keys are {', '.join(Condition.model_fields)}"
+        text = unknown if item["type"] == "extra_forbidden" else item["msg"].removeprefix("Value error, ")
+        raise ValueError(": ".join([*map(str, item["loc"][:1]), text])) from error
+
+
+Wanted = Annotated[Range | Condition, WrapValidator(_wanted)]
+
+
+class DataOnly(Section):
+    """Cuts that act on the data alone: what simulation does not have, such as runs and beam quality."""
+
+    event: dict[str, Wanted] = Field(default_factory=dict)
+    """Ranges and conditions of `run`, `block` and event columns of the schema."""
+    event_functions: tuple[str, ...] = ()
+    """Cuts of one's own on events, 'file.py:function'."""
+
+
+class Select(Section):
+    """Cuts on events, leptons and pairs, and the axes of the reconstructed spectrum.
+
+    A cut is a range that is kept, `[low, high]` with low ≤ x < high, or a condition with `all`, `any` and
+    `none` of bits, `values` and `without`, and `range`: `{ all = 0x8 }`, `{ values = [1, 2] }`.
+    """
+
+    event: dict[str, Wanted] = Field(default_factory=dict)
+    """Ranges and conditions of event columns of the schema, in data and simulation."""
+    lepton: dict[str, Wanted] = Field(default_factory=dict)
+    """Ranges and conditions of momentum [GeV], energy, theta [rad], pt, eta, or a lepton column."""
+    pair: dict[str, Wanted] = Field(default_factory=dict)
+    """Ranges and conditions of mass [GeV], pt, energy, angle [rad], or a column of the pairs."""
+    data: DataOnly | None = None
+    """Cuts that act on the data alone."""
     event_functions: tuple[str, ...] = ()
     """Cuts of one's own on events, 'file.py:function'."""
     pair_functions: tuple[str, ...] = ()
@@ -507,8 +604,9 @@ class SpectrumSection(Section):
     """Atomic number of the target."""
     thickness: Positive
     """Thickness of the target [nuclear interaction lengths]."""
-    pot: Positive | Literal["simulation"]
-    """Protons on target that made the data; 'simulation' takes those of [simulate]."""
+    pot: Positive | Literal["simulation", "runs"]
+    """Protons on target that made the data; 'simulation' takes those of [simulate], 'runs' sums [read.runs]
+    over the runs that are kept."""
     lepton: Literal["e", "mu"] = "mu"
     """Flavour of the measured pairs."""
     extrapolate: bool = True
@@ -619,18 +717,75 @@ def load_schema(section: Read, where: Path | UserCode) -> read.Schema:
         raise SteeringError(text if name in text else f"schema {name}: {text}") from error
 
 
-def load_cuts(section: Select, where: Path | UserCode) -> select.Cuts:
-    """Return the cuts of a section; functions come from frozen code, on workers as well."""
+def run_files(section: Read, base: Path) -> tuple[Path, ...]:
+    """Return the files that [read.runs] names."""
+    runs = section.runs
+    if runs is None:
+        return ()
+    return tuple(base / name for name in (runs.good, _table_of_runs(runs)[0]) if name)
+
+
+def _table_of_runs(runs: RunsSection) -> tuple[str, str]:
+    """Return file and tree of the table of runs."""
+    file, _, tree = runs.table.partition(".root:")
+    return (f"{file}.root", tree) if tree else (runs.table, "")
+
+
+def load_runs(section: Read, base: Path) -> select.Runs | None:
+    """Return the runs of a section with their protons and prescales."""
     from gammastar import select
+    from gammastar.read.runs import good_runs, run_table
+
+    asked = section.runs
+    if asked is None:
+        return None
+    runs = select.Runs(good_runs(base / asked.good) if asked.good else None)
+    if not asked.table:
+        return runs
+    file, tree = _table_of_runs(asked)
+    columns = {
+        name: getattr(asked, name) for name in ("run", "block", "pot", "prescale") if getattr(asked, name)
+    }
+    table = run_table(base / file, list(columns.values()), tree)
+    try:
+        return runs.with_table(**{name: table[column] for name, column in columns.items()})
+    except SteeringError as error:
+        raise SteeringError(f"{base / file}: {error}") from error
+
+
+def load_cuts(
+    section: Select, where: Path | UserCode, *, data: bool = False, runs: Any = None
+) -> select.Cuts:
+    """Return the cuts of a section; functions come from frozen code, on workers as well.
+
+    Those of `section.data` and `runs` act on data alone.
+    """
+    from gammastar import select
+
+    only = (section.data if data else None) or DataOnly()
+
+    def made(table: str, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        found = {}
+        for name, value in wanted.items():
+            try:
+                asked = value.model_dump(exclude_unset=True) if isinstance(value, Condition) else None
+                found[name] = value if asked is None else select.Condition(**asked)
+            except SteeringError as error:
+                raise SteeringError(f"select.{table}.{name}: {error}") from error
+        return found
 
     ghost = None
     if section.ghost_angle > 0 or section.ghost_excess > 0:
         ghost = select.GhostVeto(section.ghost_angle, section.ghost_excess)
     return select.Cuts(
-        lepton=section.lepton,
-        pair=section.pair,
+        event=made("event", section.event) | made("data.event", only.event),
+        lepton=made("lepton", section.lepton),
+        pair=made("pair", section.pair),
+        runs=runs if data else None,
         ghost=ghost,
-        event_functions=tuple(resolve(name, where) for name in section.event_functions),
+        event_functions=tuple(
+            resolve(name, where) for name in (*section.event_functions, *only.event_functions)
+        ),
         pair_functions=tuple(resolve(name, where) for name in section.pair_functions),
         vertex=section.vertex,
     )

@@ -110,16 +110,16 @@ def _kind(annotation: Any) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _bounded(_kind(arguments[0]), arguments[1:])
-    if origin in (Union, UnionType):
-        return " or ".join(_kind(part) for part in _parts(annotation))
-    if origin is Literal:
-        return " or ".join(json.dumps(value) for value in arguments)
+    if origin in (Union, UnionType, Literal):
+        parts = map(json.dumps, arguments) if origin is Literal else map(_kind, _parts(annotation))
+        return " or ".join(parts)
     if origin in (dict, tuple):
         inside = [_kind(argument) for argument in arguments if argument is not ...]
         if origin is tuple and ... not in arguments:
             return f"[{', '.join(inside)}]"
         return f"{'table' if origin is dict else 'list'} of {inside[-1]}"
-    return SIMPLE.get(annotation, str(annotation))
+    model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return annotation.__name__.lower() if model else SIMPLE.get(annotation, str(annotation))
 
 
 def _bounded(kind: str, metadata: Sequence[Any]) -> str:

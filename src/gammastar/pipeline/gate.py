@@ -10,7 +10,7 @@ import awkward as ak
 import numpy as np
 
 from gammastar import read, select, subtract
-from gammastar.config.measured import load_cuts, load_schema
+from gammastar.config.measured import load_cuts, load_runs, load_schema
 from gammastar.core.errors import BranchError, InputFileError, SteeringError
 from gammastar.core.records import Spectrum
 from gammastar.core.sampling import stream
@@ -89,28 +89,30 @@ def _of_files(ctx: Context, state: Any) -> list[dict[str, Any]]:
         load_schema(needed(ctx.steering.read, "read"), ctx.code),
         needed(ctx.steering.select, "select"),
     )
-    cuts, given = load_cuts(asked, ctx.code), state.inputs
+    reading, given = needed(ctx.steering.read, "read"), state.inputs
+    runs = load_runs(reading, ctx.base)
+    cuts = [load_cuts(asked, ctx.code, data=data, runs=runs) for data in (True, False)]
     found: list[Check] = []
     for files, truth in ((given.files, False), (given.response, True)):
         for name, mean in _weights(files, schema, truth=truth).items():
             cure = "unused, looks like a weight: name it as weight or prescale of the schema"
             found.append(Check(f"read: mean of the branch {name!r} of {files[0].name}", mean, 1.0, 1.0, cure))
     section = needed(ctx.steering.subtract, "subtract")
-    chunks = [_first(files, schema) for files in (given.files, given.response)]
+    chunks = [_first(given.files, schema), _first(given.response, schema.of_simulation())]
     if schema.layout != "pair" and chunks[0] is not None and not section.own and section.r_factor != "mixed":
-        pool = subtract.mixing_pool([select.singles(chunks[0], cuts)])
+        pool = subtract.mixing_pool([select.singles(chunks[0], cuts[0])])
         if len(np.unique(pool.charge)) == 2:
             mixed = subtract.mixed_pairs(pool, MIXED, rng=stream(ctx.seed, "checks"))
-            plain = {name: limits for name, limits in cuts.pair.items() if name in KINEMATIC}
+            plain = {name: limits for name, limits in cuts[0].pair.items() if name in KINEMATIC}
             hists = select.fill(select.apply(mixed, select.Cuts(pair=plain)), axes_of(asked))
             one = of_r_factor(hists, state.subtraction["like_sign"], state.subtracted)
             found += [one] if one is not None else []
     if schema.layout != "pair" and chunks[0] is not None and chunks[1] is not None:
         counts = ak.to_numpy(ak.num(chunks[1]["lepton"])).astype(np.float64)
-        tracks = [select.singles(chunk, cuts)[:2] for chunk in chunks]
+        tracks = [select.singles(*both)[:2] for both in zip(chunks, cuts, strict=True)]
         found += of_tracks(tracks[0], tracks[1], counts)
-    if chunks[1] is not None and (asked.event_functions or asked.pair or asked.pair_functions):
-        simulated = select.pairs(chunks[1], cuts)[1].rows()
+    if chunks[1] is not None and (asked.event or asked.event_functions or asked.pair or asked.pair_functions):
+        simulated = select.pairs(chunks[1], cuts[1])[1].rows()
         flow = {name: state.cutflow[f"cutflow_{name}"].tolist() for name in ("name", "n", "os")}
         data = [dict(zip(flow, row, strict=True)) for row in zip(*flow.values(), strict=True)]
         found += of_cuts(data, simulated)

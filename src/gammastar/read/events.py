@@ -65,7 +65,8 @@ def open_events(
     ak.Array
         Fields ``lepton`` (a list per event of px, py, pz, mass [GeV], charge and the schema's lepton
         columns), ``event`` (int64 identifier), ``weight``, the schema's event columns under ``columns``, and
-        with `truth` the record ``truth`` (mass, pt, energy [GeV], process). An empty tree yields nothing.
+        with `truth` the record ``truth`` (mass, pt, energy [GeV], process); ``run`` and ``block`` where the
+        schema names them. An empty tree yields nothing.
 
     Raises
     ------
@@ -152,6 +153,9 @@ def _events(
         "event": _event_id(arrays, schema.event, rows, path),
         "weight": _weight(arrays, schema, path),
     }
+    for key in ("run", "block"):
+        if getattr(schema, key):
+            fields[key] = _whole(arrays, getattr(schema, key), path)
     if schema.event_columns:
         columns = {key: _flat(arrays, name, path, typed) for key, name in schema.event_columns.items()}
         fields["columns"] = ak.zip(columns, depth_limit=1)
@@ -189,6 +193,16 @@ def _flat(
         return np.asarray(ak.to_numpy(values)).reshape(len(arrays))
     except (ValueError, TypeError) as error:
         raise BranchError(msg) from error
+
+
+def _whole(arrays: ak.Array, name: str, path: str) -> npt.NDArray[Any]:
+    """Return one integer per event; floating numbers are taken where they are whole."""
+    values = _flat(arrays, name, path, typed)
+    if values.dtype.kind in "iu":
+        return values
+    if not (np.abs(values) < 2.0**53).all() or (values % 1 != 0).any():
+        raise BranchError(f"{path}: branch {name!r} of type {typename(arrays[name])} must hold whole numbers")
+    return values.astype(np.int64)
 
 
 def _event_id(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -19,6 +20,10 @@ Branch: TypeAlias = str | tuple[str, str]  # a pair layout names one branch per 
 
 CARTESIAN = frozenset({"px", "py", "pz"})
 CYLINDRICAL = frozenset({"pt", "eta", "phi"})
+LIKE_RUN = re.compile(  # names of branches with the number of a run, or of what a run consists of
+    r"(^|[._/])(run|fill|spill|burst|bunch_?crossing|lumi(nosity)?_?(block|section)?)_?(n(o|r|um|umber)?|id)?$",
+    re.IGNORECASE,
+)
 TRUTH_BRANCHES = ("mass", "pt", "energy", "process", "lepton")
 
 
@@ -100,6 +105,8 @@ class Schema:
         GeV per unit of momentum in the file, 1e-3 for MeV.
     event : tuple of str
         Branches that identify the event together; empty means the entry number.
+    run, block : str
+        Branches with the number of the run, and of the luminosity block or spill in it; simulation has none.
     weight, prescale : str
         Branches that multiply into the weight; "" means one.
     lepton_columns, event_columns : mapping of str to branch
@@ -121,6 +128,8 @@ class Schema:
     collection: str = ""
     unit: float = 1.0
     event: tuple[str, ...] = ()
+    run: str = ""
+    block: str = ""
     weight: str = ""
     prescale: str = ""
     row_filter: tuple[RowFilter, ...] = ()
@@ -140,6 +149,7 @@ class Schema:
             "and if they are stored mass or E",
         )
         _check(bool(self.charge) != bool(self.pdg_id), "schema needs exactly one of charge and pdg_id")
+        _check(not self.block or bool(self.run), "schema.block needs schema.run: blocks are numbered in runs")
         _check(
             self.positive is None or (bool(self.charge) and isinstance(self.positive, (bool, int, float))),
             f"schema.positive = {self.positive!r} must be a number: the charge of a positive lepton in the "
@@ -173,12 +183,21 @@ class Schema:
             if not (self.layout == "object" and key in self.kinematics):
                 names.extend(branch if isinstance(branch, tuple) else (branch,))
         names.extend(self.event)
-        names.extend(name for name in (self.weight, self.prescale) if name)
+        names.extend(name for name in (self.run, self.block, self.weight, self.prescale) if name)
         names.extend(rule.branch for rule in self.row_filter)
         names.extend(self.event_columns.values())
         if truth and self.truth is not None:
             names.extend(self.truth.branches)
         return tuple(dict.fromkeys(names))
+
+    def of_simulation(self) -> Schema:
+        """Return the schema without runs: simulation has those of no data, and no cut on them acts on it."""
+        mine = {
+            name: branch
+            for name, branch in self.event_columns.items()
+            if branch not in (self.run, self.block) and not LIKE_RUN.search(branch)
+        }
+        return replace(self, run="", block="", event_columns=mine)
 
     def sources(self) -> dict[str, str]:
         """Return what px, py, pz, mass and charge of the leptons are read from, for messages."""
@@ -221,7 +240,7 @@ class Schema:
         values = _known("schema", mapping, tuple(Schema.__dataclass_fields__))
         for key in ("tree", "layout", "lepton", "kinematics"):
             _check(key in values, f"schema.{key} is missing")
-        for key in ("tree", "layout", "lepton", "collection", "weight", "prescale"):
+        for key in ("tree", "layout", "lepton", "collection", "run", "block", "weight", "prescale"):
             _text(f"schema.{key}", values.get(key, ""))
         for key in ("kinematics", "lepton_columns"):
             values[key] = {name: _branch(f"{key}.{name}", b) for name, b in _table(key, values.get(key, {}))}

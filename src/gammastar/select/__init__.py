@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gammastar.select.cuts import Cutflow, Cuts, GhostVeto, Step, lost_leptons
+from gammastar.select.cuts import Condition, Cutflow, Cuts, GhostVeto, Runs, Step, lost_leptons
 from gammastar.select.histogram import fill, histograms
 from gammastar.select.pairing import (
     apply,
@@ -15,9 +15,11 @@ from gammastar.select.pairing import (
 )
 
 __all__ = [
+    "Condition",
     "Cutflow",
     "Cuts",
     "GhostVeto",
+    "Runs",
     "Step",
     "apply",
     "collect",

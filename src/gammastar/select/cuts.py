@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from gammastar.core.errors import BranchError, PhysicsError, SteeringError
 from gammastar.core.pairs import Pairs
-from gammastar.core.records import FloatArray
+from gammastar.core.records import BoolArray, FloatArray
 
 Level: TypeAlias = Literal["event", "lepton", "pair"]
 
@@ -40,7 +40,8 @@ class Step:
     os, pp, mm : float
         Sum of weights of opposite-sign, ++ and -- pairs; 0 for events and leptons.
     lost : mapping of str to int
-        In the step ``finite``: leptons that were masked, by the first quantity that did it.
+        In the step ``finite``: leptons that were masked, by the first quantity that did it; in the step
+        ``runs``: events of each run that are kept.
     """
 
     name: str
@@ -107,6 +108,12 @@ class Cutflow:
         return self
 
     @property
+    def runs(self) -> dict[int, int]:
+        """Number of events of each kept run; empty if no runs were selected."""
+        steps = [step.lost for step in self.steps if step.name == "runs"]
+        return {int(run): number for run, number in (steps[0] if steps else {}).items()}
+
+    @property
     def not_finite(self) -> int:
         """Leptons that were masked because a quantity is not finite or the charge is not one."""
         names = [step.name for step in self.steps]
@@ -165,6 +172,200 @@ def warned(flow: Cutflow) -> Cutflow:
 
 
 Range: TypeAlias = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What a column must hold: bits, listed values, a range; all that is given.
+
+    Attributes
+    ----------
+    all, any, none : int
+        Bits of an integer column of which all, at least one, or none must be set; 0 asks for nothing.
+    values, without : tuple
+        Values that are kept, and values that are not; empty asks for nothing.
+    range : (low, high), optional
+        low ≤ x < high.
+
+    Examples
+    --------
+    >>> Condition(all=0b1001, none=0b10).mask(np.array([9, 11, 13, 1]), "L0")
+    array([ True, False,  True, False])
+    """
+
+    all: int = 0
+    any: int = 0
+    none: int = 0
+    values: tuple[float | bool, ...] = ()
+    without: tuple[float | bool, ...] = ()
+    range: Range | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("all", "any", "none"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 0:
+                raise SteeringError(f"{name} = {getattr(self, name)!r} must be a mask of bits, not negative")
+        if not (self.all or self.any or self.none or self.values or self.without or self.range):
+            raise SteeringError("asks for nothing; give all, any, none, values, without or range")
+        both = set(self.values) & set(self.without)
+        if self.all & self.none or (self.any and not self.any & ~self.none) or both:
+            raise SteeringError("asks for what it excludes: nothing can pass")
+        if self.range is not None and not self.range[0] < self.range[1]:
+            raise SteeringError(f"range = {list(self.range)} must be [low, high] with low < high")
+
+    def mask(self, column: npt.NDArray[Any], where: str) -> BoolArray:
+        """Return which entries of a column pass; `where` names the column in messages."""
+        keep = np.ones(len(column), dtype=np.bool_)
+        if self.all or self.any or self.none:
+            bits = self._bits(column, where)
+            one = bits.dtype.type
+            keep &= (bits & one(self.all)) == self.all
+            keep &= (bits & one(self.none)) == 0
+            keep &= ((bits & one(self.any)) != 0) | (not self.any)
+        if self.values:
+            keep &= np.isin(column, _of_type(self.values, column, where))
+        if self.without:
+            keep &= ~np.isin(column, _of_type(self.without, column, where))
+        return keep if self.range is None else keep & kept(column, self.range, where)
+
+    def _bits(self, column: npt.NDArray[Any], where: str) -> npt.NDArray[Any]:
+        size = 8 * column.dtype.itemsize
+        widest = max(self.all, self.any, self.none)
+        if column.dtype.kind not in "iu":
+            raise SteeringError(f"{where}: all, any and none need integers, and the column is {column.dtype}")
+        if widest >> size:
+            msg = (
+                f"{where}: mask {widest:#x} has {widest.bit_length()} bits, a column of {column.dtype} {size}"
+            )
+            raise SteeringError(msg)
+        return column.view(f"u{column.dtype.itemsize}")
+
+
+def _of_type(listed: tuple[float | bool, ...], column: npt.NDArray[Any], where: str) -> npt.NDArray[Any]:
+    """Return values in the type of a column; one that the type cannot hold is refused."""
+    for value in listed:
+        info = np.iinfo(column.dtype) if column.dtype.kind in "iu" else None
+        fits = info is None or (value == int(value) and info.min <= value <= info.max)
+        if not fits or (column.dtype.kind == "b" and value not in (0, 1)):
+            raise SteeringError(f"{where}: a column of {column.dtype} never holds {value!r}")
+    return np.array(listed, dtype=column.dtype)
+
+
+def kept(column: npt.NDArray[Any], wanted: Range | Condition, where: str) -> BoolArray:
+    """Return which entries lie in a range or meet a condition; integers are compared as integers."""
+    if isinstance(wanted, Condition):
+        return wanted.mask(column, where)
+    low, high = wanted
+    if column.dtype.kind in "iu":
+        low, high = (math.ceil(edge) if math.isfinite(edge) else edge for edge in (low, high))
+    return np.asarray((column >= low) & (column < high))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Runs:
+    """Runs of the data: which are kept, and how each of them counts.
+
+    Attributes
+    ----------
+    good : mapping of run to ranges of blocks, optional
+        Runs that are kept, with first and last luminosity block or spill; no range is the whole run. None
+        keeps all runs.
+    prescale, pot : mapping of run to number
+        What events of a run are multiplied with, and its protons on target; empty: one, and unknown.
+    """
+
+    good: Mapping[int, tuple[tuple[int, int], ...]] | None = None
+    prescale: Mapping[int, float] = field(default_factory=dict)
+    pot: Mapping[int, float] = field(default_factory=dict)
+
+    def keep(self, run: npt.NDArray[Any], block: npt.NDArray[Any] | None) -> BoolArray:
+        """Return the events of good runs and blocks."""
+        if self.good is None:
+            return np.ones(len(run), dtype=np.bool_)
+        mask = np.zeros(len(run), dtype=np.bool_)
+        for number in set(np.unique(run).tolist()) & set(self.good):
+            ranges = self.good[number]
+            mine = run == number
+            if ranges and block is None:
+                msg = f"runs: blocks of run {number} are listed; name the branch of blocks as schema.block"
+                raise SteeringError(msg)
+            if ranges and block is not None:
+                mine &= np.any([(block >= first) & (block <= last) for first, last in ranges], axis=0)
+            mask |= mine
+        return mask
+
+    def with_table(
+        self,
+        run: npt.NDArray[Any],
+        *,
+        block: npt.NDArray[Any] | None = None,
+        pot: FloatArray | None = None,
+        prescale: FloatArray | None = None,
+    ) -> Runs:
+        """Return the runs with the numbers of a table: a row for each run, or for each of its blocks."""
+        run = np.asarray(run).astype(np.int64)
+        numbers, place, rows = np.unique(run, return_inverse=True, return_counts=True)
+        if block is None and (rows > 1).any():
+            several = f"run {numbers[rows > 1][0]} has {rows[rows > 1][0]} rows"
+            raise SteeringError(f"{several}; name the column of blocks, or keep one row")
+        parts = [number for number in numbers.tolist() if (self.good or {}).get(number)]
+        if block is None and pot is not None and parts:
+            msg = f"blocks of run {parts[0]} are selected, and its protons are of the whole run; "
+            raise SteeringError(f"{msg}name the column of blocks in a table with a row for each")
+        whole = None if self.good is None else dict.fromkeys(self.good, ())
+        mine = self.keep(run, block) if block is not None else Runs(whole).keep(run, None)
+        summed, scale = {}, {}
+        for i in np.unique(place[mine]).tolist():
+            chosen, number = mine & (place == i), int(numbers[i])
+            if pot is not None:
+                summed[number] = float(pot[chosen].sum())
+            if prescale is not None:
+                scale[number] = float(prescale[chosen][0])
+                if (prescale[chosen] != scale[number]).any():
+                    raise SteeringError(f"the blocks of run {number} have several prescales; select one kind")
+        return Runs(self.good, scale, summed)
+
+    def demand(self, runs: Iterable[int]) -> None:
+        """Refuse runs that a table does not have."""
+        for name in ("pot", "prescale"):
+            absent = sorted(set(runs) - set(getattr(self, name)))
+            if getattr(self, name) and absent:
+                msg = f"read.runs: {len(absent)} runs of the data have no {name} in the table"
+                raise SteeringError(f"{msg}: {_some(absent)}")
+
+    def scales(self, run: npt.NDArray[Any]) -> FloatArray:
+        """Return the prescale of each event."""
+        runs, place = np.unique(run, return_inverse=True)
+        self.demand(runs.tolist())
+        return np.array([self.prescale[number] for number in runs.tolist()], dtype=np.float64)[place]
+
+    def exposure(self, events: Mapping[int, int]) -> tuple[float, tuple[str, ...]]:
+        """Return the protons on target of the kept runs, and notes, from the number of events in each run.
+
+        A kept run of the table without any event counts if that is no surprise: fewer than seven expected,
+        after the others. Of more its file is missing, and its protons are left out.
+        """
+        self.demand(events)
+        total = math.fsum(self.pot[run] for run in events)
+        if not total > 0:
+            raise SteeringError(f"read.runs: the {len(events)} runs that are kept have no protons on target")
+        rest = {
+            r: n for r, n in self.pot.items() if r not in events and (self.good is None or r in self.good)
+        }
+        expected = {run: sum(events.values()) * pot / total for run, pot in rest.items()}
+        missing = sorted(run for run, number in expected.items() if number >= FEWEST_OF_RUN)
+        total += math.fsum(pot for run, pot in rest.items() if run not in missing)
+        lost = math.fsum(rest[run] for run in missing)
+        text = f"{len(missing)} runs with {lost:.4g} protons on target have no event ({_some(missing)}): are "
+        return total, (f"{text}files missing? They do not count",) if missing else ()
+
+
+FEWEST_OF_RUN = 7.0  # expected events of a run; that it has none has a probability of 1e-3
+
+
+def _some(runs: Sequence[int]) -> str:
+    return ", ".join(map(str, runs[:5])) + (", …" if len(runs) > 5 else "")
+
+
 EventFunction: TypeAlias = Callable[[ak.Array], Any]  # one bool per event, or a list of bools per event
 PairFunction: TypeAlias = Callable[[Pairs], Any]  # one bool per pair
 
@@ -205,10 +406,12 @@ class Cuts:
 
     Attributes
     ----------
-    lepton : mapping of str to (low, high)
+    event : mapping of str to (low, high) or Condition
+        Ranges and conditions of event columns of the schema.
+    lepton : mapping of str to (low, high) or Condition
         Half-open ranges, low ≤ x < high, of ``momentum``, ``energy``, ``pt`` [GeV], ``theta`` [rad], ``eta``
         or of a lepton column of the schema; both leptons of a pair must pass.
-    pair : mapping of str to (low, high)
+    pair : mapping of str to (low, high) or Condition
         Ranges of ``mass``, ``pt``, ``energy`` [GeV], ``angle`` [rad] or of a pair column.
     event_functions : sequence of functions
         Take the events, return a mask of events or of their leptons.
@@ -217,21 +420,27 @@ class Cuts:
     vertex : tuple of str
         Lepton columns with x and y of the track at the z of the interaction, from the interaction: pairs then
         have the columns ``vertex_z``, ``vertex_distance`` and ``vertex_impact``. Empty: they have not.
+    runs : Runs, optional
+        Good runs and prescales; for data, not for simulation.
     """
 
-    lepton: Mapping[str, Range] = field(default_factory=dict)
-    pair: Mapping[str, Range] = field(default_factory=dict)
+    lepton: Mapping[str, Range | Condition] = field(default_factory=dict)
+    pair: Mapping[str, Range | Condition] = field(default_factory=dict)
     ghost: GhostVeto | None = None
     event_functions: Sequence[EventFunction] = ()
     pair_functions: Sequence[PairFunction] = ()
     vertex: tuple[str, ...] = ()
+    event: Mapping[str, Range | Condition] = field(default_factory=dict)
+    runs: Runs | None = None
 
     def __post_init__(self) -> None:
         if len(self.vertex) not in (0, 2):
             msg = f"select.vertex = {list(self.vertex)!r} must name two lepton columns, x and y of the track"
             raise SteeringError(msg)
-        for table in ("lepton", "pair"):
+        for table in ("event", "lepton", "pair"):
             for name, bounds in getattr(self, table).items():
+                if isinstance(bounds, Condition):
+                    continue
                 if len(bounds) != 2 or not bounds[0] < bounds[1]:
                     msg = f"select.{table}.{name} = {list(bounds)!r} must be [low, high] with low < high"
                     raise SteeringError(msg)

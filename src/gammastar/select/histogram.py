@@ -14,7 +14,7 @@ from hist.storage import Weight
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import BoolArray, FloatArray, PairHists
-from gammastar.select.cuts import Cutflow, Cuts, Step, pair_quantity, warned
+from gammastar.select.cuts import Condition, Cutflow, Cuts, Step, pair_quantity, warned
 from gammastar.select.pairing import (
     KINEMATICS,
     count_kept,
@@ -64,12 +64,17 @@ def fill(pairs: Pairs | Iterable[Pairs], axes: tuple[Any, ...]) -> PairHists:
 
 def flat_suffices(axes: tuple[Any, ...], cuts: Cuts) -> bool:
     """Return whether `histograms` needs no more of the events than ``read.open_flat`` has."""
-    return _lean(axes, cuts) and not cuts.lepton and not cuts.event_functions
+    return _lean(axes, cuts) and not (cuts.lepton or cuts.event or cuts.event_functions or cuts.runs)
 
 
 def _lean(axes: tuple[Any, ...], cuts: Cuts) -> bool:
     """Return whether one compiled loop makes and fills the pairs."""
-    return fillable(axes, cuts.pair) and cuts.ghost is None and not cuts.pair_functions
+    plain = cuts.ghost is None and not cuts.pair_functions and len(_ranges(cuts)) == len(cuts.pair)
+    return plain and fillable(axes, cuts.pair)
+
+
+def _ranges(cuts: Cuts) -> dict[str, tuple[float, float]]:
+    return {name: wanted for name, wanted in cuts.pair.items() if not isinstance(wanted, Condition)}
 
 
 def histograms(
@@ -144,7 +149,7 @@ def _flat(chunk: Mapping[str, Any], axes: tuple[Any, ...], cuts: Cuts) -> tuple[
     events = Step("events", "event", n, float(n), float(n)) if _ones(weight) else None
     events = events or Step.of("events", "event", weight)
     steps = [events, _leptons_step("leptons", offsets, weight)]
-    done = fill_pairs(chunk, axes, cuts.pair)
+    done = fill_pairs(chunk, axes, _ranges(cuts))
     if done is not None:
         steps.append(_leptons_step("finite", offsets, weight))
         return _result(*done, cuts, steps)
@@ -173,7 +178,7 @@ def _filled(
     columns: Mapping[str, Any], axes: tuple[Any, ...], cuts: Cuts, steps: list[Step]
 ) -> tuple[FloatArray, Cutflow]:
     """Fill leptons that passed the mask."""
-    done = fill_pairs(columns, axes, cuts.pair)
+    done = fill_pairs(columns, axes, _ranges(cuts))
     if done is None:
         raise UserError("select.histograms: a lepton that is not finite passed the selection")
     return _result(*done, cuts, steps)

@@ -17,7 +17,7 @@ from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.physics.polarisation import azimuth, two_track_vertex
-from gammastar.select.cuts import Cutflow, Cuts, Step, lepton_quantity, pair_quantity, warned
+from gammastar.select.cuts import Cutflow, Cuts, Step, kept, lepton_quantity, pair_quantity, warned
 
 
 @numba.njit(cache=True)
@@ -318,7 +318,7 @@ def finite_step(
 def selected(events: ak.Array, cuts: Cuts, steps: list[Step]) -> tuple[ak.Array, Leptons]:
     """Return the events that pass and their leptons; one step of the cutflow per cut is appended."""
     steps.append(Step.of("events", "event", as_numpy(events.weight)))
-    events, lepton = _event_functions(events, cuts, steps)
+    events, lepton = _event_functions(_of_events(events, cuts, steps), cuts, steps)
     weight = as_numpy(events.weight)
     counts = np.asarray(ak.to_numpy(ak.num(lepton)), dtype=np.int64)
     flat = ak.flatten(lepton)
@@ -333,9 +333,8 @@ def selected(events: ak.Array, cuts: Cuts, steps: list[Step]) -> tuple[ak.Array,
     mask = usable(px, py, pz, mass, columns["charge"])
     now = counts if mask.all() else count_kept(starts, mask)
     steps.append(finite_step(now, weight, columns, mask))
-    for name, (low, high) in cuts.lepton.items():
-        value = as_numpy(lepton_quantity(flat, name))
-        mask &= (value >= low) & (value < high)
+    for name, wanted in cuts.lepton.items():
+        mask &= kept(np.asarray(ak.to_numpy(lepton_quantity(flat, name))), wanted, f"select.lepton.{name}")
         now = count_kept(starts, mask)
         count(f"lepton {name}", now)
     if not mask.all():
@@ -343,12 +342,46 @@ def selected(events: ak.Array, cuts: Cuts, steps: list[Step]) -> tuple[ak.Array,
     return events, Leptons(now, columns, weight)
 
 
+def _of_events(events: ak.Array, cuts: Cuts, steps: list[Step]) -> ak.Array:
+    """Apply good runs with their prescales, and the conditions of event columns."""
+    if cuts.runs is not None:
+        if "run" not in events.fields:
+            msg = "runs are selected, and the events have none: name the branch of run numbers as schema.run"
+            raise SteeringError(msg)
+        run = np.asarray(ak.to_numpy(events.run))
+        block = np.asarray(ak.to_numpy(events.block)) if "block" in events.fields else None
+        events = events[keep := cuts.runs.keep(run, block)]
+        if cuts.runs.prescale:
+            scaled = as_numpy(events.weight) * cuts.runs.scales(run[keep])
+            events = ak.with_field(events, scaled, "weight")
+        numbers, counts = np.unique(run[keep], return_counts=True)
+        found = {str(number): int(n) for number, n in zip(numbers.tolist(), counts, strict=True)}
+        steps.append(replace(Step.of("runs", "event", as_numpy(events.weight)), lost=found))
+    for name, wanted in cuts.event.items():
+        known = ["run", "block"] if "run" in events.fields else []
+        known += events.columns.fields if "columns" in events.fields else []
+        if name not in known:
+            msg = f"select.event.{name}: unknown column; the events have {', '.join(known) or 'none'}"
+            raise SteeringError(f"{msg} (event_columns of the schema; simulation has no runs)")
+        column = events[name] if name in events.fields else events["columns", name]
+        events = events[kept(np.asarray(ak.to_numpy(column)), wanted, f"select.event.{name}")]
+        steps.append(Step.of(f"event {name}", "event", as_numpy(events.weight)))
+    return events
+
+
 def _event_functions(events: ak.Array, cuts: Cuts, steps: list[Step]) -> tuple[ak.Array, ak.Array]:
     """Apply the functions of events; each returns a mask of events or of their leptons."""
     lepton_mask = None
     for function in cuts.event_functions:
         name = getattr(function, "__name__", repr(function))
-        mask = ak.Array(function(events))
+        try:
+            mask = ak.Array(function(events))
+        except (AttributeError, ak.errors.FieldNotFoundError) as error:
+            has = {"events": events, "leptons": events.lepton}
+            has |= {"events.columns": events.columns} if "columns" in events.fields else {}
+            there = "; ".join(f"{key} have {', '.join(part.fields)}" for key, part in has.items())
+            msg = f"select: {name}(): {str(error).splitlines()[0]}; {there} (simulation has no runs)"
+            raise SteeringError(msg) from error
         if len(mask) != len(events) or "bool" not in str(ak.type(mask)):
             msg = f"select: {name}() must return one bool per event or per lepton, got {ak.type(mask)}"
             raise SteeringError(msg)
@@ -371,7 +404,7 @@ def singles(
     events : ak.Array
         From ``read.open_events``.
     cuts : Cuts, optional
-        The selection of the data; its event functions and lepton ranges are used.
+        The selection of the data; all but its cuts on pairs is used.
 
     Returns
     -------
@@ -406,9 +439,8 @@ def apply(pairs: Pairs, cuts: Cuts) -> Pairs:
     keep = np.ones(len(pairs), dtype=bool)
     if cuts.ghost is not None:
         keep &= pair_quantity(pairs, "angle") >= cuts.ghost.angle
-    for name, (low, high) in cuts.pair.items():
-        value = pair_quantity(pairs, name)
-        keep &= (value >= low) & (value < high)
+    for name, wanted in cuts.pair.items():
+        keep &= kept(pair_quantity(pairs, name), wanted, f"select.pair.{name}")
     for function in cuts.pair_functions:
         keep &= np.asarray(function(pairs), dtype=bool)
     return pairs.select(keep)
@@ -641,9 +673,8 @@ def _pair_masks(candidates: Pairs, excess: FloatArray, cuts: Cuts, steps: list[S
     if cuts.ghost is not None:
         keep = (candidates.columns["angle"] >= cuts.ghost.angle) & (excess >= cuts.ghost.excess)
         steps.append(Step.of_pairs("ghost veto", candidates, keep))
-    for name, (low, high) in cuts.pair.items():
-        value = pair_quantity(candidates, name)
-        keep = keep & (value >= low) & (value < high)
+    for name, wanted in cuts.pair.items():
+        keep = keep & kept(pair_quantity(candidates, name), wanted, f"select.pair.{name}")
         steps.append(Step.of_pairs(f"pair {name}", candidates, keep))
     for function in cuts.pair_functions:
         name = getattr(function, "__name__", repr(function))

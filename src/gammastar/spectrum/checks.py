@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -407,10 +408,12 @@ def of_cuts(data: Sequence[Mapping[str, Any]], simulation: Sequence[Mapping[str,
 
     Rows as of ``Cutflow.rows``: events, or opposite-sign pairs.
     """
-    if len(data) != len(simulation):
-        return
-    for before, mine, first, other in zip(data, data[1:], simulation, simulation[1:], strict=False):
+    measured = {row["name"]: (before, row) for before, row in pairwise(data)}
+    for first, other in pairwise(simulation):
         level, name = other["level"], str(other["name"])
+        if name not in measured:
+            continue
+        before, mine = measured[name]
         if level == "lepton" or name in ("pairs", *(f"pair {k}" for k in KINEMATIC), "ghost veto"):
             continue
         key = "n" if level == "event" else "os"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gammastar import config, read, select
-from gammastar.config.measured import load_cuts, load_schema
+from gammastar.config.measured import load_cuts, load_runs, load_schema, run_files
 from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import PairHists, effective_size
@@ -115,6 +115,7 @@ class _Reader:
     columns: tuple[str, ...]
     section: config.Select
     reading: config.Read
+    of_data: functools.partial[select.Cuts]  # makes the cuts with those that simulation does not have
 
     @staticmethod
     def of(ctx: Context, columns: tuple[str, ...]) -> _Reader:
@@ -123,8 +124,13 @@ class _Reader:
             msg = "[read] and [select] are needed to read pairs"
             raise SteeringError(msg)
         schema, cuts = load_schema(reading, ctx.code), load_cuts(section, ctx.code)
-        code = _user_code(section, reading.schema_file, ctx.code)
-        return _Reader(ctx, reading.step, schema, cuts, code, columns, section, reading)
+        files = {path: file_sha256(path) for path in run_files(reading, ctx.base)}
+        ctx.cache.enter(files)
+        code = digest(_user_code(section, reading.schema_file, ctx.code), *files.values())
+        of_data = functools.partial(
+            load_cuts, section, ctx.code, data=True, runs=load_runs(reading, ctx.base)
+        )
+        return _Reader(ctx, reading.step, schema, cuts, code, columns, section, reading, of_data)
 
     def key(self, given: Inputs, *more: str) -> str:
         """Return the digest of everything that the pairs depend on."""
@@ -136,8 +142,10 @@ class _Reader:
         folder = (self.ctx.folder / "chunks" / kind).resolve()
         sources = tuple(Source(str(path), sha) for path, sha in zip(paths, shas, strict=True))
         key = digest(self.section.model_dump(mode="json"), repr(self.schema), self.code)
+        if kind == "pairs":
+            return Job(kind, sources, self.schema, self.of_data, self.step, key, folder, self.columns)
         cuts = functools.partial(load_cuts, self.section, self.ctx.code)
-        return Job(kind, sources, self.schema, cuts, self.step, key, folder, self.columns)
+        return Job(kind, sources, self.schema.of_simulation(), cuts, self.step, key, folder, self.columns)
 
     def pairs(self, given: Inputs, flows: list[select.Cutflow]) -> Iterator[Pairs]:
         """Yield the selected pairs; the cutflow is complete after the last ones."""
@@ -149,8 +157,9 @@ class _Reader:
             flows.append(flow)
             return
         chunks = read.open_events([str(f) for f in given.files], self.schema, step=self.step)
+        cuts = self.of_data()
         for chunk in self._told(chunks):
-            part, flow = select.pairs(chunk, self.cuts)
+            part, flow = select.pairs(chunk, cuts)
             flows.append(flow)
             yield replace(part, columns=job.wanted(part))
 
@@ -163,9 +172,10 @@ class _Reader:
             sums, flow = self.ctx.executor.histograms(replace(job, axes=axes))
             flows.append(warned(flow))
             return of_sums(sums, axes)
-        reader: Any = read.open_flat if flat_suffices(axes, self.cuts) else read.open_events
+        cuts = self.of_data()
+        reader: Any = read.open_flat if flat_suffices(axes, cuts) else read.open_events
         chunks = reader([str(f) for f in given.files], self.schema, step=self.step)
-        hists, flow = select.histograms(self._told(chunks), axes, self.cuts)
+        hists, flow = select.histograms(self._told(chunks), axes, cuts)
         flows.append(flow)
         return hists
 
@@ -187,7 +197,7 @@ class _Reader:
             return
         files = [str(f) for f in given.response]
         cuts = select.counting(self.cuts, flows)
-        for part in read.open_matched(files, self.schema, cuts, step=self.step):
+        for part in read.open_matched(files, self.schema.of_simulation(), cuts, step=self.step):
             yield replace(part, columns=job.wanted(part))
 
 
@@ -211,6 +221,7 @@ def _partial(ctx: Context, stage: str, kind: str) -> None:
 def _user_code(section: config.Select, schema: str, code: UserCode) -> str:
     """Return the digest of the user's part of the selection: functions, what they import, schema."""
     used = [*section.event_functions, *section.pair_functions]
+    used += [] if section.data is None else section.data.event_functions
     plain = schema.endswith(".toml")
     used += [] if plain or schema in read.builtin_names() else [schema]
     return digest(used, code.shas(used), file_sha256(code.folder / schema) if plain else "")
@@ -255,6 +266,7 @@ def select_stage(ctx: Context, given: Inputs) -> tuple[Pairs, Arrays]:
             **{f"column_{name}": np.asarray(column) for name, column in pairs.columns.items()},
             **{f"cutflow_{name}": np.array([row[name] for row in rows]) for name in CUTFLOW},
             "cutflow_lost": np.array(select.lost_leptons(flow, reader.schema.sources())),
+            "cutflow_runs": np.array(sorted(flow.runs.items()), dtype=np.int64).reshape(-1, 2),
             **({} if stored is None else stored.to_arrays()),
             **({} if hists is None else {"hists": sums_of(hists)}),
         }

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gammastar import mock, spectrum
-from gammastar.config.measured import SpectrumSection, load_card_of, load_published
+from gammastar.config.measured import SpectrumSection, load_card_of, load_published, load_runs
 from gammastar.core.constants import M_E
 from gammastar.core.errors import PhysicsError, SteeringError
 from gammastar.core.records import KINEMATICS, BoolArray, Exposure, FloatArray, Spectrum, filled, variable
@@ -148,6 +148,16 @@ def _exposure(ctx: Context, section: SpectrumSection, state: Any) -> Exposure:
             raise SteeringError(msg)
         pot = float(simulated["data_pot"])
     lost = ctx.cache.partial.get("select", {}).get("lost_fraction", 0.0)
+    if pot == "runs":
+        runs = load_runs(needed(ctx.steering.read, "read"), ctx.base)
+        if runs is None or lost:
+            msg = "spectrum.pot = 'runs' needs [read.runs]"
+            text = "spectrum.pot = 'runs': files were skipped, and nobody knows the protons of their events"
+            raise SteeringError(text if lost else msg)
+        pot, notes = runs.exposure(dict(state.cutflow["cutflow_runs"].tolist()))
+        ctx.cache.methods["protons on target"] = f"sum over the runs that are kept: {pot:.6g}"
+        for note in notes:
+            ctx.cache.alarm(note)
     return Exposure(
         section.beam_energy,
         section.target_a,

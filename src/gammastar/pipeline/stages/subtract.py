@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gammastar import config, mock, read, select, subtract
-from gammastar.config.measured import Charm, CorrectionSection, load_cuts, load_schema
+from gammastar.config.measured import Charm, CorrectionSection, load_cuts, load_runs, load_schema
 from gammastar.core.errors import SteeringError
 from gammastar.core.files import shipped
 from gammastar.core.pairs import Pairs
@@ -295,7 +295,7 @@ def charge_ratio(
     if not _reads_leptons(section):
         ratio = subtract.ChargeRatio(float(section.r_factor), section.r_factor_sigma)
         return ratio if multiplicity == (1.0, 0.0) else ratio.with_multiplicity(*multiplicity), 0
-    schema, cuts, step = _selection(ctx)
+    schema, cuts, step = _selection(ctx, data=True)
     if schema.layout == "pair":
         msg = "subtract: files of pairs hold no single leptons to mix; give r_factor and another method"
         raise SteeringError(msg)
@@ -311,9 +311,12 @@ def charge_ratio(
     return ratio.with_multiplicity(*multiplicity), 0 if pool.complete else len(pool.charge)
 
 
-def _selection(ctx: Context) -> tuple[read.Schema, select.Cuts, Any]:
+def _selection(ctx: Context, *, data: bool = False) -> tuple[read.Schema, select.Cuts, Any]:
+    """Return schema, cuts and step, of the data or of simulation."""
     reading, section = needed(ctx.steering.read, "read"), needed(ctx.steering.select, "select")
-    return load_schema(reading, ctx.code), load_cuts(section, ctx.code), reading.step
+    schema, runs = load_schema(reading, ctx.code), load_runs(reading, ctx.base) if data else None
+    cuts = load_cuts(section, ctx.code, data=data, runs=runs)
+    return schema if data else schema.of_simulation(), cuts, reading.step
 
 
 def _selected_pairs(ctx: Context, files: Iterable[Any]) -> Pairs:
