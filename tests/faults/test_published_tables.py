@@ -94,10 +94,6 @@ def test_the_good_table_is_good(tmp_path):
         (at(column, 1, value={"a": 1}), "bin 2: could not convert"),
         (at(column, 0, errors=[{"label": "stat"}]), "bin 1: error 'stat' has neither symerror nor asymerror"),
         (at(column, 0, errors=[{"symerror": "x", "label": "stat"}]), "bin 1, error 'stat': could not"),
-        (
-            at(column, 0, errors=[{"symerror": 1, "label": "a"}, {"symerror": 2, "label": "a"}]),
-            "bin 1: two errors are labelled 'a'",
-        ),
         (put(axis, "values", []), "has 0 rows, the first column 4: is it cut off"),
         (put(axis, "header", {}), "a variable without header and name"),
         (put(column, "values", "none"), "values must be a list"),

@@ -70,6 +70,9 @@ class PublishedSpectrum(Section):
     interaction, or per proton on target."""
     content: Literal["counts", "density"] | None = None
     """Whether they are entries of bins, or a density in the mass."""
+    observable: Literal["", "N", "dN/dm", "m dN/dm", "dN/dlnm", "dN/dm2"] = ""
+    """What the numbers are, where names of axis and column leave it open or mean something else; 'm dN/dm'
+    is taken at the centre of each bin."""
     mass_unit: Annotated[str, Field(max_length=20)] = ""
     """Unit of the mass."""
     edges: Edges | None = None

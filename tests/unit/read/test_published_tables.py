@@ -351,9 +351,7 @@ def test_points_need_edges():
     kloe = data_path("measurements/ee_to_hadrons/3pi_babar_2004.csv")
     table = read.hepdata(kloe)
     with pytest.raises(InputFileError, match=r"bin 1 \(energy 1\.0625 GeV\) is a point.*79 of them"):
-        read.published_spectrum(table, "sigma", Conventions(content="counts"))
+        read.published_spectrum(table, "sigma", Conventions(observable="N"))
     edges = tuple(np.append(table.axes[0].value - 0.0125, table.axes[0].value[-1] + 0.0125).tolist())
-    found = read.published_spectrum(
-        table, "sigma", Conventions(content="counts", edges=edges, negative="keep")
-    )
+    found = read.published_spectrum(table, "sigma", Conventions(observable="N", edges=edges, negative="keep"))
     assert found.spectrum.values.tolist() == [float(row["sigma_nb"]) for row in csv_rows_without_notes(kloe)]

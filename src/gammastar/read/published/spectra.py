@@ -25,12 +25,19 @@ from gammastar.read.published.table import (
     refused,
 )
 
+OTHERS = ("N", "m dN/dm", "dN/dlnm", "dN/dm2")
 NEGLIGIBLE = 1e-9  # of a variance
 SAME_EDGE = 1e-9  # relative: edges and elements of a covariance that differ by less are equal
 SAME = 1e-6  # of a bin: edges of neighbours that differ by less are one
 BEAM = 0.01  # relative: beam energies that differ by more are two
 _INDEPENDENT = re.compile(r"(?i)^\s*(stat|uncor|error|err|tot|unc\b|mc stat)|uncorr")
-_DIFFERENTIAL = re.compile(r"(?i)d[^/]*/\s*\(?\s*d\W*m")
+_FRACTION = re.compile(r"d[23]?[^/]*?/\(?(d.*)")
+_VARIABLES = re.compile(r"(?<!\()d(ln|log)?\(?(m|pt|qt|p|q|y|eta|phi|cos|xf?|omega|t)")
+_TIMES_MASS = re.compile(r"(?:^|[^a-z])m(?:ee|mumu|mm|ll|inv)?[*·×(]*$")
+_NO_MASS = re.compile(
+    r"[pq]t|mt(?:ee|mumu|ll|\W|$)|transverse|.*(?:rapidity|momentum)|(?:y|eta|e|xf?|cos.*|.*energy)$"
+)
+_SQUARE = re.compile(r"m[a-z()+-]*(?:\*\*)?2$|.*squared")
 _QUALIFIER = re.compile(r"(?i)sqrt\W*s(\W*_?\W*nn)?(?![a-z])")
 _SAID = re.compile(r"(?i)sqrt\W{0,3}s(?:_?\W{0,3}nn)?\W{0,6}=\W{0,3}([\d.]+)\W{0,3}(tev|gev|mev)")
 
@@ -41,6 +48,8 @@ class Conventions:
 
     # Numbers per bin, or per unit of mass; by default what units and name of the column say
     content: Literal["counts", "density"] | None = None
+    # What the numbers are, where names leave it open or mean something else
+    observable: Literal["", "N", "dN/dm", "m dN/dm", "dN/dlnm", "dN/dm2"] = ""
     mass_unit: str = ""  # For an axis whose header gives none
     # Of the bins, in the unit of the axis, for a table that gives points
     edges: tuple[float, ...] | None = None
@@ -191,8 +200,13 @@ def published_pairs(
     return PairHists(*hists), (reads[0].origin(), *notes)
 
 
-def _mass_axis(table: PublishedTable, told: Conventions) -> tuple[TableAxis, float]:
-    """Return the axis and what its unit is in GeV."""
+def _clean(name: str) -> str:
+    """Return a name without spaces, TeX and marks of indices and powers, in small letters."""
+    return re.sub(r"\\(?:mathrm|rm|text|it)\b|[\\${}\s_^]", "", name).casefold()
+
+
+def _mass_axis(table: PublishedTable, told: Conventions) -> tuple[TableAxis, float, int]:
+    """Return the axis, its unit in GeV or GeV², and that power: 2 for an axis of squared masses."""
     if len(table.axes) != 1:
         names = ", ".join(repr(axis.name) for axis in table.axes) or "none"
         raise refused(table, f"a mass spectrum has one axis; this table has {len(table.axes)} ({names})")
@@ -203,17 +217,22 @@ def _mass_axis(table: PublishedTable, told: Conventions) -> tuple[TableAxis, flo
     scale, power = energy_power(unit)
     if not unit:
         raise refused(table, f"axis {axis.name!r} gives no unit; say mass_unit = 'GeV' or 'MeV'")
-    if power != 1:
+    if power not in (1, 2):
         raise refused(table, f"axis {axis.name!r} has the unit {unit!r}, which is no energy; is it a mass?")
+    name = _clean(axis.name)
+    if not told.observable and (_NO_MASS.match(name) or (power == 2) != bool(_SQUARE.match(name))):
+        what = "does not fit its unit" if _SQUARE.match(name) or power == 2 else "is no mass"
+        text = f"axis {axis.name!r} [{unit}] {what}; if it is a mass all the same, say what the numbers are: "
+        raise refused(table, f"{text}observable = 'dN/dm' (or {', '.join(map(repr, OTHERS))})")
     if told.mass_unit and axis.unit and energy_power(told.mass_unit)[0] != scale:
         raise refused(table, f"mass_unit = {told.mass_unit!r}, but the header of {axis.name!r} says {unit!r}")
-    return axis, scale
+    return axis, scale, power
 
 
 def _reading(table: PublishedTable, name: str | int | None, told: Conventions) -> _Reading:
     """Return a column of a table in order of mass; refuse bins and values that make no spectrum."""
     column = table.column(name)
-    axis, unit = _mass_axis(table, told)
+    axis, unit, power = _mass_axis(table, told)
     low, high, notes = axis.low, axis.high, []
     rows = np.argsort(low, kind="stable")
     if told.edges is not None:
@@ -223,13 +242,15 @@ def _reading(table: PublishedTable, name: str | int | None, told: Conventions) -
     elif (low == high).any():
         first = table.bin_name(int(np.argmax(low == high)))
         raise refused(table, f"{first} is a point, not a bin; give edges, {len(table) + 1} of them")
+    with np.errstate(invalid="ignore"):
+        low, high = ((edges * unit) ** (1 / power) for edges in (low, high))
     if told.mass is not None:
-        size = SAME * (high - low) * unit
-        inside = (low * unit >= told.mass[0] - size) & (high * unit <= told.mass[1] + size)
+        size = SAME * (high - low)
+        inside = (low >= told.mass[0] - size) & (high <= told.mass[1] + size)
         rows = rows[inside[rows]]
         if not rows.size:
             text = f"no bin lies inside {told.mass[0]:g} to {told.mass[1]:g} GeV; the table has "
-            raise refused(table, f"{text}{low.min() * unit:g} to {high.max() * unit:g} GeV")
+            raise refused(table, f"{text}{low.min():g} to {high.max():g} GeV")
         if len(rows) < len(table):
             notes.append(f"{len(rows)} of {len(table)} bins are used, those inside the masses asked for")
     low, high = low[rows], high[rows]
@@ -243,8 +264,8 @@ def _reading(table: PublishedTable, name: str | int | None, told: Conventions) -
         names = " and ".join(table.bin_name(int(rows[place + k])) for k in (0, 1))
         what = "overlap" if gap[place] < 0 else "leave a gap between them"
         raise refused(table, f"{names} {what}; take others with mass = [low, high], or give edges")
-    edges = np.append(low, high[-1]) * unit
-    factor, how = _content(table, column, np.diff(edges), unit, told)
+    edges = np.append(low, high[-1])
+    factor, how = _content(table, column, edges, (unit, power), told)
     values, kept = column.values[rows], tuple(note for note in (*notes, how) if note)
     return _Reading(table, column, told, rows, edges, values, factor * told.scale, kept)
 
@@ -264,25 +285,60 @@ def _given_edges(
     return low, high
 
 
+def _observable(table: PublishedTable, column: Column) -> str:
+    """Return what a column is by its name, "" if that does not say; refuse what is no mass spectrum."""
+    name = _clean(column.name)
+    fraction = _FRACTION.search(name)
+    found = _VARIABLES.findall(fraction[1]) if fraction else []
+    if not fraction or not found:
+        return ""
+    others = [variable for _, variable in found if not variable.startswith("m")]
+    head, what = name[: fraction.start()], f"column {column.name!r} is "
+    if others or "pt" in head:
+        text = f"{what}a density in {', '.join(others) or 'p_T'} as well: no spectrum in mass alone"
+        raise refused(table, f"{text}; of a flat one give observable = 'dN/dm' and scale = the width")
+    if _TIMES_MASS.search(head):
+        text = f"{what}m times a density, and does not say how it was divided; give observable = 'm dN/dm'"
+        raise refused(table, f"{text} (taken at the centre of each bin), or 'dN/dlnm'")
+    if found[0][0]:
+        return "dN/dlnm"
+    squared = re.match(r"d\(?m[a-z()+-]*(?:\*\*)?2(?!\d)", fraction[1])
+    return "dN/dm2" if squared else "dN/dm"
+
+
 def _content(
-    table: PublishedTable, column: Column, width: FloatArray, axis_unit: float, told: Conventions
+    table: PublishedTable, column: Column, edges: FloatArray, axis: tuple[float, int], told: Conventions
 ) -> tuple[FloatArray, str]:
     """Return the factor from numbers to contents of bins, and what it assumes, "" for nothing."""
     unit, power = energy_power(column.unit)
-    if power == -1:
-        if told.content == "counts":
-            text = f"content = 'counts', but column {column.name!r} has the unit {column.unit!r}"
-            raise refused(table, f"{text}: it is a density")
-        return width * unit, ""
-    if power != 0:
+    axis_unit, squared = axis[0] ** (1 / axis[1]), axis[1] == 2
+    by_name = "" if told.observable else _observable(table, column)
+    if power not in (0, -1) and "dN/dm2" not in (told.observable, by_name) and not (power == -2 and squared):
         raise refused(table, f"column {column.name!r} has unit {column.unit!r}: no spectrum in mass alone")
-    if told.content == "density" or (told.content is None and _DIFFERENTIAL.search(column.name)):
-        how = f"column {column.name!r} is a density per {'GeV' if axis_unit == 1 else 'unit of its axis'}"
-        return width / axis_unit, "" if told.content else f"{how} by its name, as its header gives no unit"
-    if told.content is None:
+    given = told.observable or ("N" if told.content == "counts" and power == 0 else "")
+    kind = given or by_name or {-1: "dN/dm", -2: "dN/dm2"}.get(power, "")
+    kind = kind or ("dN/dm" if told.content == "density" else "")
+    if not kind:
         text = f"column {column.name!r} does not say what its numbers are; give content = 'counts' (per bin)"
         raise refused(table, f"{text} or 'density' (per unit of mass)")
-    return np.ones_like(width), ""
+    low, high = edges[:-1], edges[1:]
+    per, width = {
+        "N": (0, np.ones_like(low)),
+        "dN/dm": (-1, high - low),
+        "dN/dm2": (-2, high**2 - low**2),
+        "m dN/dm": (0, 2 * (high - low) / (high + low)),
+        "dN/dlnm": (0, np.log(high / np.where(low > 0, low, np.nan))),
+    }[kind]
+    if told.content == "counts" and kind != "N":
+        text = f"content = 'counts', but column {column.name!r} has the unit {column.unit!r}"
+        raise refused(table, f"{text}: it is a density")
+    if power not in (0, per) or not np.isfinite(width).all():
+        raise refused(table, f"column {column.name!r} [{column.unit}] cannot be {kind} in these bins")
+    size = unit if power else axis_unit**per
+    named = kind in ("N", "dN/dm") and (power or told.content or told.observable or kind == "N")
+    how = f"a density per {'GeV' if axis_unit == 1 else 'unit of its axis'}" if kind == "dN/dm" else kind
+    note = f"column {column.name!r} is {how} by its name, as its header gives no unit"
+    return width * size, "" if named else note
 
 
 def _sources(read: _Reading) -> tuple[Sources, list[str]]:

@@ -6,6 +6,7 @@ import csv
 import difflib
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,9 @@ MOST_ROWS = 200_000
 MOST_SHOWN = 12  # names in a message
 MISSING = frozenset({"", "-", "--", "---", "~", "null", "none", "nan", "n/a"})
 _ENERGY = {"eV": 1e-9, "keV": 1e-6, "MeV": 1e-3, "GeV": 1.0, "TeV": 1e3}
-_UNIT = re.compile(r"(?i)(?<![a-z])(tev|gev|mev|kev|ev)(?![a-z])\)?\s*(?:(?:\^|\*\*)\s*\(?([+-]?\d+)\)?)?")
+_UNIT = re.compile(
+    r"(?i)(?<![a-z])(tev|gev|mev|kev|ev)(?![a-z])(?:\)?\s*(?:\^|\*\*)\s*\(?([+-]?\d+)\)?|([+-]?\d)(?![\d.]))?"
+)
 _LIGHT = re.compile(r"/\s*c(?![a-z])(\s*(\^|\*\*)?\s*\d)?|(?<![a-z])c\s*(\^|\*\*)?\s*[+-]?\d", re.IGNORECASE)
 _KNOWN = r"[fpnmu]?b|mub|events|counts|deg|rad|mm|cm|m"
 
@@ -209,7 +212,7 @@ def energy_power(unit: str) -> tuple[float, int]:
     scale, total = 1.0, 0
     sizes = {name.casefold(): size for name, size in _ENERGY.items()}
     for match in _UNIT.finditer(text):
-        power = int(match[2] or 1) * (-1 if "/" in text[: match.start()] else 1)
+        power = int(match[2] or match[3] or 1) * (-1 if "/" in text[: match.start()] else 1)
         scale *= sizes[match[1].casefold()] ** power
         total += power
     return float(f"{scale:.12g}"), total
@@ -356,8 +359,6 @@ def _column(where: str, variable: Entry) -> Column:
         for label, minus, plus in _errors(place, entry, float(values[i])):
             nothing = np.full(len(entries), np.nan)
             rows = labels.setdefault(label, (nothing, nothing.copy()))
-            if not np.isnan(rows[0][i]):
-                raise InputFileError(f"{place}: two errors are labelled {label!r}; which one is meant?")
             rows[0][i], rows[1][i] = minus, plus
     errors = tuple(TableError(label, *rows) for label, rows in labels.items())
     qualifiers = {}
@@ -369,9 +370,12 @@ def _column(where: str, variable: Entry) -> Column:
 
 def _errors(where: str, entry: Entry, value: float) -> Iterator[tuple[str, float, float]]:
     """Yield label and signed shifts of each error of a value; those in per cent are of the value."""
+    seen: Counter[str] = Counter()  # of one label there may be several: "sys", "sys 2"
     for k, error in enumerate(_listing(where, entry, "errors"), 1):
         label = str(error.get("label", "")).strip() or "error"
         label = label if k == 1 or label != "error" else f"error {k}"
+        seen[label] += 1
+        label = label if seen[label] == 1 else f"{label} {seen[label]}"
         if "symerror" in error:
             size = _size(f"{where}, error {label!r}", error["symerror"], value)
             yield label, -size, size
