@@ -20,7 +20,7 @@ from validation.infer_toys import row
 from gammastar.infer import Convention, read_likelihood
 from gammastar.infer.binned.model import BinnedModel, binned_model
 from gammastar.infer.binned.toys import BinnedToys, binned_cls, statistic_of
-from gammastar.infer.scanning import CODES, expected_events
+from gammastar.infer.scanning import expected_events
 
 REGION, PATCH = "RegionA", "sbottom_1300_205_60"
 TOYS, PEER_TOYS = 200, 40
@@ -59,7 +59,7 @@ def atlas_rows(quick: bool) -> Iterator[dict]:
 def _asymptotic(spec: dict[str, Any]) -> tuple[float, float]:
     """Return pyhf's asymptotic CLs, and the time of one of its q̃ [s]."""
     space = pyhf.Workspace(spec)
-    model = space.model(modifier_settings=CODES)
+    model = space.model()
     data = space.data(model)
     pyhf.set_backend("numpy", pyhf.optimize.scipy_optimizer(maxiter=100_000))
     started = time.process_time()
@@ -77,7 +77,7 @@ def _theirs(model: Any, data: Any) -> float:
 def _same_data(spec: dict[str, Any], label: str) -> Iterator[dict]:
     """Compare the statistic on the data and on toys that pyhf drew."""
     space = pyhf.Workspace(spec)
-    peer, own = space.model(modifier_settings=CODES), binned_model(spec)
+    peer, own = space.model(), binned_model(spec)
     data = space.data(peer)
     pyhf.set_backend("numpy", pyhf.optimize.scipy_optimizer(maxiter=100_000))
     seen = statistic_of(own, BinnedToys(own.counts[None, :], own.aux), 1.0, CONVENTION)[0]

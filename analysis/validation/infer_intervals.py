@@ -19,7 +19,6 @@ from gammastar.infer.binned.toys import (
     likelihood_scan,
     strength_interval,
 )
-from gammastar.infer.scanning import CODES
 
 TABLE = "Feldman and Cousins, Phys. Rev. D 57 (1998) 3873, Table IV, b = 3.0"
 PUBLISHED = (  # intervals at 90 % CL of 1 to 10 events on a background of 3
@@ -92,7 +91,7 @@ def _scans() -> Iterator[dict]:
     strengths = np.array([0.0, 0.5, 1.0, 2.0, 4.0])
     for name, (spec, _) in mock_workspaces().items():
         space = pyhf.Workspace(spec)
-        model = space.model(modifier_settings=CODES)
+        model = space.model()
         data = space.data(model)
         pyhf.set_backend("numpy", pyhf.optimize.scipy_optimizer())
         _, best = pyhf.infer.mle.fit(data, model, return_fitted_val=True)

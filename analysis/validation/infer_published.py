@@ -29,7 +29,6 @@ from gammastar.infer import Convention, read_likelihood
 from gammastar.infer.binned.fits import fitted
 from gammastar.infer.binned.model import BinnedModel, binned_model
 from gammastar.infer.binned.toys import BinnedToys, binned_cls, statistic_of
-from gammastar.infer.scanning import CODES
 
 CONVENTION = Convention("qtilde", "randomised")
 POINTS = 20
@@ -136,7 +135,7 @@ class _Peer:
         optimizer = pyhf.optimize.scipy_optimizer(maxiter=100_000)
         pyhf.set_backend("pytorch" if gradients else "numpy", optimizer, precision="64b")
         space = pyhf.Workspace(spec)
-        self.model = space.model(modifier_settings=CODES, clip_sample_data=0.0)
+        self.model = space.model(clip_sample_data=0.0)
         self.data = pyhf.tensorlib.astensor(space.data(self.model))
         self.places = np.empty(len(own.names), dtype=int)
         config, names = self.model.config, list(own.names)

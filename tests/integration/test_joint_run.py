@@ -68,7 +68,9 @@ def results(tmp_path_factory):
     asked = 'min_effective = 3.0\nprojections = [1.4e17, 1e19]\nexports = ["hs3"]'
     (folder / "mine.py").write_text(LOSSES)
     own = ("[systematics]", '[systematics]\nown = ["mine.py:losses"]')
-    (folder / "steering.toml").write_text(steering(more=("min_effective = 3.0", asked), own=own))
+    (folder / "steering.toml").write_text(
+        steering(more=("min_effective = 3.0", asked), own=own) + "\n[report]\n"
+    )
     return run(folder / "steering.toml", output=folder / "out")
 
 
@@ -105,7 +107,7 @@ def test_every_mass_has_a_workspace_with_the_pairs_of_its_window(results):
             assert observed[name].tolist() == by_hand.ravel().tolist()
 
 
-def test_a_source_is_in_unfolding_rate_yields_and_joint_likelihood(results):
+def test_a_source_is_in_unfolding_rate_yields_joint_likelihood_and_report(results):
     """One record: 10 % fewer reconstructed pairs are 11 % more photons, and 10 % fewer expected pairs."""
     name = "losses of pairs"
     assert name in (results / "systematics.csv").read_text()
@@ -113,6 +115,7 @@ def test_a_source_is_in_unfolding_rate_yields_and_joint_likelihood(results):
     assert np.median(rate.relative(name)) == pytest.approx(1 / 0.9 - 1, abs=0.03)
     plane = SignalPlanes.from_arrays(load_arrays(results / "stages" / "accept.npz")).by_detector["na62_dump"]
     assert name in plane.rate.sources.names
+    assert name in (results / "report.html").read_text()
     for spec in workspaces(results).values():
         samples = next(c for c in spec["channels"] if c["name"] == "opposite_sign")["samples"]
         found = [

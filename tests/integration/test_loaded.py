@@ -18,7 +18,6 @@ import gammastar as gs
 from gammastar import cli
 from gammastar.core.errors import GammastarError, PhysicsError, StoreError, UserError
 from gammastar.core.records import Reach, Spectrum, filled, regular
-from gammastar.infer.scanning import CODES
 from gammastar.results.show import overlay_files
 from gammastar.results.views import LoadedSpectrum
 from gammastar.store.manifest import file_sha256, read_manifest, write_manifest
@@ -151,7 +150,7 @@ def test_the_likelihood_is_that_of_pyhf(found):
     assert tested["cls"] is None  # masked
     assert tested["excluded"] is None
     patched = jsonpatch.apply_patch(dict(workspace), patches[name])
-    model = pyhf.Workspace(patched).model(measurement_name=None, modifier_settings=CODES)
+    model = pyhf.Workspace(patched).model(measurement_name=None)
     data = pyhf.Workspace(patched).data(model)
     expected = pyhf.infer.hypotest(0.5, data, model, test_stat="qtilde", return_expected=True)[1]
     assert tested["cls_expected"][2] == pytest.approx(float(expected), rel=1e-6)

@@ -90,3 +90,19 @@ def test_a_less_certain_signal_weakens_a_limit(count, background, errors, backgr
         for s in sorted(errors)
     )
     assert less >= certain / LOOSE
+
+
+@settings(max_examples=40)
+@given(
+    count=COUNTS,
+    at=st.tuples(st.floats(0.01, 1.2), st.floats(0.01, 1.0), st.floats(0.01, 60.0)),
+    which=st.sampled_from([0, 1, 2]),
+)
+@example(count=0, at=(math.log(1.25), 0.3, 3.0), which=0)
+@example(count=3, at=(math.log(1.25), 0.3, 3.0), which=1)
+@example(count=20, at=(0.2, 0.2, 20.0), which=2)
+def test_limits_nowhere_jump(count, at, which):
+    """One per mille more of κ or b: no limit has a logarithm that rises more than ten times as steeply."""
+    more = [value * (1.001 if i == which else 1.0) for i, value in enumerate(at)]
+    here, there = (upper_limit(b, t, count, signal_sigma=s).observed for s, t, b in (at, more))
+    assert abs(math.log(there / here)) < 0.01

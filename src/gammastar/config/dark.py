@@ -280,10 +280,8 @@ class Infer(Section):
     background_sigma: Annotated[float, Field(ge=0, le=3)] = 0.0
     """Error of the background: ln κ."""
     method: Literal["auto", "exact", "marginalised", "mid-p", "asymptotic"] = "auto"
-    """'auto': of a count exact and averaged over the nuisances, as 'marginalised'; of the joint one exact
-    where pairs or events are few. 'mid-p': averaged, half of P(n); 'exact': nuisances at their fit."""
-    asymptotic_from: Positive = 20.0
-    """Where 'auto' of the joint likelihood is asymptotic [events]."""
+    """'auto', at any count: that of a search averaged over the nuisances, as 'marginalised'; of the joint
+    likelihood pseudo-experiments, as 'exact'. 'mid-p': averaged, half of P(n); 'exact': at the fit."""
     coupling: PositiveRange = (1e-9, 1e-2)
     """Range of couplings of the scan."""
     n_couplings: Annotated[int, Field(ge=10, le=10_000)] = 141

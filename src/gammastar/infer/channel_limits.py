@@ -8,7 +8,7 @@ exp Σ_c [s_c (H_s − 1) + b_c (H_b − 1)], with H the transform of v under ea
 physics/9906010). There are no toys, so that probabilities of 1e-12 come out as well. No event and one event
 are summed without the grid.
 
-`asymptotic_cls` and `asymptotic_limit`: G. Cowan, K. Cranmer, E. Gross, O. Vitells, Eur. Phys. J. C 71 (2011)
+`asymptotic_limit`: G. Cowan, K. Cranmer, E. Gross, O. Vitells, Eur. Phys. J. C 71 (2011)
 1554, Eqs. 62 and 64 to 66, with q̃μ of the data and q_A of the Asimov data of the background, fitted without
 signal, as in pyhf.
 """
@@ -312,17 +312,6 @@ class _Data:
             KINDS["qtilde"], arrays, self.aux[None, :], self.ratio, self.times, self.offsets
         )
         return float(found[0])
-
-
-def asymptotic_cls(
-    channels: Sequence[Channel], *, strength: float = 1.0, auxiliary: Mapping[str, float] | None = None
-) -> tuple[float, FloatArray]:
-    """Return the observed CLs and those expected at −2 … +2 standard deviations, from asymptotic formulae."""
-    model, observed, asimov = _prepared(channels, auxiliary)
-    root = np.sqrt(max(asimov.q(model, strength), 0.0))
-    expected = ndtr(-(root - BANDS)) / ndtr(BANDS)
-    value = np.nan if observed is None else cls_of(observed.q(model, strength), root)
-    return value, np.asarray(expected, dtype=np.float64)
 
 
 def asymptotic_limit(

@@ -16,12 +16,7 @@ from gammastar.core.signal import SignalPlane
 from gammastar.core.sources import SAMPLE
 from gammastar.infer.channels import counting_channel
 from gammastar.infer.contours import reach, with_errors
-from gammastar.infer.counting import (
-    ASYMPTOTIC_FROM,
-    label_at,
-    limits_at,
-    tabulated,
-)
+from gammastar.infer.counting import label_at, limits_at, tabulated
 from gammastar.infer.discovery import (
     Ranking,
     discovery_yield,
@@ -44,7 +39,6 @@ class SearchOptions:
 
     cl: float = 0.90
     method: Literal["auto", "exact", "marginalised", "mid-p", "asymptotic"] = "auto"
-    asymptotic_from: float = ASYMPTOTIC_FROM  # Events from which "auto" of a joint likelihood is asymptotic
     nuisances: tuple[str, ...] = ("pot",)  # Kinds or names of sources that the limit takes
     min_effective: float = 10.0  # Effective pairs, and drawn particles, below which a yield is not trusted
     discovery: tuple[float, ...] = ()  # Significances [standard deviations]

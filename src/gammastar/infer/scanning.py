@@ -35,8 +35,6 @@ from gammastar.infer.toys import (
 )
 
 SMALLEST_LEVEL = 1e-12  # CLs of which nothing more is known
-CODES = {"normsys": {"interpcode": "code4"}, "histosys": {"interpcode": "code4p"}}
-"""What our interpolations, those of ROOT's HistFactory, are called in pyhf."""
 
 ScanMethod: TypeAlias = Literal["asymptotic", "exact", "auto"]
 

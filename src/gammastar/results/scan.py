@@ -94,18 +94,10 @@ def scan_lines(
     if not request.json:
         yield from (f"# {line}" for line in head)
     for point in infer.scan(likelihood, names or None, strength=request.strength, **options):
-        if point.failure:
-            tested.append(_entry(point, cl, None) | {"failure": point.failure})
-            if not request.json:
-                yield f"{point.name} no CLs: {point.failure}"
-            continue
-        limits = strength_limits(likelihood, point.name, cl=cl, **options) if request.limit else None
-        more = _fitted(likelihood, point, request, cl)
-        tested.append(_entry(point, cl, limits) | more)
+        entry, text = _result(likelihood, point, request, cl, options)
+        tested.append(entry)
         if not request.json:
-            yield _line(point, request, cl, limits) + "".join(
-                f" {key} {value}" for key, value in more.items()
-            )
+            yield text
     notes = list(_doubts(tested))
     if request.json:
         document = {"cl": cl, "strength": request.strength, "notes": head + notes, "signals": tested}
@@ -115,6 +107,24 @@ def scan_lines(
     if request.hs3 is not None:
         written = write_hs3(likelihood, request.hs3, names or None)
         yield from (f"wrote {path}" for path in written if not request.json)
+
+
+def _result(
+    likelihood: Likelihood, point: ScanPoint, request: ScanRequest, cl: float, options: dict[str, Any]
+) -> tuple[dict[str, Any], str]:
+    """Return what a test found for JSON and as a line, or why it failed."""
+    limits, more, failure = None, {}, point.failure
+    try:
+        if request.limit and not failure:
+            limits = strength_limits(likelihood, point.name, cl=cl, **options)
+        if not failure:
+            more = _fitted(likelihood, point, request, cl)
+    except (InputFileError, PhysicsError) as error:
+        failure = str(error)
+    if failure:
+        return _entry(point, cl, None) | {"failure": failure}, f"{point.name} failed: {failure}"
+    text = _line(point, request, cl, limits) + "".join(f" {key} {value}" for key, value in more.items())
+    return _entry(point, cl, limits) | more, text
 
 
 def _said(how: _How, cl: float) -> list[str]:
@@ -208,7 +218,7 @@ def _finite(value: Any) -> Any:
 def _doubts(tested: Sequence[dict[str, Any]]) -> Iterator[str]:
     failed = [entry["name"] for entry in tested if "failure" in entry]
     if failed:
-        yield f"{len(failed)} of {len(tested)} signals have no CLs, {failed[0]} first: their rows say why"
+        yield f"{len(failed)} of {len(tested)} signals failed, {failed[0]} first: their rows say why"
     few = [entry for entry in tested if entry["doubtful"]]
     if few:
         least = min(few, key=lambda entry: entry["expected_events"])

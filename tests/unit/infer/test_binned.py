@@ -28,9 +28,9 @@ from gammastar.infer.binned.toys import (
 )
 from gammastar.infer.counting import counting_cls
 from gammastar.infer.histfactory.likelihoods import Likelihood
-from gammastar.infer.joint.expectation import joint_workspace
+from gammastar.infer.joint.expectation import arrays_of, joint_workspace
 from gammastar.infer.joint.limits import joint_cls
-from gammastar.infer.scanning import CODES, strength_limits
+from gammastar.infer.scanning import strength_limits
 
 MU = {"name": "mu", "type": "normfactor", "data": None}
 LUMI = {"name": "lumi", "type": "lumi", "data": None}
@@ -88,7 +88,7 @@ def one_bin(count, *modifiers, background=0.8, signal=3.0):
 def of_pyhf(spec):
     """Return pyhf's model and data, and where our parameters stand in its list."""
     whole = pyhf.Workspace(spec)
-    model, places = whole.model(modifier_settings=CODES), []
+    model, places = whole.model(), []
     for name in binned_model(spec).names:
         base, _, index = name.removesuffix("]").partition("[")
         places.append(model.config.par_slice(base).start + int(index or 0))
@@ -389,7 +389,7 @@ def test_a_joint_workspace_is_scanned_exactly():
     one, convention = joint_models.model(10.0), Convention("qtilde", "randomised")
     rng = np.random.default_rng(1)
     found, _ = binned_cls(joint_workspace(one), 3.0, rng=rng, convention=convention, n_toys=100)
-    wanted = joint_cls(one, 3.0, n_toys=500, rng=rng)
+    wanted = joint_cls(arrays_of(one), one.data, 3.0, 500, rng)
     assert found.cls == pytest.approx(wanted.cls, abs=4.0 * np.hypot(found.error, wanted.error))
     fixed, _ = binned_cls(joint_workspace(one), rng=rng, n_toys=50)
     assert 0.3 < fixed.cls < 1.0

@@ -8,7 +8,6 @@ from gammastar.core.errors import PhysicsError
 from gammastar.infer.binned import fits
 from gammastar.infer.binned.fits import fitted
 from gammastar.infer.binned.model import binned_model
-from gammastar.infer.scanning import CODES
 
 MU = {"name": "mu", "type": "normfactor", "data": None}
 K = {"name": "k", "type": "normfactor", "data": None}
@@ -78,8 +77,8 @@ def test_nothing_is_negative_as_in_pyhf_with_clipped_samples():
     ]
     spec = space(search, [sample("top", [50.0], K, norm("jes", 1.1, 0.95))], 3)
     model, whole = binned_model(spec), pyhf.Workspace(spec)
-    peer = whole.model(modifier_settings=CODES, clip_sample_data=0.0)
-    plain = whole.model(modifier_settings=CODES)
+    peer = whole.model(clip_sample_data=0.0)
+    plain = whole.model()
     places = [peer.config.par_slice(name).start for name in model.names]
     rng = np.random.default_rng(1)
     points = np.where(np.isfinite(model.width), rng.normal(0.0, 1.5, (200, len(places))), 1.1)

@@ -263,9 +263,8 @@ def test_pseudo_experiments_give_poisson_sums_where_pairs_are_many():
     """With the signal fixed q̃ orders data sets as their counts do; the pairs split each count in halves."""
     one = exact_pairs()
     for events, strength in ((0.0, 0.7), (3.0, 1.9)):
-        found = joint_cls(
-            one, strength, data=one.with_search([events]), n_toys=300, rng=np.random.default_rng(2)
-        )
+        rng = np.random.default_rng(2)
+        found = joint_cls(arrays_of(one), one.with_search([events]), strength, 300, rng)
         exact = mid(events, 0.5 + 3.0 * strength) / mid(events, 0.5)
         assert found.cls == pytest.approx(exact, abs=4 * found.error)
     limit = joint_limit(one, JointLimits(method="exact", n_toys=150), seed=1)

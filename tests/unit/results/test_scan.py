@@ -21,7 +21,7 @@ from gammastar.infer.histfactory.hs3 import from_hs3
 from gammastar.infer.histfactory.likelihoods import Likelihood
 from gammastar.infer.histfactory.modifiers import log_normal, poisson_counts
 from gammastar.infer.histfactory.workspaces import sample
-from gammastar.infer.scanning import CODES, strength_limits, write_hs3
+from gammastar.infer.scanning import strength_limits, write_hs3
 from gammastar.store.manifest import file_sha256, write_manifest
 
 POT = float(np.log(1.2))
@@ -388,8 +388,27 @@ def test_a_patch_that_fails_does_not_end_a_scan(tmp_path):
         (tmp_path / f"{name}.json").write_text(json.dumps(patch))
     said = CliRunner().invoke(app, ["scan", str(tmp_path)], catch_exceptions=False)
     assert said.exit_code == 0
-    assert "bad no CLs: workspace with patch 'bad'" in said.output
-    assert "warning: 1 of 2 signals have no CLs" in said.output
+    assert "bad failed: workspace with patch 'bad'" in said.output
+    assert "warning: 1 of 2 signals failed" in said.output
+
+
+def test_a_limit_that_fails_is_a_row(tmp_path, monkeypatch):
+    """The CLs of a patch may be there and its limit not: other patches go on."""
+
+    def limits(_, name, **__):
+        if name == "bad":
+            raise PhysicsError("1 of 2 fits did not converge")
+        return 1.0, np.ones(5)
+
+    monkeypatch.setattr("gammastar.results.scan.strength_limits", limits)
+    space, at = workspace("c", 3.0, 0.2, [2]), "/channels/0/samples/0/data"
+    (tmp_path / "w.json").write_text(json.dumps(space))
+    for name in ("bad", "good"):
+        (tmp_path / f"{name}.json").write_text(json.dumps([{"op": "replace", "path": at, "value": [5.0]}]))
+    said = CliRunner().invoke(app, ["scan", str(tmp_path), "--limit"], catch_exceptions=False)
+    assert "bad failed: 1 of 2 fits did not converge" in said.output
+    assert "mu < 1 expected" in said.output
+    assert said.exit_code == 0
 
 
 def test_a_masked_search_prints_no_nan(tmp_path):
@@ -420,7 +439,7 @@ def test_asymptotic_cls_cut_templates_as_exact_ones_do():
     peer = pyhf.Workspace(space)
     cut, whole = (
         pyhf.infer.hypotest(1.0, peer.data(m), m, return_expected_set=True)
-        for m in (peer.model(modifier_settings=CODES, clip_sample_data=clip) for clip in (0.0, None))
+        for m in (peer.model(clip_sample_data=clip) for clip in (0.0, None))
     )
     (point,) = scan(Likelihood(space, {}, {}, ()), method="asymptotic")
     wanted = [float(cut[0]), *map(float, cut[1])]

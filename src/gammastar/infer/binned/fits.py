@@ -35,7 +35,8 @@ FLAT = 1e-12  # least curvature along an eigenvector of the scaled Hessian
 LEAST, TURNED = 0.5, 2  # distance of the other sign of a nuisance, and how many are tried
 NEARBY = 3.0  # −ln L above the minimum up to which the other sign is tried
 NUMBERS = 8_000_000  # derivatives in memory at once
-ORDINARY = 1e-6  # damping of first steps
+ORDINARY = 1e-2  # damping of first steps
+FAR = 0.1  # damping after a step that leads up, as those from far away
 FEW, BARE = 6.0, 1e-3  # counts for each free factor of the signal below which fits begin without these too
 SURE = 1e-7  # gain of −ln L up to which scoring says what a step still promises
 
@@ -243,6 +244,8 @@ def _minimised(model: BinnedModel, data: Data, x: FloatArray, damping: float) ->
         damp[open_sets] *= np.where(
             better, np.where(damp[open_sets] > KINK, 0.4, 0.1), np.where(met, 1.0, 8.0)
         )
+        worse = open_sets[~better & ~met]
+        damp[worse] = np.maximum(damp[worse], FAR)
         if moved.size:
             state.take(moved, _State.at(model, best[moved], data.of(moved)))
             stiffness[moved] *= SOFTER

@@ -159,7 +159,7 @@ class Likelihood:
     patches: Mapping[str, list[dict[str, Any]]]  # JSON patches (RFC 6902) by name
     values: Mapping[str, tuple[float | str, ...]]  # Parameters of each patch, where a patch set gives them
     labels: tuple[str, ...]  # Names of these parameters
-    # How the run that wrote the patch set has set its limits (`method`, `asymptotic_from`, `cl`); empty for
+    # How the run that wrote the patch set has set its limits (`method`, `cl`); empty for
     # likelihoods of others
     convention: Mapping[str, Any] = field(default_factory=dict)
 

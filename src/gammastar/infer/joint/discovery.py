@@ -110,7 +110,7 @@ def discovery_strengths(
     scaled = hidden.scaled(unit)
     arrays = arrays_of(scaled)
     without = fit(arrays, scaled.with_search(scaled.background), 0.0).point
-    if asked.asymptotic(hidden):
+    if asked.method == "asymptotic":
         return unit * _asymptotic(arrays, without, np.asarray(significances)), f"{ASYMPTOTIC}, Asimov data"
     background = float(np.sum(model.background))
     if len(model.background) != 1 or background <= 0:

@@ -78,19 +78,6 @@ def draw_joint(arrays: Arrays, point: Point, n: int, rng: np.random.Generator) -
     )
 
 
-def joint_cls(
-    model: JointModel,
-    strength: float = 1.0,
-    *,
-    data: JointData | None = None,
-    n_toys: int = TOYS,
-    rng: np.random.Generator,
-) -> CLs:
-    """Return CLs of a signal strength from pseudo-experiments of pairs and search."""
-    seen = model.data if data is None else data
-    return _cls(arrays_of(model), seen, strength, n_toys, rng)
-
-
 def tail_probabilities(
     arrays: Arrays, data: JointData, strength: float, n: int, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -109,7 +96,8 @@ def tail_probabilities(
     return beyond[0], beyond[1], observed
 
 
-def _cls(arrays: Arrays, data: JointData, strength: float, n: int, rng: np.random.Generator) -> CLs:
+def joint_cls(arrays: Arrays, data: JointData, strength: float, n: int, rng: np.random.Generator) -> CLs:
+    """Return CLs of a signal strength from pseudo-experiments of pairs and search."""
     clsb, clb, q = (float(x[0]) for x in tail_probabilities(arrays, data, strength, n, rng))
     label = f"q̃μ of pairs and search, {n} + {n} pseudo-experiments"
     if clb <= 0 or clsb <= 0:
@@ -123,23 +111,10 @@ class JointLimits:
     """How limits of a joint likelihood are set."""
 
     cl: float = 0.90
-    method: str = "auto"  # "exact": pseudo-experiments; "auto": these where search or pairs are few
-    # Events of the search from which "auto" trusts the asymptotic formulae, if ten times as many
-    # opposite-sign pairs were measured
-    asymptotic_from: float = 20.0
+    method: str = "auto"  # Pseudo-experiments at any count, as "exact"; or "asymptotic"
     n_toys: int = TOYS  # Of each hypothesis and strength
     hopeless: bool = False  # Look first whether any strength is excluded
     bands: bool = True  # Set all expected limits; else the median alone, the others are nan
-
-    def asymptotic(self, model: JointModel) -> bool:
-        """Return whether the asymptotic formulae are used."""
-        if self.method != "auto":
-            return self.method == "asymptotic"
-        events = float(np.sum(model.background))
-        if model.observed is not None:
-            events = min(events, float(np.sum(model.observed)))
-        few = model.in_situ is None and events < self.asymptotic_from
-        return not few and float(model.counts[0].sum()) >= 10.0 * self.asymptotic_from
 
 
 def joint_asymptotic(model: JointModel, *, cl: float = 0.90) -> Limit:
@@ -232,7 +207,7 @@ def joint_limit(model: JointModel, options: JointLimits | None = None, *, seed: 
     asked = JointLimits() if options is None else options
     background = float(np.sum(model.background))
     seen = None if model.observed is None else float(np.sum(model.observed))
-    if asked.asymptotic(model):
+    if asked.method == "asymptotic":
         return joint_asymptotic(model, cl=asked.cl)
     from scipy.stats import poisson
 
@@ -267,7 +242,7 @@ def _toy_limit(
     alpha, errors = 1.0 - asked.cl, dict[float, float]()
 
     def levels(strength: float) -> list[float]:
-        found = _cls(arrays, data, strength, asked.n_toys, stream(seed, "joint"))
+        found = joint_cls(arrays, data, strength, asked.n_toys, stream(seed, "joint"))
         errors[strength] = found.error / found.cls if found.cls > 0 else 1.0
         return [found.cls]
 

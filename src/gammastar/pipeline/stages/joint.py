@@ -265,7 +265,7 @@ def _limited(
     joint = needed(section.joint, "infer.joint")
     events = np.array([np.zeros(len(search.plane.coupling)) if w is None else w.events for w in windows])
     reduced = replace(search, plane=_in_cells(search.plane, events))
-    options = JointLimits(section.cl, section.method, section.asymptotic_from, joint.n_toys)
+    options = JointLimits(section.cl, section.method, joint.n_toys)
     places = [couplings_of(row, joint.n_couplings) for row in events]
 
     @functools.cache
@@ -482,8 +482,7 @@ def _documents(
         model = replace(window.model, effects=(*window.model.effects, *pots))
         model = replace(model, observed=None) if ctx.cache.mock else model
         found[label] = joint_patchset(model, points, hepdata=section.hepdata)
-        how = JointLimits(method=section.method, asymptotic_from=section.asymptotic_from)
-        method = "asymptotic" if how.asymptotic(model) else "exact"
+        method = "exact" if section.method == "auto" else section.method
         found[label][1]["metadata"][CONVENTION] = {"method": method}
     return found
 
