@@ -135,7 +135,7 @@ def _against_pyhf(name: str, spec: dict[str, Any], toys: int) -> Iterator[dict]:
 
 def _beside_minuit(specs: list[dict[str, Any]], n: int = 150, starts: int = 5) -> dict:
     """q̃ of toys with and without signal beside the lowest of several random starts of Minuit, and of ours."""
-    rng, away = np.random.default_rng(11), []
+    rng, away, higher = np.random.default_rng(11), [], []
     for spec in specs:
         model = binned_model(spec)
         data = BinnedToys(model.counts[None, :], model.aux)
@@ -145,13 +145,13 @@ def _beside_minuit(specs: list[dict[str, Any]], n: int = 150, starts: int = 5) -
             for counts, aux, q in zip(toys.counts, toys.aux, ours.tolist(), strict=True):
                 fits = [fitted(model, counts[None], aux[None], strength=mu) for mu in (1.0, (0.0, 1.0))]
                 own = [float(fit.nll[0]) for fit in fits]
-                lowest = [
-                    min(_migrad(model, counts, aux, mu, starts, rng), nll)
-                    for mu, nll in zip(((1.0, 1.0), (0.0, 1.0)), own, strict=True)
-                ]
+                theirs = [_migrad(model, counts, aux, mu, starts, rng) for mu in ((1.0, 1.0), (0.0, 1.0))]
+                higher.append(max(np.subtract(theirs, own)) > 0.01)
+                lowest = np.minimum(theirs, own)
                 away.append(abs(q - 2.0 * max(lowest[0] - lowest[1], 0.0)) > 0.02)
     text = f"MOCK, share of {len(away)} toys of {len(specs)} workspaces whose q̃ is off by more than 0.02"
-    return row(text, float(np.mean(away)), 0.0, 0.003, f"Minuit, lowest of {starts} random starts, and ours")
+    how = f"lowest of {starts} random starts of Minuit and of ours; Minuit's higher in {np.mean(higher):.2%}"
+    return row(text, float(np.mean(away)), 0.0, 0.003, how)
 
 
 def _migrad(
