@@ -33,13 +33,8 @@ _SIGMA = norm.cdf([-1.0, 0.0, 1.0])  # 15.9, 50, 84.1 %
 class PassFraction:
     """Events that survive one condition, out of a control sample.
 
-    Attributes
-    ----------
-    passed, total : int
-        Survivors and events before the condition.
+    `passed`, `total`: survivors and events before the condition.
 
-    Notes
-    -----
     With a uniform prior the posterior of the pass fraction is Beta(passed + 1, total − passed + 1).
     """
 
@@ -60,10 +55,7 @@ class PassFraction:
 class Expectation:
     """Posterior of an expected number of background events.
 
-    Attributes
-    ----------
-    draws : NDArray, shape (n,)
-        Expected events of each pseudo-experiment.
+    `draws` (shape (n,)): expected events of each pseudo-experiment.
     """
 
     draws: FloatArray
@@ -96,10 +88,7 @@ class Expectation:
     def scaled(self, factor: float) -> Expectation:
         """Return the expectation times a positive factor.
 
-        Parameters
-        ----------
-        factor : float
-            Positive.
+        `factor`: positive.
         """
         return Expectation(self.draws * factor)
 
@@ -129,27 +118,12 @@ def expectation(
 ) -> Expectation:
     """Return the expected background after independent conditions, by pseudo-experiments.
 
-    Parameters
-    ----------
-    events : float
-        Expected events before the conditions, e.g. vertices in the fiducial volume.
-    fractions : sequence of PassFraction
-        One per condition, sampled independently.
-    relative_sigma : float
-        Systematic uncertainty of `events`.
-    shape : {"gamma", "gaussian", "lognormal"}
-        Of that uncertainty: gamma with this relative deviation, a Gaussian restricted to positive values, or
-        a log-normal of κ = 1 + `relative_sigma`.
-    n : int
-        Pseudo-experiments.
+    `events`: expected events before the conditions, e.g. vertices in the fiducial volume; `fractions`
+    (sequence of PassFraction): one per condition, sampled independently; `relative_sigma`: systematic
+    uncertainty of `events`; `shape` ({"gamma", "gaussian", "lognormal"}): of that uncertainty: gamma with
+    this relative deviation, a Gaussian restricted to positive values, or a log-normal of κ = 1 +
+    `relative_sigma`; `n`: pseudo-experiments.
 
-    Raises
-    ------
-    PhysicsError
-        If a number is out of range.
-
-    Notes
-    -----
     NA62, arXiv:2312.12055, section IV: rejection factors with uniform prior and binomial likelihood; the
     number in the fiducial volume and the factors vary independently.
 
@@ -186,20 +160,11 @@ LOOSE_PULLS = (1.5, 2.0, 2.5)  # standard deviations from which a tail may also 
 class VertexTails:
     """Expected pairs behind a target whose leptons did not come from there.
 
-    Attributes
-    ----------
-    cuts : NDArray, shape (c,)
-        Smallest vertex over its standard deviation.
-    value, sigma : NDArray, shape (c,)
-        Expected pairs in the mass window and their standard deviation.
-    parts : dict of str to NDArray, shape (c,)
-        By origin: "vertex tails of measured pairs", "vertex tails of random pairs", "open charm".
-    control : NDArray, shape (c,)
-        Effective number of pairs before the interaction beyond the cut, which the first part is made from.
-    supported : float
-        Pull from which on the first part is extrapolated as a power law.
-    index : float
-        Its power.
+    `cuts` (shape (c,)): smallest vertex over its standard deviation; `value`, `sigma` (shape (c,)): expected
+    pairs in the mass window and their standard deviation; `parts` (shape (c,)): by origin: "vertex tails of
+    measured pairs", "vertex tails of random pairs", "open charm"; `control` (shape (c,)): effective number of
+    pairs before the interaction beyond the cut, which the first part is made from; `supported`: pull from
+    which on the first part is extrapolated as a power law; `index`: its power.
     """
 
     cuts: FloatArray
@@ -287,29 +252,12 @@ def vertex_tails(
 ) -> VertexTails:
     """Return the pairs that a search behind the target expects from the tails of the measured vertices.
 
-    Parameters
-    ----------
-    pairs : VertexPairs
-        Of all masses, with signed weights: opposite-sign pairs their own, like-sign pairs −R and so on. Only
-        ``good`` ones are used.
-    cuts : array_like, shape (c,)
-        Increasing pulls: a pair counts if its vertex is so many standard deviations, and at least the first
-        length of `fiducial`, behind the interaction.
-    fiducial : (float, float) [m]
-    window : (float, float) [GeV]
-        Masses of the search.
-    charm : VertexPairs, optional
-        Simulated pairs of open charm with positive weights, whose sum is the fitted yield.
-    charm_sigma : float
-        Relative standard deviation of that yield.
+    `pairs`: of all masses, with signed weights: opposite-sign pairs their own, like-sign pairs −R and so on.
+    Only ``good`` ones are used; `cuts` (shape (c,)): increasing pulls: a pair counts if its vertex is so many
+    standard deviations, and at least the first length of `fiducial`, behind the interaction; `fiducial` [m];
+    `window` ([GeV]): masses of the search; `charm`: simulated pairs of open charm with positive weights,
+    whose sum is the fitted yield; `charm_sigma`: relative standard deviation of that yield.
 
-    Raises
-    ------
-    PhysicsError
-        If cuts or ranges do not increase, nothing is in the window, or there are too few pairs in the tail.
-
-    Notes
-    -----
     Three populations. Pairs of virtual photons: the tail of their pulls is as long before the interaction,
     where no particle decays, as behind it; it is taken from there, outside of the mass window, like-sign
     pairs and charm subtracted. Random pairs: the like-sign pairs of all masses behind the target, so that
@@ -416,14 +364,8 @@ def selected_vertices(
 ) -> BoolArray:
     """Return True for pairs in the mass window that a displaced search counts.
 
-    Parameters
-    ----------
-    cut : float
-        Standard deviations behind the interaction.
-    fiducial : (float, float) [m]
-        First and last place that counts.
-    window : (float, float) [GeV]
-        Masses.
+    `cut`: standard deviations behind the interaction; `fiducial` ([m]): first and last place that counts;
+    `window` ([GeV]): masses.
     """
     near = pairs.good & (pairs.mass >= window[0]) & (pairs.mass < window[1])
     return np.asarray(near & (pairs.pull > cut) & (pairs.z >= fiducial[0]) & (pairs.z < fiducial[1]))
@@ -438,18 +380,9 @@ def tails_found(
 ) -> tuple[float, float]:
     """Return opposite-sign pairs behind the target over what the tails predict, below the cuts of the search.
 
-    Parameters
-    ----------
-    between : (float, float)
-        Range of the pull: from a cut so loose that no signal can be seen, to the first cut of the search.
-    fiducial : (float, float) [m]
+    `between`: range of the pull: from a cut so loose that no signal can be seen, to the first cut of the
+    search; `fiducial` [m].
 
-    Returns
-    -------
-    ratio, sigma : float
-
-    Notes
-    -----
     All masses together. The pairs predict themselves only as far as both sides of the interaction are alike:
     the distance of the ratio from one is the error of that.
     """

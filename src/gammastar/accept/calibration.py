@@ -88,8 +88,6 @@ def protons_needed(
 ) -> FloatArray:
     """Return the protons on target of a calibration run that knows a signal to a wanted precision.
 
-    Notes
-    -----
     Cell c has N_POT ν_c pairs and gives the signal A_c, known as 1/√(N_POT ν_c) relative to it. Independent
     Poisson counts add: σ²/N² = (1 + 2 B/S) Σ_c A_c²/ν_c / (N_POT (Σ_c A_c)²), which is equation 18 of
     `docs/physics.md`. Statistics of the pairs alone: errors of efficiency, protons and unfolding come on top.

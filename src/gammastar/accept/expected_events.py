@@ -257,8 +257,6 @@ def yields(
 def width_shift(signal: npt.ArrayLike, couplings: npt.ArrayLike, error: npt.ArrayLike) -> FloatArray:
     """Return the relative shift of yields in leptons when the hadronic width grows by one standard deviation.
 
-    Notes
-    -----
     With Γ' = Γ(1 + δ) every branching ratio to leptons falls by 1 + δ, and the decay length at ε is that of Γ
     at ε√(1 + δ), where 1 + δ times as many particles are made: s'(ε) = (1 + δ)⁻² s(ε√(1 + δ)), to first
     order s'/s − 1 = δ (½ d ln s/d ln ε − 2): nothing for lifetimes far beyond the detector, where s ∝ ε⁴.

@@ -35,8 +35,6 @@ FEW = 30  # decays that a detector sees, below which the lines alone say where t
 def turned(sample: Sample, detector: Detector, rng: np.random.Generator) -> Sample:
     """Return the sample turned about the beam into the azimuths in which a detector stands.
 
-    Notes
-    -----
     A straight line from the beam axis keeps its azimuth, and so does the projection of the decay volume.
     """
     centre, half = detector.volume.azimuths(*detector.target.position[:2])
@@ -83,8 +81,6 @@ class Flight:
     def effective_share(self, weight: FloatArray, own: BoolArray | None = None) -> FloatArray:
         """Return the share of the measured kinematics that effectively makes up the yield, shape (k,).
 
-        Notes
-        -----
         E[a]²/E[a²] over the density of the photons, a the probability to decay in the volume: times the pairs
         behind that density it is the effective number (Kish) of pairs that carry the yield. It does not
         depend on how the sample was drawn. inf where measured photons add nothing.
@@ -100,8 +96,6 @@ class Flight:
     def marks(self, weight: FloatArray, pairs: float = np.inf, own: BoolArray | None = None) -> Index:
         """Return which of the couplings `at` matter most for a contour, at most six.
 
-        Notes
-        -----
         The largest yield, where it has fallen to one event on both sides, half-way to there, and where ten
         events are left on the steep side. Where it stays below ten events, a tenth of the largest yield takes
         the place of one event.
@@ -365,8 +359,6 @@ def acceptance_curves(
 ) -> AcceptanceCurves:
     """Return acceptance over the lifetime at a few masses.
 
-    Notes
-    -----
     Eq. B1 and Fig. 9 of Allison and Blinov (2025).
     """
     curves, errors = np.zeros((2, len(samples), len(ctau)))

@@ -52,8 +52,6 @@ def tune_malloc() -> bool:
     clears the pages of every chunk's columns again. Call it where the process is ours (command line, worker),
     not on import. Other C libraries are left as they are.
 
-    Notes
-    -----
     One arena serves all threads; columnar work allocates seldom enough that they do not wait for each other.
     """
     try:
@@ -83,8 +81,6 @@ OPENMP = ("numba.np.ufunc.omppool", "pykdtree.kdtree", "sklearn.utils._openmp_he
 def one_openmp_thread() -> Any:
     """Return a context in which OpenMP has one thread, in all libraries that are loaded.
 
-    Notes
-    -----
     As `threadpoolctl.threadpool_limits`, which looks at every library of the process each time (4 ms).
     """
     return _pools(tuple(name in sys.modules for name in OPENMP)).limit(limits=1, user_api="openmp")

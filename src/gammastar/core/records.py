@@ -274,10 +274,7 @@ class Momenta:
     Every other quantity of ``vector.MomentumNumpy4D`` is an attribute too, as ``mass`` or ``phi``: vector is
     imported when the first of them is asked for, which takes longer than many a job.
 
-    Attributes
-    ----------
-    px, py, pz, E : NDArray, shape (n,)
-        Components and energy [GeV].
+    `px`, `py`, `pz`, `E` (shape (n,)): components and energy [GeV].
 
     Examples
     --------

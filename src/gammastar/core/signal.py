@@ -302,8 +302,6 @@ class SignalPlane(ReprMixin):
     def budget(self) -> tuple[FloatArray, FloatArray, Sources]:
         """Return the yield of each mass at its best coupling, that coupling, and the sources of its error.
 
-        Notes
-        -----
         Sources of the measured rate scale with the acceptance of the measured photons; theory beside them
         has the yields of both its edges instead. What is extrapolated follows one trend, and R(s) has common
         errors, so that masses move together; the finite sample is independent at each mass.

@@ -89,23 +89,11 @@ class OwnSource:
     Named under [systematics] own as ``file.py:name``; its name stays in the covariance of the spectrum, the
     rate, the yields, the limit, the workspace and the report.
 
-    Attributes
-    ----------
-    name : str
-        Besides it one of the three functions.
-    pairs : callable, optional
-        `gammastar.core.pairs.MatchedPairs` -> MatchedPairs: the simulation with other reconstructed momenta,
-        other weights; the spectrum is unfolded once more with the response that it gives. A variation that
-        draws anew adds the noise of its simulation.
-    efficiency : callable, optional
-        True mass, pt, energy [GeV], (n,) each -> factor on the efficiency of each simulated photon, (n,).
-    particles : callable, optional
-        mass, pt, energy [GeV], (n,) each -> factor on the weight of each dark particle, (n,).
-
-    Raises
-    ------
-    PhysicsError
-        Without any or with several, for a name that is taken, or for what is no function.
+    `name`: besides it one of the three functions; `pairs`: `gammastar.core.pairs.MatchedPairs` ->
+    MatchedPairs: the simulation with other reconstructed momenta, other weights; the spectrum is unfolded
+    once more with the response that it gives. A variation that draws anew adds the noise of its simulation;
+    `efficiency`: true mass, pt, energy [GeV], (n,) each -> factor on the efficiency of each simulated photon,
+    (n,); `particles`: mass, pt, energy [GeV], (n,) each -> factor on the weight of each dark particle, (n,).
     """
 
     name: str
@@ -123,13 +111,7 @@ class OwnSource:
             raise PhysicsError(msg)
 
     def checked(self, matched: MatchedPairs) -> MatchedPairs:
-        """Return what `pairs` makes of simulated pairs, looked at.
-
-        Raises
-        ------
-        PhysicsError
-            If it is no MatchedPairs of as many pairs, or holds weights that are not finite.
-        """
+        """Return what `pairs` makes of simulated pairs, looked at."""
         if self.pairs is None:
             return matched
         found = self.pairs(matched)
@@ -142,13 +124,7 @@ class OwnSource:
         return found
 
     def factor(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> FloatArray:
-        """Return the factors of `efficiency` or `particles`, (n,), looked at; one where there is neither.
-
-        Raises
-        ------
-        PhysicsError
-            For another shape, or values that are negative or not finite.
-        """
+        """Return the factors of `efficiency` or `particles`, (n,), looked at; one where there is neither."""
         function = self.particles or self.efficiency
         if function is None:
             return np.ones(len(pt))
@@ -166,12 +142,8 @@ class OwnSource:
 class Source:
     """One source of uncertainty.
 
-    Attributes
-    ----------
-    kind : Kind
-        The nuisance of the limit to which it belongs.
-    cov : NDArray, shape (n, n)
-        Covariance of the prediction between masses.
+    `kind`: the nuisance of the limit to which it belongs; `cov` (shape (n, n)): covariance of the prediction
+    between masses.
     """
 
     name: str
@@ -215,12 +187,6 @@ class Source:
 class Sources:
     """Independent sources of one prediction at n masses.
 
-    Raises
-    ------
-    PhysicsError
-        If two sources have the same name, or names that differ in spelling only: one would overwrite or
-        double the other. Also for covariances of different shapes.
-
     Examples
     --------
     >>> flow, charm = Source.shifted("flow", "kinematics", [3.0]), Source.shifted("charm", "spectrum", [4.0])
@@ -256,13 +222,7 @@ class Sources:
         return Sources(self.parts + others.parts)
 
     def named(self, name: str) -> Source:
-        """Return the source of a name.
-
-        Raises
-        ------
-        PhysicsError
-            If there is none.
-        """
+        """Return the source of a name."""
         for part in self.parts:
             if part.name == name:
                 return part

@@ -253,8 +253,6 @@ def rapidity_limit(
 ) -> FloatArray:
     """Return the largest centre-of-mass rapidity of a particle with transverse mass `mt`.
 
-    Notes
-    -----
     The recoil holds at least two nucleons: E* ≤ (s + m² − M_X²)/(2√s) with M_X = 2 m_p.
     """
     e_max = (sqrt_s**2 + np.square(mass) - recoil**2) / (2.0 * sqrt_s)
@@ -304,8 +302,6 @@ def dalitz_decay(
 ) -> tuple[FloatArray, FloatArray]:
     """Decay mesons to a virtual photon and a recoil, and the photon to muons.
 
-    Notes
-    -----
     The photon leaves the meson isotropically; it is transverse to its flight in the meson's rest frame, which
     is the axis of the muons' angular distribution.
     """
@@ -322,8 +318,6 @@ def dalitz_decay(
 def photon_leg(parent: FloatArray, rng: np.random.Generator) -> FloatArray:
     """Return electrons of photons of π⁰ → γγ that materialise, shape (4, n).
 
-    Notes
-    -----
     One photon, isotropic in the rest frame; the electron takes a uniform share of its energy along its
     flight: conversions in full screening to 10 %, and Dalitz decays at small mass.
     """
@@ -407,8 +401,6 @@ def sample_angles(
 ) -> tuple[FloatArray, FloatArray]:
     """Draw cos θ and φ of the positive lepton, by rejection.
 
-    Notes
-    -----
     dN/dΩ ∝ 1 + λθ cos²θ + λφ sin²θ cos 2φ + λθφ sin 2θ cos φ.
     """
     cosine, phi = np.empty(n), np.empty(n)
@@ -461,8 +453,6 @@ def polarised_decay(
 ) -> FloatArray:
     """Return the positive lepton, shape (4, n), of polarised virtual photons.
 
-    Notes
-    -----
     Collins-Soper: z bisects beam and reversed target direction in the photon's rest frame. Helicity: z is
     opposite to the nucleon-nucleon system, the photon's flight in the centre of mass. Laboratory: z is the
     photon's flight in the laboratory, opposite to the target at rest.

@@ -218,8 +218,6 @@ def _chunk(card: Card, n: int, rng: np.random.Generator) -> DecayMuons:
 def decay_muons(card: Card, n: int, rng: np.random.Generator) -> DecayMuons:
     """Generate accepted decay muons of `n` interactions, each weighted by its decay probability.
 
-    Notes
-    -----
     Clusters per interaction follow a negative binomial; each holds one positive and one negative hadron,
     close in rapidity, and a Poisson number of positive hadrons carries the charge of the beam. A hadron
     decays within L with probability BR (1 − exp(−L m/(p cτ))).
@@ -233,8 +231,6 @@ def decay_muons(card: Card, n: int, rng: np.random.Generator) -> DecayMuons:
 def decay_depth(p: FloatArray, flight: FloatArray, length: float, rng: np.random.Generator) -> FloatArray:
     """Draw how far behind the interaction hadrons decayed, along the beam [cm].
 
-    Notes
-    -----
     An exponential that ends at `length`: s = −λ ln(1 − u (1 − exp(−L/λ))).
     """
     safe = np.where(flight > 0, flight, 1.0)
@@ -321,8 +317,6 @@ def semileptonic(
 ) -> FloatArray:
     """Return leptons of semileptonic decays, shape (4, n) [GeV].
 
-    Notes
-    -----
     D → K l ν with a light lepton: dΓ/dq² ∝ p_K³ f₊(q²)² and dN/dcos θ ∝ sin²θ of the lepton in the frame of
     lν about its flight, f₊ = 1/(1 − q²/M²). Decays to a vector take p_V f² and the mean of their helicity
     states, an isotropic lepton.

@@ -57,8 +57,6 @@ def _draw_muons(
 ) -> Drawn:
     """Return muons at fresh azimuths.
 
-    Notes
-    -----
     Azimuths of different hadrons are independent in the toy engine, so a muon may be used again after a turn.
     Where they are not, `turn` is the common turn of the muons of an event. In a magnet of several sextants
     a turn is by whole sextants, so that no muon comes to lie in a coil.

@@ -344,8 +344,6 @@ def _spawned(jobs: Sequence[_Job], workers: int) -> Iterator[Share]:
 def _copies(jobs: Sequence[_Job], workers: int) -> Iterator[Share]:
     """Yield shares, each made by a copy of this process, in which Pythia is ready and has made nothing yet.
 
-    Notes
-    -----
     Initialisation takes as long as 13 000 events. Pythia cannot be used for another share afterwards: it
     keeps, for one, the parameters of multiple interactions in a diffractive system where the next one has
     nearly the same mass, and events would depend on those before. A copy costs some milliseconds.

@@ -62,8 +62,6 @@ def recorded_share(
 def vertex_z(target: Target, uniform: FloatArray) -> FloatArray:
     """Return the place of interactions along the target, about its middle [cm], from numbers in ±½.
 
-    Notes
-    -----
     Attenuated: dN/dz ∝ exp(−L z/l) over the length l of a target of L interaction lengths.
     """
     if target.profile == "uniform":
@@ -123,8 +121,6 @@ def muon_columns(
 def _offset_tail(part: Spectrometer, n: int, rng: np.random.Generator) -> FloatArray:
     """Return how many times wider the offsets (x, y) of muons are, shape (2, n): one but for the tail.
 
-    Notes
-    -----
     A Gaussian number times √(ν/χ²_ν) is one of Student's t. The random numbers are a stream of their own: a
     card without tail gives the same events as before tails existed.
     """
@@ -190,8 +186,6 @@ def efficiency(mass: FloatArray, pt: FloatArray, energy: FloatArray, card: Effic
 def smear(momentum: FloatArray, card: DetectorCard, rng: np.random.Generator) -> FloatArray:
     """Return measured three-momenta.
 
-    Notes
-    -----
     Gaussian relative error of the momentum and Gaussian errors of the two slopes.
     """
     px, py, pz = momentum

@@ -84,8 +84,6 @@ class Bremsstrahlung:
     def largest_mass(self, beam_energy: float) -> float:
         """Return the largest mass for which the approximation holds in the whole window [GeV]; 0 for none.
 
-        Notes
-        -----
         Emission is factorised from the collision with the target while the target takes little momentum:
         q_min = (M² − m_p²)/2E = [z² m_p² + (1 − z) m²]/(2 z (1 − z) E) < Λ_QCD = 0.25 GeV, M being the mass
         of p A' at pT = 0 (arXiv:1311.3870). That also keeps E_A' and E − E_A' above m_p and m. It is asked
@@ -138,8 +136,6 @@ class Bremsstrahlung:
     def rate(self, mass: npt.ArrayLike, beam_energy: float) -> FloatArray:
         """Return the number of dark photons in the window per interacting proton and ε².
 
-        Notes
-        -----
         Gauss-Legendre in ln z and ln(1 + pT²/A), A = z² m_p² + (1 − z) m², 24 nodes each.
         """
         mass = self.check(mass, beam_energy)[..., None, None]
@@ -199,8 +195,6 @@ class Bremsstrahlung:
 def kinematic_limit(beam_energy: float) -> float:
     """Return √s − 2 m_p [GeV]: p p → p p A' is open below it, for protons at rest; 0 if nothing can be made.
 
-    Notes
-    -----
     s = 2 m_p² + 2 m_p E. Protons that move in the nucleus are left out.
     """
     s = 2 * M_PROTON**2 + 2 * M_PROTON * _energy(beam_energy)
@@ -256,8 +250,6 @@ def preset(name: str) -> Bremsstrahlung:
 def band(central: Bremsstrahlung, factor: float = 2.0) -> tuple[Bremsstrahlung, Bremsstrahlung]:
     """Return the conventions with Λ/factor and factor·Λ: the lower and upper edge of the theory band.
 
-    Notes
-    -----
     A factor of two about Λ = 1.5 GeV; the range is an assumption, not a measurement.
     """
     if central.off_shell is None:
@@ -278,8 +270,6 @@ def virtuality(z: npt.ArrayLike, pt2: npt.ArrayLike, mass: npt.ArrayLike) -> Flo
 def dirac_splitting(z: npt.ArrayLike, pt2: npt.ArrayLike, mass: npt.ArrayLike) -> FloatArray:
     """Return w₁₁, the part ∝ |F1|² with the longitudinal polarisation e_L − q/m.
 
-    Notes
-    -----
     Quasi-real approximation, second version: arXiv:2409.09123. At m → 0 it is the photon splitting function
     (α/2π) [(1 + (1−z)²)/(zH) − 2z(1−z) m_p²/H²].
     """
@@ -309,8 +299,6 @@ def interference_splitting(z: npt.ArrayLike, pt2: npt.ArrayLike, mass: npt.Array
 def polarisation_sum_splitting(z: npt.ArrayLike, pt2: npt.ArrayLike, mass: npt.ArrayLike) -> FloatArray:
     """Return the plain sum over polarisations, ∝ |F1|².
 
-    Notes
-    -----
     Quasi-real approximation, first version: arXiv:2108.05900. It grows as 1/m² at small mass, because the
     current of the off-shell proton is not conserved.
     """
@@ -323,8 +311,6 @@ def polarisation_sum_splitting(z: npt.ArrayLike, pt2: npt.ArrayLike, mass: npt.A
 def fww_splitting(z: npt.ArrayLike, pt2: npt.ArrayLike, mass: npt.ArrayLike) -> FloatArray:
     """Return the splitting function of Blümlein and Brunner (Fermi-Weizsäcker-Williams).
 
-    Notes
-    -----
     arXiv:1311.3870, Eq. 5; the third term holds (1 + (1−z)²).
     """
     z, m2 = np.asarray(z, dtype=np.float64), np.square(mass)

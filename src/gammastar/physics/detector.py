@@ -118,8 +118,6 @@ def measured_resolution(
 ) -> MassResolution:
     """Return the resolution of simulated pairs; the efficiency is per weight of `photons`, or of the same.
 
-    Notes
-    -----
     In groups of equally many reconstructed pairs in order of true mass: the median and half the central 68 %
     of reconstructed minus true mass, which tails do not move; the shape is that of all pairs together.
     """
@@ -430,8 +428,6 @@ def target_factor(
 ) -> float:
     """Return the factor from a rate per proton on the measured target to one on the detector's target.
 
-    Notes
-    -----
     factor = (1 − e^−t)/(1 − e^−L) × (A_detector/A_measured)^(α − α_inel), with the thicknesses t of the
     detector's target and L of the measured one in interaction lengths; 1 − e^−L is L for a thin target.
     Only the first interaction of each proton counts: secondary cascades of a thick target are omitted
@@ -508,8 +504,6 @@ class VertexTelescope:
     def efficiency_steps(self) -> tuple[FloatArray, FloatArray]:
         """Return the efficiency for pairs over that of pairs from the interaction, constant between planes.
 
-        Notes
-        -----
         Both leptons need `min_hits` of the planes behind the decay, each seen with `hit_efficiency`. That a
         lepton misses a plane at its edge or in its hole is not in here.
         """
@@ -542,8 +536,6 @@ class _Errors:
 def _errors(telescope: VertexTelescope, pairs: Pairs, z: FloatArray, lepton_mass: float) -> _Errors:
     """Return what the telescope resolves of pairs that decay at z.
 
-    Notes
-    -----
     Two tracks whose slopes differ by α meet at z = −Δ·α̂/α, with Δ their distance at z = 0: σ_z² =
     (σ₁² + σ₂²)/α² with σ_i² = a² + (b/p_i)². The distance at the vertex adds z σ_slope of both tracks, the
     impact z α p₁p₂/(p₁ + p₂)² of both relative momenta, so that cuts on the pulls of both keep the same share

@@ -51,15 +51,8 @@ class Geometry(ABC):
     def azimuths(self, x: float, y: float) -> tuple[float, float]:
         """Return centre and half-width of the azimuths about a line along the beam that hold the volume.
 
-        Parameters
-        ----------
-        x, y : float
-            Where the line is [m].
-
-        Returns
-        -------
-        centre, half : float [rad]
-            0 and π where the volume goes around the line, or nothing better is known.
+        `x`, `y`: where the line is [m]. Returns `centre`, `half`: [rad]; 0 and π where the volume goes around
+        the line, or nothing better is known.
 
         Examples
         --------
@@ -83,17 +76,9 @@ class Geometry(ABC):
     def chord(self, origin: FloatArray, direction: FloatArray) -> FloatArray:
         """Return where half-lines enter and leave the volume.
 
-        Parameters
-        ----------
-        origin : NDArray, shape (n, 3) [m]
-        direction : NDArray, shape (n, 3)
-            Need not be normalised (momenta will do).
-
-        Returns
-        -------
-        NDArray, shape (n, 2) [m]
-            Path lengths from `origin` to entry and exit; entry is 0 for an origin inside, exit is inf
-            where the volume is open; nan in both columns for a miss.
+        `origin`, shape (n, 3) [m]; `direction` (shape (n, 3)): need not be normalised (momenta will do).
+        Returns shape (n, 2) [m]; path lengths from `origin` to entry and exit; entry is 0 for an origin
+        inside, exit is inf where the volume is open; nan in both columns for a miss.
         """
         origin, direction = np.asarray(origin, dtype=np.float64), np.asarray(direction, dtype=np.float64)
         if origin.ndim != 2 or origin.shape[1] != 3 or origin.shape != direction.shape:

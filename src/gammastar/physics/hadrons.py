@@ -48,8 +48,6 @@ def pointlike(q2: npt.ArrayLike) -> FloatArray:
 def eta2(q2: npt.ArrayLike, inverse_lambda2: float = ETA_INVERSE_LAMBDA2) -> FloatArray:
     """Return |F_η(q²)|² = (1 − q²/Λ²)⁻².
 
-    Notes
-    -----
     NA60, arXiv:1608.07898.
     """
     return _pole2(q2, inverse_lambda2)
@@ -58,8 +56,6 @@ def eta2(q2: npt.ArrayLike, inverse_lambda2: float = ETA_INVERSE_LAMBDA2) -> Flo
 def omega2(q2: npt.ArrayLike, inverse_lambda2: float = OMEGA_INVERSE_LAMBDA2) -> FloatArray:
     """Return |F_ω(q²)|² = (1 − q²/Λ²)⁻² of ω → π⁰γ*; arguments as `eta2`.
 
-    Notes
-    -----
     NA60, arXiv:1608.07898. Together with BR(ω → π⁰γ) it gives a branching fraction of ω → π⁰μ⁺μ⁻ 25 to 30 %
     below the measured one: choose one normalisation and say which.
     """
@@ -69,8 +65,6 @@ def omega2(q2: npt.ArrayLike, inverse_lambda2: float = OMEGA_INVERSE_LAMBDA2) ->
 def eta_prime2(q2: npt.ArrayLike) -> FloatArray:
     """Return |F_η'(q²)|² = m⁴ / [(m² − q²)² + m²Γ²] with m = 0.764, Γ = 0.102 GeV; q² in GeV².
 
-    Notes
-    -----
     L. G. Landsberg, Phys. Rept. 128 (1985) 301; the width keeps the ρ pole, inside the η' range, finite.
     |F(0)|² lies (Γ/m)² = 1.8 % below one.
     """
@@ -224,8 +218,6 @@ RHO_TEMPERATURE = 0.161  # GeV: effective temperature in In-In, NA60, arXiv:0902
 def breit_wigner(m: npt.ArrayLike, pole: float, gamma: float) -> FloatArray:
     """Return the relativistic Breit-Wigner dN/dm of constant width [GeV⁻¹].
 
-    Notes
-    -----
     dN/dm² = (1/π) MΓ / [(m² − M²)² + M²Γ²], which integrates to one over −∞ < m² < ∞.
     """
     m = np.asarray(m, dtype=np.float64)
@@ -245,8 +237,6 @@ def rho_width(m: npt.ArrayLike) -> FloatArray:
 def rho_omega_phase(m: npt.ArrayLike) -> FloatArray:
     """Return the phase of the propagator of the ω less that of the ρ [rad].
 
-    Notes
-    -----
     Phases of 1/(M² − m² − iMΓ), the width of the ρ running. For amplitudes that are made in phase the
     interference goes as its cosine: at the ω both pass a right angle, and it is largest.
     """
@@ -259,8 +249,6 @@ def rho_omega_phase(m: npt.ArrayLike) -> FloatArray:
 def _gounaris_sakurai(m: FloatArray, pole: float) -> FloatArray:
     """Return what the two-pion loop adds to M² − m² over Γ₀; zero with its slope at the pole.
 
-    Notes
-    -----
     G. J. Gounaris and J. J. Sakurai, Phys. Rev. Lett. 21 (1968) 244.
     """
 
@@ -310,8 +298,6 @@ def rho_mass_density(
 
     Shift of the pole [GeV], factor on the width and share of Gounaris and Sakurai's dispersion are `shape`.
 
-    Notes
-    -----
     Two-pion phase space, P-wave width, photon propagator and lepton threshold times (mT)^{3/2} e^{−m/T}, the
     form of the NA60 and ALICE low-mass dimuon analyses (e.g. NA60, Phys. Lett. B 677 (2009) 260).
     """
@@ -359,8 +345,6 @@ def cocktail_components(
     η, η′ and ω Dalitz decays, for electrons that of the π⁰ too; ρ, ω and φ; Drell-Yan; and for what is smooth
     a positive basis of polynomials times the threshold factor of the leptons.
 
-    Notes
-    -----
     Dalitz decays: Landsberg, Phys. Rept. 128 (1985) 301; ρ: NA60, Phys. Lett. B 677 (2009) 260; ω and φ:
     relativistic Breit-Wigner. All but Drell-Yan and the polynomials are normalised to one.
     """

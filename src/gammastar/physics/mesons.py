@@ -53,8 +53,6 @@ class Cells:
     def within(self, *, max_angle: float = np.inf, min_momentum: float = 0.0) -> Cells:
         """Return the cells that a detector needs; a cell belongs to them if a part of it does.
 
-        Notes
-        -----
         The sums that follow count these cells alone: choose the limits so wide that a decay cannot bring
         what is left out back into the detector.
         """
@@ -80,8 +78,6 @@ class Cells:
 def read_cells(path: Pathlike) -> Cells:
     """Read a table of three columns (text, comments behind ``#``) or an array of three rows (``.npy``).
 
-    Notes
-    -----
     The width of a cell is the step between the centres, 0.05 in the files of FORESEE.
     """
     path = Path(path)
@@ -268,8 +264,6 @@ class Meson(Species):
     def sample(self, mass: npt.ArrayLike, n: int, beam_energy: float, rng: np.random.Generator) -> FloatArray:
         """Draw px, py, pz, E [GeV], shape (4, n), for an (off-shell) mass.
 
-        Notes
-        -----
         The rapidity is truncated where the recoil would hold less than two nucleons.
         """
         sqrt_s, y_beam = beam_frame(beam_energy)
@@ -311,8 +305,6 @@ class Decay:
 def dark_photon_branching(decay: Decay, parent_mass: float, width: float, mass: npt.ArrayLike) -> FloatArray:
     """Return dark photons per parent meson and ε².
 
-    Notes
-    -----
     P → γA': 2 BR(γγ) (1 − m²/M²)³ |F|²; V → PA': BR(Pγ) [(1 + m²/Δ)² − 4M²m²/Δ²]^{3/2} |F|² with
     Δ = M² − m_P². Mixing of ω, φ and J/ψ: (3/α) BR(ee) m² MΓ/[(m² − M²)² + M²Γ²], Eq. 6 on a Breit-Wigner;
     the ρ: Eq. 6 on its dimuon line shape. Exactly zero outside the phase space.

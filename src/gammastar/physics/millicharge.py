@@ -28,8 +28,6 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
 def pair_factor(mass: npt.ArrayLike, m_chi: float, m_lepton: float) -> FloatArray:
     """Return pairs χχ̄ over pairs l⁺l⁻ of the same virtual photon, per Q².
 
-    Notes
-    -----
     Allison and Blinov (2025), Eq. 8.
     """
     m = np.asarray(mass, dtype=np.float64)
@@ -44,8 +42,6 @@ def pair_factor(mass: npt.ArrayLike, m_chi: float, m_lepton: float) -> FloatArra
 def bin_factors(edges: npt.ArrayLike, m_chi: npt.ArrayLike, m_lepton: float) -> FloatArray:
     """Return the mean of `pair_factor` over each bin of a measured mass spectrum.
 
-    Notes
-    -----
     The lepton spectrum counts as flat in a bin, above 2 m_lepton. The part of a bin below 2 m_chi counts
     zero, so that a threshold inside a bin is no step.
     """
@@ -81,8 +77,6 @@ def from_dark_photons(
 ) -> FloatArray:
     """Return pairs χχ̄ per Q² from any production of dark photons.
 
-    Notes
-    -----
     Eqs. 6 and 8 of Allison and Blinov (2025) together: dN_χχ/dm² = Q² (κ_χ(m)/m²) N_A'(m)/ε². It holds for
     each channel that emits a single virtual photon, bremsstrahlung included.
     """
@@ -109,8 +103,6 @@ def pseudoscalar_branching(
 ) -> float:
     """Return BR(P → γχχ̄)/Q².
 
-    Notes
-    -----
     The Kroll-Wada spectrum with m_l → m_χ; "I⁽³⁾" of arXiv:1806.03310 and 1812.03998, which count particles
     where this counts pairs.
     """
@@ -128,8 +120,6 @@ def pseudoscalar_branching(
 def vector_branching(m_chi: npt.ArrayLike, parent_mass: float, branching_ee: float) -> FloatArray:
     """Return BR(V → χχ̄)/Q² = BR(V → ee) (1 + 2r) √(1 − 4r), r = m_χ²/M², over the same for electrons.
 
-    Notes
-    -----
     arXiv:1812.03998.
     """
     r = np.square(np.asarray(m_chi, dtype=np.float64) / parent_mass)
@@ -152,8 +142,6 @@ def _positive(**values: float) -> None:
 def largest_recoil(energy: npt.ArrayLike, m_chi: float) -> FloatArray:
     """Return the largest kinetic energy that χ can give to an electron at rest [GeV], shape of `energy`.
 
-    Notes
-    -----
     T_max = 2 m_e p²/(m_χ² + 2E m_e + m_e²): all of E − m_χ only where m_χ = m_e.
     """
     e = np.asarray(energy, dtype=np.float64)
@@ -171,8 +159,6 @@ def recoil_cross_section(
 ) -> FloatArray:
     """Return σ(χe → χe)/Q² for electrons that recoil with a kinetic energy in a window [mb].
 
-    Notes
-    -----
     The integral of dσ/dT = (2πα²/(m_e β² T²)) (1 − β² T/T_kin + T²/2E²) from t_min to the lower of t_max and
     T_kin, `largest_recoil`: knock-on electrons of a spin-1/2 particle (PDG, "Passage of particles through
     matter"). For fast particles and without t_max it tends to 2πα²/(m_e t_min).

@@ -52,8 +52,6 @@ class Counts:
     def covariance(self, content: FloatArray, rough: FloatArray | None = None) -> FloatArray:
         """Return the covariance of the counts about the expectation for these contents.
 
-        Notes
-        -----
         Simulated photons of one cell share its sum, P_ji = Σ_j w / Σ w: with Q_ji = Σ_j w² / (Σ w)²
         Cov(P_ji, P_ki) = δ_jk Q_ji − P_ji Q_ki − Q_ji P_ki + P_ji P_ki/T_i, multinomial for equal weights.
         """
@@ -215,8 +213,6 @@ class Fitted:
 def hyperparameters(counts: Counts, prior: Prior) -> FloatArray:
     """Return the amplitudes and the length of largest marginal likelihood, with priors of their own.
 
-    Notes
-    -----
     About a first fit the counts are linear in the field and normal with the covariance of their expectation
     (penalised quasi-likelihood; Breslow and Clayton, J. Am. Stat. Assoc. 88 (1993) 9).
     """

@@ -104,8 +104,6 @@ def daughter_about(
 def lepton_cosine(q2: npt.ArrayLike, m_lepton: float, uniform: npt.ArrayLike) -> FloatArray:
     """Return cos θ of the lepton in the frame of a transverse virtual photon, by inversion.
 
-    Notes
-    -----
     dN/dcos θ ∝ 1 + cos²θ + (4 mₗ²/q²)(1 − cos²θ) with respect to the photon's flight in the rest frame of
     its parent; exact for P → γγ* and unpolarised ω → π⁰γ*. The cumulative distribution A c + B c³ is
     inverted with Cardano's formula (one real root, as A > 0 and B ≥ 0).
@@ -195,8 +193,6 @@ class SpinState:
     ) -> FloatArray:
         """Return the angular density of a decay over that of isotropic ones, shape (n,).
 
-        Notes
-        -----
         (1 + λ cos²θ)/(1 + λ/3), its mean over isotropic decays is one.
         """
         lam = float(lambda_theta(self.longitudinal, mass, m_fermion))
@@ -213,8 +209,6 @@ NO_SPIN = SpinState()
 def cosine_between(photon: FloatArray, mass: float, first: FloatArray, second: FloatArray) -> FloatArray:
     """Return the cosine of the angle between two momenta in the rest frame of a vector, shape (n,).
 
-    Notes
-    -----
     From invariants: E* = p·q/m, and first·second = E₁*E₂* − |p₁*||p₂*| cos θ. nan where one of them is at
     rest.
     """
@@ -252,8 +246,6 @@ def _product(p: FloatArray, q: FloatArray) -> FloatArray:
 def lambda_theta(longitudinal: npt.ArrayLike, mass: npt.ArrayLike, m_fermion: float) -> FloatArray:
     """Return λ of dN/dcos θ ∝ 1 + λ cos²θ for a vector with a given longitudinal fraction.
 
-    Notes
-    -----
     Transverse: 1 + cos²θ + r sin²θ; longitudinal: 2 (sin²θ + r cos²θ), r = 4 m_f²/m². Both integrate to the
     same, so λ = (1 − r)(1 − 3f)/[(1 + r) + f (1 − r)].
     """
@@ -285,8 +277,6 @@ def longitudinal_fraction(lambda_: npt.ArrayLike, mass: npt.ArrayLike, m_fermion
 def cosine(lambda_: npt.ArrayLike, uniform: npt.ArrayLike) -> FloatArray:
     """Return cos θ of dN/dcos θ ∝ 1 + λ cos²θ by inversion.
 
-    Notes
-    -----
     The root of c + λ c³/3 = (2u − 1)(1 + λ/3) inside −1 to 1: hyperbolic for λ > 0, trigonometric for λ < 0.
     """
     lam, u = np.broadcast_arrays(np.asarray(lambda_, dtype=np.float64), np.asarray(uniform, dtype=np.float64))
@@ -309,8 +299,6 @@ def _check_threshold(mass: FloatArray, m_fermion: float) -> None:
 def azimuth(vector: FloatArray, fermion: FloatArray) -> FloatArray:
     """Return φ of a fermion about the flight of its vector, from the production plane, shape (n,) [rad].
 
-    Notes
-    -----
     x and y stand across the flight, so that a boost along it leaves the components of a momentum there as
     they are: φ = atan2(p·y, p·x) in the laboratory. 0 for a vector along the beam, which has no such plane.
     """
@@ -333,8 +321,6 @@ def harmonics(cos_theta: npt.ArrayLike, phi: npt.ArrayLike) -> FloatArray:
 def mass_factor(mass: npt.ArrayLike, m_fermion: float) -> FloatArray:
     """Return by how much the anisotropy of a decay is smaller than that of massless fermions.
 
-    Notes
-    -----
     2(1 − r)/(2 + r), r = 4 m_f²/m²; 0 at and below threshold. The sum of the current over the fermions' spins
     is ∝ δ_ij − (1 − r) n_i n_j in the rest frame: a vector with density matrix ρ (of trace one) decays as
     1 − (1 − r) nρn, whose mean is (2 + r)/3.
@@ -346,8 +332,6 @@ def mass_factor(mass: npt.ArrayLike, m_fermion: float) -> FloatArray:
 def lambdas_of(moments: npt.ArrayLike) -> FloatArray:
     """Return λθ, λφ, λθφ of a density 1 + Σ a_k g_k, g of `harmonics`, shape (3,).
 
-    Notes
-    -----
     λ_k = a_k/(1 − a₁/3): the same density as 1 + λθ cos²θ + λφ sin²θ cos 2φ + λθφ sin 2θ cos φ over its mean.
     """
     a = np.asarray(moments, dtype=np.float64)
@@ -363,8 +347,6 @@ def moments_of(lambdas: npt.ArrayLike) -> FloatArray:
 def physical(moments: npt.ArrayLike) -> FloatArray:
     """Return the moments, for massless fermions, of the nearest spin density that can be, shape (3,).
 
-    Notes
-    -----
     ρ = 1/3 − (2/3) Q with nQn = Σ a_k g_k must have no negative eigenvalue; if it has, its eigenvalues are
     moved to the nearest ones that are not negative and of sum one.
     """
@@ -438,8 +420,6 @@ class SpinDensities:
     ) -> FloatArray:
         """Return the angular density of decays over that of isotropic ones, shape (n,).
 
-        Notes
-        -----
         1 + 2(1 − r)/(2 + r) Σ a_k g_k with the nearest `physical` moments: never negative, of mean one.
         """
         m = np.broadcast_to(np.asarray(mass, dtype=np.float64), photon.shape[1:])

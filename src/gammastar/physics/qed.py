@@ -24,20 +24,9 @@ FormFactor2: TypeAlias = Callable[[FloatArray], FloatArray]
 def lepton_factor(q2: npt.ArrayLike, m_lepton: float) -> FloatArray:
     """Return (1 + 2 m²/q²) √(1 − 4 m²/q²), the threshold factor of γ* → l⁺l⁻.
 
-    Parameters
-    ----------
-    q2 : array_like
-        Squared mass of the virtual photon [GeV²].
-    m_lepton : float
-        [GeV]
+    `q2`: squared mass of the virtual photon [GeV²]; `m_lepton`: [GeV]. Returns shape of `q2`; exactly 0 at
+    and below threshold.
 
-    Returns
-    -------
-    NDArray
-        Shape of `q2`; exactly 0 at and below threshold.
-
-    Notes
-    -----
     N. M. Kroll and W. Wada, Phys. Rev. 98 (1955) 1355.
     """
     q2 = np.asarray(q2, dtype=np.float64)
@@ -52,15 +41,8 @@ def kappa(mass: npt.ArrayLike, m_lepton: float) -> FloatArray:
     A virtual photon of mass m gives lepton pairs with dN/dm² = κ(m)/m² times the rate of an on-shell
     vector of that mass and unit mixing.
 
-    Parameters
-    ----------
-    mass : array_like
-        [GeV]
-    m_lepton : float
-        [GeV]
+    `mass`: [GeV]; `m_lepton`: [GeV].
 
-    Notes
-    -----
     Allison and Blinov (2025), denominator of Eq. 6.
 
     Examples
@@ -77,22 +59,9 @@ def pseudoscalar_dalitz(
 ) -> FloatArray:
     """Return dΓ(P → γ l⁺l⁻)/dq² divided by Γ(P → γγ) [GeV⁻²].
 
-    Parameters
-    ----------
-    q2 : array_like
-        [GeV²]
-    parent_mass, m_lepton : float
-        [GeV]
-    form_factor2 : callable
-        |F(q²)|², normalised to 1 at q² = 0 (see `gammastar.physics.hadrons`).
+    `q2`: [GeV²]; `parent_mass`, `m_lepton`: [GeV]; `form_factor2`: |F(q²)|², normalised to 1 at q² = 0 (see
+    `gammastar.physics.hadrons`). Returns shape of `q2`; 0 outside 4 mₗ² < q² < M².
 
-    Returns
-    -------
-    NDArray
-        Shape of `q2`; 0 outside 4 mₗ² < q² < M².
-
-    Notes
-    -----
     (2α/3π)(1/q²)(1 − q²/M²)³ times the lepton factor; L. G. Landsberg, Phys. Rept. 128 (1985) 301, Eq. 2.8.
     """
     q2 = np.asarray(q2, dtype=np.float64)
@@ -107,22 +76,9 @@ def vector_dalitz(
 ) -> FloatArray:
     """Return dΓ(V → P l⁺l⁻)/dq² divided by Γ(V → P γ) [GeV⁻²].
 
-    Parameters
-    ----------
-    q2 : array_like
-        [GeV²]
-    parent_mass, daughter_mass, m_lepton : float
-        [GeV]
-    form_factor2 : callable
-        |F(q²)|², normalised to 1 at q² = 0.
+    `q2`: [GeV²]; `parent_mass`, `daughter_mass`, `m_lepton`: [GeV]; `form_factor2`: |F(q²)|², normalised to 1
+    at q² = 0. Returns shape of `q2`; 0 outside 4 mₗ² < q² < (M − m_P)².
 
-    Returns
-    -------
-    NDArray
-        Shape of `q2`; 0 outside 4 mₗ² < q² < (M − m_P)².
-
-    Notes
-    -----
     L. G. Landsberg, Phys. Rept. 128 (1985) 301, Eq. 2.9; used for ω → π⁰ μ⁺μ⁻.
     """
     q2 = np.asarray(q2, dtype=np.float64)
@@ -137,17 +93,9 @@ def vector_dalitz(
 def dark_photon_rate(dn_dm: npt.ArrayLike, mass: npt.ArrayLike, m_lepton: float) -> FloatArray:
     """Turn a lepton-pair mass spectrum into the rate of dark photons of that mass, per ε².
 
-    Parameters
-    ----------
-    dn_dm : array_like
-        dN(γ* → l⁺l⁻)/dm [per GeV and per whatever the rate is wanted for, e.g. proton on target].
-    mass : array_like
-        [GeV]; broadcast with `dn_dm`.
-    m_lepton : float
-        [GeV]
+    `dn_dm`: dN(γ* → l⁺l⁻)/dm [per GeV and per whatever the rate is wanted for, e.g. proton on target];
+    `mass`: [GeV]; broadcast with `dn_dm`; `m_lepton`: [GeV].
 
-    Notes
-    -----
     Allison and Blinov (2025), Eq. 6, with dN/dm² = (dN/dm)/2m: N_A'/ε² = (m/2)(dN/dm)/κ(m).
     """
     mass = np.asarray(mass, dtype=np.float64)
@@ -162,15 +110,8 @@ def dark_photon_rate(dn_dm: npt.ArrayLike, mass: npt.ArrayLike, m_lepton: float)
 def radiated(mass: FloatArray, lepton: float, rng: np.random.Generator) -> FloatArray:
     """Draw the fraction of its momentum that each lepton keeps after final-state radiation, shape (2, n).
 
-    Parameters
-    ----------
-    mass : NDArray, shape (n,)
-        Of the virtual photon [GeV].
-    lepton : float
-        Mass of the lepton [GeV].
+    `mass` (shape (n,)): of the virtual photon [GeV]; `lepton`: mass of the lepton [GeV].
 
-    Notes
-    -----
     Leading logarithms, all orders in soft photons: D(z) = (β/2)(1 − z)^{β/2 − 1}(1 + z²)/2, normalised, with
     β = (2α/π)[ln(m²/m_l²) − 1] (E. A. Kuraev and V. S. Fadin, Sov. J. Nucl. Phys. 41 (1985) 466). Photons
     go along the lepton; a photon added to its lepton gives the lepton before radiation.
@@ -196,16 +137,9 @@ NEWTON = 6  # steps of `kept_momentum`: one more than rounding asks for at any m
 def kept_momentum(uniform: FloatArray, mass: FloatArray, lepton: float) -> FloatArray:
     """Return the quantiles of what `radiated` draws, shape of `uniform`.
 
-    Parameters
-    ----------
-    uniform : NDArray, shape (…, n), in [0, 1)
-    mass : NDArray, shape (n,)
-        Of the virtual photon [GeV].
-    lepton : float
-        Mass of the lepton [GeV].
+    `uniform`, shape (…, n), in [0, 1); `mass` (shape (n,)): of the virtual photon [GeV]; `lepton`: mass of
+    the lepton [GeV].
 
-    Notes
-    -----
     With b = β/2 and t = (1 − z)^b the distribution function of 1 − z is f(t)/f(1), f = t (1 − b x/(b + 1) +
     b x²/(2(b + 2))), x = t^{1/b}, with the slope f' = (1 + (1 − x)²)/2. It is concave and below t: Newton's
     steps from t = f come from one side.
@@ -246,16 +180,9 @@ def _masses(mass: ArrayLike) -> FloatArray:
 class RTable:
     """R(m) = Γ(A' → hadrons)/Γ(A' → μμ), the muon width with its phase space.
 
-    Attributes
-    ----------
-    mass : NDArray, shape (n,) [GeV]
-        Strictly increasing.
-    ratio : NDArray, shape (n,)
-    error : NDArray, shape (n,), optional
-        Standard deviation of `ratio`, taken as common to all masses; None says nothing about it.
+    `mass` (shape (n,) [GeV]): strictly increasing; `ratio`, shape (n,); `error` (shape (n,)): standard
+    deviation of `ratio`, taken as common to all masses; None says nothing about it.
 
-    Notes
-    -----
     Between the points R is linear; from the first point it falls linearly to zero at 2 m_π, and it is
     zero below. A table digitised from a curve is coarse on the ω and φ: no tolerance is claimed there.
     """
@@ -311,9 +238,7 @@ class RTable:
     def at(self, mass: ArrayLike) -> FloatArray:
         """Return R at the given masses.
 
-        Parameters
-        ----------
-        mass : array_like, any shape [GeV]
+        `mass`, any shape [GeV].
         """
         values = _masses(mass)
         if (values > self.mass[-1]).any():
@@ -330,14 +255,8 @@ class RTable:
 def lepton_width(mass: ArrayLike, m_lepton: float) -> FloatArray:
     """Return Γ(A' → l+l−)/ε² [GeV], exactly zero at and below threshold.
 
-    Parameters
-    ----------
-    mass : array_like, any shape [GeV]
-    m_lepton : float
-        [GeV]
+    `mass`, any shape [GeV]; `m_lepton`: [GeV].
 
-    Notes
-    -----
     Γ = (ε² α m/3) √(1 − 4m_l²/m²) (1 + 2m_l²/m²), e.g. arXiv:1311.3870.
 
     Examples
@@ -353,9 +272,7 @@ def lepton_width(mass: ArrayLike, m_lepton: float) -> FloatArray:
 def dark_photon_widths(mass: ArrayLike, r_table: RTable) -> dict[str, FloatArray]:
     """Return the partial widths per ε² [GeV] into "ee", "mumu" and "hadrons".
 
-    Parameters
-    ----------
-    mass : array_like, any shape [GeV]
+    `mass`, any shape [GeV].
     """
     muons = lepton_width(mass, M_MU)
     return {"ee": lepton_width(mass, M_E), "mumu": muons, "hadrons": r_table.at(mass) * muons}
@@ -364,9 +281,7 @@ def dark_photon_widths(mass: ArrayLike, r_table: RTable) -> dict[str, FloatArray
 def dark_photon_branching(mass: ArrayLike, r_table: RTable) -> dict[str, FloatArray]:
     """Return the branching ratios into "ee", "mumu" and "hadrons"; they sum to one above 2 m_e.
 
-    Parameters
-    ----------
-    mass : array_like, any shape [GeV]
+    `mass`, any shape [GeV].
     """
     widths = dark_photon_widths(mass, r_table)
     total = np.sum(list(widths.values()), axis=0)
@@ -377,10 +292,7 @@ def dark_photon_branching(mass: ArrayLike, r_table: RTable) -> dict[str, FloatAr
 def dark_photon_ctau(mass: ArrayLike, coupling: ArrayLike, r_table: RTable) -> FloatArray:
     """Return cτ [m]; inf where there is no open channel or the coupling is zero.
 
-    Parameters
-    ----------
-    mass, coupling : array_like, broadcast against each other
-        Mass [GeV] and kinetic mixing ε.
+    `mass`, `coupling` (broadcast against each other): mass [GeV] and kinetic mixing ε.
     """
     epsilon = np.asarray(coupling, dtype=np.float64)
     if not (np.isfinite(epsilon) & (epsilon >= 0)).all():

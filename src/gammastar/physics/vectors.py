@@ -50,13 +50,8 @@ _K_CHARGED, _K_NEUTRAL, _ETA_CODE = 321, 311, 221
 def kinetic_mixing_loop(q2: npt.ArrayLike) -> npt.NDArray[np.complex128]:
     """Return ε(q²)/g of L_μ − L_τ from the loops of muons and taus.
 
-    Parameters
-    ----------
-    q2 : array_like
-        [GeV²]; complex above 4 m_μ².
+    `q2`: [GeV²]; complex above 4 m_μ².
 
-    Notes
-    -----
     ε(q²) = (g e/2π²) ∫₀¹ dx x(1 − x) ln[(m_τ² − x(1 − x) q²)/(m_μ² − x(1 − x) q²)], which at q² = 0 is
     (g e/12π²) ln(m_τ²/m_μ²) ≈ g/70 (e.g. arXiv:1803.05466). The logarithm below threshold takes q² + i0. A
     tree-level mixing of either sign may add; none is assumed.
@@ -79,16 +74,9 @@ def kinetic_mixing_loop(q2: npt.ArrayLike) -> npt.NDArray[np.complex128]:
 class Charges:
     """Charges of a vector X under its own group.
 
-    Attributes
-    ----------
-    quarks : tuple of float
-        u, d, s.
-    neutrinos : tuple of float
-        Of the three left-handed neutrinos.
-    loop_mixing : bool
-        Charges of quarks and electrons come from the loop ε(q²) of L_μ − L_τ.
-    condition : str
-        Under which a rate of virtual photons predicts this vector.
+    `quarks` (tuple of float): u, d, s; `neutrinos` (tuple of float): of the three left-handed neutrinos;
+    `loop_mixing`: charges of quarks and electrons come from the loop ε(q²) of L_μ − L_τ; `condition`: under
+    which a rate of virtual photons predicts this vector.
     """
 
     name: str
@@ -103,12 +91,8 @@ class Charges:
     def production_ratio(self, process: Process, mass_: npt.ArrayLike) -> FloatArray:
         """Return X per g² over dark photons per ε² in one process, shape of `mass_`.
 
-        Parameters
-        ----------
-        mass_ : array_like, shape (n,) [GeV]
+        `mass_`, shape (n,) [GeV].
 
-        Notes
-        -----
         P → γX: (Σ c_q Q_q x_q/Σ c_q Q_q²)²/e² with the flavour content c of the meson (SU(3), no form factor
         of its own); V → PX: the same with Σ v_q p_q x_q over Σ v_q p_q Q_q, the contents v and p of both
         mesons (φ → π⁰X through its ω part); V ↔ X: (Σ x_q over the content of V, over the same with Q)²/e²;
@@ -142,9 +126,7 @@ class Charges:
     def lepton_charges(self, mass_: npt.ArrayLike) -> dict[str, FloatArray]:
         """Return |charge| of e, μ and τ at q² = m², the loop-induced one of the electron included.
 
-        Parameters
-        ----------
-        mass_ : array_like, shape (n,) [GeV]
+        `mass_`, shape (n,) [GeV].
         """
         m = np.asarray(mass_, dtype=np.float64)
         induced = E_CHARGE * np.abs(kinetic_mixing_loop(m**2)) if self.loop_mixing else np.zeros(m.shape)
@@ -157,12 +139,8 @@ class Charges:
     def lepton_widths(self, mass_: npt.ArrayLike) -> dict[str, FloatArray]:
         """Return partial widths per g² into charged leptons and neutrinos [GeV].
 
-        Parameters
-        ----------
-        mass_ : array_like, shape (n,) [GeV]
+        `mass_`, shape (n,) [GeV].
 
-        Notes
-        -----
         Γ = x² m/(12π) √(1 − 4r)(1 + 2r); each left-handed neutrino has half a massless charged lepton.
         """
         m = np.asarray(mass_, dtype=np.float64)
@@ -243,8 +221,6 @@ _MESONS: dict[MesonName, _Resonance] = {
 def _three_pions(m: float) -> float:
     """Return Γ(V → πππ) of mass m up to a constant, through ρπ in the three charge states.
 
-    Notes
-    -----
     Γ ∝ m⁻³ ∫∫ ds₁₂ ds₂₃ (s₁₂ s₂₃ s₃₁ − m_π²(m² − m_π²)²) |Σ 1/D_ρ(sᵢⱼ)|² over the Dalitz plot, the square of
     the antisymmetric amplitude; pions of equal mass.
     """
@@ -283,13 +259,8 @@ def _channel(name: str, m: FloatArray) -> FloatArray:
 def meson_ratio(name: MesonName, m: npt.ArrayLike) -> FloatArray:
     """Return R of one vector meson, σ(e⁺e⁻ → V → hadrons) over 4πα²/3s.
 
-    Parameters
-    ----------
-    name : {"rho", "omega", "phi"}
-    m : array_like, any shape [GeV]
+    `name`, {"rho", "omega", "phi"}; `m`, any shape [GeV].
 
-    Notes
-    -----
     R = (9 m²/α²) Γ_ee(m) Γ_h(m)/[(M² − m²)² + m²Γ_h(m)²] with Γ_ee(m) = Γ_ee (M/m)³, a photon of constant
     coupling, and Γ_h(m) the width of a meson of mass m: 2π, 3π through ρπ, KK, π⁰γ and ηγ. The peak
     is that of the Breit-Wigner formula, (9/α²) BR(ee) BR(h). Masses and branching fractions: PDG. The
@@ -317,15 +288,8 @@ def meson_ratio(name: MesonName, m: npt.ArrayLike) -> FloatArray:
 def meson_parts(m: npt.ArrayLike, measured: npt.ArrayLike) -> dict[MesonName, FloatArray]:
     """Return measured R as a sum of what couples like ρ, ω and φ.
 
-    Parameters
-    ----------
-    m : array_like, any shape [GeV]
-        From 2 m_π to `SPLIT_MAX`.
-    measured : array_like, shape of `m`
-        R over a massless muon pair.
+    `m` (any shape [GeV]): from 2 m_π to `SPLIT_MAX`; `measured` (shape of `m`): R over a massless muon pair.
 
-    Notes
-    -----
     ω and φ are `meson_ratio`; the rest, pion pairs above all and four pions through ωπ⁰, is isovector, zero
     where a coarse table falls below ω and φ. The idea of splitting R by meson: arXiv:1801.04847.
     """

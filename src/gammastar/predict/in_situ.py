@@ -131,8 +131,6 @@ def peak_search(
 ) -> PeakFits:
     """Fit a peak at each mass over the background of a window about it.
 
-    Notes
-    -----
     Maximum of the Poisson likelihood by reweighted least squares, as all is linear in its coefficients; σ
     from the Fisher information of the fit without peak. With fewer than some twenty pairs in a peak take
     exact counting limits instead.
@@ -186,8 +184,6 @@ def cls_limits(
 ) -> FloatArray:
     """Return CLs upper limits on the pairs of a peak from its fitted number.
 
-    Notes
-    -----
     Normal approximation: √q = (S − Ŝ)/s and √q_A = S/s with s² = σ² + (S δ)², and 1 − CL = [1 − Φ(√q)] /
     Φ(√q_A − √q); G. Cowan, K. Cranmer, E. Gross, O. Vitells, Eur. Phys. J. C 71 (2011) 1554. Without δ it is
     Ŝ + σ Φ⁻¹[1 − (1 − CL) Φ(Ŝ/σ)].
@@ -279,8 +275,6 @@ def signal_per_coupling(
 ) -> FloatArray:
     """Return reconstructed A' → l⁺l⁻ per ε² from the pairs of virtual photons in the same sample.
 
-    Notes
-    -----
     Eq. 6 of Allison and Blinov (2025) times the branching ratio: S = ε² (m/2κ) (dN/dm) BR. Acceptance and
     efficiency are those of the pairs, as long as the decay is prompt and the spin states agree; protons on
     target and cross sections cancel.
@@ -293,8 +287,6 @@ def signal_over_background(
 ) -> FloatArray:
     """Return S/B per ε² in a mass window where all pairs come from virtual photons.
 
-    Notes
-    -----
     m BR/(2κ δm), (3π/2α)(m/δm) BR far above threshold; B. Batell, M. Pospelov and A. Ritz, Phys. Rev. D 79
     (2009) 115008, J. D. Bjorken et al., Phys. Rev. D 80 (2009) 075018.
     """
@@ -321,8 +313,6 @@ class Templates:
     def spurious(self, truths: npt.ArrayLike, mass: FloatArray) -> FloatArray:
         """Return the peak that the background model leaves in expectations without signal, shape (k,).
 
-        Notes
-        -----
         In standard deviations of the fit the largest of all expectations and of all searched masses within
         one resolution, without sign.
         """
@@ -487,8 +477,6 @@ def displaced_shares(
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return which share of the dark photons of a mass is found behind the cut, and before its mirror image.
 
-    Notes
-    -----
     The resolution is that of pairs measured in front of the interaction, where nothing decays, and its mirror
     image: what lies behind the target is not looked at. Of more than 2000 such pairs every so many in the
     order of their momentum are taken.
@@ -563,8 +551,6 @@ class _Flight:
 def best_cut(signal: FloatArray, limit: FloatArray) -> npt.NDArray[np.intp]:
     """Return the cut of each mass with the largest signal over the expected limit at any coupling.
 
-    Notes
-    -----
     Both are expectations: the pairs behind the cut are not looked at.
     """
     return np.asarray((signal.max(axis=2) / limit).argmax(axis=1))

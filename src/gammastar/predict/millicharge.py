@@ -197,8 +197,6 @@ def chi_from_channel(
 ) -> VirtualPhotons:
     """Turn any production of dark photons into virtual photons of χχ̄.
 
-    Notes
-    -----
     dN_χχ/dm² = Q² (κ_χ(m)/m²) N_A'(m)/ε²: Eqs. 6 and 8 of Allison and Blinov (2025) together.
     """
     low, high = max(2 * m_chi, mass_range[0]), mass_range[1]

@@ -27,8 +27,6 @@ OMITTED = (
 def in_depth(sample: Sample, thickness: float, length: float, rng: np.random.Generator) -> Sample:
     """Return the sample with production points along a thick target.
 
-    Notes
-    -----
     The depth of the first interaction is exponential, cut at the end of the target; see `OMITTED`.
     """
     if not (thickness > 0 and np.isfinite(length) and length > 0):
@@ -117,8 +115,6 @@ def displaced(
 ) -> FloatArray:
     """Return both edges of a beam-dump limit for another model.
 
-    Notes
-    -----
     N ∝ g² ratio BR [exp(−t₀/τ) − exp(−t₁/τ)] with one effective proper time t₀ from the target to the volume
     and t₁ = length_ratio t₀. Both edges of the old limit hold the same N, which fixes t₀; the new edges are
     where the new model gives that N. It stands for the spectrum by one momentum: good to tens of per cent

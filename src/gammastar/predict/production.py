@@ -358,8 +358,6 @@ def extrapolated(
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return the measured part of a rate and the relative error of the whole from what is extrapolated.
 
-    Notes
-    -----
     As for a yield, with every particle accepted: `Trend.relative_error` of the sum of weights.
     """
     part, (error, step) = np.full(len(masses), np.nan), np.zeros((2, len(masses)))

@@ -162,8 +162,6 @@ def write_spectrum_record(
 ) -> list[Path]:
     """Write the record of a mass spectrum: ``submission.yaml``, the spectrum, its covariance, other files.
 
-    Notes
-    -----
     Numbers are densities [1/GeV]. Each named source is a signed error that moves all bins together; "stat" is
     the diagonal of what the covariance holds beside them. `read.hepdata` finds the covariance by the name of
     its table, so that `read.published_spectrum` returns contents, covariance and sources as they were.

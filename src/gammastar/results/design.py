@@ -459,8 +459,6 @@ def design(
 ) -> list[str]:
     """Say which dimuons a detector asks for, and propose the run that measures them.
 
-    Notes
-    -----
     The signal of each (angle, energy) cell of production at the edges and the largest signal of the contour,
     for an expected limit on counts with the background of the card; `accept.calibration.protons_needed` for
     the protons. Where the run measured nothing the signal is its extrapolation, and so is the proposal.

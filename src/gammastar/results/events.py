@@ -146,8 +146,6 @@ def chi_file(
 ) -> str:
     """Write pairs χχ̄ from the virtual photons that a run measured; return a line that says what was written.
 
-    Notes
-    -----
     Weights are pairs per proton on target and Q² (Eq. 8 of Allison and Blinov); photons lighter than two
     leptons are not in them.
     """

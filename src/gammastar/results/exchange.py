@@ -188,8 +188,6 @@ def write_decays(
     Return the expected decays to this state in the volume for the exposure of the detector, and the effective
     number of sampled decays behind the events (Kish); events repeat where it is below `n`.
 
-    Notes
-    -----
     The production vertex is at the target's position at time zero. The vertex of the decay carries c·t = its
     distance over β in HepMC3; the Les Houches line has the proper lifetime c·τ [mm] (VTIMUP).
     """
@@ -291,8 +289,6 @@ def write_foresee(
 ) -> list[Path]:
     """Write spectra for FORESEE: ``model/LLP_spectra`` and ``model/direct`` with notes how to use them.
 
-    Notes
-    -----
     `protons` are the interacting protons of each detector, for the luminosity in the notes. FORESEE
     (arXiv:2105.07077): events are cross section [pb] × luminosity [1/fb] × 1000. Cells are 0.05 wide in
     log10 of angle and momentum; the content is spread evenly on reading, cells below 1e-6 pb are left
@@ -357,8 +353,6 @@ def write_eventcalc(
 ) -> list[Path]:
     """Write ``DoubleDistr``, ``Emax`` and ``Total-yield`` of dark photons for EventCalc and SensCalc.
 
-    Notes
-    -----
     arXiv:2305.13383. The density is given at `masses`, the yields at the masses `fine` [GeV] as well, closer
     where they bend. Each particle is shared among the four nodes around it, so that the integral of the
     straight lines between the nodes is one exactly. The files ``lower`` and ``upper`` hold the yields one
@@ -428,8 +422,6 @@ def write_alpinist(
 ) -> list[Path]:
     """Write the two production tables of an experiment for the decay module of ALPINIST.
 
-    Notes
-    -----
     The rate is zero at masses outside `mass_range`, where it does not hold. All processes are in the mode by
     which ALPINIST finds the file: run no other mode. ALPINIST 1.4 (arXiv:2201.05170): 31 angles, 30
     energies, 101 and 201 masses at even steps of the logarithm, energies inside masses, angles inside

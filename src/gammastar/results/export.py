@@ -56,8 +56,6 @@ def write_darkcast(record: Record, name: str, detector: Detector, folder: Path) 
 
     Nor for another model than the dark photon: Darkcast would recast its couplings as ε.
 
-    Notes
-    -----
     As the reader of Darkcast 1.1 asks (arXiv:1801.04847): labels in the first row, masses that rise, one
     lower and one upper coupling per mass, plain ASCII. Islands of one mass are joined,
     gaps in mass stay.
@@ -182,8 +180,6 @@ def efficiency_table(
 ) -> dict[str, FloatArray]:
     """Return the efficiency of a detector over mass and lifetime.
 
-    Notes
-    -----
     Per particle that the measured target makes and that decays to the final state: geometry, decay in flight,
     cuts and selection, and where the run scales with A^α the ratio of the two nuclei.
     Particles are drawn where they count at lifetimes of a dark photon (`gammastar.accept.plane`), and

@@ -71,8 +71,6 @@ def scan_lines(
 ) -> Iterator[str]:
     """Yield whose convention holds, a line per tested signal, warnings, and a line per HS3 document.
 
-    Notes
-    -----
     The run that wrote a likelihood says how its limits were set in the metadata of its patch set, which
     travels with it, and in the ``steering.json`` of its folder.
     """

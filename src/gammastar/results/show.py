@@ -198,8 +198,6 @@ def _column(names: list[str], which: str) -> int | None:
 def read_rates(spec: TableSpec) -> report.RateTable:
     """Return the rates of a table, or of a folder of spectra.
 
-    Notes
-    -----
     Without names of columns the order is mass, central, lower, upper. Rates are dark photons per interacting
     proton and squared mixing.
     """
@@ -265,8 +263,6 @@ def _own(masses: FloatArray, beam_energy: float) -> list[report.RateTable]:
 def compare(results: Path, *, output: Path, tables: Sequence[str] = (), published: bool = True) -> list[str]:
     """Draw the rate of a run with those of other tools and write ``compare.png``, ``.pdf`` and ``.csv``.
 
-    Notes
-    -----
     Rates are per interacting proton: ours per proton on target over 1 − exp(−L) of the measured target.
     """
     record = read_record(results)

@@ -88,8 +88,6 @@ def s_channel_cascades(
 ) -> Cascade:
     """Return decays of e+e− → A'* → ψ_i ψ_j without a photon, in the laboratory.
 
-    Notes
-    -----
     All pairs that are open at √s take part with their cross-sections, whether the dark photon can decay to
     them or not. Beams make it transverse: ψ_i has a + b cos² about the beam.
     """
@@ -147,8 +145,6 @@ def missing(
 ) -> Missing:
     """Return the probability that no visible particle is recorded, with its band.
 
-    Notes
-    -----
     Decays farther from the beam than the radius are invisible, each line with its analytic survival. An event
     without a visible particle counts one at any coupling, the others fade where decays are prompt. So where
     fewer than `FEW` plain events show nothing, their share may come from `prompt_missing` instead; that

@@ -83,8 +83,6 @@ def decay(
 ) -> Cascade:
     """Decay dark photons through their cascades.
 
-    Notes
-    -----
     The squared mass of each pair comes from its tabulated cumulative distribution, its angle from the
     mixture a − b cos² = (a − b) + b (1 − cos²); the ψ decay isotropically (their polarisation is not kept).
     """

@@ -113,8 +113,6 @@ def spectrum(
 ) -> FloatArray:
     """Return dΓ/ds per ε² and α_D [1/GeV] in the squared mass of the pair [GeV²], zero where closed.
 
-    Notes
-    -----
     dΓ/ds = (1/π) [(α ε² s/3) β (1 + 2m²/s)/((s − M²)² + M²Γ²)] (α_D/2m_j³) λ^½(m_j², m_i², s) H(s) with
     H = G [(m_j² + m_i²)/2 − s + (m_j² − m_i²)²/2s] − 3 m_i m_j D. Derived; checked against amplitudes of
     DarkNews (arXiv:2207.04137).
@@ -155,8 +153,6 @@ def _nodes() -> tuple[FloatArray, FloatArray]:
 def width(transition: Transition, *, mediator_width: float = 0.0, r_table: RTable | None = None) -> float:
     """Return Γ(ψ_j → ψ_i f f̄) per ε² and α_D [GeV]; zero below threshold.
 
-    Notes
-    -----
     Gauss-Legendre in ln s, where the spectrum of e+e− has its weight, with both ends resolved.
 
     Examples
@@ -176,8 +172,6 @@ def width(transition: Transition, *, mediator_width: float = 0.0, r_table: RTabl
 def angular(transition: Transition, s: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
     """Return a and b of dΓ/dcos ∝ a − b cos² of the angle between f and ψ_i in the frame of the pair.
 
-    Notes
-    -----
     With E_j = (m_j² − m_i² + s)/2√s, E_i = E_j − √s and p² = λ/4s, leptons have b = G (s/2) β² p² and
     a = G[(s/2) E_i E_j + m² (m_j² + m_i² − s)/2] − D m_i m_j (s/2 + m²); the identity
     a − b/3 = (s/6)(1 + 2m²/s) H(s) ties them to the spectrum. Hadrons are treated as a pair of pions.
@@ -206,8 +200,6 @@ def angular(transition: Transition, s: npt.ArrayLike) -> tuple[FloatArray, Float
 def squared_amplitude(transition: Transition, s: npt.ArrayLike, cosine: npt.ArrayLike) -> FloatArray:
     """Return the spin-averaged |M|² of a decay to leptons per ε² and α_D, at the cosine of `angular`.
 
-    Notes
-    -----
     |M|² = 16 (g_D ε e)² (a − b cos²)/(s − M²)² for fermions, width of the dark photon neglected.
     """
     a, b = angular(transition, s)
@@ -235,8 +227,6 @@ def _prompt_channels(
 ) -> list[_Channel]:
     """Return the decays of a state into three dark states or with a dark photon on its shell.
 
-    Notes
-    -----
     dΓ/ds = (1/π) [√s Γ_kl(√s)/((s − M²)² + M²Γ²)] (α_D/2m_j³) λ^½ H(s), the pair factor of leptons replaced
     by the width of a dark photon of mass √s. Left out: interference of equal states, and the longitudinal
     part of the propagator, which belongs to the fields that give the dark photon its mass. The pair is
@@ -409,20 +399,10 @@ def decay_table(
 ) -> DecayTable:
     """Return branching ratios, lifetimes and sampling tables of a dark sector.
 
-    Parameters
-    ----------
-    r_table : RTable, optional
-        Opens hadronic decays above 2 m_π, as pairs of pions; without it they are left out.
-    neutrino : NeutrinoMixing or several, optional
-        Let states decay to a neutrino and a pair.
-    at : float, optional
-        Mass of the decaying dark photon where it is off its shell, √s of e+e− → A'* → ψ_i ψ_j [GeV]: all
-        pairs that are open there. The dark states decay through a dark photon of its own mass in any case.
-
-    Raises
-    ------
-    PhysicsError
-        If the dark photon has no open decay into the dark sector, or a state that mixes does not exist.
+    `r_table`: opens hadronic decays above 2 m_π, as pairs of pions; without it they are left out; `neutrino`:
+    let states decay to a neutrino and a pair; `at`: mass of the decaying dark photon where it is off its
+    shell, √s of e+e− → A'* → ψ_i ψ_j [GeV]: all pairs that are open there. The dark states decay through a
+    dark photon of its own mass in any case.
     """
     mixings = _mixings(neutrino, len(sector.masses))
     virtual = sector if at is None else replace(sector, mediator=at)

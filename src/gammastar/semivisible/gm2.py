@@ -57,8 +57,6 @@ def _integral(mass: npt.ArrayLike) -> FloatArray:
 def delta_a(mass: npt.ArrayLike, epsilon: npt.ArrayLike) -> FloatArray:
     """Return Δa_μ of a dark photon with vector couplings ε e.
 
-    Notes
-    -----
     Δa_μ = (α ε²/2π) ∫₀¹ dz 2 m_μ² z (1−z)²/(m_μ² (1−z)² + M² z), arXiv:0811.1030; α ε²/2π for a massless and
     α ε² m_μ²/(3π M²) for a heavy dark photon.
     """

@@ -61,8 +61,6 @@ def _absent(name: str, why: str, couplings: ComplexArray, scale: float) -> None:
 def takagi(matrix: npt.ArrayLike) -> tuple[FloatArray, ComplexArray]:
     """Factorise a symmetric matrix, Uᵀ M U = diag(m) with m ≥ 0 in increasing order.
 
-    Notes
-    -----
     With u = x + i y, M u = m u* is the real eigenproblem [[Re M, −Im M], [−Im M, −Re M]] (x, y) = m (x, y),
     whose eigenvalues come as ± m; degenerate masses stay orthogonal. Massless states complete the basis.
     """
@@ -86,8 +84,6 @@ def takagi(matrix: npt.ArrayLike) -> tuple[FloatArray, ComplexArray]:
 def landau_pole(alpha_d: float, scale: float, squared_charges: float) -> float:
     """Return the one-loop Landau pole of the dark coupling [GeV].
 
-    Notes
-    -----
     α_D(μ) = α_D/(1 − (2 α_D/3π) Σ Q² ln(μ/μ₀)), as in QED.
     """
     with np.errstate(over="ignore"):
@@ -174,8 +170,6 @@ def from_majorana(
 ) -> DarkSector:
     """Return the sector of left-handed Weyl fields with a Majorana mass matrix.
 
-    Notes
-    -----
     C = U† Q U is hermitian; V_ij = i Im C_ij and A_ij = Re C_ij. A Majorana field has no vector current of
     its own, so the diagonal is axial.
     """
@@ -200,8 +194,6 @@ def from_dirac(
 ) -> DarkSector:
     """Return the sector of Dirac fields, L = −ψ̄_L M ψ_R + h.c., both chiralities with the same charges.
 
-    Notes
-    -----
     M = U_L diag(m) U_R† gives V_L,R = U_L,R† Q U_L,R. Where a symmetric matrix has a negative eigenvalue (a
     seesaw with no bare light mass has), U_R differs from U_L by a sign and that field's off-diagonal vertices
     are axial; where all eigenvalues are positive every vertex is a vector.
@@ -265,8 +257,6 @@ def from_couplings(
 def mediator_widths(sector: DarkSector) -> tuple[npt.NDArray[np.int64], FloatArray]:
     """Return the open decays A' → ψ_i ψ_j and their widths.
 
-    Notes
-    -----
     Γ = (α_D M/3) λ^½ F S with F = G [1 − (r_i² + r_j²)/2 − (r_i² − r_j²)²/2] + 3 r_i r_j D, r = m/M;
     S = 1, but ½ for a Majorana pair i = j and 2 for the two assignments of a Dirac pair i ≠ j. Scalars:
     (α_D M/12) λ^{3/2}. Derived; the limits are tested.

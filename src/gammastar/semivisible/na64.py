@@ -102,8 +102,6 @@ def missing(
 ) -> Missing:
     """Return the probability that a dark photon above the missing energy counts as missing energy.
 
-    Notes
-    -----
     All visible energy of a pair is deposited where it decays; muons and hadrons leak out of the
     electromagnetic calorimeter. The band is the Monte Carlo error: the geometry is data of the card.
     """

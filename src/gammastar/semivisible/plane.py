@@ -236,8 +236,6 @@ def displaced_probability(
 ) -> FloatArray:
     """Return the probability of at least one visible displaced pair, shape (k,).
 
-    Notes
-    -----
     All decays of a line count, each from where the one before happened, with the exact chord through the
     two cylinders: e^(−a/λ) − e^(−b/λ) of every piece of the flight between them. A line goes on from the
     decays that were not counted, at a position drawn among them; what has left the outer cylinder does not

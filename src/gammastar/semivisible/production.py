@@ -87,8 +87,6 @@ def _legendre(n: int) -> tuple[FloatArray, FloatArray]:
 def form_factor(t: npt.ArrayLike, material: Material) -> FloatArray:
     """Return G₂(t), elastic and inelastic, t in GeV².
 
-    Notes
-    -----
     G₂ = Z² (a²t/(1 + a²t))² (1 + t/d)⁻² + Z (a'²t/(1 + a'²t))² (1 + t(μ_p² − 1)/4m_p²)/(1 + t/0.71)⁴ with
     a = 111 Z^(−1/3)/m_e, a' = 773 Z^(−2/3)/m_e, d = 0.164 A^(−2/3). The factor with μ_p stands squared in
     older papers; for lead the difference stays below 1 %.
@@ -121,8 +119,6 @@ def _flux(mass: float, energy: float, material: Material) -> tuple[FloatArray, F
 def ww_spectrum(x: npt.ArrayLike, mass: float, energy: float, material: Material = LEAD) -> FloatArray:
     """Return dσ/dx per ε² [pb], x = E_A'/E, integrated over the angle.
 
-    Notes
-    -----
     WW as in arXiv:2101.12192, App. A:
     dσ/dx dcos θ = 2ε²α³ |k| E (1−x) χ u⁻² {2(2−2x+x²)/(1−x) + 4(M²+2m²)[ux + M²(1−x) + m²x²]/u²},
     u = −xE²θ² − M²(1−x)/x − m²x, t_min = (u/2E(1−x))². Not divided by K.
@@ -180,8 +176,6 @@ def energy_nodes(mass: float, energy: float, above: float) -> tuple[FloatArray, 
 def track_length(energy: npt.ArrayLike, beam: float) -> FloatArray:
     """Return the path of the primary electron above an energy in a thick target [radiation lengths].
 
-    Notes
-    -----
     ∫ T dE over (E, E_beam) for T(E) = ∫ dt (1/E_beam) [ln(E_beam/E)]^(bt−1)/Γ(bt) in closed form,
     (1/b) ∫₀^∞ da P(a, ln E_beam/E) with b = 4/3 and P the regularised incomplete gamma function. T itself is
     singular at the beam energy: its integral is what should be tabulated. First generation only.
@@ -229,8 +223,6 @@ def thick_target(
 ) -> ThickTarget:
     """Return yield and energies of dark photons from an electron beam in a thick target.
 
-    Notes
-    -----
     N = (N_A X₀/A) ∫ dE T(E) ∫_{xE > threshold} dx dσ/dx, the integral of T over slices of E
     being in closed form.
     """
@@ -270,8 +262,6 @@ def squared_matrix_element(
 ) -> FloatArray:
     """Return ½ Σ |M|² of e⁻ → e⁻ A' in a static field, without couplings and field.
 
-    Notes
-    -----
     −½ Tr[(p̸' + m) Γ^μ (p̸ + m) Γ̄_μ] with Γ^μ = γ^μ (p̸' + k̸ + m) γ⁰/s + γ⁰ (p̸ − k̸ + m) γ^μ/u is
     2(s² + u²)/su + (4t/su)[2(E² + E'²) − s − u + t + 2M²] − 2(M² + 2m²)[t (1/s + 1/u)² + 4 (E/s + E'/u)²].
     """
@@ -296,8 +286,6 @@ def exact_spectrum(
 ) -> FloatArray:
     """Return dσ/dx per ε² [pb], x = E_A'/E, at exact tree level.
 
-    Notes
-    -----
     dσ = ε² (4πα)³ ½Σ|M|² G₂(t)/t² · |k|/(8 (2π)⁵ W) · π dx dcos θ d|t| dφ, W = |p − k|, without recoil of
     the nucleus; G₂ with its inelastic part as in the Weizsaecker-Williams spectrum.
     """
@@ -364,8 +352,6 @@ def _shape(mass: npt.ArrayLike, s: float) -> FloatArray:
 def monophoton_cross_section(mass: npt.ArrayLike, sqrt_s: float, cos_max: float) -> FloatArray:
     """Return σ(e+e− → γ A') per ε² for |cos θ*| < cos_max [fb].
 
-    Notes
-    -----
     dσ/dc = (2πα²ε²/s)(1 − M²/s)(1 + c² + k)/(1 − c²), k = 4M²s/(s − M²)²; electron mass neglected.
     """
     s = sqrt_s**2
@@ -401,8 +387,6 @@ def sample_photons(
 def s_channel_cross_section(sector: DarkSector, sqrt_s: float) -> FloatArray:
     """Return σ(e+e− → A'* → ψ_i ψ_j) per ε² [fb], in the order of `mediator_widths` at √s.
 
-    Notes
-    -----
     σ = 4πα ε² √s Γ(√s)/((s − M²)² + M²Γ²), Γ(√s) being the partial width of a dark photon of mass √s; the
     total width in the propagator is the one at M.
     """

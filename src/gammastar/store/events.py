@@ -254,8 +254,6 @@ def unweighted(sample: Sample, n: int, rng: np.random.Generator) -> Sample:
 def write_particle_list(path: Path, sample: Sample, n: int, rng: np.random.Generator, *, note: str) -> None:
     """Write unweighted particles as lines ``px py pz E x y z t`` (GeV, m, s), at once or not at all.
 
-    Notes
-    -----
     BdNMC (arXiv:1609.01770) reads it with ``particle_list_position true``.
     """
     drawn = unweighted(sample, n, rng)

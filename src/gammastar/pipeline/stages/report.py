@@ -227,8 +227,6 @@ def _acceptance(ctx: Context, state: Any) -> list[Section]:
 def recast_limits(section: Predict, where: Path | UserCode) -> list[report.ExistingLimit]:
     """Return the shipped limits on dark photons as limits on the model of a steering file.
 
-    Notes
-    -----
     `gammastar.predict.mixture.displaced` with the lengths of each experiment. Decays to e⁺e⁻ only, which is
     what the experiments mostly saw; FASER's shares of the processes are taken as those of 400 GeV.
     """

@@ -200,14 +200,9 @@ class EventCalcTables(Channel):
     def read(cls, path: Pathlike) -> EventCalcTables:
         """Read ``DoubleDistr-NAME.txt``, ``Emax-NAME.txt`` and ``Total-yield-NAME.txt``.
 
-        Parameters
-        ----------
-        path : path
-            Folder and NAME, e.g. ``Distributions/Dark-photons/DP-central``. If NAME ends in ``central`` and
-            yields ``lower`` and ``upper`` lie beside it, they are the band of the theory.
+        `path`: folder and NAME, e.g. ``Distributions/Dark-photons/DP-central``. If NAME ends in ``central``
+        and yields ``lower`` and ``upper`` lie beside it, they are the band of the theory.
 
-        Notes
-        -----
         EventCalc-SHiP, arXiv:2305.13383 and ``funcs/initLLP.py``: columns mass, angle, energy and density;
         mass, angle and largest energy; mass and yield, without a header. Its density is cut at the largest
         energy, and so is ours.

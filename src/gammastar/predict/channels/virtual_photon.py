@@ -68,8 +68,6 @@ def adapted(
 ) -> tuple[FloatArray, FloatArray]:
     """Return normal numbers (n, 2) where they contribute, and their weights.
 
-    Notes
-    -----
     A mixture of one normal density per sum, with mean and covariance of its contributions, found in two
     rounds (cross-entropy method; O. Cappé et al., Stat. Comput. 18 (2008) 447), and of the broad one of the
     first round. All points carry the density of the whole mixture (balance heuristic).

@@ -43,8 +43,6 @@ def flow_vs_data(
 ) -> Figure:
     """Draw normalised q_T (left) and energy (right), one row per mass, and models over data below each.
 
-    Notes
-    -----
     The form of Fig. 5 of Allison and Blinov (2025). The range covers 99.5 % of the data; what lies beyond
     counts in the normalisation.
     """
@@ -218,8 +216,6 @@ def kl_figure(
 ) -> Figure:
     """Draw the divergence of model and data against mass, over the spread between draws of the data.
 
-    Notes
-    -----
     The form of Fig. 4 of Allison and Blinov (2025). The bands are those of one window: agreement over
     all windows is a statement for a global p-value, not for the eye.
     """

@@ -70,8 +70,6 @@ def acceptance_figure(
 ) -> Figure:
     """Draw the acceptance for a long-lived particle against its proper decay length.
 
-    Notes
-    -----
     The form of Fig. 9 of Allison and Blinov (2025).
     """
     figure, ax = style.single()
