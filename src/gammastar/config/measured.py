@@ -185,8 +185,7 @@ FEWEST = 10  # rows that are read at once: of fewer a run takes days
 def _some(size: str) -> str:
     number = size.rstrip("kMGiB ")
     if float(number) * 1000.0 ** " kMG".index(size[len(number) :].strip()[0]) < 1e4:
-        msg = "must be at least 10 kB"
-        raise ValueError(msg)
+        raise ValueError("must be at least 10 kB")
     return size
 
 
@@ -333,8 +332,7 @@ class Select(Section):
     @model_validator(mode="after")
     def _within_memory(self) -> Select:
         if len(self.vertex) == 1:
-            msg = f"vertex = {list(self.vertex)}: name two lepton columns, x and y of the track"
-            raise ValueError(msg)
+            raise ValueError(f"vertex = {list(self.vertex)}: name two lepton columns, x and y of the track")
         problem = cells_problem(self.mass, self.pt, self.energy)
         if problem:
             raise ValueError(problem)
@@ -392,8 +390,7 @@ class CorrectionSection(Section):
             msg = f"{name!r} is a source of uncertainty of its own ({builtin!r}); choose another name"
             raise ValueError(msg)
         if not spelling(name):
-            msg = f"{name!r} needs a letter or a digit"
-            raise ValueError(msg)
+            raise ValueError(f"{name!r} needs a letter or a digit")
         return name
 
     @model_validator(mode="after")
@@ -405,11 +402,9 @@ class CorrectionSection(Section):
                 raise ValueError(msg)
             return self
         if not self.files or self.sigma is None or (self.pairs is None) == (self.fraction is None):
-            msg = "a correction from files needs files, sigma, and one of pairs and fraction"
-            raise ValueError(msg)
+            raise ValueError("a correction from files needs files, sigma, and one of pairs and fraction")
         if self.n_dalitz is not None or self.resolution is not None:
-            msg = "n_dalitz and resolution belong to kind = 'eta to mu mu'"
-            raise ValueError(msg)
+            raise ValueError("n_dalitz and resolution belong to kind = 'eta to mu mu'")
         return self
 
 
@@ -623,8 +618,7 @@ class SpectrumSection(Section):
     @model_validator(mode="after")
     def _nucleus(self) -> SpectrumSection:
         if self.target_z > self.target_a:
-            msg = f"target_z = {self.target_z:g} is more than target_a = {self.target_a:g}"
-            raise ValueError(msg)
+            raise ValueError(f"target_z = {self.target_z:g} is more than target_a = {self.target_a:g}")
         return self
 
 
@@ -634,8 +628,7 @@ MOST_CELLS = 10_000_000  # of a histogram without covariance
 
 def _spread(value: int) -> int:
     if value == 1:
-        msg = "must be 0 (no ensemble) or at least 2: one member has no spread"
-        raise ValueError(msg)
+        raise ValueError("must be 0 (no ensemble) or at least 2: one member has no spread")
     return value
 
 

@@ -237,16 +237,14 @@ def filled_in(content: Mapping[str, Any], where: str = "") -> None:
 
     keys = list(dict.fromkeys(left(content, "")))
     if keys:
-        msg = f'{where}to be filled in, marked with "{UNFILLED}": {", ".join(keys)}'
-        raise SteeringError(msg)
+        raise SteeringError(f'{where}to be filled in, marked with "{UNFILLED}": {", ".join(keys)}')
 
 
 def sources_of(content: Mapping[str, Any]) -> dict[str, str]:
     """Return the table ``[sources]``, which says where numbers come from."""
     sources = content.get("sources", {})
     if not isinstance(sources, dict) or not all(isinstance(text, str) for text in sources.values()):
-        msg = "sources: must be a table of texts, one for each key or table"
-        raise ValueError(msg)
+        raise ValueError("sources: must be a table of texts, one for each key or table")
     return sources
 
 
@@ -256,8 +254,7 @@ def sourced_card(kind: type[Record], path: Path, what: str) -> Record:
         data = from_toml(path)
         sources = sources_of(data)
     except (OSError, ValueError) as error:
-        msg = f"{path}: the card of the {what} cannot be read ({error})"
-        raise InputFileError(msg) from error
+        raise InputFileError(f"{path}: the card of the {what} cannot be read ({error})") from error
     known: tuple[Field[Any], ...] = fields(kind)  # type: ignore[arg-type]
     names = {field.name for field in known}
     needed = {f.name for f in known if f.default is MISSING and f.default_factory is MISSING}
@@ -268,8 +265,7 @@ def sourced_card(kind: type[Record], path: Path, what: str) -> Record:
         (numbers - set(sources), "no source for them; add them to [sources], 'assumed' if there is none"),
     ):
         if wrong:
-            msg = f"{path}: {', '.join(map(repr, sorted(wrong)))}: {text}"
-            raise SteeringError(msg)
+            raise SteeringError(f"{path}: {', '.join(map(repr, sorted(wrong)))}: {text}")
     return validated(TypeAdapter(kind), data, path)
 
 
@@ -322,8 +318,7 @@ def validated(kind: TypeAdapter[Record], data: object, path: Path) -> Record:
         reason = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
     except PhysicsError as error:
         reason = str(error)
-    msg = f"{path}: {reason}"
-    raise SteeringError(msg)
+    raise SteeringError(f"{path}: {reason}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,8 +356,7 @@ def data_path(name: str) -> Path:
     for root in (_PACKAGE / "data", _PACKAGE.parents[1] / "data"):
         if is_file(root / name):
             return root / name
-    msg = f"{name}: no such file is shipped in data/"
-    raise InputFileError(msg)
+    raise InputFileError(f"{name}: no such file is shipped in data/")
 
 
 def folder_names(folder: str) -> tuple[str, ...]:
@@ -401,8 +395,7 @@ def analysis_path(name: str) -> Path:
         path = root / folder / f"{file or 'steering'}.toml"
         if is_file(path):
             return path
-    msg = f"{name}: neither a steering file nor the name of a shipped analysis"
-    raise InputFileError(msg)
+    raise InputFileError(f"{name}: neither a steering file nor the name of a shipped analysis")
 
 
 _UMASK = os.umask(0)
@@ -508,8 +501,7 @@ def atomic(path: Path) -> Iterator[Path]:
             os.replace(name, path.name, src_dir_fd=place, dst_dir_fd=place)
         except OSError as error:
             why = disk_full_message(error, path.parent) if is_disk_full(error) else error.strerror
-            msg = f"{path}: cannot be written: {why}"
-            raise StoreError(msg) from error
+            raise StoreError(f"{path}: cannot be written: {why}") from error
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=place)

@@ -103,8 +103,7 @@ class OwnSource:
 
     def __post_init__(self) -> None:
         if spelling(self.name) in {spelling(name) for name in RESERVED} or not spelling(self.name):
-            msg = f"source {self.name!r}: the name is empty or taken; take another one"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"source {self.name!r}: the name is empty or taken; take another one")
         given = [f for f in (self.pairs, self.efficiency, self.particles) if f is not None]
         if len(given) != 1 or not callable(given[0]):
             msg = f"source {self.name!r}: needs one of `pairs`, `efficiency` and `particles`, a function"
@@ -119,8 +118,7 @@ class OwnSource:
             msg = f"source {self.name!r}: pairs must return a MatchedPairs of the {len(matched.weight)} given"
             raise PhysicsError(msg)
         if not np.isfinite(found.weight).all():
-            msg = f"source {self.name!r}: pairs returned weights that are not finite"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"source {self.name!r}: pairs returned weights that are not finite")
         return found
 
     def factor(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> FloatArray:
@@ -156,8 +154,7 @@ class Source:
             raise PhysicsError(msg)
         shape = np.shape(self.cov)
         if len(shape) != 2 or shape[0] != shape[1] or not np.isfinite(self.cov).all():
-            msg = f"source {self.name!r}: covariance of shape {shape} must be square and finite"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"source {self.name!r}: covariance of shape {shape} must be square and finite")
 
     @classmethod
     def shifted(cls, name: str, kind: Kind, shift: npt.ArrayLike) -> Source:
@@ -226,8 +223,7 @@ class Sources:
         for part in self.parts:
             if part.name == name:
                 return part
-        msg = f"no source {name!r}; there are {', '.join(self.names) or 'none'}"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"no source {name!r}; there are {', '.join(self.names) or 'none'}")
 
     def of(self, wanted: Iterable[str]) -> Sources:
         """Return the sources of some kinds, or of some names that are no kinds."""
@@ -250,6 +246,5 @@ def _rows(name: str, values: npt.ArrayLike, *, exactly: int | None = None) -> Fl
     rows = np.asarray(values, dtype=np.float64)
     if rows.ndim != 2 or len(rows) < 2 or (exactly is not None and len(rows) != exactly):
         wanted = "at least 2" if exactly is None else str(exactly)
-        msg = f"source {name!r}: predictions of shape {rows.shape}, expected ({wanted}, masses)"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"source {name!r}: predictions of shape {rows.shape}, expected ({wanted}, masses)")
     return rows

@@ -50,8 +50,7 @@ def gate(ctx: Context, state: Any, spectrum: Spectrum) -> None:
         elif row["verdict"] == "error":
             wrong.append(text)
     if wrong:
-        msg = "no result of this input can be right:\n  " + "\n  ".join(wrong)
-        raise SteeringError(msg)
+        raise SteeringError("no result of this input can be right:\n  " + "\n  ".join(wrong))
 
 
 def _row(check: Check, *, of_file: bool = False) -> dict[str, Any]:

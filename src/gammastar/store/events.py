@@ -64,13 +64,11 @@ class EventTable:
             shapes[f"daughters[{i}]"], found[f"daughters[{i}]"] = (4, n), np.shape(p4)
         for name, shape in shapes.items():
             if found[name] != shape:
-                msg = f"EventTable.{name} has shape {found[name]}, expected {shape}"
-                raise UserError(msg)
+                raise UserError(f"EventTable.{name} has shape {found[name]}, expected {shape}")
         numbers = [self.p4, self.mass, self.weight, self.origin, *(p4 for _, p4 in self.daughters)]
         numbers += [] if self.decay is None else [self.decay]
         if not all(np.isfinite(a).all() for a in numbers):
-            msg = "EventTable: momenta, masses, weights and vertices must be finite"
-            raise UserError(msg)
+            raise UserError("EventTable: momenta, masses, weights and vertices must be finite")
 
     def __len__(self) -> int:
         return len(self.number)

@@ -64,8 +64,7 @@ def millicharge_detectors(ctx: Context) -> dict[str, MillichargeDetector]:
 
 def _section(ctx: Context) -> Accept:
     if ctx.steering.accept is None or ctx.steering.predict is None:
-        msg = "[predict] and [accept] are needed for expected events"
-        raise SteeringError(msg)
+        raise SteeringError("[predict] and [accept] are needed for expected events")
     return ctx.steering.accept
 
 
@@ -387,8 +386,7 @@ def _chi_particles(
     pairs, photons = measured_pairs(ctx, production, state), []
     replicas = None
     if section is None:
-        msg = "[predict.millicharge] is needed for millicharged particles"
-        raise SteeringError(msg)
+        raise SteeringError("[predict.millicharge] is needed for millicharged particles")
     if pairs is not None and 2 * m_chi < pairs[0][-1]:
         measured, replicas = _measured_photons(ctx, production, pairs, section, m_chi, rng)
         photons.append(predict.chi_pairs(measured, m_chi, rng=rng, longitudinal=longitudinal, spin=spin))
@@ -418,8 +416,7 @@ def _measured_photons(
     """Return virtual photons of χχ̄ at masses of the spectrum, with the weights of the flow's replicas."""
     photon = production.parts[0]
     if not isinstance(photon, predict.VirtualPhoton):
-        msg = "[predict.millicharge] with a spectrum is needed to sample millicharged pairs"
-        raise SteeringError(msg)
+        raise SteeringError("[predict.millicharge] with a spectrum is needed to sample millicharged pairs")
     made = conditional(
         *(m_chi, pairs[:2], lepton_mass(ctx), photon.sampler, photon.in_domain),
         n=section.n_sample,

@@ -140,8 +140,7 @@ def flow_stage(ctx: Context, state: Any) -> None:
 
     state.learning = ctx.cache.arrays("flow", key, compute)
     if digest(flow.saved_digests(ctx.folder)) != str(state.learning["digest"]):
-        msg = f"{ctx.folder / 'flow'}: is not the flow that this run trained; run without --resume"
-        raise UserError(msg)
+        raise UserError(f"{ctx.folder / 'flow'}: is not the flow that this run trained; run without --resume")
     state.flow = flow.load(ctx.folder / "flow")
 
 
@@ -329,8 +328,7 @@ def spin_stage(ctx: Context, state: Any) -> None:
         try:
             return angles.fit_without(data, simulated, removed, relative, how).arrays()
         except PhysicsError as error:
-            msg = f"flow.angles: {error}"
-            raise SteeringError(msg) from error
+            raise SteeringError(f"flow.angles: {error}") from error
 
     state.spin = SpinDensities.of(ctx.cache.arrays("spin", key, compute))
     write_tensors(ctx.folder / SPIN_FILE, state.spin.arrays())

@@ -405,8 +405,7 @@ def _resolution(section: Section, state: Any, axes: tuple[Any, ...]) -> MassReso
         found = measured_resolution(simulated.true[:, 0], simulated.reco[:, 0], simulated.weight)
         found = replace(found, efficiency_error=0.0 * found.mass)  # it cancels in the search
     except PhysicsError as error:
-        msg = f"in_situ.resolution: {error}"
-        raise SteeringError(msg) from error
+        raise SteeringError(f"in_situ.resolution: {error}") from error
     if section.resolution == "simulation":
         return found
     points = section.resolution if isinstance(section.resolution, tuple) else ((1.0, section.resolution),)

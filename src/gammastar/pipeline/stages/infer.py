@@ -59,8 +59,7 @@ def section_of(ctx: Context) -> Infer:
     """Return [infer]; refuse its absence."""
     section = ctx.steering.infer
     if section is None:
-        msg = "[infer] is needed for a reach"
-        raise SteeringError(msg)
+        raise SteeringError("[infer] is needed for a reach")
     return section
 
 

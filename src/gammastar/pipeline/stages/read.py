@@ -64,8 +64,7 @@ def inputs(ctx: Context, simulated: Arrays) -> Inputs:
         kind, tree, skip = "sha256", "", False
     else:
         if section is None or not section.files:
-            msg = "read.files: empty, and there is no [simulate] section that makes the data"
-            raise SteeringError(msg)
+            raise SteeringError("read.files: empty, and there is no [simulate] section that makes the data")
         kind, tree = section.digest, load_schema(section, ctx.base).tree
         skip = ctx.executor is not None and ctx.executor.skip_bad
         data, truth = (
@@ -121,8 +120,7 @@ class _Reader:
     def of(ctx: Context, columns: tuple[str, ...]) -> _Reader:
         reading, section = ctx.steering.read, ctx.steering.select
         if reading is None or section is None:
-            msg = "[read] and [select] are needed to read pairs"
-            raise SteeringError(msg)
+            raise SteeringError("[read] and [select] are needed to read pairs")
         schema, cuts = load_schema(reading, ctx.code), load_cuts(section, ctx.code)
         files = {path: file_sha256(path) for path in run_files(reading, ctx.base)}
         ctx.cache.enter(files)
@@ -298,8 +296,7 @@ def match_stage(ctx: Context, given: Inputs) -> Truth:
     Of more than ``select.max_in_memory`` of them a sample is in memory and all are in files.
     """
     if not given.response:
-        msg = "read.response: no simulation with truth is given; [unfold] needs it"
-        raise SteeringError(msg)
+        raise SteeringError("read.response: no simulation with truth is given; [unfold] needs it")
     columns, asked = _columns(ctx), ctx.steering.systematics
     if asked.polarisation or asked.radiation or asked.own:
         columns = tuple(dict.fromkeys((*columns, "cos_theta")))

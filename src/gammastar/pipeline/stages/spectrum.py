@@ -127,8 +127,7 @@ def _of_card(ctx: Context, card: mock.Card, edges: FloatArray) -> Sampler:
     inside = (pairs.mass >= edges[0]) & (pairs.mass < edges[-1]) & (pairs.energy < card.beam.energy)
     if not inside.any():
         ends = f"{edges[0]:g} to {edges[-1]:g} GeV"
-        msg = f"spectrum.table.kinematics: card {card.name!r} makes no pair of {ends}"
-        raise SteeringError(msg)
+        raise SteeringError(f"spectrum.table.kinematics: card {card.name!r} makes no pair of {ends}")
     points = [row[inside] for row in (pairs.mass, pairs.pt, pairs.energy)]
     bounds = [edges, *(np.quantile(row, np.linspace(0, 1, N_CELLS + 1)) for row in points[1:])]
     bounds[1][0], bounds[2][0], bounds[2][-1] = 0.0, 2 * M_E, card.beam.energy

@@ -51,8 +51,7 @@ def unfold_stage(ctx: Context, state: Any) -> None:
     """Unfold; write the table of sources and the scan of the regularisation."""
     section = needed(ctx.steering.unfold, "unfold")
     if state.subtracted is None or state.inputs is None:
-        msg = "the section [subtract] is missing: the unfolding needs its result"
-        raise SteeringError(msg)
+        raise SteeringError("the section [subtract] is missing: the unfolding needs its result")
     if state.matched is None:
         match_simulation(ctx, state)
     used = "" if ctx.steering.spectrum is None else ctx.steering.spectrum.lepton
