@@ -250,7 +250,7 @@ def report(names: list[str], output: Path, say: Any, *, compared: Path | None = 
 
     Variants are compared with nominal campaigns of the same seeds, both in the folder `compared` if given.
     """
-    from gammastar.store.records import write_table
+    from gammastar.store.manifest import write_table
 
     known, found = prepared(names, 100_000, output)
     others = found if compared is None else prepared(names, 100_000, compared)[1]

@@ -24,7 +24,7 @@ from gammastar.predict.channels.theory import Bremsstrahlung, PseudoscalarDalitz
 from gammastar.predict.production import scan_masses
 from gammastar.report.style import COLOURS, LINES, log_mass_axis, mark_mock, new_figure, say, styled
 from gammastar.results.design import OpenRun, carried, open_run
-from gammastar.store.records import write_table
+from gammastar.store.manifest import write_table
 
 POINTS = ("lower edge", "largest signal")
 N_MASSES, COUPLINGS = 24, np.geomspace(1e-9, 1e-3, 121)

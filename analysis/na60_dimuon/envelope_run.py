@@ -25,7 +25,7 @@ from gammastar.predict.channels.theory import (
     VectorMixing,
 )
 from gammastar.predict.production import sources_of
-from gammastar.store.records import read_spectrum
+from gammastar.store.manifest import read_spectrum
 
 RATE = r"$N_{A′}$ / POT / $\varepsilon^2$"
 MIXED = "MOCK p-Pb dimuons, Eq. 6"

@@ -19,7 +19,7 @@ from gammastar.physics.detector import Detector, load_detector
 from gammastar.physics.qed import dark_photon_rate
 from gammastar.pipeline.stages.predict import photons_of
 from gammastar.predict.production import scan_masses
-from gammastar.store.records import read_spectrum
+from gammastar.store.manifest import read_spectrum
 
 FLOOR = 0.01  # smallest dimuon efficiency of a measured cell
 MIN_EFFECTIVE = 5.0  # sampled particles behind an edge

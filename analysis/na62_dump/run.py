@@ -44,7 +44,7 @@ class Job:
 
     def contour(self, name: str, reach: Any) -> None:
         """Write a contour as CSV."""
-        from gammastar.store.records import write_table
+        from gammastar.store.manifest import write_table
 
         columns = {
             "mass": reach.mass.tolist(),

@@ -18,7 +18,7 @@ from gammastar.core.files import data_path
 from gammastar.core.records import Reach, Spectrum
 from gammastar.pipeline.run import run
 from gammastar.read.published import table_names
-from gammastar.store.records import write_spectrum, write_spectrum_files
+from gammastar.store.manifest import write_spectrum, write_spectrum_files
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 TABLES = tuple(sorted([*DATA.glob("published/*/*.csv"), *DATA.glob("measurements/**/*.csv")]))

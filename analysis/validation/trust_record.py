@@ -18,7 +18,7 @@ from gammastar.core.files import data_path
 from gammastar.core.signal import SignalPlanes
 from gammastar.pipeline.cache import load_arrays
 from gammastar.pipeline.run import run
-from gammastar.results.reinterpret import reinterpret
+from gammastar.results.start import reinterpret
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "results" / "trust"

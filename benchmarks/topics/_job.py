@@ -47,7 +47,7 @@ def main(kind: str, *arguments: str) -> dict[str, float]:
 
         run(Path(arguments[0]), output=Path(arguments[1]), tell=tell)
     else:
-        from gammastar.results.reinterpret import reinterpret
+        from gammastar.results.start import reinterpret
 
         record, detector, output = map(Path, arguments)
         reinterpret(record, detector=detector, output=output, tell=tell)

@@ -21,7 +21,7 @@ from gammastar.core.records import Exposure, Spectrum, filled
 from gammastar.core.sampling import stream
 from gammastar.flow import FlowOptions, fit, save
 from gammastar.mock import generate_pairs, load_card
-from gammastar.store.records import write_spectrum
+from gammastar.store.manifest import write_spectrum
 
 N_MASSES, N_COUPLINGS, N_SAMPLE = 47, 121, 20_000
 FORESEE = 122.7  # CPU s, the faster of its two settings
@@ -37,7 +37,7 @@ from gammastar.core.files import data_path
 from gammastar.core.sampling import stream
 from gammastar.physics.detector import load_detector
 from gammastar.physics.qed import RTable
-from gammastar.store.records import read_spectrum
+from gammastar.store.manifest import read_spectrum
 
 folder, kind, n_masses, n_couplings, n = Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:])
 measured = read_spectrum(folder / "spectrum.json")

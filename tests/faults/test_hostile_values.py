@@ -24,8 +24,7 @@ from gammastar.read.files import kept_open
 from gammastar.report.figures.limits import read_limit
 from gammastar.semivisible.babar import load_babar
 from gammastar.store.filesets import read_fileset
-from gammastar.store.manifest import read_json, write_json
-from gammastar.store.records import read_spectrum
+from gammastar.store.manifest import read_json, read_spectrum, write_json
 
 sys.path.extend(str(ROOT / "analysis" / name) for name in ("na62_dump", "semivisible"))
 from darknews_events import load_schema as load_darknews

@@ -18,9 +18,8 @@ from gammastar.read.published import table_names
 from gammastar.results.events import _column
 from gammastar.results.show import verify_results
 from gammastar.store.folder import check_results
-from gammastar.store.manifest import write_manifest
+from gammastar.store.manifest import read_histogram, write_manifest
 from gammastar.store.pairs import read_chunk, read_pairs
-from gammastar.store.records import read_histogram
 
 SOURCE = ROOT / "src" / "gammastar"
 OPENS = {"open", "read_text", "read_bytes", "loadtxt", "genfromtxt", "read_table", "ParquetFile", "memmap"}

@@ -16,8 +16,7 @@ from gammastar.flow.model import _card_digest
 from gammastar.flow.options import Table
 from gammastar.pipeline.record import read_domain
 from gammastar.store.folder import sweep, sweep_temporaries
-from gammastar.store.manifest import read_json, write_json
-from gammastar.store.records import read_spectrum
+from gammastar.store.manifest import read_json, read_spectrum, write_json
 
 HERE = Path(__file__).resolve().parent
 WRITE = """
@@ -36,7 +35,7 @@ from gammastar.store.pairs import write_chunk
 from gammastar.store.folder import write_tensors
 from gammastar.store.manifest import write_json, write_text
 from gammastar.store.pairs import write_pairs
-from gammastar.store.records import write_histograms, write_table
+from gammastar.store.manifest import write_histograms, write_table
 folder = Path(sys.argv[1])
 one = np.ones(3)
 pairs = Pairs(one, one, one, np.zeros(3, np.int8), one, np.arange(3))

@@ -29,8 +29,8 @@ from gammastar.report.style import FORMATS, drawn
 from gammastar.results.exchange import export_for
 from gammastar.results.export import export
 from gammastar.results.recast import recast_file
-from gammastar.results.reinterpret import reinterpret
 from gammastar.results.show import compare, overlay_files, show_results, verify_results
+from gammastar.results.start import reinterpret
 from gammastar.store.filesets import Sealed
 from gammastar.store.folder import check_results, published, sweep, working
 from gammastar.store.manifest import is_published, read_manifest, write_manifest, write_text

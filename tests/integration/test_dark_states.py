@@ -9,7 +9,7 @@ from gammastar.core.signal import Rate, SignalPlanes
 from gammastar.physics.vectors import SPLIT_MAX
 from gammastar.pipeline.cache import load_arrays
 from gammastar.pipeline.run import run
-from gammastar.results.reinterpret import reinterpret
+from gammastar.results.start import reinterpret
 from gammastar.store.manifest import read_json
 
 SMALL = ROOT / "analysis" / "na60_dimuon" / "small.toml"

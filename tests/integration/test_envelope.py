@@ -12,7 +12,7 @@ from gammastar.core import records
 from gammastar.core.files import data_path
 from gammastar.core.records import Exposure, Spectrum, filled
 from gammastar.mock import generate_pairs, load_card
-from gammastar.store.records import write_histograms, write_spectrum
+from gammastar.store.manifest import write_histograms, write_spectrum
 
 FOLDER = ROOT / "analysis" / "na60_dimuon"
 

@@ -13,8 +13,7 @@ from gammastar.core.sampling import stream
 from gammastar.mock import generate_pairs, load_card
 from gammastar.mock.cocktail import mode_rates
 from gammastar.pipeline.run import run
-from gammastar.store.manifest import read_json
-from gammastar.store.records import read_spectrum
+from gammastar.store.manifest import read_json, read_spectrum
 
 FOLDER = ROOT / "analysis" / "seaquest_dimuon"
 NA60 = (ROOT / "analysis" / "na60_dimuon" / "small.toml").read_text()

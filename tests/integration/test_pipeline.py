@@ -34,9 +34,8 @@ from gammastar.report.figures import kinematics, limits, measured
 from gammastar.report.figures import signal as signals
 from gammastar.report.style import styled
 from gammastar.results.export import efficiency_table
-from gammastar.results.reinterpret import reinterpret
-from gammastar.store.manifest import read_json
-from gammastar.store.records import read_spectrum
+from gammastar.results.start import reinterpret
+from gammastar.store.manifest import read_json, read_spectrum
 
 STEERING = ROOT / "analysis" / "na60_dimuon" / "small.toml"
 COARSE = {

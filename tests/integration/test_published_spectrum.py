@@ -16,7 +16,7 @@ from gammastar.config.checks import examine_file
 from gammastar.core.errors import GammastarError, SteeringError
 from gammastar.core.files import data_path
 from gammastar.pipeline.run import run
-from gammastar.store.records import read_spectrum
+from gammastar.store.manifest import read_spectrum
 
 sys.path.insert(0, str(ROOT / "analysis"))
 

@@ -21,7 +21,7 @@ from gammastar.pipeline.record import read_record
 from gammastar.pipeline.run import run
 from gammastar.pipeline.stages.flow import read_spin
 from gammastar.results.export import efficiency_table, export
-from gammastar.results.reinterpret import reinterpret
+from gammastar.results.start import reinterpret
 from gammastar.store.events import write_tree
 from gammastar.store.manifest import read_json
 

@@ -19,8 +19,7 @@ from gammastar.physics.vectors import CHARGES
 from gammastar.pipeline.cache import load_arrays
 from gammastar.pipeline.run import run
 from gammastar.results.events import chi_file
-from gammastar.store.manifest import read_json
-from gammastar.store.records import write_spectrum
+from gammastar.store.manifest import read_json, write_spectrum
 
 THEORY = """
 [analysis]

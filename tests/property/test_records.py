@@ -15,7 +15,7 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import Exposure, PairHists, Response, Sample, Spectrum, filled, regular, variable
 from gammastar.core.sources import KINDS, Source, Sources, spelling
-from gammastar.store.records import read_spectrum, write_spectrum
+from gammastar.store.manifest import read_spectrum, write_spectrum
 
 NUMBERS = st.floats(-1e6, 1e6)
 NAMES = st.text(alphabet="abcXYZ 12-_", min_size=1, max_size=12).filter(lambda name: bool(spelling(name)))

@@ -181,9 +181,9 @@ def check(steering: Path) -> None:
 @click.option("--markdown", is_flag=True, help="All keys as a page of the documentation.")
 def keys(name: str, markdown: bool) -> None:
     """Print every key of the steering file, of a SECTION, or one KEY: type, unit, default and meaning."""
-    from gammastar.config import reference
+    from gammastar.config import steering
 
-    say(reference.markdown() if markdown else reference.text(name), end=not markdown)
+    say(steering.markdown() if markdown else steering.text(name), end=not markdown)
 
 
 @click.command()
@@ -379,7 +379,7 @@ def verify(results: Path) -> None:
 def reinterpret(results: Path, output: Path, **options: Any) -> None:
     """Compute the reach of another model or detector from the record of RESULTS alone."""
     from gammastar.core.files import skip_numba_entrypoints
-    from gammastar.results.reinterpret import reinterpret as again
+    from gammastar.results.start import reinterpret as again
 
     if not options["model"]:
         skip_numba_entrypoints(results / "steering.json")

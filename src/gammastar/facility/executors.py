@@ -16,28 +16,38 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import awkward as ak
 import cloudpickle
 import numpy as np
 import psutil
+import uproot
 from coffea.processor import IterativeExecutor
 from coffea.util import coffea_console
 from loky import get_reusable_executor
 
+from gammastar import read
 from gammastar.core.errors import GammastarError, StoreError
-from gammastar.core.files import disk_full_message, is_disk_full, write_whole
+from gammastar.core.files import disk_full_message, is_disk_full, tune_malloc, write_whole
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray
 from gammastar.core.resolve import install, installed, user_code_errors
-from gammastar.facility.cluster import DaskCrew, connected
-from gammastar.facility.crew import Crew, Function, Idle, Patience, Through, Times, timed
+from gammastar.facility.crew import Crew, DaskCrew, Function, Idle, Patience, Through, Times, connected, timed
 from gammastar.facility.harvest import Harvest, harvest
-from gammastar.facility.processor import matched_of, pairs_of, same_here, signature, warm
-from gammastar.select import Cutflow, Step
-from gammastar.store.pairs import Job
+from gammastar.facility.processor import matched_of, pairs_of, same_here, signature
+from gammastar.select import Cutflow, Cuts, Step
+from gammastar.store.pairs import Job, Source
 
 SLOWLY = 10  # times the patience with a scheduler have workers to start: libraries may come over a network
 REST = 600  # s after which idle workers end
 COMPUTES = 0.03  # of one core: less is waiting
+TRIAL_SCHEMA = {
+    "tree": "events",
+    "layout": "jagged",
+    "lepton": "mu",
+    "charge": "charge",
+    "kinematics": {key: key for key in ("px", "py", "pz")},
+}
+
 LARGE = 1_000_000  # bytes of a function beyond which workers read it from a file
 SHARED = "shared-"
 STOPPED = {psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP}
@@ -523,7 +533,7 @@ def open_executor(
         events: list[str] = []
         crew = LocalCrew(workers, patience, events)
         name = f"{workers} local processes"
-        executor = _watched(name, crew, threads=workers, companions=_listing(name), **options)
+        executor = _watched(name, crew, threads=workers, ready=crew.ready, **options)
         try:
             yield executor
         finally:
@@ -536,7 +546,7 @@ def _watched(name: str, crew: Any, **options: Any) -> Executor:
     def coffea() -> Through:
         return Through(status=False, compression=None, crew=crew, times=executor.times)
 
-    executor = Executor(name, coffea, crew, events=crew.events, ready=crew.ready, **options)
+    executor = Executor(name, coffea, crew, events=crew.events, companions=_listing(name), **options)
     return executor
 
 
@@ -545,10 +555,35 @@ def _dask_executor(client: Any, patience: Patience, **options: Any) -> Executor:
     crew.check()
     n = len(crew.workers(patience.start))
     name, threads = f"Dask, {n} workers", min(n, os.cpu_count() or 1)
-    return _watched(name, crew, threads=threads, companions=_listing(name), **options)
+    return _watched(name, crew, threads=threads, ready=lambda: len(crew.everywhere(warm)), **options)
 
 
 def _listing(name: str) -> dict[str, str]:
     """Return what all workers have in common, as it was compared."""
     same = ", ".join(f"{what} {value}" for what, value in signature() if what != "code of gammastar")
     return {"workers": f"{name}: {same}, and the code of this run"}
+
+
+@functools.cache
+def warm() -> int:
+    """Select pairs of three events by the way of every other chunk; return the number of this process.
+
+    A worker that compiles during its first chunk delays the whole job by that time: seconds, against tenths
+    of a second for a chunk.
+    """
+    tune_malloc()
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "events.root"
+        momenta = {key: ak.Array(np.full((3, 2), value)) for key, value in (("px", 0.3), ("pz", 5.0))}
+        leptons = momenta | {"py": ak.Array([[0.2, -0.2]] * 3)}
+        charges = ak.Array(np.array([[-1, 1]] * 3, dtype=np.int8))
+        with uproot.recreate(path) as file:
+            kinds = dict.fromkeys(leptons, "var * float64") | {"charge": "var * int8"}
+            branches = {**leptons, "charge": charges}
+            file.mktree("events", kinds).extend(
+                {key: ak.from_regular(value) for key, value in branches.items()}
+            )
+        job = Job("pairs", (Source(str(path)),), read.load_schema(TRIAL_SCHEMA), Cuts, 2, "warm", path.parent)
+        with open_executor() as executor:
+            executor.pairs(job)
+    return os.getpid()

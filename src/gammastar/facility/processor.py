@@ -13,7 +13,6 @@ import resource
 import socket
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,21 +21,19 @@ from typing import Any
 
 import awkward as ak
 import numpy as np
-import uproot
 
 from gammastar import read, select
 from gammastar.core import errors
 from gammastar.core.errors import BranchError, GammastarError, InputFileError, StoreError
-from gammastar.core.files import ANY_SIZE, disk_full_message, is_disk_full, opened, state_of, tune_malloc
+from gammastar.core.files import ANY_SIZE, disk_full_message, is_disk_full, opened, state_of
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray
 from gammastar.core.resolve import user_code_errors
 from gammastar.select import Cutflow, Cuts, Step
 from gammastar.select.histogram import chunk_sums, flat_suffices
 from gammastar.store.filesets import Remote, identity, kind_of
-from gammastar.store.manifest import package_digest, versions
-from gammastar.store.pairs import Arrays, Chunk, Job, Source, read_chunk, write_chunk
-from gammastar.store.records import write_table
+from gammastar.store.manifest import package_digest, versions, write_table
+from gammastar.store.pairs import Arrays, Chunk, Job, read_chunk, write_chunk
 
 # versions that decide numbers
 DECIDE = ("awkward", "numba", "numpy", "scipy", "torch", "uproot", "vector", "zuko")
@@ -185,14 +182,6 @@ def summary(notes: Sequence[Mapping[str, Any]]) -> str:
         f"largest memory {max(note['memory_mb'] for note in new):.0f} MB"
     )
 
-
-TRIAL_SCHEMA = {
-    "tree": "events",
-    "layout": "jagged",
-    "lepton": "mu",
-    "charge": "charge",
-    "kinematics": {key: key for key in ("px", "py", "pz")},
-}
 
 APART = 1 << 40  # events of one file, at most
 FIRST = "gammastar_first"  # beside metadata of users
@@ -445,30 +434,3 @@ def matched_of(arrays: Mapping[str, Any]) -> MatchedPairs:
     columns = {name: column[~fake] for name, column in _columns(arrays).items()}
     event, fakes = arrays["event"][~fake], (reco[fake], weight[fake])
     return MatchedPairs(true, reco[~fake], weight[~fake], event, *fakes, columns)
-
-
-@functools.cache
-def warm() -> int:
-    """Select pairs of three events by the way of every other chunk; return the number of this process.
-
-    A worker that compiles during its first chunk delays the whole job by that time: seconds, against tenths
-    of a second for a chunk.
-    """
-    from gammastar.facility.executors import open_executor
-
-    tune_malloc()
-    with tempfile.TemporaryDirectory() as name:
-        path = Path(name) / "events.root"
-        momenta = {key: ak.Array(np.full((3, 2), value)) for key, value in (("px", 0.3), ("pz", 5.0))}
-        leptons = momenta | {"py": ak.Array([[0.2, -0.2]] * 3)}
-        charges = ak.Array(np.array([[-1, 1]] * 3, dtype=np.int8))
-        with uproot.recreate(path) as file:
-            kinds = dict.fromkeys(leptons, "var * float64") | {"charge": "var * int8"}
-            branches = {**leptons, "charge": charges}
-            file.mktree("events", kinds).extend(
-                {key: ak.from_regular(value) for key, value in branches.items()}
-            )
-        job = Job("pairs", (Source(str(path)),), read.load_schema(TRIAL_SCHEMA), Cuts, 2, "warm", path.parent)
-        with open_executor() as executor:
-            executor.pairs(job)
-    return os.getpid()

@@ -25,8 +25,7 @@ from gammastar.pipeline.stages.flow import read_spin
 from gammastar.pipeline.stages.predict import mass_dependence, photons_of, read_mass_counts, write_trend
 from gammastar.spectrum import Domain
 from gammastar.store.folder import check_results, published, read_tensors, write_tensors
-from gammastar.store.manifest import read_json, write_json, write_text
-from gammastar.store.records import read_spectrum
+from gammastar.store.manifest import read_json, read_spectrum, write_json, write_text
 
 FILES = (
     *("steering.json", "manifest.json", "spectrum.json", "domain.safetensors", "flow.json"),

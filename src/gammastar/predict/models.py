@@ -28,7 +28,7 @@ from gammastar.physics.qed import (
 )
 from gammastar.physics.vectors import CHARGES, Charges, Process, kinetic_mixing_loop, meson_parts
 from gammastar.predict.channel import Channel
-from gammastar.predict.channels import tabulated, theory
+from gammastar.predict.channels import theory
 
 Limits = Literal["published", "recast", "none"]
 
@@ -501,7 +501,7 @@ def theory_channel(
         table = MesonTable.read(options.mesons(), sigma_inelastic=options.sigma_inelastic)
         bounds: dict[str, Any] = {} if mass_range is None else {"mass_range": mass_range}
         return MESONS[name](table, beam_energy, interaction, **bounds)
-    brought = tabulated.tabulated_channel(name, options.base, options.sigma_inelastic)
+    brought = theory.tabulated_channel(name, options.base, options.sigma_inelastic)
     if brought is not None:
         return brought
     if ":" not in name:

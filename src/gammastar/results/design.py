@@ -53,8 +53,7 @@ from gammastar.report.figures.kinematics import ProductionMap, production_figure
 from gammastar.report.pages import Table, text_table
 from gammastar.report.style import save_figure
 from gammastar.store.folder import working
-from gammastar.store.manifest import write_json
-from gammastar.store.records import read_spectrum
+from gammastar.store.manifest import read_spectrum, write_json
 
 FLOOR = 0.1  # of its pairs are seen where a cell counts as covered: ten times the protons of a perfect one
 POINTS = ("lower edge", "largest signal", "upper edge")

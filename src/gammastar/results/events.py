@@ -20,8 +20,7 @@ from gammastar.pipeline.context import Tell
 from gammastar.predict.millicharge import conditional
 from gammastar.store.events import SUFFIXES, EventTable, write_events, write_particle_list
 from gammastar.store.folder import check_beside, of_this_version, sweep
-from gammastar.store.manifest import read_json
-from gammastar.store.records import read_spectrum
+from gammastar.store.manifest import read_json, read_spectrum
 
 if TYPE_CHECKING:
     from gammastar.flow import KinematicFlow, PaperFlow

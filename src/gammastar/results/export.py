@@ -37,8 +37,7 @@ from gammastar.spectrum import relative_shifts
 from gammastar.spectrum.angles import spin_text
 from gammastar.spectrum.normalise import mass_shifts
 from gammastar.store.folder import of_this_version
-from gammastar.store.manifest import read_json, write_json, write_text
-from gammastar.store.records import write_table
+from gammastar.store.manifest import read_json, write_json, write_table, write_text
 
 CTAU = (1e-2, 1e5, 211)  # m; straight lines in both logarithms are 0.07 % off per decay length to the volume
 SEED = 1

@@ -114,7 +114,7 @@ class Results:
     @cached_property
     def spectrum(self) -> LoadedSpectrum:
         """Virtual photons per proton on target, in cells of mass, q_T and energy, with their covariance."""
-        from gammastar.store.records import read_spectrum
+        from gammastar.store.manifest import read_spectrum
 
         self._written("spectrum.json")
         found: LoadedSpectrum = copied(
@@ -427,10 +427,10 @@ def reinterpret(
     output : path, optional
         Folder of the new results; beside `results`, with the names of detector and model, by default.
     **options
-        ``tell``, ``allow_partial`` and ``trust_code`` of `gammastar.results.reinterpret.reinterpret`.
+        ``tell``, ``allow_partial`` and ``trust_code`` of `gammastar.results.start.reinterpret`.
     """
     from gammastar.pipeline.run import silent
-    from gammastar.results.reinterpret import reinterpret as again
+    from gammastar.results.start import reinterpret as again
 
     folder = results.folder if isinstance(results, Results) else Path(results)
     if output is None:

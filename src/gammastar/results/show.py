@@ -26,9 +26,16 @@ from gammastar.results.loaded import Results, load
 from gammastar.results.views import DISPLACED, IN_SITU, DetectorReach
 from gammastar.store.filesets import identity, kind_of
 from gammastar.store.folder import of_this_version, published, read_result
-from gammastar.store.manifest import MANIFEST, digest, file_sha256, package_digest, read_manifest, write_text
+from gammastar.store.manifest import (
+    MANIFEST,
+    digest,
+    file_sha256,
+    package_digest,
+    read_manifest,
+    write_table,
+    write_text,
+)
 from gammastar.store.pairs import check_chunks
-from gammastar.store.records import write_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -19,7 +19,7 @@ from scipy.constants import c as SPEED_OF_LIGHT
 from gammastar.core.errors import UserError
 from gammastar.core.files import atomic, table_text
 from gammastar.core.records import FloatArray, Sample
-from gammastar.store.records import root_file
+from gammastar.store.manifest import root_file
 
 PROTON = 2212
 MM = 1e3  # of a metre

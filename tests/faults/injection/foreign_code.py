@@ -17,9 +17,9 @@ from gammastar.pipeline.record import kept_steering
 from gammastar.pipeline.run import run
 from gammastar.results.design import DesignRequest, design
 from gammastar.results.export import export
-from gammastar.results.reinterpret import reinterpret
 from gammastar.results.scan import ScanRequest, scan_lines
 from gammastar.results.show import compare, overlay_files, show_results, verify_results
+from gammastar.results.start import reinterpret
 from gammastar.store.manifest import file_sha256, read_manifest, write_manifest
 from injection.kills import ROOT
 

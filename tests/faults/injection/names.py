@@ -21,8 +21,7 @@ from gammastar.cli.commands import say, shown
 from gammastar.core.files import Finding, cell, plain
 from gammastar.report.hepdata import Submission, check_submission, write_submission
 from gammastar.report.style import new_figure
-from gammastar.store.manifest import read_json, write_json
-from gammastar.store.records import write_table
+from gammastar.store.manifest import read_json, write_json, write_table
 
 VOID = {"meta", "img", "br", "input", "link"}
 LIVE = {"script", "svg", "iframe", "object", "embed", "form"}

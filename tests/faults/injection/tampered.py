@@ -30,8 +30,14 @@ from gammastar.read import load_schema
 from gammastar.report.figures.limits import read_limit
 from gammastar.results.show import show_results, verify_results
 from gammastar.store.filesets import read_fileset
-from gammastar.store.manifest import digest, file_sha256, read_manifest, write_json, write_manifest
-from gammastar.store.records import read_spectrum
+from gammastar.store.manifest import (
+    digest,
+    file_sha256,
+    read_manifest,
+    read_spectrum,
+    write_json,
+    write_manifest,
+)
 from injection import adversarial, steerings
 from injection.adversarial import RUN, Tried
 from injection.hostile import VALUES

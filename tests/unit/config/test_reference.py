@@ -5,10 +5,10 @@ import tomllib
 import pytest
 from builders import ROOT
 
-from gammastar.config import Steering, parse, read_toml, reference
+from gammastar.config import Steering, parse, read_toml, steering
 from gammastar.core.errors import SteeringError, UserError
 
-TABLES = {table.name: table for table in reference.tables()}
+TABLES = {table.name: table for table in steering.tables()}
 
 
 def models(model=Steering, prefix=""):
@@ -71,19 +71,19 @@ def test_defaults_are_those_that_the_models_take():
     ],
 )
 def test_what_is_printed(name, words):
-    assert words in reference.text(name)
+    assert words in steering.text(name)
 
 
 def test_a_mistyped_name_gets_the_nearest_one():
     with pytest.raises(UserError, match=r"did you mean mass_range"):
-        reference.text("mass_rnge")
+        steering.text("mass_rnge")
     with pytest.raises(UserError, match=r"the sections are analysis, simulate"):
-        reference.text("qqqq")
+        steering.text("qqqq")
 
 
 def test_the_page_of_the_docs_is_the_printed_one():
     page = (ROOT / "docs" / "reference" / "keys.md").read_text()
-    assert page == reference.markdown(), "stale: gammastar keys --markdown > docs/reference/keys.md"
+    assert page == steering.markdown(), "stale: gammastar keys --markdown > docs/reference/keys.md"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from dask.utils import key_split
 
-from gammastar.facility.cluster import DaskCrew
+from gammastar.facility.crew import DaskCrew
 from gammastar.facility.processor import stopwatch, summary
 
 

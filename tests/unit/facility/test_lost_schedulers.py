@@ -8,7 +8,7 @@ import pytest
 from injection import hangs
 
 from gammastar.core.errors import StoreError
-from gammastar.facility.cluster import DaskCrew
+from gammastar.facility.crew import DaskCrew
 
 
 @pytest.mark.parametrize("ask", [DaskCrew.prepare, DaskCrew.check, DaskCrew.ready])

@@ -94,6 +94,6 @@ def test_density_is_one_in_all_and_none_outside(flow: KinematicFlow) -> None:
 
 def test_a_reach_begins_without_what_takes_long_to_import() -> None:
     slow = {"torch", "sympy", "vector", "awkward", "uproot", "pyhf", "scipy.stats"}
-    code = f"import sys, gammastar.flow, gammastar.results.reinterpret; print(*{slow} & set(sys.modules))"
+    code = f"import sys, gammastar.flow, gammastar.results.start; print(*{slow} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert not done.stdout.strip()

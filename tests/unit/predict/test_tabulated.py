@@ -9,7 +9,7 @@ from scipy.integrate import dblquad
 from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
 from gammastar.predict import check_exclusive
 from gammastar.predict.channel import unit_of
-from gammastar.predict.channels.tabulated import EventCalcTables, ForeseeSpectra
+from gammastar.predict.channels.theory import EventCalcTables, ForeseeSpectra
 from gammastar.predict.models import TheoryOptions, theory_channel
 from gammastar.testing import check_channel
 

@@ -14,7 +14,7 @@ from gammastar import predict
 from gammastar.core.errors import PhysicsError, UserError
 from gammastar.core.sampling import stream
 from gammastar.physics.bremsstrahlung import preset
-from gammastar.predict.channels.tabulated import EventCalcTables, ForeseeSpectra
+from gammastar.predict.channels.theory import EventCalcTables, ForeseeSpectra
 from gammastar.predict.models import r_table
 from gammastar.results.exchange import (
     Point,

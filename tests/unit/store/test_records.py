@@ -8,7 +8,7 @@ import uproot
 
 from gammastar.core import errors
 from gammastar.core.records import Exposure, Spectrum, filled, regular
-from gammastar.store import manifest, records
+from gammastar.store import manifest
 
 
 def _spectrum():
@@ -25,22 +25,22 @@ def _spectrum():
 
 def test_spectrum_round_trip_is_exact(tmp_path):
     spectrum = _spectrum()
-    records.write_spectrum(tmp_path / "s.json", spectrum)
-    back = records.read_spectrum(tmp_path / "s.json")
+    manifest.write_spectrum(tmp_path / "s.json", spectrum)
+    back = manifest.read_spectrum(tmp_path / "s.json")
     np.testing.assert_array_equal(back.values, spectrum.values)
     np.testing.assert_array_equal(back.cov, spectrum.cov)
     assert back.exposure.pot == spectrum.exposure.pot
     np.testing.assert_array_equal(back.shifts["open charm"], spectrum.shifts["open charm"])
     assert (
-        records.digest_of(back)
-        == records.digest_of(spectrum)
-        != records.digest_of(replace(spectrum, shifts={}))
+        manifest.digest_of(back)
+        == manifest.digest_of(spectrum)
+        != manifest.digest_of(replace(spectrum, shifts={}))
     )
 
 
 def test_root_histogram_round_trip(tmp_path):
     spectrum = _spectrum()
-    records.write_histograms(tmp_path / "h.root", {"spectrum": spectrum.hist})
+    manifest.write_histograms(tmp_path / "h.root", {"spectrum": spectrum.hist})
     with uproot.open(tmp_path / "h.root") as file:
         back = file["spectrum"].to_hist()
     np.testing.assert_array_equal(back.values(), spectrum.hist.values())

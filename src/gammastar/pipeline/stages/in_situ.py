@@ -47,9 +47,8 @@ from gammastar.predict.in_situ import (
 from gammastar.predict.models import DarkPhoton, r_table
 from gammastar.predict.production import sources_of
 from gammastar.spectrum.mass_shape import MassShape
-from gammastar.store.manifest import digest, file_sha256, write_json
+from gammastar.store.manifest import digest, file_sha256, write_json, write_reach
 from gammastar.store.pairs import read_pairs
-from gammastar.store.records import write_reach
 from gammastar.unfold.simulation import in_window, reweighted
 
 LOOSE = 2.0 / 3.0  # of the first cut: from there on both sides of the interaction are compared

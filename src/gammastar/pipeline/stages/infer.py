@@ -40,8 +40,7 @@ from gammastar.physics.millicharge import MillichargeDetector
 from gammastar.pipeline.context import Context
 from gammastar.pipeline.stages.accept import detectors, millicharge_detectors
 from gammastar.pipeline.stages.predict import model_of
-from gammastar.store.manifest import digest, write_json
-from gammastar.store.records import write_reach
+from gammastar.store.manifest import digest, write_json, write_reach
 
 KEYS = ("method", "cl")  # of [infer], which a patch set carries with it
 EXPLORED_CL = (0.90, 0.95)  # of the explorer, besides that of [infer]

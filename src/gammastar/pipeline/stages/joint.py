@@ -50,8 +50,7 @@ from gammastar.pipeline.stages.accept import cell_signals
 from gammastar.pipeline.stages.read import stored_pairs
 from gammastar.pipeline.stages.subtract import removed_pairs
 from gammastar.pipeline.stages.unfold import varied_responses
-from gammastar.store.manifest import digest
-from gammastar.store.records import write_table
+from gammastar.store.manifest import digest, write_table
 from gammastar.unfold import response_matrix
 
 NOTABLE = 0.2  # of the signal, without which the reach is another one

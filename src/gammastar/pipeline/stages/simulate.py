@@ -17,8 +17,7 @@ from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context, RunState, needed
 from gammastar.store.events import tree_writer
 from gammastar.store.folder import sweep
-from gammastar.store.manifest import file_sha256
-from gammastar.store.records import read_histogram
+from gammastar.store.manifest import file_sha256, read_histogram
 
 N_R_FACTOR = 50_000  # generated events for R, where the engine is Pythia
 

@@ -17,8 +17,7 @@ from gammastar.pipeline.context import MASS_COUNTS, Context, axes_of, forward_of
 from gammastar.pipeline.gate import gate
 from gammastar.spectrum.mass_shape import resolution_of, without_fakes
 from gammastar.store.folder import write_tensors
-from gammastar.store.manifest import digest
-from gammastar.store.records import digest_of, write_spectrum_files
+from gammastar.store.manifest import digest, digest_of, write_spectrum_files
 from gammastar.unfold.simulation import in_window
 
 N_MODELLED = 300_000  # pairs of a card for the kinematics at a published spectrum

@@ -32,9 +32,8 @@ from gammastar.pipeline.stages.read import (
 from gammastar.spectrum.angles import ANGLES
 from gammastar.store.events import write_tree
 from gammastar.store.filesets import Sealed, find_file
-from gammastar.store.manifest import digest, file_sha256
+from gammastar.store.manifest import digest, file_sha256, write_mass_histograms, write_table
 from gammastar.store.pairs import StoredPairs, Truth, thinned, weighted_chunks, write_pairs, write_weighted
-from gammastar.store.records import write_mass_histograms, write_table
 from gammastar.subtract.charm import (
     OFFSET,
     CharmFit,

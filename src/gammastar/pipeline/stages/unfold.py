@@ -26,9 +26,8 @@ from gammastar.pipeline.context import (
     unpack_spectrum,
 )
 from gammastar.pipeline.stages.read import match_simulation
-from gammastar.store.manifest import digest
+from gammastar.store.manifest import digest, write_table
 from gammastar.store.pairs import Truth
-from gammastar.store.records import write_table
 from gammastar.unfold import (
     folding,
     methods,

@@ -1,21 +1,35 @@
-"""Theory channels of bremsstrahlung and mesons, and their part where no lepton pair was measured."""
+"""Theory channels: bremsstrahlung, mesons, tables that users bring; and where no lepton pair was measured."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from gammastar.core import constants
-from gammastar.core.errors import PhysicsError, require
+from gammastar.core.errors import InputFileError, PhysicsError, require
+from gammastar.core.files import Pathlike, text_of
 from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.core.sampling import stream
 from gammastar.physics import bremsstrahlung
-from gammastar.physics.mesons import Decay, MesonTable, Unit, dark_photon_branching
+from gammastar.physics.mesons import (
+    PB_PER_MB,
+    Cells,
+    Decay,
+    MesonTable,
+    Unit,
+    dark_photon_branching,
+    read_cells,
+)
 from gammastar.physics.polarisation import daughter
-from gammastar.predict.channel import Channel, outside, sample_at_origin
+from gammastar.predict.channel import MASSES, Channel, outside, sample_at_origin
 from gammastar.predict.channels.virtual_photon import InDomain
 
 _CASCADES = "first interaction of each proton only: secondary cascades are omitted and would add soft mesons"
@@ -289,3 +303,327 @@ class Outside(Channel):
         if not weight.sum() > 0:
             raise PhysicsError(f"channel {self.group!r}: none of {n} particles of {mass:g} GeV lies outside")
         return replace(sample, weight=weight * (total / weight.sum()), in_domain=np.zeros(n, dtype=np.bool_))
+
+
+SPECTRUM = re.compile(r"([0-9.]+)TeV_(.+?)(?:_([^_]+))?_m_([0-9.eE+-]+)\.npy")
+MESONS: Mapping[str, str] = MappingProxyType(
+    {
+        "111": "pion_dalitz",
+        "221": "pseudoscalar_dalitz",
+        "331": "pseudoscalar_dalitz",
+        "113": "vector_mesons",
+        "223": "vector_mesons",
+        "333": "vector_mesons",
+        "443": "jpsi",
+    }
+)
+MAX_GENERATORS = 64  # of one mode at one mass
+MAX_TABLE_BYTES = 1 << 30  # bytes of one table
+
+
+def tabulated_channel(name: str, base: Path, sigma_inelastic: float | None = None) -> Channel | None:
+    """Return the channel of ``foresee:FOLDER`` or ``eventcalc:FOLDER/NAME``; None for another name."""
+    kind, _, path = name.partition(":")
+    if kind == "foresee":
+        return ForeseeSpectra.read(base / path, sigma_inelastic=sigma_inelastic)
+    return EventCalcTables.read(base / path) if kind == "eventcalc" else None
+
+
+def _between(masses: FloatArray, mass: float, what: str) -> tuple[int, float]:
+    """Return the place of the mass below, and how far the next one is, in [0, 1]; refuse others."""
+    if not masses[0] <= mass <= masses[-1]:
+        raise PhysicsError(
+            f"{what}: {mass:g} GeV lies outside the tables, {masses[0]:g} to {masses[-1]:g} GeV"
+        )
+    i = int(np.clip(np.searchsorted(masses, mass, side="right") - 1, 0, len(masses) - 2))
+    return i, float((mass - masses[i]) / (masses[i + 1] - masses[i]))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ForeseeSpectra(Channel):
+    """Dark photons of ``model/LLP_spectra`` of FORESEE: all modes together, generators averaged."""
+
+    masses: FloatArray  # (k,) [GeV]
+    grid: Cells  # Their angles and momenta
+    # Content of each cell at each mass, the mean of the generators of each mode, summed over modes, (k, n)
+    weight: FloatArray
+    edges: FloatArray  # Sums with the smallest and with the largest generator of each mode, (2, k)
+    modes: tuple[str, ...]  # PDG numbers of mesons, ``Brem…``, ``DY…`` or other names
+    unit: Unit
+    source: str
+    group: ClassVar[str] = "foresee_spectra"
+
+    @classmethod
+    def read(cls, folder: Pathlike, *, sigma_inelastic: float | None = None) -> ForeseeSpectra:
+        """Read files ``<energy>TeV_<mode>_<generator>_m_<mass>.npy``."""
+        folder = Path(folder)
+        files: dict[tuple[str, float], list[Path]] = {}
+        for path in sorted(folder.glob("*_m_*.npy")):
+            match = SPECTRUM.fullmatch(path.name)
+            if match is not None:
+                files.setdefault((match[2], float(match[4])), []).append(path)
+        masses = np.array(sorted({mass for _, mass in files}))
+        if len(masses) < 2:
+            raise InputFileError(
+                f"{folder}: spectra <energy>TeV_<mode>_<generator>_m_<mass>.npy of two masses are needed"
+            )
+        modes = sorted({mode for mode, _ in files})
+        _whole(folder, masses, {mode: {m for other, m in files if other == mode} for mode in modes})
+        grid: Cells | None = None
+        rows, edges = [], []
+        for mass in masses.tolist():
+            parts = []
+            for mode in modes:
+                own = [read_cells(path) for path in files.get((mode, mass), [])[:MAX_GENERATORS]]
+                for cells, path in zip(own, files.get((mode, mass), []), strict=False):
+                    grid = cells if grid is None else grid
+                    _same(grid, cells, path)
+                parts += [np.stack([cells.weight for cells in own])] if own else []
+            rows.append(np.sum([part.mean(axis=0) for part in parts], axis=0))
+            sums = [part.sum(axis=1) for part in parts]
+            edges.append([sum(s.min() for s in sums), sum(s.max() for s in sums)])
+        if grid is None:
+            raise InputFileError(f"{folder}: holds no spectra")
+        scale = 1.0 if sigma_inelastic is None else 1.0 / (sigma_inelastic * PB_PER_MB)
+        return cls(
+            masses=masses,
+            grid=grid,
+            weight=np.stack(rows) * scale,
+            edges=np.array(edges).T * scale,
+            modes=tuple(modes),
+            unit="pb" if sigma_inelastic is None else "proton",
+            source=f"LLP spectra of FORESEE in {folder.name}: {', '.join(modes)}",
+        )
+
+    @property
+    def mass_range(self) -> tuple[float, float]:
+        """Masses of the tables [GeV]; the last belongs to it."""
+        return float(self.masses[0]), float(np.nextafter(self.masses[-1], np.inf))
+
+    @property
+    def processes(self) -> frozenset[str]:
+        """Those of the modes; one that is not known stands for itself."""
+        return frozenset(_process(mode) for mode in self.modes)
+
+    def describe(self) -> str:
+        """Return where the numbers come from."""
+        return f"{self.source}; cross sections straight between {len(self.masses)} masses"
+
+    def rate(self, mass: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+        """Return the rate and its covariance: half the range of the generators, common to all masses.
+
+        Zero outside the masses of the tables.
+        """
+        m = np.atleast_1d(np.asarray(mass, dtype=np.float64))
+        value, low, high = (
+            np.interp(m, self.masses, row, left=0.0, right=0.0)
+            for row in (self.weight.sum(axis=1), *self.edges)
+        )
+        half = 0.5 * (high - low)
+        return value, np.outer(half, half)
+
+    def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
+        """Return `n` dark photons of equal weight."""
+        i, x = _between(self.masses, mass, "spectra of FORESEE")
+        cells = replace(self.grid, weight=(1 - x) * self.weight[i] + x * self.weight[i + 1])
+        return sample_at_origin(cells.sample(mass, n, rng), np.full(n, cells.total / n))
+
+
+def _process(mode: str) -> str:
+    if mode in MESONS:
+        return MESONS[mode]
+    lower = mode.lower()
+    known = {"brem": "bremsstrahlung", "dy": "drell_yan"}
+    return next((process for start, process in known.items() if lower.startswith(start)), mode)
+
+
+def _whole(folder: Path, masses: FloatArray, found: Mapping[str, set[float]]) -> None:
+    """Refuse a mode that lacks a mass between its first and its last."""
+    for mode, own in found.items():
+        inside = masses[(masses > min(own)) & (masses < max(own))]
+        missing = [mass for mass in inside.tolist() if mass not in own]
+        if missing:
+            raise InputFileError(
+                f"{folder}: mode {mode!r} has no spectrum at {missing[0]:g} GeV, between masses where it has "
+                "one; make it, or remove the other modes' files of that mass"
+            )
+
+
+def _same(grid: Cells, cells: Cells, path: Path) -> None:
+    same = len(grid.weight) == len(cells.weight) and np.allclose(
+        [grid.log_angle, grid.log_momentum], [cells.log_angle, cells.log_momentum], atol=1e-6
+    )
+    if not same:
+        raise InputFileError(f"{path}: has other cells than the first file of its folder; use one grid")
+
+
+@dataclass(frozen=True, eq=False)
+class EventCalcTables(Channel):
+    """Long-lived particles of EventCalc and SensCalc: a yield per proton, a density of angle and energy."""
+
+    # Nodes of the density, (k,) (a,) (e,) [GeV, rad, GeV]
+    masses: FloatArray
+    angles: FloatArray
+    energies: FloatArray
+    density: FloatArray  # Per rad and GeV; straight lines between the nodes, (k, a, e)
+    # Largest energies at each angle, (l,) (b,) (l, b) [GeV, rad, GeV]
+    limit_masses: FloatArray
+    limit_angles: FloatArray
+    limits: FloatArray
+    # Masses [GeV], and the particles per proton on target and unit coupling squared: central, lower and
+    # upper, (4, y)
+    yields: FloatArray
+    source: str
+    group: ClassVar[str] = "eventcalc"
+    processes: ClassVar[frozenset[str]] = frozenset(MASSES)
+    unit: ClassVar[Unit] = "proton"
+
+    @classmethod
+    def read(cls, path: Pathlike) -> EventCalcTables:
+        """Read ``DoubleDistr-NAME.txt``, ``Emax-NAME.txt`` and ``Total-yield-NAME.txt``.
+
+        `path`: folder and NAME, e.g. ``Distributions/Dark-photons/DP-central``. If NAME ends in ``central``
+        and yields ``lower`` and ``upper`` lie beside it, they are the band of the theory.
+
+        EventCalc-SHiP, arXiv:2305.13383 and ``funcs/initLLP.py``: columns mass, angle, energy and density;
+        mass, angle and largest energy; mass and yield, without a header. Its density is cut at the largest
+        energy, and so is ours.
+        """
+        path = Path(path)
+        folder, name = path.parent, path.name
+        nodes = _columns(folder / f"DoubleDistr-{name}.txt", 4)
+        limits = _columns(folder / f"Emax-{name}.txt", 3)
+        central = _columns(folder / f"Total-yield-{name}.txt", 2)
+        edges = [central[1]] * 2
+        base = name.removesuffix("central")
+        beside = [folder / f"Total-yield-{base}{side}.txt" for side in ("lower", "upper")]
+        if base != name and all(file.is_file() for file in beside):
+            edges = [np.interp(central[0], *_columns(file, 2)) for file in beside]
+        (masses, angles, energies), density = _nodes(folder / f"DoubleDistr-{name}.txt", nodes)
+        (limit_masses, limit_angles), largest = _nodes(folder / f"Emax-{name}.txt", limits)
+        axes = (masses, angles, energies)
+        if min(map(len, axes)) < 2:
+            raise InputFileError(
+                f"{folder / f'DoubleDistr-{name}.txt'}: two masses, angles and energies at least are needed"
+            )
+        return cls(
+            *axes,
+            density,
+            limit_masses,
+            limit_angles,
+            largest,
+            np.stack([*central, *edges]),
+            f"{name} of EventCalc in {folder.name}",
+        )
+
+    @property
+    def mass_range(self) -> tuple[float, float]:
+        """Masses that all three tables hold [GeV]; the last belongs to it."""
+        ends = [self.masses, self.yields[0]]
+        first, last = max(row[0] for row in ends), min(row[-1] for row in ends)
+        return float(first), float(np.nextafter(last, np.inf))
+
+    def describe(self) -> str:
+        """Return where the numbers come from."""
+        return f"{self.source}: yield per proton, all processes, with the density of angle and energy"
+
+    def _at(self, mass: float) -> tuple[FloatArray, FloatArray]:
+        """Return the density (a, e) at a mass, and the largest energy at the angles of its nodes."""
+        i, x = _between(self.masses, mass, "tables of EventCalc")
+        # beyond the angles of this table its ends hold
+        limit = np.stack([np.interp(self.angles, self.limit_angles, row) for row in self.limits])
+        largest = [np.interp(mass, self.limit_masses, column) for column in limit.T]
+        return (1 - x) * self.density[i] + x * self.density[i + 1], np.array(largest)
+
+    @cached_property
+    def held(self) -> FloatArray:
+        """Integral of the density over angles and energies at the masses of the tables, shape (k,).
+
+        One, where the table holds everything; EventCalc's polar acceptance is the same integral.
+        """
+        return np.array([self._integral(float(mass)) for mass in self.masses])
+
+    def _integral(self, mass: float) -> float:
+        density, largest = self._at(mass)
+        nodes, weights = np.polynomial.legendre.leggauss(3)
+        nodes, weights = 0.5 * (nodes + 1), 0.5 * weights
+        a, e = np.diff(self.angles), np.diff(self.energies)
+        total = 0.0
+        for u, w in zip(nodes, weights, strict=True):
+            row, top = ((1 - u) * x[:-1] + u * x[1:] for x in (density, largest))
+            for v, wv in zip(nodes, weights, strict=True):
+                energy = self.energies[:-1] + v * e
+                allowed = (energy[None, :] <= top[:, None]) & (energy[None, :] > mass)
+                value = (1 - v) * row[:, :-1] + v * row[:, 1:]
+                total += w * wv * float(a @ np.where(allowed, value, 0.0) @ e)
+        return total
+
+    def rate(self, mass: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+        """Return the rate and its covariance: half the band of the theory, common to all masses.
+
+        Zero outside the masses of the tables. It counts what the density holds: yield times `held`.
+        """
+        m = np.atleast_1d(np.asarray(mass, dtype=np.float64))
+        low, high = self.mass_range
+        part = np.interp(m, self.masses, self.held)
+        value, lower, upper = (
+            np.where((m >= low) & (m < high), part * np.interp(m, self.yields[0], row), 0.0)
+            for row in self.yields[1:]
+        )
+        half = 0.5 * (upper - lower)
+        return value, np.outer(half, half)
+
+    def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
+        """Return `n` weighted particles; the weights sum to the rate."""
+        density, largest = self._at(mass)
+        a, e = np.diff(self.angles), np.diff(self.energies)
+        mean = 0.25 * (density[:-1, :-1] + density[1:, :-1] + density[:-1, 1:] + density[1:, 1:])
+        content = (mean * a[:, None] * e).ravel()
+        require(content.sum() > 0, f"{self.source}: the density at {mass:g} GeV is zero everywhere")
+        i, j = np.unravel_index(rng.choice(content.size, size=n, p=content / content.sum()), mean.shape)
+        u, v = rng.uniform(size=(2, n))
+        low, high = ((1 - u) * density[i, k] + u * density[i + 1, k] for k in (j, j + 1))
+        theta, energy = self.angles[i] + u * a[i], self.energies[j] + v * e[j]
+        allowed = (energy <= (1 - u) * largest[i] + u * largest[i + 1]) & (energy > mass)
+        weight = np.where(allowed, ((1 - v) * low + v * high) / mean[i, j], 0.0)
+        if not weight.sum() > 0:
+            raise PhysicsError(f"{self.source}: none of {n} of {mass:g} GeV lies below the largest energy")
+        momentum = np.sqrt(np.clip(energy**2 - mass**2, 0.0, None))
+        phi = rng.uniform(-np.pi, np.pi, n)
+        pt = momentum * np.sin(theta)
+        p = np.stack([pt * np.cos(phi), pt * np.sin(phi), momentum * np.cos(theta), np.hypot(momentum, mass)])
+        return sample_at_origin(p, weight * (float(self.rate([mass])[0][0]) / weight.sum()))
+
+
+def _columns(path: Path, count: int) -> FloatArray:
+    """Return the columns of a table without a header, shape (count, n)."""
+    try:
+        columns = np.loadtxt(text_of(path, MAX_TABLE_BYTES).splitlines(), dtype=np.float64, ndmin=2).T
+    except (OSError, ValueError) as error:
+        raise InputFileError(f"{path}: is no table of {count} columns of numbers ({error})") from error
+    if len(columns) != count or not np.isfinite(columns).all() or (columns < 0).any():
+        found = f"a table of shape {columns.shape[::-1]}"
+        raise InputFileError(
+            f"{path}: expected {count} columns of numbers, finite, not negative; found {found}"
+        )
+    if count == 2:
+        columns = columns[:, np.argsort(columns[0], kind="stable")]
+    return columns
+
+
+def _nodes(path: Path, columns: FloatArray) -> tuple[list[FloatArray], FloatArray]:
+    """Return the axes of a table of nodes and its values on them; refuse one that lacks a node."""
+    axes, places = [], []
+    for column in columns[:-1]:
+        axis, place = np.unique(column, return_inverse=True)
+        axes.append(axis)
+        places.append(place)
+    shape = tuple(map(len, axes))
+    values = np.full(shape, np.nan)
+    values[tuple(places)] = columns[-1]
+    if np.isnan(values).any():
+        where = [axis[k] for axis, k in zip(axes, np.argwhere(np.isnan(values))[0], strict=True)]
+        raise InputFileError(
+            f"{path}: no value at {', '.join(f'{x:g}' for x in where)}; every node of the grid is needed"
+        )
+    return axes, values
