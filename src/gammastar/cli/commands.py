@@ -344,9 +344,7 @@ def millicharge(results: Path, m_chi: float, n: int, output: Path, **options: An
 
 
 TRUST = click.option(
-    "--trust-code",
-    is_flag=True,
-    help="Run Python code that the record names, once its digests are told.",
+    "--trust-code", is_flag=True, help="Run Python code that the record names, once its digests are told."
 )
 
 

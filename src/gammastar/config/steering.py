@@ -17,18 +17,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
+from gammastar.config import measured
 from gammastar.config.dark import Accept, Infer, InSitu, Predict, Report
 from gammastar.config.fields import TO_FILL, Edges, Fraction, Section, cells_problem, meanings
-from gammastar.config.measured import (
-    Analysis,
-    FlowSection,
-    Read,
-    Select,
-    Simulate,
-    SpectrumSection,
-    Subtract,
-    Unfold,
-)
 from gammastar.core.errors import SteeringError, UserError
 from gammastar.core.files import Finding, Pathlike, from_toml, shortened
 from gammastar.core.sources import KINDS
@@ -114,15 +105,15 @@ MAX_SHOWN_KEYS = 12  # wrong keys that are shown
 class Steering(Section):
     """A whole analysis; every section but ``[analysis]`` is optional."""
 
-    analysis: Analysis
-    simulate: Simulate | None = None
-    read: Read | None = None
-    select: Select | None = None
-    subtract: Subtract | None = None
-    unfold: Unfold | None = None
-    spectrum: SpectrumSection | None = None
+    analysis: measured.Analysis
+    simulate: measured.Simulate | None = None
+    read: measured.Read | None = None
+    select: measured.Select | None = None
+    subtract: measured.Subtract | None = None
+    unfold: measured.Unfold | None = None
+    spectrum: measured.SpectrumSection | None = None
     in_situ: InSitu | None = None
-    flow: FlowSection | None = None
+    flow: measured.FlowSection | None = None
     predict: Predict | None = None
     accept: Accept | None = None
     infer: Infer | None = None

@@ -29,7 +29,7 @@ from gammastar.core.files import ANY_SIZE, disk_full_message, is_disk_full, open
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray
 from gammastar.core.resolve import user_code_errors
-from gammastar.select import Cutflow, Cuts, Step
+from gammastar.select import Cutflow, Step
 from gammastar.select.histogram import chunk_sums, flat_suffices
 from gammastar.store.filesets import Remote, identity, kind_of
 from gammastar.store.manifest import package_digest, versions, write_table

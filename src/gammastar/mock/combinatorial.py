@@ -17,18 +17,8 @@ from gammastar.core import constants
 from gammastar.core.constants import LEPTON_MASS, M_MU, M_PI0, M_PROTON
 from gammastar.core.errors import PhysicsError, require
 from gammastar.core.records import FloatArray
+from gammastar.mock import cocktail
 from gammastar.mock.card import Card, Charm, CharmHadron, Hadron
-from gammastar.mock.cocktail import (
-    Columns,
-    Dimuons,
-    beam_kinematics,
-    momentum,
-    photon_leg,
-    rapidity_limit,
-    sample_pt,
-    truncated_normal,
-    with_energy,
-)
 from gammastar.mock.spectrometer import accepted, efficiency, pair_kinematics, recorded_share
 from gammastar.physics.polarisation import cosine, daughter
 
@@ -142,7 +132,7 @@ def measured_r(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class DecayMuons(Columns):
+class DecayMuons(cocktail.Columns):
     """Accepted muons from hadrons that decay before the absorber, ordered by interaction."""
 
     p: FloatArray  # px, py, pz, E [GeV], shape (4, n)
@@ -180,18 +170,18 @@ def _decay(
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return muons, shape (4, n), decay probabilities and mean flights [m] of hadrons of one species."""
     mass = constants.mass(hadron.pdg)
-    sqrt_s, y_cm = beam_kinematics(card.beam.energy)
+    sqrt_s, y_cm = cocktail.beam_kinematics(card.beam.energy)
     n = len(y_cluster)
     u = rng.random((5, n))
-    pt = np.minimum(sample_pt(hadron.p0, hadron.n, u[0]), 0.4 * sqrt_s)
-    limit = rapidity_limit(sqrt_s, mass, np.sqrt(mass**2 + pt**2))
+    pt = np.minimum(cocktail.sample_pt(hadron.p0, hadron.n, u[0]), 0.4 * sqrt_s)
+    limit = cocktail.rapidity_limit(sqrt_s, mass, np.sqrt(mass**2 + pt**2))
     scale = hadron.y_width / max(h.y_width for h in card.background.hadrons.values())
     centre = np.clip(y_cluster * scale, -limit, limit)
     width = card.background.cluster_y_width * scale
-    y = centre + truncated_normal(width, -limit - centre, limit - centre, u[1])
-    p = momentum(mass, pt, y + y_cm, 2.0 * np.pi * u[2])
+    y = centre + cocktail.truncated_normal(width, -limit - centre, limit - centre, u[1])
+    p = cocktail.momentum(mass, pt, y + y_cm, 2.0 * np.pi * u[2])
     if hadron.pdg == NEUTRAL_PION:  # no decay in flight: the share of photons that leave one electron
-        return photon_leg(p, rng), np.full(n, hadron.branching), np.zeros(n)
+        return cocktail.photon_leg(p, rng), np.full(n, hadron.branching), np.zeros(n)
     flight = np.sqrt(p[3] ** 2 - mass**2) / mass * hadron.ctau
     probability = -hadron.branching * np.expm1(-card.background.decay_length / flight)
     return daughter(p, mass, M_MU, 0.0, 2.0 * u[3] - 1.0, 2.0 * np.pi * u[4]), probability, flight
@@ -246,7 +236,7 @@ def in_flight(
     flight = np.sqrt(np.sum(p**2, axis=0)) / mass * hadron.ctau
     probability = -hadron.branching * np.expm1(-length / flight)
     u = rng.random((2, p.shape[1]))
-    muon = daughter(with_energy(p, mass), mass, M_MU, 0.0, 2.0 * u[0] - 1.0, 2.0 * np.pi * u[1])
+    muon = daughter(cocktail.with_energy(p, mass), mass, M_MU, 0.0, 2.0 * u[0] - 1.0, 2.0 * np.pi * u[1])
     return muon, probability, flight
 
 
@@ -256,7 +246,9 @@ def photon_electrons(p: FloatArray, rng: np.random.Generator) -> tuple[FloatArra
     The partner is lost; the sign is drawn.
     """
     sign = rng.choice(np.array([1, -1], dtype=np.int32), p.shape[1])
-    return photon_leg(with_energy(p, M_PI0), rng), np.asarray(NEUTRAL_PION * sign, dtype=np.int32)
+    return cocktail.photon_leg(cocktail.with_energy(p, M_PI0), rng), np.asarray(
+        NEUTRAL_PION * sign, dtype=np.int32
+    )
 
 
 GRID = 801  # points of a tabulated q² spectrum
@@ -269,7 +261,7 @@ MICRON_PER_CM = 1e4
 class CharmPairs:
     """Lepton pairs of open charm."""
 
-    dimuons: Dimuons  # Leptons and the kinematics of their pair; no virtual photon is behind it
+    dimuons: cocktail.Dimuons  # Leptons and the kinematics of their pair; no virtual photon is behind it
     # Transverse distance (x, y) of the lepton's track (plus, minus), drawn back to the z of the interaction,
     # from the interaction [µm], shape (2, 2, n)
     offset: FloatArray
@@ -366,7 +358,7 @@ def decay_charm(
             mass = constants.mass(species.pdg)
             place[:, side, mine] = _offset(p, mass, species.ctau, lepton, rng.random(len(mine)))
     mass_ll, pt, energy = pair_kinematics(leptons[:, 0], leptons[:, 1])
-    dimuons = Dimuons(
+    dimuons = cocktail.Dimuons(
         process=np.full(n, charm.process, dtype=np.int8),
         mass=mass_ll,
         pt=pt,
@@ -399,14 +391,16 @@ def generate_charm(card: Card, n: int, rng: np.random.Generator) -> CharmPairs:
     index = rng.choice(len(species), size=(2, n), p=share / share.sum())
     numbers = np.array([h.pdg for h in species], dtype=np.int32)[index]
     mass = np.array([constants.mass(h.pdg) for h in species])[index]
-    sqrt_s, y_cm = beam_kinematics(card.beam.energy)
+    sqrt_s, y_cm = cocktail.beam_kinematics(card.beam.energy)
     u = rng.random((2, n))
-    pt = np.minimum(sample_pt(charm.p0, charm.n, u), 0.3 * sqrt_s)
-    limit = rapidity_limit(sqrt_s, mass, np.sqrt(mass**2 + pt**2), float(mass.min()) + 2.0 * M_PROTON)
+    pt = np.minimum(cocktail.sample_pt(charm.p0, charm.n, u), 0.3 * sqrt_s)
+    limit = cocktail.rapidity_limit(
+        sqrt_s, mass, np.sqrt(mass**2 + pt**2), float(mass.min()) + 2.0 * M_PROTON
+    )
     y = limit * (2.0 * rng.beta(charm.y_power + 1.0, charm.y_power + 1.0, (2, n)) - 1.0)
     first = rng.uniform(-np.pi, np.pi, n)
     phi = np.stack([first, first + np.pi + rng.vonmises(0.0, charm.back_to_back, n)])
-    hadrons = momentum(mass, pt, y + y_cm, phi)
+    hadrons = cocktail.momentum(mass, pt, y + y_cm, phi)
     sign = np.array([[1], [-1]], dtype=np.int32)
     weight = np.full(n, charm_rate(card) * card.target.interactions / n)
     return decay_charm(card, hadrons, numbers * sign, weight, rng)

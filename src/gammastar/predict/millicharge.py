@@ -15,16 +15,8 @@ from gammastar.core.records import BoolArray, FloatArray, Momenta, Sample
 from gammastar.core.sampling import Sampler
 from gammastar.core.signal import Rate
 from gammastar.core.sources import MEASUREMENT, POT, Source, Sources
+from gammastar.physics import polarisation
 from gammastar.physics.millicharge import bin_factors, from_dark_photons, pair_factor, vector_branching
-from gammastar.physics.polarisation import (
-    TRANSVERSE,
-    UNPOLARISED,
-    SpinDensities,
-    cosine,
-    daughter,
-    daughter_about,
-    lambda_theta,
-)
 from gammastar.physics.qed import kappa
 from gammastar.predict.channel import Channel, check_exclusive, held
 from gammastar.predict.channels.theory import JPsi, MesonChannel
@@ -128,8 +120,8 @@ def chi_pairs(
     m_chi: float,
     *,
     rng: np.random.Generator,
-    longitudinal: float | Callable[[FloatArray], npt.ArrayLike] = UNPOLARISED,
-    spin: SpinDensities | None = None,
+    longitudinal: float | Callable[[FloatArray], npt.ArrayLike] = polarisation.UNPOLARISED,
+    spin: polarisation.SpinDensities | None = None,
 ) -> Sample:
     """Decay virtual photons to χχ̄.
 
@@ -156,15 +148,17 @@ def chi_pairs(
     pz = np.sqrt(np.clip(photons.energy**2 - photons.mass**2 - photons.pt**2, 0.0, None))
     parent = np.stack([photons.pt * np.cos(phi), photons.pt * np.sin(phi), pz, photons.energy])
     fraction = longitudinal(photons.mass) if callable(longitudinal) else longitudinal
-    fraction = fraction if spin is None else UNPOLARISED
+    fraction = fraction if spin is None else polarisation.UNPOLARISED
     above = np.maximum(photons.mass, 2 * m_chi * (1 + 1e-12))
     known = np.zeros(n, dtype=np.bool_) if photons.parent is None else ~np.isnan(photons.parent[:, 0])
-    lam = lambda_theta(np.where(known, TRANSVERSE, np.broadcast_to(fraction, (n,))), above, m_chi)
-    cos_theta, around = cosine(lam, rng.uniform(size=n)), rng.uniform(-np.pi, np.pi, n)
-    first = daughter(parent, photons.mass, m_chi, m_chi, cos_theta, around)
+    lam = polarisation.lambda_theta(
+        np.where(known, polarisation.TRANSVERSE, np.broadcast_to(fraction, (n,))), above, m_chi
+    )
+    cos_theta, around = polarisation.cosine(lam, rng.uniform(size=n)), rng.uniform(-np.pi, np.pi, n)
+    first = polarisation.daughter(parent, photons.mass, m_chi, m_chi, cos_theta, around)
     if photons.parent is not None and known.any():
         meson = _turned(photons.parent[known].T, phi[known])
-        first[:, known] = daughter_about(
+        first[:, known] = polarisation.daughter_about(
             parent[:, known], photons.mass[known], m_chi, meson, cos_theta[known], around[known]
         )
     weight = photons.weight

@@ -17,15 +17,8 @@ from gammastar.core.errors import PhysicsError, SteeringError, require
 from gammastar.core.files import Pathlike, data_path
 from gammastar.core.records import DarkState, FloatArray
 from gammastar.core.resolve import UserCode, resolve
-from gammastar.physics import bremsstrahlung
+from gammastar.physics import bremsstrahlung, qed
 from gammastar.physics.mesons import MesonTable
-from gammastar.physics.qed import (
-    RTable,
-    dark_photon_branching,
-    dark_photon_ctau,
-    dark_photon_widths,
-    lepton_width,
-)
 from gammastar.physics.vectors import CHARGES, Charges, Process, kinetic_mixing_loop, meson_parts
 from gammastar.predict.channel import Channel
 from gammastar.predict.channels import theory
@@ -207,7 +200,7 @@ class DarkPhoton(Model):
         R(m) for the hadronic width.
     """
 
-    r_table: RTable
+    r_table: qed.RTable
 
     @property
     def labels(self) -> Labels:
@@ -223,7 +216,7 @@ class DarkPhoton(Model):
 
     def ctau(self, mass: float, coupling: npt.ArrayLike) -> FloatArray:
         """Return cτ ∝ 1/ε² [m]; see `gammastar.physics.qed.dark_photon_ctau`."""
-        return dark_photon_ctau(mass, coupling, self.r_table)
+        return qed.dark_photon_ctau(mass, coupling, self.r_table)
 
     def branching(self, mass: float) -> dict[str, float]:
         """Return the branching ratios into "ee", "mumu" and "hadrons", zero at and below threshold.
@@ -232,7 +225,7 @@ class DarkPhoton(Model):
         ----------
         mass : float [GeV]
         """
-        return {name: float(value) for name, value in dark_photon_branching(mass, self.r_table).items()}
+        return {name: float(value) for name, value in qed.dark_photon_branching(mass, self.r_table).items()}
 
     def width_error(self, mass: float) -> float:
         """Return the relative error of the total width, that of R.
@@ -242,7 +235,7 @@ class DarkPhoton(Model):
         mass : float [GeV]
         """
         plain, moved = (
-            sum(float(part) for part in dark_photon_widths(mass, table).values())
+            sum(float(part) for part in qed.dark_photon_widths(mass, table).values())
             for table in (self.r_table, self.r_table.shifted(1.0))
         )
         return moved / plain - 1.0 if plain > 0 else 0.0
@@ -268,10 +261,10 @@ class VectorModel(Model):
     """
 
     charges: Charges
-    r_table: RTable
+    r_table: qed.RTable
 
     @classmethod
-    def named(cls, name: str, r_table: RTable) -> VectorModel:
+    def named(cls, name: str, r_table: qed.RTable) -> VectorModel:
         """Return "lmu_ltau", "b_minus_l" or "protophobic".
 
         Parameters
@@ -322,11 +315,11 @@ class VectorModel(Model):
     def _hadrons(self, mass: float) -> float:
         if self.charges.loop_mixing:
             epsilon2 = float(np.abs(kinetic_mixing_loop(mass**2)) ** 2)
-            return epsilon2 * float(self.r_table.at(mass) * lepton_width(mass, M_MU))
+            return epsilon2 * float(self.r_table.at(mass) * qed.lepton_width(mass, M_MU))
         if mass <= 2 * M_PI_CHARGED:
             return 0.0
         massless = ALPHA * mass / 3
-        measured = float(self.r_table.at(mass) * lepton_width(mass, M_MU)) / massless
+        measured = float(self.r_table.at(mass) * qed.lepton_width(mass, M_MU)) / massless
         parts = meson_parts(mass, measured)
         squared = {name: float(self.charges.production_ratio(name, mass)) for name in parts}
         return massless * sum(squared[name] * float(part) for name, part in parts.items())
@@ -387,9 +380,9 @@ MESONS: dict[str, type[theory.MesonChannel]] = {
 
 
 @cache
-def r_table() -> RTable:
+def r_table() -> qed.RTable:
     """Return the shipped table of R."""
-    return RTable.read(data_path("measurements/r_ratio.csv"))
+    return qed.RTable.read(data_path("measurements/r_ratio.csv"))
 
 
 def _of_user(kind: Any, key: str, name: str, where: Path | UserCode) -> Any:

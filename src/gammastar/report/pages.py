@@ -381,10 +381,7 @@ class Plane2D:
 
     @classmethod
     def of(
-        cls,
-        plane: SignalPlane,
-        explored: Mapping[str, Any],
-        excluded: Sequence[tuple[str, FloatArray]] = (),
+        cls, plane: SignalPlane, explored: Mapping[str, Any], excluded: Sequence[tuple[str, FloatArray]] = ()
     ) -> Plane2D:
         """Return the plane of a signal with the limits that its run kept.
 

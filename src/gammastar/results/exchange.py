@@ -414,11 +414,7 @@ UNITS = "Theta_X[rad] E_X[GeV] m_X[GeV] dY[per(rad GeV N_pN eps^2)]"
 
 
 def write_alpinist(
-    produced: Produced,
-    experiment: str,
-    folder: Path,
-    *,
-    mass_range: tuple[float, float],
+    produced: Produced, experiment: str, folder: Path, *, mass_range: tuple[float, float]
 ) -> list[Path]:
     """Write the two production tables of an experiment for the decay module of ALPINIST.
 

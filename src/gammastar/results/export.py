@@ -231,13 +231,7 @@ def _text(columns: dict[str, FloatArray]) -> dict[str, list[str]]:
 
 @writes_folder
 def export(
-    results: Path,
-    *,
-    output: Path,
-    detector: Path | None = None,
-    n: int = 20_000,
-    events: int = 0,
-    tell: Tell,
+    results: Path, *, output: Path, detector: Path | None = None, n: int = 20_000, events: int = 0, tell: Tell
 ) -> list[Path]:
     """Write the tables of a finished run."""
     record = read_record(results)

@@ -56,11 +56,7 @@ DEFAULT: Edges = {
     "energy": (1.0, 20.0, 40.0, 400.0),
 }
 TRUE = {"gen", "mc", "true", "truth", "sim"}
-TRUTH = {
-    "mass": {"m", "mass", "mll", "mmumu", "mee"},
-    "pt": {"pt", "qt"},
-    "energy": {"e", "energy", "en"},
-}
+TRUTH = {"mass": {"m", "mass", "mll", "mmumu", "mee"}, "pt": {"pt", "qt"}, "energy": {"e", "energy", "en"}}
 
 
 def begin(

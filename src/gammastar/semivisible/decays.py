@@ -391,11 +391,7 @@ class DecayTable:
 
 
 def decay_table(
-    sector: DarkSector,
-    *,
-    r_table: RTable | None = None,
-    neutrino: Mixings = None,
-    at: float | None = None,
+    sector: DarkSector, *, r_table: RTable | None = None, neutrino: Mixings = None, at: float | None = None
 ) -> DecayTable:
     """Return branching ratios, lifetimes and sampling tables of a dark sector.
 

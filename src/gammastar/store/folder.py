@@ -57,14 +57,7 @@ PREVIOUS = "previous"
 PATIENCE = 2.0  # s: workers of a killed run hold its lock until they notice
 MARK, MARKED = b"gammastar", 1 << 20  # what files of ours hold so near to an end, where others use the name
 NESTED = ("figures", "detectors", "pairs", "input")
-WORKING = (
-    "stages/pairs",
-    "stages/truth",
-    "chunks/pairs",
-    "chunks/truth",
-    "input/blocks",
-    "training",
-)
+WORKING = ("stages/pairs", "stages/truth", "chunks/pairs", "chunks/truth", "input/blocks", "training")
 Kind: TypeAlias = Literal["chunks", "parts", "blocks", "checkpoints", "members"]
 OWN: dict[str, str] = {
     "chunks": r"(pairs|truth)-[0-9a-f]{32}\.parquet|fileset_(pairs|truth)\.json"

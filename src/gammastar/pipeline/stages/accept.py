@@ -418,9 +418,7 @@ def _measured_photons(
     if not isinstance(photon, predict.VirtualPhoton):
         raise SteeringError("[predict.millicharge] with a spectrum is needed to sample millicharged pairs")
     made = conditional(
-        *(m_chi, pairs[:2], lepton_mass(ctx), photon.sampler, photon.in_domain),
-        n=section.n_sample,
-        rng=rng,
+        *(m_chi, pairs[:2], lepton_mass(ctx), photon.sampler, photon.in_domain), n=section.n_sample, rng=rng
     )
     if photon.replica_weights is None:
         return made, None

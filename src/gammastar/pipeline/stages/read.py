@@ -23,17 +23,7 @@ from gammastar.pipeline.context import Context, axes_of
 from gammastar.pipeline.stages.flow import columns_for_angles
 from gammastar.select.cuts import warned
 from gammastar.select.histogram import flat_suffices, of_sums, sums_of
-from gammastar.store.filesets import (
-    UNREADABLE,
-    Given,
-    Remote,
-    Sealed,
-    alike,
-    check_listed,
-    given_files,
-    identities,
-    unprotected,
-)
+from gammastar.store import filesets
 from gammastar.store.manifest import digest, file_sha256
 from gammastar.store.pairs import Job, Source, StoredPairs, Truth, collect_pairs, collect_truth
 from gammastar.subtract.charm import offset_columns
@@ -46,9 +36,9 @@ CUTFLOW = ("name", "n", "weight", "os", "pp", "mm")
 class Inputs:
     """The files of a run, sealed with their digests."""
 
-    files: tuple[Path | Remote, ...]
-    response: tuple[Path | Remote, ...]
-    seal: Sealed
+    files: tuple[Path | filesets.Remote, ...]
+    response: tuple[Path | filesets.Remote, ...]
+    seal: filesets.Sealed
 
     @property
     def shas(self) -> tuple[str, ...]:
@@ -60,7 +50,9 @@ def inputs(ctx: Context, simulated: Arrays) -> Inputs:
     """Return the input files with their digests, which go into the manifest."""
     section = ctx.steering.read
     if simulated:
-        data, truth = (Given((ctx.folder / "input" / f"mock_{name}.root",)) for name in ("data", "response"))
+        data, truth = (
+            filesets.Given((ctx.folder / "input" / f"mock_{name}.root",)) for name in ("data", "response")
+        )
         kind, tree, skip = "sha256", "", False
     else:
         if section is None or not section.files:
@@ -68,25 +60,27 @@ def inputs(ctx: Context, simulated: Arrays) -> Inputs:
         kind, tree = section.digest, load_schema(section, ctx.base).tree
         skip = ctx.executor is not None and ctx.executor.skip_bad
         data, truth = (
-            given_files(names, ctx.base, tree=tree, missing=skip)
+            filesets.given_files(names, ctx.base, tree=tree, missing=skip)
             for names in (section.files, section.response)
         )
         _note_datasets(ctx, kind, {**data.datasets, **truth.datasets})
-    both = Given(data.files + truth.files, {**data.said, **truth.said})
+    both = filesets.Given(data.files + truth.files, {**data.said, **truth.said})
     run = None if ctx.executor is None else ctx.executor.map
     if ctx.executor is not None:
         ctx.executor.same_files([str(path) for path in both.files], ctx.folder / "chunks" / "pairs")
-    seal = Sealed(
+    seal = filesets.Sealed(
         both.files,
-        lambda some: identities(replace(both, files=tuple(some)), kind, run, tree=tree, skip=skip),
+        lambda some: filesets.identities(replace(both, files=tuple(some)), kind, run, tree=tree, skip=skip),
     )
     n = len(data.files)
-    alike(data.files, seal.shas[:n])
-    alike(truth.files, seal.shas[n:])
-    readable = {path: sha for path, sha in zip(both.files, seal.shas, strict=True) if sha != UNREADABLE}
-    check_listed(tuple(readable), tuple(readable.values()))
+    filesets.alike(data.files, seal.shas[:n])
+    filesets.alike(truth.files, seal.shas[n:])
+    readable = {
+        path: sha for path, sha in zip(both.files, seal.shas, strict=True) if sha != filesets.UNREADABLE
+    }
+    filesets.check_listed(tuple(readable), tuple(readable.values()))
     ctx.cache.enter(readable)
-    lack = "" if simulated else unprotected(tuple(readable), both.listed, tree)
+    lack = "" if simulated else filesets.unprotected(tuple(readable), both.listed, tree)
     if lack:
         ctx.cache.methods["protection of the inputs"] = lack
     return Inputs(data.files, truth.files, seal)
@@ -135,7 +129,7 @@ class _Reader:
         how = digest(self.reading.model_dump(mode="json"), self.columns)
         return self.ctx.cache.key(self.section, how, self.code, *given.shas, *more)
 
-    def job(self, kind: Any, paths: Sequence[Path | Remote], shas: Sequence[str]) -> Job:
+    def job(self, kind: Any, paths: Sequence[Path | filesets.Remote], shas: Sequence[str]) -> Job:
         """Return what workers need to know."""
         folder = (self.ctx.folder / "chunks" / kind).resolve()
         sources = tuple(Source(str(path), sha) for path, sha in zip(paths, shas, strict=True))

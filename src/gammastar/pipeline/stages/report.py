@@ -25,20 +25,7 @@ from gammastar.pipeline.stages.predict import model_of, pair_unit, theory_channe
 from gammastar.predict.mixture import beside_data, displaced, shares_of
 from gammastar.predict.models import make_model, r_table, theory_channel
 from gammastar.predict.production import needs_shares
-from gammastar.report import Section
-from gammastar.report.dark import (
-    View,
-    acceptance_section,
-    cards_of,
-    charge_section,
-    displaced_section,
-    error_tables,
-    in_situ_section,
-    pair_rate_section,
-    rate_section,
-    reach_section,
-    reach_sentence,
-)
+from gammastar.report import Section, dark
 from gammastar.report.figures.limits import recast
 from gammastar.report.measured import (
     FlowCheck,
@@ -171,10 +158,10 @@ def conditions(ctx: Context, keys: tuple[str, ...]) -> list[str]:
     return [f"{key[0].upper()}{key[1:]}: {text}." for key, text in found.items()]
 
 
-def _view(ctx: Context, known: Sequence[report.ExistingLimit] = (), unit: str = "proton") -> View:
+def _view(ctx: Context, known: Sequence[report.ExistingLimit] = (), unit: str = "proton") -> dark.View:
     """Return how sections on dark particles are shown."""
     section, predicting = ctx.steering.infer, ctx.steering.predict
-    return View(
+    return dark.View(
         model_of(ctx).labels,
         theory=predicting is not None and predicting.source == "theory",
         mock=ctx.cache.mock,
@@ -192,7 +179,7 @@ def _rate(ctx: Context, state: Any) -> list[Section]:
         exposure = state.production.exposure
         channels = theory_channels(ctx, COMPARED, exposure.beam_energy, exposure.thickness)
         beside = beside_data(channels, state.rate.mass)
-    return [rate_section(state.rate, view, comparisons=beside, conditions=conditions(ctx, PRODUCTION))]
+    return [dark.rate_section(state.rate, view, comparisons=beside, conditions=conditions(ctx, PRODUCTION))]
 
 
 def _names(state: Any) -> dict[str, str]:
@@ -208,12 +195,12 @@ def _errors(ctx: Context, state: Any, planes: Mapping[str, SignalPlane]) -> list
     used = {_names(state).get(stem, stem): plane for stem, plane in used.items()}
     searches = (state.searches or {}) | (state.charge_searches or {})
     luminous = {s.detector.name for s in searches.values() if s.detector.luminosity is not None}
-    return error_tables(used, None if section is None else ctx.steering.systematics.in_limit, luminous)
+    return dark.error_tables(used, None if section is None else ctx.steering.systematics.in_limit, luminous)
 
 
 def _acceptance(ctx: Context, state: Any) -> list[Section]:
     return [
-        acceptance_section(
+        dark.acceptance_section(
             state.planes,
             _errors(ctx, state, state.planes),
             names=_names(state),
@@ -275,7 +262,7 @@ def reach_sections(ctx: Context, state: Any) -> list[Section]:
     view = _view(ctx, _known(ctx, state))
 
     def section(name: str) -> list[Section]:
-        return [reach_section(name, state.searches[name], state.planes[name], view)]
+        return [dark.reach_section(name, state.searches[name], state.planes[name], view)]
 
     return [one for name in state.searches for one in _spared(ctx, f"reach_{name}", partial(section, name))]
 
@@ -290,27 +277,29 @@ def _in_situ(ctx: Context, state: Any) -> list[Section]:
     own = None if folder is None else ctx.base / folder
     seen = np.sqrt(found.observed(asked, section.cl)) if section.observed == "data" else None
     known = report.existing_limits(directory=own, kinds=KINDS)
-    view = View(make_model("dark_photon", ctx.code).labels, theory=False, mock=ctx.cache.mock, known=known)
+    view = dark.View(
+        make_model("dark_photon", ctx.code).labels, theory=False, mock=ctx.cache.mock, known=known
+    )
     expected = np.sqrt(found.expected(asked, section.cl))
     expected[found.blind(section.blind)] = np.nan
     method = ctx.cache.methods["search in situ"]
-    sections = [in_situ_section(found, expected, view, cl=section.cl, observed=seen, method=method)]
+    sections = [dark.in_situ_section(found, expected, view, cl=section.cl, observed=seen, method=method)]
     if state.displaced is not None:
         behind, prompt = ctx.cache.methods["displaced search"], (found.mass, expected[:, 2])
-        sections.append(displaced_section(state.displaced, prompt, view, method=behind))
+        sections.append(dark.displaced_section(state.displaced, prompt, view, method=behind))
     return sections
 
 
 def _millicharge(ctx: Context, state: Any) -> list[Section]:
     pairs = [f"{k}: {v}." for k, v in ctx.cache.methods.items() if k.startswith("millicharged pairs")]
     found = [
-        pair_rate_section(
+        dark.pair_rate_section(
             state.pair_rate, mock=ctx.cache.mock, unit=pair_unit(ctx, state.production), conditions=pairs
         )
     ]
     if state.charge_searches:
         tables = _errors(ctx, state, state.charge_planes or {})
-        found.append(charge_section(state.charge_searches, tables, mock=ctx.cache.mock))
+        found.append(dark.charge_section(state.charge_searches, tables, mock=ctx.cache.mock))
     return found
 
 
@@ -403,7 +392,7 @@ def _first_page(ctx: Context, state: RunState, planes: Mapping[str, SignalPlane]
     exposure = needed(state.production, "predict").exposure
     name, plane, search = first_search(ctx, dict(planes), exposure)
     view, central = _view(ctx, _known(ctx, state)), replace(plane, effects=(), parts={})
-    section = reach_section(name, search, central, view)
+    section = dark.reach_section(name, search, central, view)
     caption, figure = section.figures[0]
     image = figure if isinstance(figure, bytes) else png_bytes(figure)
     shown = replace(section, figures=[(caption, image)], tables=(), notes=())
@@ -463,7 +452,7 @@ def _page(
     notes = [f"{note[0].upper()}{note[1:]}." for note in ctx.cache.notes]
     summary = report.Section(
         "Summary",
-        [*(reach_sentence(search) for search in searches), *notes],
+        [*(dark.reach_sentence(search) for search in searches), *notes],
         tables=[
             *([every] if numbers else []),
             *table_of_checks(ctx.cache.checks),
@@ -479,7 +468,7 @@ def _page(
     )
     data = None if state.spectrum is None or state.spectrum.exposure is None else state.spectrum.exposure.pot
     pairs = numbers.get("pairs +-")
-    cards = () if not searches else cards_of(searches[0], model_of(ctx).labels.coupling, pairs, data)
+    cards = () if not searches else dark.cards_of(searches[0], model_of(ctx).labels.coupling, pairs, data)
     text = report.page(
         title,
         [summary, *sections],

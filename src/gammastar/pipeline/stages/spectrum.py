@@ -1,20 +1,31 @@
-"""Section ``[spectrum]``: virtual photons per proton on target, extrapolated where the steering allows it."""
+"""Section ``[spectrum]``: photons per proton on target, and the gate before it: one table of checks."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import awkward as ak
 import numpy as np
 
-from gammastar import mock, spectrum
-from gammastar.config.measured import SpectrumSection, load_card_of, load_published, load_runs
+from gammastar import mock, read, select, spectrum, subtract
+from gammastar.config.measured import (
+    SpectrumSection,
+    load_card_of,
+    load_cuts,
+    load_published,
+    load_runs,
+    load_schema,
+)
 from gammastar.core.constants import M_E
-from gammastar.core.errors import PhysicsError, SteeringError
+from gammastar.core.errors import BranchError, InputFileError, PhysicsError, SteeringError
 from gammastar.core.records import KINEMATICS, BoolArray, Exposure, FloatArray, Spectrum, filled, variable
 from gammastar.core.sampling import Sampler, stream
 from gammastar.pipeline.context import MASS_COUNTS, Context, axes_of, forward_of, needed
-from gammastar.pipeline.gate import gate
+from gammastar.read.meaning import unnamed_weights
+from gammastar.spectrum import checks
 from gammastar.spectrum.mass_shape import resolution_of, without_fakes
 from gammastar.store.folder import write_tensors
 from gammastar.store.manifest import digest, digest_of, write_spectrum_files
@@ -164,3 +175,109 @@ def _exposure(ctx: Context, section: SpectrumSection, state: Any) -> Exposure:
         pot * (1.0 - lost) if lost else pot,
         ctx.steering.systematics.pot,
     )
+
+
+ROWS, MIXED = 40_000, 40_000  # entries of the first file that are looked at again; mixed pairs of each charge
+
+
+def gate(ctx: Context, state: Any, spectrum: Spectrum) -> None:
+    """Check; enter the table into the manifest and each alarm into the notes, refuse what cannot be right."""
+    ctx.tell("checks", None, "")
+    again = "select" in ctx.cache.taken and "checks" in ctx.cache.previous  # no input file is opened again
+    rows = [_row(one) for one in _of_results(ctx, state, spectrum)]
+    rows += (
+        [row for row in ctx.cache.previous["checks"] if row["of_file"]] if again else _of_files(ctx, state)
+    )
+    ctx.cache.checks = rows
+    wrong = []
+    for row in rows:
+        text = f"{row['name']}: {row['number']}, expected {row['threshold']}; {row['cure']}"
+        if row["verdict"] == "alarm":
+            ctx.cache.alarm(text)
+        elif row["verdict"] == "error":
+            wrong.append(text)
+    if wrong:
+        raise SteeringError("no result of this input can be right:\n  " + "\n  ".join(wrong))
+
+
+def _row(check: checks.Check, *, of_file: bool = False) -> dict[str, Any]:
+    """Return a check as the manifest holds it; `of_file`: it comes from the files of the user alone."""
+    return {
+        "name": check.name,
+        "number": f"{check.number:.4g}",
+        "threshold": check.threshold,
+        "cure": check.cure,
+        "verdict": check.verdict,
+        "of_file": of_file,
+    }
+
+
+def _of_results(ctx: Context, state: Any, spectrum: Spectrum) -> Iterator[checks.Check]:
+    kept, unfolding = state.subtraction, state.unfolding
+    beam = needed(spectrum.exposure, "spectrum").beam_energy
+    schema = load_schema(needed(ctx.steering.read, "read"), ctx.code)
+    yield from checks.of_subtraction(state.hists, state.subtracted)
+    if len(state.pairs):
+        yield from checks.of_pairs(state.pairs, schema.lepton, beam, weighted=bool(schema.weight))
+        yield from checks.of_both(state.pairs, kept["weight"], kept["posterior"], state.matched)
+    yield from checks.of_simulation(state.matched, beam)
+    toys = unfolding.get("refolding_toys")
+    p_value = None if toys is None else float(toys[4])
+    yield from checks.of_unfolding(
+        state.unfolded, state.subtracted, unfolding["efficiency"], unfolding["prior"], p_value
+    )
+    yield from checks.of_yield(spectrum)
+
+
+def _of_files(ctx: Context, state: Any) -> list[dict[str, Any]]:
+    """Return the checks of what the first rows of the first files hold beside what was read."""
+    schema, asked = (
+        load_schema(needed(ctx.steering.read, "read"), ctx.code),
+        needed(ctx.steering.select, "select"),
+    )
+    reading, given = needed(ctx.steering.read, "read"), state.inputs
+    runs = load_runs(reading, ctx.base)
+    cuts = [load_cuts(asked, ctx.code, data=data, runs=runs) for data in (True, False)]
+    found: list[checks.Check] = []
+    for files, truth in ((given.files, False), (given.response, True)):
+        for name, mean in _weights(files, schema, truth=truth).items():
+            cure = "unused, looks like a weight: name it as weight or prescale of the schema"
+            found.append(
+                checks.Check(f"read: mean of the branch {name!r} of {files[0].name}", mean, 1.0, 1.0, cure)
+            )
+    section = needed(ctx.steering.subtract, "subtract")
+    chunks = [_first(given.files, schema), _first(given.response, schema.of_simulation())]
+    if schema.layout != "pair" and chunks[0] is not None and not section.own and section.r_factor != "mixed":
+        pool = subtract.mixing_pool([select.singles(chunks[0], cuts[0])])
+        if len(np.unique(pool.charge)) == 2:
+            mixed = subtract.mixed_pairs(pool, MIXED, rng=stream(ctx.seed, "checks"))
+            plain = {name: limits for name, limits in cuts[0].pair.items() if name in checks.KINEMATIC}
+            hists = select.fill(select.apply(mixed, select.Cuts(pair=plain)), axes_of(asked))
+            one = checks.of_r_factor(hists, state.subtraction["like_sign"], state.subtracted)
+            found += [one] if one is not None else []
+    if schema.layout != "pair" and chunks[0] is not None and chunks[1] is not None:
+        counts = ak.to_numpy(ak.num(chunks[1]["lepton"])).astype(np.float64)
+        tracks = [select.singles(*both)[:2] for both in zip(chunks, cuts, strict=True)]
+        found += checks.of_tracks(tracks[0], tracks[1], counts)
+    if chunks[1] is not None and (asked.event or asked.event_functions or asked.pair or asked.pair_functions):
+        simulated = select.pairs(chunks[1], cuts[1])[1].rows()
+        flow = {name: state.cutflow[f"cutflow_{name}"].tolist() for name in ("name", "n", "os")}
+        data = [dict(zip(flow, row, strict=True)) for row in zip(*flow.values(), strict=True)]
+        found += checks.of_cuts(data, simulated)
+    return [_row(one, of_file=True) for one in found]
+
+
+def _weights(files: tuple[Any, ...], schema: read.Schema, *, truth: bool) -> dict[str, float]:
+    """Return the unused weights of the first file, none of one that was skipped."""
+    with contextlib.suppress(InputFileError, BranchError):
+        return unnamed_weights(files[0], schema, truth=truth) if files else {}
+    return {}
+
+
+def _first(files: tuple[Any, ...], schema: read.Schema) -> Any:
+    """Return the first rows of the first file, None where there are none or the file was skipped."""
+    with contextlib.suppress(InputFileError, BranchError):
+        return (
+            next(read.open_events(str(files[0]), schema, step=ROWS, entry_stop=ROWS), None) if files else None
+        )
+    return None

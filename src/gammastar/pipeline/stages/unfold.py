@@ -17,25 +17,11 @@ from gammastar.core.records import MASS, FloatArray, PairHists, Response, Spectr
 from gammastar.core.resolve import python_names, resolve
 from gammastar.core.sampling import stream
 from gammastar.pipeline.cache import Arrays
-from gammastar.pipeline.context import (
-    Context,
-    axes_of,
-    needed,
-    pack_spectrum,
-    simulation_of,
-    unpack_spectrum,
-)
+from gammastar.pipeline.context import Context, axes_of, needed, pack_spectrum, simulation_of, unpack_spectrum
 from gammastar.pipeline.stages.read import match_simulation
 from gammastar.store.manifest import digest, write_table
 from gammastar.store.pairs import Truth
-from gammastar.unfold import (
-    folding,
-    methods,
-    omnifolding,
-    response_matrix,
-    simulation,
-    systematics,
-)
+from gammastar.unfold import folding, methods, omnifolding, response_matrix, simulation, systematics
 from gammastar.unfold.folding import Method, Options, folded_again
 from gammastar.unfold.iterative_bayes import values_alone
 from gammastar.unfold.likelihood_fit import LikelihoodUnfolder

@@ -18,16 +18,7 @@ from gammastar.core.errors import InputFileError, PhysicsError, require
 from gammastar.core.files import Pathlike, text_of
 from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.core.sampling import stream
-from gammastar.physics import bremsstrahlung
-from gammastar.physics.mesons import (
-    PB_PER_MB,
-    Cells,
-    Decay,
-    MesonTable,
-    Unit,
-    dark_photon_branching,
-    read_cells,
-)
+from gammastar.physics import bremsstrahlung, mesons
 from gammastar.physics.polarisation import daughter
 from gammastar.predict.channel import MASSES, Channel, outside, sample_at_origin
 from gammastar.predict.channels.virtual_photon import InDomain
@@ -101,7 +92,7 @@ class Bremsstrahlung(Channel):
 class MesonChannel(Channel):
     """Dark photons from decays of mesons; the leaves say which."""
 
-    table: MesonTable
+    table: mesons.MesonTable
     beam_energy: float  # [GeV]
     interaction: float = 1.0  # Probability that a proton interacts in the target
     # Masses that the channel covers [GeV], e.g. (0, 2 m_μ) beside a rate measured with dimuons.
@@ -111,7 +102,7 @@ class MesonChannel(Channel):
     members: ClassVar[frozenset[tuple[str, str]]] = frozenset()
 
     @property
-    def decays(self) -> tuple[Decay, ...]:
+    def decays(self) -> tuple[mesons.Decay, ...]:
         """Decays of the table that belong to this channel."""
         found = tuple(d for d in self.table.decays if (d.kind, d.parent) in self.members)
         if not found:
@@ -119,7 +110,7 @@ class MesonChannel(Channel):
         return found
 
     @property
-    def unit(self) -> Unit:
+    def unit(self) -> mesons.Unit:
         """What the rate counts in: that of the table."""
         return self.table.unit
 
@@ -135,7 +126,7 @@ class MesonChannel(Channel):
         rows = []
         for decay in self.decays:
             meson = self.table.mesons[decay.parent]
-            per_meson = dark_photon_branching(decay, meson.mass, constants.width(meson.pdg), m)
+            per_meson = mesons.dark_photon_branching(decay, meson.mass, constants.width(meson.pdg), m)
             rows.append(np.where(inside, self.interaction * meson.per_interaction * per_meson, 0.0))
         return np.stack(rows)
 
@@ -168,7 +159,7 @@ class MesonChannel(Channel):
         )
 
     def _kinematics(
-        self, decay: Decay, mass: float, n: int, rng: np.random.Generator
+        self, decay: mesons.Decay, mass: float, n: int, rng: np.random.Generator
     ) -> tuple[FloatArray, FloatArray]:
         """Return dark photons and the mesons that decayed to them, nan for mixing, shapes (4, n)."""
         meson = self.table.mesons[decay.parent]
@@ -257,9 +248,9 @@ class Outside(Channel):
         return frozenset(outside(name) for name in self.channel.processes)
 
     @property
-    def unit(self) -> Unit:
+    def unit(self) -> mesons.Unit:
         """What the rate counts in: that of the channel."""
-        found: Unit = getattr(self.channel, "unit", "proton")
+        found: mesons.Unit = getattr(self.channel, "unit", "proton")
         return found
 
     def describe(self) -> str:
@@ -344,12 +335,12 @@ class ForeseeSpectra(Channel):
     """Dark photons of ``model/LLP_spectra`` of FORESEE: all modes together, generators averaged."""
 
     masses: FloatArray  # (k,) [GeV]
-    grid: Cells  # Their angles and momenta
+    grid: mesons.Cells  # Their angles and momenta
     # Content of each cell at each mass, the mean of the generators of each mode, summed over modes, (k, n)
     weight: FloatArray
     edges: FloatArray  # Sums with the smallest and with the largest generator of each mode, (2, k)
     modes: tuple[str, ...]  # PDG numbers of mesons, ``Brem…``, ``DY…`` or other names
-    unit: Unit
+    unit: mesons.Unit
     source: str
     group: ClassVar[str] = "foresee_spectra"
 
@@ -369,12 +360,12 @@ class ForeseeSpectra(Channel):
             )
         modes = sorted({mode for mode, _ in files})
         _whole(folder, masses, {mode: {m for other, m in files if other == mode} for mode in modes})
-        grid: Cells | None = None
+        grid: mesons.Cells | None = None
         rows, edges = [], []
         for mass in masses.tolist():
             parts = []
             for mode in modes:
-                own = [read_cells(path) for path in files.get((mode, mass), [])[:MAX_GENERATORS]]
+                own = [mesons.read_cells(path) for path in files.get((mode, mass), [])[:MAX_GENERATORS]]
                 for cells, path in zip(own, files.get((mode, mass), []), strict=False):
                     grid = cells if grid is None else grid
                     _same(grid, cells, path)
@@ -384,7 +375,7 @@ class ForeseeSpectra(Channel):
             edges.append([sum(s.min() for s in sums), sum(s.max() for s in sums)])
         if grid is None:
             raise InputFileError(f"{folder}: holds no spectra")
-        scale = 1.0 if sigma_inelastic is None else 1.0 / (sigma_inelastic * PB_PER_MB)
+        scale = 1.0 if sigma_inelastic is None else 1.0 / (sigma_inelastic * mesons.PB_PER_MB)
         return cls(
             masses=masses,
             grid=grid,
@@ -449,7 +440,7 @@ def _whole(folder: Path, masses: FloatArray, found: Mapping[str, set[float]]) ->
             )
 
 
-def _same(grid: Cells, cells: Cells, path: Path) -> None:
+def _same(grid: mesons.Cells, cells: mesons.Cells, path: Path) -> None:
     same = len(grid.weight) == len(cells.weight) and np.allclose(
         [grid.log_angle, grid.log_momentum], [cells.log_angle, cells.log_momentum], atol=1e-6
     )
@@ -476,7 +467,7 @@ class EventCalcTables(Channel):
     source: str
     group: ClassVar[str] = "eventcalc"
     processes: ClassVar[frozenset[str]] = frozenset(MASSES)
-    unit: ClassVar[Unit] = "proton"
+    unit: ClassVar[mesons.Unit] = "proton"
 
     @classmethod
     def read(cls, path: Pathlike) -> EventCalcTables:
