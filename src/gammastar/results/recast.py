@@ -23,8 +23,7 @@ from gammastar.semivisible.decays import lifetimes
 from gammastar.semivisible.missing_momentum import free_intervals
 from gammastar.semivisible.models import mediator_widths
 from gammastar.semivisible.plane import hadrons
-from gammastar.store.manifest import versions
-from gammastar.store.records import write_table
+from gammastar.store.manifest import versions, write_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import uproot
 from click.testing import CliRunner
-from gammastar.store.records import read_histogram
 
 from gammastar.cli import app
 from gammastar.core.constants import M_MU
@@ -14,6 +13,7 @@ from gammastar.core.files import data_path
 from gammastar.mock import load_card, mass_templates, samples, simulate_events, tune_card
 from gammastar.mock.tuning import _opposite
 from gammastar.pipeline.stages.simulate import tuned
+from gammastar.store.manifest import read_histogram
 
 TEXT = data_path("cards/na60_mock.toml").read_text(encoding="utf-8")
 CARD = load_card(data_path("cards/na60_mock.toml"))
