@@ -9,9 +9,10 @@ from injection import hangs
 
 from gammastar.core.errors import StoreError
 from gammastar.facility.crew import DaskCrew
+from gammastar.facility.executors import warm
 
 
-@pytest.mark.parametrize("ask", [DaskCrew.prepare, DaskCrew.check, DaskCrew.ready])
+@pytest.mark.parametrize("ask", [DaskCrew.prepare, DaskCrew.check, lambda crew: crew.everywhere(warm)])
 def test_a_scheduler_that_died_in_the_middle_is_an_error_of_ours(ask):
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
