@@ -564,7 +564,7 @@ def test_a_figure_that_fails_costs_no_page(results, tmp_path, monkeypatch):
     drawn = {path.stem for path in (results / "figures").glob("*.png")}
     assert failed >= drawn - {"flow_projections", "flow_plane"}
     with monkeypatch.context() as patch:
-        patch.setattr(report, "acceptance_section", fails)
+        patch.setattr(report.dark, "acceptance_section", fails)
         patch.setattr(report, "_write_explorer", fails)
         report.write(*state)
     assert "Not shown: planes" in page.read_text()
