@@ -467,6 +467,7 @@ class Lines:
     origin: FloatArray  # shape (h, 3) [m]
     chord: FloatArray  # Path lengths to entry and exit, shape (h, 2) [m]
     momentum: FloatArray  # shape (h,) [GeV]
+    mass: float  # [GeV]
 
     @classmethod
     def of(cls, sample: Sample, mass: float, detector: Detector) -> Lines:
@@ -476,23 +477,22 @@ class Lines:
         chord = detector.volume.chord(origin, p[:3].T)
         hit = np.flatnonzero(~np.isnan(chord[:, 0]))
         p = p[:, hit]
-        return cls(hit, p, origin[hit], chord[hit], np.sqrt(p[0] ** 2 + p[1] ** 2 + p[2] ** 2))
+        return cls(hit, p, origin[hit], chord[hit], np.sqrt(p[0] ** 2 + p[1] ** 2 + p[2] ** 2), mass)
 
 
 def accepted(
     sample: Sample,
-    mass: float,
+    lines: Lines,
     detector: Detector,
     *,
     states: Mapping[str, float],
     rng: np.random.Generator,
     spins: Sequence[Spin] = (NO_SPIN,),
     towards: FloatArray | None = None,
-    lines: Lines | None = None,
 ) -> Accepted:
     """Return the particles that a detector sees, each decayed once in its volume."""
-    known = Lines.of(sample, mass, detector) if lines is None else lines
-    hit, p, origin, chord, momentum = known.index, known.p, known.origin, known.chord, known.momentum
+    hit, p, origin, chord, momentum = lines.index, lines.p, lines.origin, lines.chord, lines.momentum
+    mass = lines.mass
     weight, in_domain, size = sample.weight[hit], sample.in_domain[hit], len(sample.weight)
     if detector.accept_on == "parent":
 
@@ -579,7 +579,8 @@ def lifetime_scan(
             raise PhysicsError(
                 f"final state {state!r} with weight {value!r}: weights are >= 0, known are {sorted(allowed)}"
             )
-    found = accepted(sample, mass, detector, states=states, rng=rng, spins=spins)
+    lines = Lines.of(sample, mass, detector)
+    found = accepted(sample, lines, detector, states=states, rng=rng, spins=spins)
     return found.scan(lifetimes, sample.replicas[:, found.index] if isinstance(sample, Replicated) else None)
 
 

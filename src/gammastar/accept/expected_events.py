@@ -179,13 +179,12 @@ class Sight:
         """Return the particles of a sample that are seen; `towards` [m] and others as in `accepted`."""
         return accepted(
             sample,
-            self.mass,
+            Lines.of(sample, self.mass, self.detector) if lines is None else lines,
             self.detector,
             states=self.states,
             rng=rng,
             spins=self.spins if spins is None else spins,
             towards=towards,
-            lines=lines,
         )
 
     def expected(self, found: Accepted, replicas: FloatArray | None = None) -> AcceptedYield:

@@ -365,7 +365,8 @@ def acceptance_curves(
     for i, (mass, (sample, rng)) in enumerate(samples.items()):
         norm = sample.weight.sum()
         particles = turned(sample, detector, rng)
-        seen = accepted(particles, mass, detector, states={state: 1.0}, rng=rng, spins=(spin,))
+        lines = Lines.of(particles, mass, detector)
+        seen = accepted(particles, lines, detector, states={state: 1.0}, rng=rng, spins=(spin,))
         members = replicas(mass, seen.index) if len(seen.index) else None
         scan = seen.scan(ctau, members)
         spread = 0.0 if scan.replicas is None else scan.replicas.std(axis=0, ddof=1)

@@ -34,16 +34,9 @@ from gammastar.core.sampling import stream
 from gammastar.physics.detector import Detector, DetectorLike, load_detector
 from gammastar.physics.millicharge import MillichargeDetector, load_millicharge_detector, pair_factor
 from gammastar.physics.qed import kappa
+from gammastar.pipeline import record as run_record
 from gammastar.pipeline.cache import StageCache
 from gammastar.pipeline.context import Context, RunState, Tell, needed
-from gammastar.pipeline.record import (
-    checked_record,
-    kept_detector,
-    kept_steering,
-    read_domain,
-    refuse_code,
-    tell_code,
-)
 from gammastar.pipeline.stages.accept import measured_of, transfer_of
 from gammastar.pipeline.stages.flow import read_spin
 from gammastar.pipeline.stages.predict import measured_pairs, model_of, production_of
@@ -141,25 +134,25 @@ class _Particles:
 
 def open_run(results: Path, detector: str, *, trust_code: bool = False) -> OpenRun:
     """Return the record of a finished run and the card of a detector, a file or a name, ready for yields."""
-    manifest = checked_record(results)
+    manifest = run_record.checked_record(results)
     path = Path(detector) if is_file(Path(detector)) else None
     try:
-        path = path or kept_detector(results, detector)
+        path = path or run_record.kept_detector(results, detector)
     except InputFileError as error:
         raise InputFileError(
             f"--detector {detector}: no such file, and none of {', '.join(folder_names('detectors'))}"
         ) from error
     card: Detector | MillichargeDetector
     card = load_millicharge_detector(path) if _millicharged(path) else load_detector(path)
-    steering = kept_steering(results)
+    steering = run_record.kept_steering(results)
     if steering.predict is None or steering.accept is None:
         raise UserError(f"{results}/steering.json: a design needs the sections [predict] and [accept]")
     if not trust_code:
-        refuse_code(steering, results)
+        run_record.refuse_code(steering, results)
     cache = StageCache(results, False, steering.analysis.seed, manifest["mock"], {})  # is never written
     ctx = Context(steering, Path().resolve(), results, cache, lambda *_: None)
-    tell_code(ctx, results)
-    domain, sampler = read_domain(results / "domain.safetensors"), flow.load(results / "flow")
+    run_record.tell_code(ctx, results)
+    domain, sampler = run_record.read_domain(results / "domain.safetensors"), flow.load(results / "flow")
     state = RunState(
         spectrum=read_spectrum(results / "spectrum.json"),
         training=domain,

@@ -19,16 +19,9 @@ from gammastar.core.errors import SteeringError, UserError
 from gammastar.core.files import write_whole
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray
+from gammastar.pipeline import record as run_record
 from gammastar.pipeline.cache import open_cache
 from gammastar.pipeline.context import Context, RunState, Tell
-from gammastar.pipeline.record import (
-    checked_record,
-    kept_detector,
-    kept_steering,
-    read_domain,
-    refuse_code,
-    tell_code,
-)
 from gammastar.pipeline.run import dark_half, writable
 from gammastar.pipeline.stages import report
 from gammastar.pipeline.stages.flow import read_spin
@@ -299,10 +292,10 @@ def reinterpret(
     trust_code: bool = False,
 ) -> Path:
     """Compute expected events and reach anew from the record of a finished run."""
-    manifest = checked_record(results)
+    manifest = run_record.checked_record(results)
     steering, own = _steering(results, model, detector), () if model is None else (model,)
     if not trust_code:
-        refuse_code(steering, results, own=own)
+        run_record.refuse_code(steering, results, own=own)
     if output.exists() and output.samefile(results):
         raise UserError(f"{output}: is the folder of the record; give another one with --output")
     writable(output)
@@ -312,7 +305,7 @@ def reinterpret(
         cache.enter({results / name: manifest["files"][name] for name in names})
         cache.partial |= manifest["partial"]
         ctx = Context(steering, Path().resolve(), output, cache, tell, allow_partial=allow_partial)
-        tell_code(ctx, results, own=own)
+        run_record.tell_code(ctx, results, own=own)
         spectrum = read_spectrum(results / "spectrum.json")
         found = flow.load(results / "flow")
         with cache.write_on_exit():
@@ -323,7 +316,7 @@ def reinterpret(
                 cache.done("spin", cache.key(None), digest(*spin.arrays().values()))
             state = RunState(
                 spectrum=spectrum,
-                training=read_domain(results / "domain.safetensors"),
+                training=run_record.read_domain(results / "domain.safetensors"),
                 flow=found,
                 spin=spin,
                 record=results,
@@ -338,7 +331,7 @@ def reinterpret(
 
 def _steering(results: Path, model: str | None, detector: Path | None) -> config.Steering:
     """Return the steering of the run with model and detector replaced, and without its measured half."""
-    kept = kept_steering(results)
+    kept = run_record.kept_steering(results)
     missing = [f"[{name}]" for name in ("predict", "accept", "infer") if getattr(kept, name) is None]
     if missing or kept.predict is None or kept.accept is None or kept.infer is None:
         raise SteeringError(f"{results}: the run had no {' and no '.join(missing)}, which a reach needs")
@@ -353,7 +346,9 @@ def _steering(results: Path, model: str | None, detector: Path | None) -> config
         changes["infer"] = kept.infer.model_copy(update={"background": None, "background_sigma": 0.0})
     else:
         names = {
-            key: tuple(str(kept_detector(results, name).resolve()) for name in getattr(kept.accept, key))
+            key: tuple(
+                str(run_record.kept_detector(results, name).resolve()) for name in getattr(kept.accept, key)
+            )
             for key in ("detectors", "millicharge_detectors")
         }
         changes["accept"] = kept.accept.model_copy(update=names)

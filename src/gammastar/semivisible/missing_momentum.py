@@ -4,7 +4,7 @@ A search for an invisible dark photon excludes ε > ε_lim(M). A semi-visible on
 P(M, ε), so that ε² P(M, ε) > ε_lim(M)² is excluded. Long-lived states are invisible: P depends on ε, and the
 excluded couplings may form several intervals.
 
-A decay at mean length λ ∝ 1/ε² survives to L with e^(−kε²). RunState of such factors are sums of
+A decay at mean length λ ∝ 1/ε² survives to L with e^(−kε²). Averages of such factors are sums of
 exponentials: an event is a few (rate, weight) pairs and a sample is a histogram of rates, whatever the
 couplings. Where a line of flight may hold several decays, a compiled sum over decay positions takes their
 place.

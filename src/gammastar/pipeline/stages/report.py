@@ -26,15 +26,8 @@ from gammastar.predict.mixture import beside_data, displaced, shares_of
 from gammastar.predict.models import make_model, r_table, theory_channel
 from gammastar.predict.production import needs_shares
 from gammastar.report import Section, dark
+from gammastar.report import measured as measured_half
 from gammastar.report.figures.limits import recast
-from gammastar.report.measured import (
-    FlowCheck,
-    Unfolding,
-    flow_section,
-    pairs_section,
-    sample_notes,
-    spectrum_section,
-)
 from gammastar.report.pages import Lead, short_names, skipped_input, table_of_checks
 from gammastar.report.style import FailedFigure, files_of, png_bytes, reason_of, spared
 from gammastar.store.manifest import versions, write_text
@@ -59,7 +52,7 @@ def pairs_sections(ctx: Context, state: Any) -> list[Section]:
     """Return the section on pairs and subtraction, with what was a sample."""
     subtraction, cutflow, truth = state.subtraction, state.cutflow, state.truth
     stored = None if truth is None else truth.stored
-    notes = sample_notes(
+    notes = measured_half.sample_notes(
         ctx.max_in_memory,
         cutflow,
         subtraction,
@@ -67,7 +60,9 @@ def pairs_sections(ctx: Context, state: Any) -> list[Section]:
         photons=None if stored is None else (truth.size, len(truth.sample), stored.rows.share),
     )
     return [
-        pairs_section(state.hists, state.subtracted, subtraction, cutflow, mock=ctx.cache.mock, notes=notes)
+        measured_half.pairs_section(
+            state.hists, state.subtracted, subtraction, cutflow, mock=ctx.cache.mock, notes=notes
+        )
     ]
 
 
@@ -93,7 +88,7 @@ def _spectrum(ctx: Context, state: Any) -> list[Section]:
     simulation = simulation_of(section, state.truth)
     all_axes = tuple(state.subtracted.hist.axes), tuple(unfolded.hist.axes)
     _, density, cov = normalised.mass_density(measured)
-    shown = Unfolding(
+    shown = measured_half.Unfolding(
         measured,
         state.subtracted,
         responses=(
@@ -108,7 +103,7 @@ def _spectrum(ctx: Context, state: Any) -> list[Section]:
         kept=state.unfolding,
     )
     floor = section.efficiency_floor
-    return [spectrum_section(shown, method=section.method, floor=floor, mock=ctx.cache.mock)]
+    return [measured_half.spectrum_section(shown, method=section.method, floor=floor, mock=ctx.cache.mock)]
 
 
 def _kinematics(ctx: Context, state: Any) -> list[Section]:
@@ -131,7 +126,7 @@ def _kinematics(ctx: Context, state: Any) -> list[Section]:
 
     variations = load_variations(ctx.folder)
     trained = () if variations is None else variations.ensemble.members
-    shown = FlowCheck(
+    shown = measured_half.FlowCheck(
         masses,
         half,
         data,
@@ -140,7 +135,7 @@ def _kinematics(ctx: Context, state: Any) -> list[Section]:
         losses=[(one.report.train_loss, one.report.validation_loss) for one in trained],
         kept=state.learning,
     )
-    return [flow_section(shown, mock=ctx.cache.mock)]
+    return [measured_half.flow_section(shown, mock=ctx.cache.mock)]
 
 
 def _members(variations: Any, masses: list[float], drawn: list[Any]) -> list[FloatArray]:

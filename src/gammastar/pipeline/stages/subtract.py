@@ -34,15 +34,7 @@ from gammastar.store.events import write_tree
 from gammastar.store.filesets import Sealed, find_file
 from gammastar.store.manifest import digest, file_sha256, write_mass_histograms, write_table
 from gammastar.store.pairs import StoredPairs, Truth, thinned, weighted_chunks, write_pairs, write_weighted
-from gammastar.subtract.charm import (
-    OFFSET,
-    CharmFit,
-    charm_correction,
-    eta_pairs,
-    prompt_pairs,
-    removed_columns,
-    with_offset,
-)
+from gammastar.subtract import charm as charm_fit
 from gammastar.subtract.estimate import control_cells, own_subtraction
 from gammastar.subtract.weights import PairWeights
 
@@ -205,8 +197,8 @@ def subtracted(
             "removed_names": np.array([a.name for a in applied], dtype=str),
             "removed": np.array([(a.amount, a.sigma, a.fraction) for a in applied]).reshape(len(applied), 3),
             "removed_sources": np.array([a.source for a in applied], dtype=str),
-            **({"removed_angles": removed_columns(foreign, ANGLES)} if angles else {}),
-            **({"removed_vertices": removed_columns(foreign, vertices)} if vertices else {}),
+            **({"removed_angles": charm_fit.removed_columns(foreign, ANGLES)} if angles else {}),
+            **({"removed_vertices": charm_fit.removed_columns(foreign, vertices)} if vertices else {}),
             **(charm.to_arrays() if charm else {}),
             **({"mixed_leptons": np.array(leptons)} if leptons else {}),
         }
@@ -347,7 +339,7 @@ def _components(
     ratio: subtract.ChargeRatio,
     axes: tuple[Any, ...],
     total: float,
-) -> tuple[list[subtract.Correction], CharmFit | None]:
+) -> tuple[list[subtract.Correction], charm_fit.CharmFit | None]:
     """Return open charm and the named corrections; `total` is the yield after the combinatorial pairs."""
     section, fit = _section(ctx), None
     corrections = []
@@ -362,20 +354,20 @@ def _components(
 
 def charm_component(
     ctx: Context, parts: Parts, truth: Truth, ratio: subtract.ChargeRatio, axes: tuple[Any, ...]
-) -> tuple[subtract.Correction, CharmFit]:
+) -> tuple[subtract.Correction, charm_fit.CharmFit]:
     """Fit open charm in mass and vertex offset; prompt pairs have the offsets of the response simulation."""
     section = _section(ctx)
     charm: Charm = needed(section.charm, "subtract.charm")
-    plane = (next(axis for axis in axes if axis.name == MASS), variable(OFFSET, list(charm.edges)))
+    plane = (next(axis for axis in axes if axis.name == MASS), variable(charm_fit.OFFSET, list(charm.edges)))
     others = (*ANGLES, *columns_for_vertices(ctx.steering))
-    template = with_offset(_charm_template(ctx, charm), charm.offset, others)
+    template = charm_fit.with_offset(_charm_template(ctx, charm), charm.offset, others)
     ctx.tell("subtract", None, f"charm fit, {len(template)} simulated charm pairs")
-    prompt = [select.fill(prompt_pairs(part, charm.offset), plane).os for part in truth.parts]
+    prompt = [select.fill(charm_fit.prompt_pairs(part, charm.offset), plane).os for part in truth.parts]
     method = section.way.formula
     r, _ = ratio.of(method)
     shape = select.fill(template, plane).os
     fit = subtract.fit_charm(
-        select.fill((with_offset(part, charm.offset) for part in parts), plane),
+        select.fill((charm_fit.with_offset(part, charm.offset) for part in parts), plane),
         shape,
         functools.reduce(operator.add, prompt),
         method=method,
@@ -383,7 +375,7 @@ def charm_component(
         r_factor_sigma=ratio.mean[1],
         coarse={MASS: section.coarse["mass"]} if "mass" in section.coarse else None,
     )
-    return charm_correction(fit, template, select.fill(template, axes).os, shape), fit
+    return charm_fit.charm_correction(fit, template, select.fill(template, axes).os, shape), fit
 
 
 def removed_pairs(ctx: Context, state: Any) -> list[tuple[str, Pairs, FloatArray, float]]:
@@ -439,6 +431,6 @@ def _correction(
             efficiency_ratio=given.efficiency_ratio,
             n_dalitz_sigma=given.n_dalitz_sigma,
         )
-        template = eta_pairs(truth.sample, given.resolution, rng=stream(ctx.seed, "eta"))
+        template = charm_fit.eta_pairs(truth.sample, given.resolution, rng=stream(ctx.seed, "eta"))
         amount, sigma, source = sized.amount, sized.sigma, given.source or sized.source
     return subtract.Correction(given.name, select.fill(template, axes).os, amount, sigma, source, template)
