@@ -28,7 +28,7 @@ def test_masses_are_shown_where_check_has_no_warning(tmp_path, monkeypatch, mass
     training = SimpleNamespace(mass=mass, pt=mass, energy=mass, reference=np.ones_like(mass))
     flow = SimpleNamespace(mass_range=(edges[0], edges[-1]), sample=lambda m, _: (m, m))
     seen = []
-    monkeypatch.setattr(report, "flow_section", lambda found, **_: seen.append(found))
+    monkeypatch.setattr(report.measured_half, "flow_section", lambda found, **_: seen.append(found))
     ctx = SimpleNamespace(steering=steering, seed=1, folder=tmp_path, cache=SimpleNamespace(mock=True))
     report._kinematics(ctx, SimpleNamespace(flow=flow, training=training, learning={}))
     left = [f"{m:g}" for m in masses if m not in seen[0].masses]
