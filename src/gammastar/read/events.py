@@ -313,11 +313,23 @@ def _momentum(kinematics: dict[str, ak.Array], schema: Schema) -> dict[str, ak.A
     def in_gev(key: str) -> ak.Array:
         return kinematics[key] if schema.unit == 1.0 else schema.unit * kinematics[key]
 
-    if "pt" in kinematics:
-        pt, eta, phi = in_gev("pt"), kinematics["eta"], kinematics["phi"]
-        px, py, pz = pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)
-    else:
+    def size() -> ak.Array:
+        return in_gev("p") if "p" in kinematics else schema.unit / np.abs(kinematics["q_over_p"])
+
+    if "px" in kinematics:
         px, py, pz = (in_gev(key) for key in ("px", "py", "pz"))
+    elif "tx" in kinematics:
+        tx, ty = kinematics["tx"], kinematics["ty"]
+        pz = size() / np.sqrt(1 + tx**2 + ty**2)
+        px, py = tx * pz, ty * pz
+    else:
+        angle, phi = kinematics["theta" if "theta" in kinematics else "eta"], kinematics["phi"]
+        if "theta" in kinematics:
+            sine, cotangent = np.sin(angle), 1 / np.tan(angle)
+        else:
+            sine, cotangent = 1 / np.cosh(angle), np.sinh(angle)
+        pt = in_gev("pt") if "pt" in kinematics else size() * sine
+        px, py, pz = pt * np.cos(phi), pt * np.sin(phi), pt * cotangent
     mass = in_gev("mass") if "mass" in kinematics else ak.full_like(px, LEPTON_MASS[schema.lepton])
     if "E" in kinematics:
         mass = mass + 0.0 * kinematics["E"]

@@ -420,7 +420,8 @@ def _momenta(s: _Sample) -> Iterator[BranchFinding]:
     scale = next((k for k in (1e-3, 1e3) if peaks[k]), scale)
     if scale == 1.0:
         return
-    branch = s.schema.kinematics["pt" if "pt" in s.schema.kinematics else "pz"]
+    kinematics = s.schema.kinematics
+    branch = next(kinematics[key] for key in ("pt", "pz", "p", "q_over_p") if key in kinematics)
     text = f"the median momentum is {middle:.3g} GeV (from {branch!r} and others)"
     other = f"{scale * middle:.3g} GeV"
     if len(masses[1.0]):
@@ -483,7 +484,7 @@ def _causes(s: _Sample, energy: FloatArray, p: FloatArray) -> Iterator[tuple[str
 def _axes(s: _Sample) -> Iterator[BranchFinding]:
     """Look for momenta along the axes that are something else."""
     p = s.momentum[np.isfinite(s.momentum).all(axis=1)]
-    if len(p) < 5 * MIN_ENTRIES or "pt" in s.schema.kinematics:
+    if len(p) < 5 * MIN_ENTRIES or "px" not in s.schema.kinematics:
         return
     yield from _transverse(s)
     for axis, key in enumerate(("px", "py")):

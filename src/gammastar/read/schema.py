@@ -19,7 +19,11 @@ Layout: TypeAlias = Literal["pair", "jagged", "object"]
 Branch: TypeAlias = str | tuple[str, str]  # a pair layout names one branch per leg
 
 CARTESIAN = frozenset({"px", "py", "pz"})
-CYLINDRICAL = frozenset({"pt", "eta", "phi"})
+BASES = (
+    CARTESIAN,
+    *(frozenset(keys) for keys in (("pt", "eta", "phi"), ("pt", "theta", "phi"), ("p", "eta", "phi"))),
+    *(frozenset(keys) for keys in (("p", "theta", "phi"), ("p", "tx", "ty"))),
+)
 LIKE_RUN = re.compile(  # names of branches with the number of a run, or of what a run consists of
     r"(^|[._/])(run|fill|spill|burst|bunch_?crossing|lumi(nosity)?_?(block|section)?)_?(n(o|r|um|umber)?|id)?$",
     re.IGNORECASE,
@@ -92,8 +96,10 @@ class Schema:
     lepton : {"e", "mu"}
         Sets the mass from which energies are recomputed in double precision.
     kinematics : mapping
-        ``px, py, pz`` or ``pt, eta, phi`` to branches (two per key in a pair layout; member paths such as
-        ``fP.fX`` in an object layout). ``mass`` is optional; ``E`` is accepted and only has to be finite.
+        ``px, py, pz``, or ``pt`` or ``p`` with ``eta`` or ``theta`` and ``phi``, or ``p`` with the slopes
+        ``tx``, ``ty`` of a track along +z, to branches (two per key in a pair layout; member paths such as
+        ``fP.fX`` in an object layout). ``q_over_p`` stands for ``p``, in the inverse unit. ``mass`` is
+        optional; ``E`` is accepted and only has to be finite.
     charge, pdg_id : str or pair of str
         One of the two: a branch with the charge (integer or float), or with the PDG code.
     positive : bool, int, float or None
@@ -141,12 +147,11 @@ class Schema:
         _one_of("layout", self.layout, get_args(Layout))
         _one_of("lepton", self.lepton, tuple(LEPTON_MASS))
         _check(bool(self.tree), "schema.tree is empty; give the name of the TTree or RNTuple")
-        found = set(self.kinematics)
-        base = CARTESIAN if found >= CARTESIAN else CYLINDRICAL
+        found = ["p" if key == "q_over_p" else key for key in self.kinematics]
         _check(
-            base <= found and found - base <= {"mass", "E"},
-            f"schema.kinematics has the keys {sorted(found)}; give px, py, pz or pt, eta, phi, "
-            "and if they are stored mass or E",
+            len(set(found)) == len(found) and set(found) - {"mass", "E"} in BASES,
+            f"schema.kinematics has the keys {sorted(self.kinematics)}; give px, py, pz, or pt or p with eta "
+            "or theta and phi, or p with the slopes tx, ty (q_over_p for p), and if stored mass or E",
         )
         _check(bool(self.charge) != bool(self.pdg_id), "schema needs exactly one of charge and pdg_id")
         _check(not self.block or bool(self.run), "schema.block needs schema.run: blocks are numbered in runs")
@@ -208,9 +213,9 @@ class Schema:
 
         known = f"pdg_id = {_names(self.pdg_id)} of a lepton {self.lepton!r}, whose charge"
         return {
-            "px": named("px", "pt", "phi"),
-            "py": named("py", "pt", "phi"),
-            "pz": named("pz", "pt", "eta"),
+            "px": named("px", "pt", "p", "q_over_p", "phi", "tx"),
+            "py": named("py", "pt", "p", "q_over_p", "phi", "ty"),
+            "pz": named("pz", "pt", "p", "q_over_p", "eta", "theta", "tx", "ty"),
             "mass": named("mass", "E"),
             "charge": f"charge = {_names(self.charge)}" if self.charge else known,
         }

@@ -188,7 +188,7 @@ def test_weights_must_be_finite(muons, tmp_path):
         ({"layout": "flat"}, "layout = 'flat'; use one of pair, jagged, object"),
         ({"lepton": "tau"}, "lepton = 'tau'; use one of e, mu"),
         ({"kinematic": {}}, "did you mean 'kinematics'"),
-        ({"kinematics": {"px": "a", "py": "b"}}, "give px, py, pz or pt, eta, phi"),
+        ({"kinematics": {"px": "a", "py": "b"}}, "give px, py, pz, or pt or p with eta"),
         ({"kinematics": {"px": "a", "py": "b", "pz": 3}}, r"kinematics\.pz = 3 must be a branch name"),
         ({"charge": None}, "exactly one of charge and pdg_id"),
         ({"pdg_id": "p"}, "exactly one of charge and pdg_id"),
