@@ -19,8 +19,7 @@ from torch import Tensor
 
 from gammastar.core.records import FloatArray, effective_size
 from gammastar.flow import FlowEnsemble, KinematicFlow
-from gammastar.flow.bijection import inside_limits
-from gammastar.flow.network import one_thread
+from gammastar.flow.network import inside_limits, one_thread
 from gammastar.flow.options import PairTable
 
 _CHUNK = 2048

@@ -9,7 +9,7 @@ from scipy.special import kolmogorov
 
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import Sampler
-from gammastar.flow.bijection import inside_limits
+from gammastar.flow.network import inside_limits
 
 _FOLDS = 2
 

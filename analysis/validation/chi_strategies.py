@@ -18,8 +18,7 @@ from zuko.flows import NSF
 from gammastar.core.errors import PhysicsError, require
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import Sampler
-from gammastar.flow.bijection import Bijection, inside_limits, make_bijection
-from gammastar.flow.network import one_thread
+from gammastar.flow.network import Bijection, inside_limits, make_bijection, one_thread
 from gammastar.flow.options import Cloud, NetworkOptions
 from gammastar.physics.millicharge import pair_factor
 from gammastar.predict import VirtualPhotons

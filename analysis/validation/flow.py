@@ -21,7 +21,7 @@ from gammastar.flow import (
     kl_divergence,
     kl_scan,
 )
-from gammastar.flow.bijection import inside_limits
+from gammastar.flow.network import inside_limits
 from gammastar.flow.options import Table
 
 SEED = 20

@@ -15,7 +15,7 @@ import torch
 from topics._normflows import EPOCH, Peer, cpu_seconds, fitted, sample
 
 from gammastar.flow import FlowOptions, KinematicFlow
-from gammastar.flow.bijection import make_bijection
+from gammastar.flow.network import make_bijection
 from gammastar.flow.paper import Standardiser
 from gammastar.flow.training import learning_rate
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gammastar.flow.options import FlowOptions
 from gammastar.flow.network import has_cuda
-from gammastar.flow.model import KinematicFlow, digest, load, save
+from gammastar.flow.model import KinematicFlow, digest, draw_events, load, save
 from gammastar.flow.divergence import check_windows, kl_divergence, kl_scan
 from gammastar.flow.ensembles import (
     FlowEnsemble,
@@ -21,7 +21,6 @@ from gammastar.flow.ensembles import (
 from gammastar.flow.density_tests import density_test
 
 if TYPE_CHECKING:
-    from gammastar.flow.event_generator import draw_events
     from gammastar.flow.paper import PaperFlow
     from gammastar.flow.training import fit, fit_pairs, fit_paper
 
@@ -52,7 +51,6 @@ __all__ = [
 
 # What trains needs torch, which takes longer to import than a reach to compute: only who asks for it waits.
 _TRAINING = {
-    "draw_events": "event_generator",
     "PaperFlow": "paper",
     **dict.fromkeys(("fit", "fit_pairs", "fit_paper"), "training"),
 }

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import BoolArray, FloatArray, effective_size
-from gammastar.flow.bijection import Gaussianiser, inside_limits
+from gammastar.flow.network import Gaussianiser, inside_limits
 
 _LOG = logging.getLogger(__name__)
 _MIN_EFFECTIVE = 200.0

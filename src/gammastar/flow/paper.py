@@ -18,8 +18,7 @@ from zuko.transforms import LULinearTransform, MonotonicRQSTransform
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import Sampler, mixed, uniform
-from gammastar.flow.bijection import inside_limits
-from gammastar.flow.network import one_thread
+from gammastar.flow.network import inside_limits, one_thread
 from gammastar.flow.options import FlowOptions, TrainingReport
 
 _LOG = logging.getLogger(__name__)

@@ -22,9 +22,16 @@ from torch import Tensor
 from gammastar.core.errors import PhysicsError
 from gammastar.core.files import Pathlike, bytes_of, from_json, write_whole
 from gammastar.core.records import FloatArray, effective_size
-from gammastar.flow.bijection import Bijection, Gaussianiser, make_bijection
 from gammastar.flow.model import KinematicFlow, digest
-from gammastar.flow.network import device_of, log_density, one_thread, spline_flow
+from gammastar.flow.network import (
+    Bijection,
+    Gaussianiser,
+    device_of,
+    log_density,
+    make_bijection,
+    one_thread,
+    spline_flow,
+)
 from gammastar.flow.options import (
     FlowOptions,
     PairTable,

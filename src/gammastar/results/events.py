@@ -24,7 +24,7 @@ from gammastar.store.manifest import read_json, read_spectrum
 
 if TYPE_CHECKING:
     from gammastar.flow import KinematicFlow, PaperFlow
-    from gammastar.flow.event_generator import MassSource
+    from gammastar.flow.model import MassSource
 
 
 LIST = (".txt", ".dat")
@@ -127,7 +127,7 @@ def _parts(
         daughters: tuple[tuple[int, FloatArray], ...] = ()
         if decay is not None:
             pdg, m_lepton = LEPTONS[decay]
-            minus, plus = flow.event_generator.two_leptons(events, m_lepton)
+            minus, plus = flow.model.two_leptons(events, m_lepton)
             daughters = (pdg, minus), (-pdg, plus)
         yield EventTable(
             number=events.number,
@@ -136,7 +136,7 @@ def _parts(
             weight=np.ones(size),
             origin=np.zeros((3, size)),
             daughters=daughters,
-            decay=flow.event_generator.decay_vertices(events, ctau) if decay and ctau > 0 else None,
+            decay=flow.model.decay_vertices(events, ctau) if decay and ctau > 0 else None,
         )
 
 

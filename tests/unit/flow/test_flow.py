@@ -13,7 +13,7 @@ import torch
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.pairs import Pairs
 from gammastar.flow import FlowOptions, fit, fit_pairs, load, save
-from gammastar.flow.bijection import (
+from gammastar.flow.network import (
     Gaussianiser,
     from_unbounded,
     inside_limits,

@@ -16,8 +16,7 @@ from safetensors.torch import load_file
 from zuko.flows import NSF
 
 from gammastar.flow import KinematicFlow, save
-from gammastar.flow.bijection import Bijection, Gaussianiser
-from gammastar.flow.network import spline_flow
+from gammastar.flow.network import Bijection, Gaussianiser, spline_flow
 from gammastar.flow.options import TrainingReport
 
 pytestmark = pytest.mark.flow

@@ -7,8 +7,8 @@ from scipy.stats import ks_2samp, kstest, pearsonr
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.files import data_path
-from gammastar.flow import FlowOptions, draw_events, event_generator, fit_paper, save
-from gammastar.flow.bijection import inside_limits
+from gammastar.flow import FlowOptions, draw_events, fit_paper, model, save
+from gammastar.flow.network import inside_limits
 from gammastar.flow.options import Table
 from gammastar.flow.paper import _other_normal
 from gammastar.mock import generate_pairs, load_card
@@ -21,7 +21,7 @@ BEAM = 400.0
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Events are computed in blocks of a length that nothing but the time depends on."""
-    monkeypatch.setattr(event_generator, "BLOCK", 1024)
+    monkeypatch.setattr(model, "BLOCK", 1024)
 
 
 @pytest.fixture(scope="module")

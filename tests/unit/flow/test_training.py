@@ -28,10 +28,9 @@ from gammastar.flow import (
     load,
     save,
 )
-from gammastar.flow.bijection import inside_limits
 from gammastar.flow.ensembles import _replica, load_ensemble, principal_components, save_ensemble
-from gammastar.flow.event_generator import decay_vertices, two_leptons
-from gammastar.flow.network import device_of
+from gammastar.flow.model import decay_vertices, two_leptons
+from gammastar.flow.network import device_of, inside_limits
 from gammastar.flow.options import Table
 from gammastar.flow.training import Order, Part, learning_rate
 
