@@ -12,7 +12,7 @@ from validation import edges_campaigns as campaigns
 from validation import edges_yields
 from validation._rows import row
 
-N_CAMPAIGNS, ONE_SIGMA, FARTHEST = 104, 0.683, 3.5
+N_CAMPAIGNS, N_SAMPLES, ONE_SIGMA, FARTHEST = 104, 8, 0.683, 3.5
 SIDES = ("lower", "upper")
 INDEPENDENT = 5  # of the masses of one detector and side; 15 of all of them together
 
@@ -20,7 +20,40 @@ INDEPENDENT = 5  # of the masses of one detector and side; 15 of all of them tog
 def rows(*, quick: bool) -> Iterator[dict]:
     yield from edges_yields.rows()
     if not quick:
+        yield from flanks()
         yield from coverage()
+
+
+def flanks() -> Iterator[dict]:
+    """Yield pulls of bins of mass inside the measured domain, of samples of Pythia's hadrons of their own.
+
+    The mean over the samples is expected to stay below one error of a single one, beside the lines as well.
+    """
+    found = [campaigns.mass_bins(k) for k in range(N_SAMPLES)]
+    true = np.mean([one["true"] for one in found], axis=0)
+    pulls, n_mass = [], len(true)
+    for one in found:
+        inside = one["domain"].reshape(n_mass, -1)
+        error = np.zeros(n_mass)
+        for i, cells in enumerate(inside):
+            own = np.flatnonzero(cells) + i * len(cells)
+            error[i] = np.sqrt(one["cov"][np.ix_(own, own)].sum())
+        off = ((one["cells"] - true).reshape(n_mass, -1) * inside).sum(axis=1)
+        pulls.append(np.divide(off, error, out=np.full(n_mass, np.nan), where=error > 0))
+    pulls, label = np.array(pulls), f"{N_SAMPLES} samples of Pythia's hadrons"
+    known = np.isfinite(pulls).all(axis=0)
+    rms = float(np.sqrt(np.mean(pulls[:, known] ** 2)))
+    scatter = 3 / np.sqrt(2 * N_SAMPLES * known.sum() / 4)  # of four bins that move together
+    yield row(f"{label}: rms pull of bins of mass", rms, 0.5, 0.5 + scatter, "1 or less; three errors")
+    low, high = campaigns.EDGES[:-1], campaigns.EDGES[1:]
+    for name, mass in (("ω", 0.7827), ("φ", 1.0195)):
+        line = np.flatnonzero((low <= mass) & (mass < high))[0]
+        for place, i in (("below", line - 1), ("of", line), ("above", line + 1)):
+            text = (
+                f"rms {np.sqrt(np.mean(pulls[:, i] ** 2)):.2f}; three errors of the mean and one of a sample"
+            )
+            where = f"{label}: mean pull of the bin {place} the {name}, {low[i]:.3f} to {high[i]:.3f} GeV"
+            yield row(where, pulls[:, i].mean(), 0.0, 1.0 + 3 / np.sqrt(N_SAMPLES), text)
 
 
 def coverage() -> Iterator[dict]:

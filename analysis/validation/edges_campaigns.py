@@ -132,12 +132,17 @@ def shared() -> Shared:
     return Shared(card, found["reco"], float(found["pot"]), found["rate"], photons, truth, model)
 
 
+def pool(card: Any) -> Any:
+    """Return Pythia's hadrons, generated once and kept."""
+    return mock.pythia_engine(card, N_POOL, seed=500, workers=1, cache=POOL)
+
+
 def _photons(card: Any) -> dict[str, Any]:
     """Return reconstructed pairs and their protons, the true rate and the momenta at each mass.
 
     The last from hadrons in `N_PARTS` parts, since few of them are hard and each is drawn again and again.
     """
-    engine = mock.pythia_engine(card, N_POOL, seed=500, workers=1, cache=POOL)
+    engine = pool(card)
     own = normalised(card, engine)
     data = matched(card, N_DATA, SEED, engine=engine)
     per_proton = sum(mode_rates(own).values()) * own.target.interactions
@@ -238,6 +243,19 @@ def unfolded(measured: Spectrum, prior: int) -> Spectrum:
     shift = relative * found.values.ravel()
     whole = replace(found, hist=found.hist, cov=found.cov + np.outer(shift, shift))
     return replace(fine.summed(whole), shifts={PRIOR: fine.sums @ shift})
+
+
+def mass_bins(k: int) -> dict[str, np.ndarray]:
+    """Return photons in bins of mass of a sample of its own, and those that were generated, by cell."""
+    return _kept(KEPT / f"bins_{k}.npz", lambda: _mass_bins(k))
+
+
+def _mass_bins(k: int) -> dict[str, Any]:
+    card = shared().card
+    data = matched(card, N_DATA // 3, SEED + 200 + k, engine=pool(card))
+    found = unfolded(counted(data.reco[data.reconstructed]), k % N_PRIORS)
+    true = np.histogramdd(data.true, [np.asarray(a.edges) for a in AXES], weights=data.weight)[0]
+    return {"cells": found.values, "cov": found.cov, "domain": found.domain, "true": true}
 
 
 def made(i: int) -> dict[str, Any]:
