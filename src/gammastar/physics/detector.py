@@ -23,6 +23,7 @@ from gammastar.physics.geometry import Volume
 GROUPS = 40  # of simulated pairs in order of true mass, at most
 FINEST = 1 / 150  # of the range of masses: groups are no narrower
 LEAST = 30  # reconstructed pairs of a group
+SHAPES, TAILS = 12, 2000  # of the shape of the resolution: groups at most, and reconstructed pairs of each
 LEVELS = np.concatenate([[0.0], ndtr(np.linspace(-4.0, 4.0, 321)), [1.0]])
 STEP = 0.02  # of the masses of a folding, in resolutions
 LOWEST = 1e-3  # GeV, of the true masses of a folding; 2 m_e
@@ -41,7 +42,8 @@ class MassResolution:
     # Reconstructed and selected pairs per true one; only its dependence on the mass counts in situ, shape
     # (n,)
     efficiency: FloatArray
-    # Distribution function of (reconstructed − true − shift)/width, the same at all masses, shape (k,)
+    # Distribution function of (reconstructed − true − shift)/width at each mass, shape (n, k), or the one and
+    # same at all, (k,): tails near threshold are not those of ω and φ
     pull: FloatArray
     level: FloatArray
     efficiency_error: FloatArray  # Relative, of a finite simulation, shape (n,)
@@ -74,7 +76,16 @@ class MassResolution:
         m = np.atleast_1d(np.asarray(mass, dtype=np.float64))[:, None]
         centre = m + np.interp(m, self.mass, self.shift)
         pull = (np.asarray(edges, dtype=np.float64)[None, :] - centre) / self.sigma(m)
-        return np.diff(np.interp(pull, self.pull, self.level, left=0.0, right=1.0), axis=1)
+        rows = np.atleast_2d(self.pull)
+        place = (
+            np.interp(m[:, 0], self.mass, np.arange(len(self.mass))) if len(rows) > 1 else np.zeros(len(m))
+        )
+        below = np.zeros_like(pull)
+        for i, row in enumerate(rows):
+            share = np.clip(1.0 - np.abs(place - i), 0.0, None)
+            own = share > 0
+            below[own] += share[own, None] * np.interp(pull[own], row, self.level, left=0.0, right=1.0)
+        return np.diff(below, axis=1)
 
     def folded(self, density: Callable[[FloatArray], FloatArray], edges: npt.ArrayLike) -> FloatArray:
         """Return the selected pairs in bins of reconstructed mass of a density of true ones, shape (n,)."""
@@ -119,7 +130,8 @@ def measured_resolution(
     """Return the resolution of simulated pairs; the efficiency is per weight of `photons`, or of the same.
 
     In groups of equally many reconstructed pairs in order of true mass: the median and half the central 68 %
-    of reconstructed minus true mass, which tails do not move; the shape is that of all pairs together.
+    of reconstructed minus true mass, which tails do not move; the shape in fewer groups, where tails are
+    known, and straight between them. One shape for all would give ω and φ the tails of pairs near threshold.
     """
     seen = np.isfinite(reco) & (weight > 0)
     if int(seen.sum()) < LEAST:
@@ -150,7 +162,11 @@ def measured_resolution(
         )
     mass, width, shift, efficiency, error = np.array(rows).T
     pull = (moved - np.interp(m, mass, shift)) / np.interp(m, mass, width)
-    quantiles = np.maximum.accumulate(_quantile(pull, w, LEVELS) + 1e-9 * np.arange(len(LEVELS)))
+    parts = np.array_split(np.argsort(m), int(np.clip(len(m) // TAILS, 1, SHAPES)))
+    centres = [np.average(m[part], weights=w[part]) for part in parts]
+    levels = np.array([_quantile(pull[part], w[part], LEVELS) for part in parts])
+    rows = np.stack([np.interp(mass, centres, level) for level in levels.T], axis=1)
+    quantiles = np.maximum.accumulate(rows + 1e-9 * np.arange(len(LEVELS)), axis=1)
     return MassResolution(mass, width, shift, efficiency, quantiles, LEVELS, error)
 
 

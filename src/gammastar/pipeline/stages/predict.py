@@ -146,7 +146,7 @@ def read_mass_counts(folder: Path) -> MassCounts | None:
     path = folder / MASS_COUNTS
     if not path.is_file():
         return None
-    return MassCounts.of(read_tensors(path, dict.fromkeys(MassCounts.NAMES, 1) | {"cov": 2}))
+    return MassCounts.of(read_tensors(path, dict.fromkeys(MassCounts.NAMES, 1) | {"cov": 2, "pull": 2}))
 
 
 def mass_dependence(steering: Steering) -> str | None:
