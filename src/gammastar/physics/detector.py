@@ -165,8 +165,8 @@ def measured_resolution(
     parts = np.array_split(np.argsort(m), int(np.clip(len(m) // TAILS, 1, SHAPES)))
     centres = [np.average(m[part], weights=w[part]) for part in parts]
     levels = np.array([_quantile(pull[part], w[part], LEVELS) for part in parts])
-    rows = np.stack([np.interp(mass, centres, level) for level in levels.T], axis=1)
-    quantiles = np.maximum.accumulate(rows + 1e-9 * np.arange(len(LEVELS)), axis=1)
+    at_mass = np.stack([np.interp(mass, centres, level) for level in levels.T], axis=1)
+    quantiles = np.maximum.accumulate(at_mass + 1e-9 * np.arange(len(LEVELS)), axis=1)
     return MassResolution(mass, width, shift, efficiency, quantiles, LEVELS, error)
 
 
