@@ -71,6 +71,7 @@ def test_files_are_utf8_in_every_locale(tmp_path):
 
 
 @pytest.mark.flow
+@pytest.mark.slow
 def test_a_whole_run_is_alike_in_every_locale(tmp_path):
     content = whole.without_fits(whole.without_flow(whole.tiny(tmp_path)))
     content["analysis"]["title"] = "γ* → µµ"

@@ -17,9 +17,9 @@ pytestmark = pytest.mark.flow
 
 
 def test_what_check_accepts_is_run(tmp_path):
-    found = whole.campaign(tmp_path, 1, n=32)
+    found = whole.campaign(tmp_path, 1, n=64, rare=3)
     assert found.wrong == []
-    assert found.finished > 20
+    assert found.finished > 40
 
 
 @pytest.mark.slow
@@ -31,6 +31,8 @@ def test_two_thousand_runs(tmp_path, portion):
 
 
 TIKHONOV = {"unfold.mass": [0.2125, 0.2138, 0.9081, 1.0857, 1.2149], "unfold.method": "tikhonov"}
+EMPTY = {"unfold.mass": [0.2125, 0.5472, 0.6715, 1.1127], "subtract.r_mult": 5135.0}
+EMPTY |= {"unfold.preset": "true mass"}
 FOUND = (
     ({"select.ghost_excess": 1.0}, "lies within [select] mass, pt and energy", False),
     ({"unfold.mass": [0.2125, 0.5, 1.1125]}, "", False),
@@ -39,6 +41,7 @@ FOUND = (
     ({"unfold.energy": [276.7, 357.5]}, "of a cell is seen", True),
     ({"select.pt": [0.0, 0.015]}, "is reconstructed inside the axes", True),
     (TIKHONOV, "[predict] channel", True),
+    (EMPTY, "no cell has positive content", True),
 )
 """Changes by which whole runs went wrong, what is said of them now ("": they finish), if fits are made."""
 

@@ -253,6 +253,7 @@ def test_loaded_results_give_the_likelihood_of_a_mass(results):
         _ = found.workspace
 
 
+@pytest.mark.slow
 def test_pseudo_experiments_give_a_limit_of_a_few_events(tmp_path):
     (tmp_path / "steering.toml").write_text(
         steering(likelihood='likelihood = "joint"\nmethod = "exact"', m=(str(list(MASSES)), "[0.45]"))
@@ -295,7 +296,11 @@ def test_what_is_of_the_two_steps_is_refused_by_its_key(tmp_path, first_mock, ch
 
 
 @pytest.mark.parametrize(
-    "joint", [f"{JOINT}efficiency_floor = 0.3\n", JOINT.replace(str(list(ENERGY)), "[5.0, 6.0, 7.0]")]
+    "joint",
+    [
+        f"{JOINT}efficiency_floor = 0.3\n",
+        pytest.param(JOINT.replace(str(list(ENERGY)), "[5.0, 6.0, 7.0]"), marks=pytest.mark.slow),
+    ],
 )
 def test_cells_that_nothing_populates_are_an_alarm(tmp_path, joint):
     (tmp_path / "steering.toml").write_text(steering(joint=joint), encoding="utf-8")

@@ -2,9 +2,11 @@
 
 import importlib
 
+import pytest
 from builders import ROOT
 
 
+@pytest.mark.slow
 def test_validation_rows_hold(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "analysis")
     rows = list(importlib.import_module("validation.accept").rows(quick=True))

@@ -108,3 +108,10 @@ def test_the_signal_is_that_of_the_pairs_at_their_true_mass(resolution: MassReso
 def test_too_few_pairs_are_refused() -> None:
     with pytest.raises(PhysicsError, match="at least 30"):
         measured_resolution(np.full(20, 0.5), np.full(20, 0.5), np.ones(20))
+
+
+def test_photons_that_weigh_nothing_are_refused() -> None:
+    """Found by whole runs: a spectrum whose cells are all empty where pairs were simulated."""
+    mass = np.linspace(0.3, 0.9, 100)
+    with pytest.raises(PhysicsError, match="photons of no mass weigh more than zero"):
+        measured_resolution(mass, mass, np.ones(100), np.zeros(100))

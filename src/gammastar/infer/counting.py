@@ -21,6 +21,7 @@ to a count c minimises x − c ln x + θ²/2, which the Wright omega function so
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -493,6 +494,7 @@ def limits_at(
     """
     spreads = np.asarray(sigma, dtype=np.float64)
 
+    @functools.cache  # an uncertainty that is the same everywhere is solved once
     def solve(value: float) -> Limit:
         return upper_limit(background, background_sigma, observed, signal_sigma=value, cl=cl, **options)
 

@@ -160,6 +160,10 @@ def measured_resolution(
         rows.append(
             (np.average(m[own], weights=w[own]), 0.5 * (right - left), centre, found / there, error / found)
         )
+    if not rows:
+        raise PhysicsError(
+            "mass resolution: photons of no mass weigh more than zero; see the unfolded spectrum"
+        )
     mass, width, shift, efficiency, error = np.array(rows).T
     pull = (moved - np.interp(m, mass, shift)) / np.interp(m, mass, width)
     parts = np.array_split(np.argsort(m), int(np.clip(len(m) // TAILS, 1, SHAPES)))

@@ -161,6 +161,7 @@ def typeset(text: str) -> str:
     return powers(text)
 
 
+@functools.lru_cache(4096)
 def marked_up(text: object) -> Markup:
     r"""Return a typeset text as HTML, escaped, with indices and exponents in their places.
 

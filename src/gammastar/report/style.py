@@ -89,15 +89,25 @@ _RC: dict[str, Any] = {
 }
 
 
+_STYLED: ContextVar[bool] = ContextVar("whether the style is applied", default=False)
+
+
 @contextmanager
 def house_style() -> Iterator[None]:
     """Apply the style inside a ``with`` block; the user's own settings come back afterwards."""
+    if _STYLED.get():  # by a block around this one
+        yield
+        return
     with mpl.rc_context():
         parameters: Any = mpl.rcParams
         mpl.rcdefaults()
         parameters.update(mplhep.style.ROOT)
         parameters.update(_RC)
-        yield
+        token = _STYLED.set(True)
+        try:
+            yield
+        finally:
+            _STYLED.reset(token)
 
 
 _SPARED: ContextVar[bool] = ContextVar("whether a figure that fails says why instead", default=False)
@@ -108,7 +118,8 @@ def spared() -> Iterator[None]:
     """Take a `FailedFigure` for each figure that fails in a ``with`` block."""
     token = _SPARED.set(True)
     try:
-        yield
+        with house_style():  # once for all of them
+            yield
     finally:
         _SPARED.reset(token)
 

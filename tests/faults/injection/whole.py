@@ -109,6 +109,7 @@ USUAL = {"ghost_angle": 1e-3, "ghost_excess": 1e-3, "pot": 1.2e11, "beam_energy"
 USUAL |= {"target_a": 207.2, "target_z": 82.0}
 """Sizes, not of the order of one, of what has no default or is off."""
 FIXED = {"analysis.name", "simulate", "read.files", "read.response", "read.schema", "spectrum.table"}
+FIXED |= {"read.runs", "select.event", "select.data"}
 FIXED |= {"select.event_functions", "select.pair_functions", "select.vertex", "flow.device", "flow.preset"}
 FIXED |= {"subtract.corrections", "infer.existing_limits", "systematics.own", "accept.millicharge_detectors"}
 """What names files or code, or is not small."""
@@ -432,9 +433,9 @@ def fewest(folder: Path, base: dict[str, Any], what: Changes, wrong: str) -> Cha
 
 
 def campaign(
-    folder: Path, portion: int, *, n: int = 10**5, cpu: float = math.inf, shrink: bool = False
+    folder: Path, portion: int, *, n: int = 10**5, cpu: float = math.inf, rare: int = 1, shrink: bool = False
 ) -> Ran:
-    """Check and run as many steering files, or so many seconds of CPU."""
+    """Check and run as many steering files, or so many seconds of CPU; what is costly so many times rarer."""
     found, base, begin = Ran(), tiny(folder), time.process_time()
     light = without_flow(base)
     last: set[str] = set()
@@ -457,11 +458,11 @@ def campaign(
         last.clear()
         last.update(items)
         k = found.runs
-        start = light if k % FLOWS else base
+        start = light if k % (rare * FLOWS) else base
         if start is light:
             what = {place: value for place, value in what.items() if not place.startswith("flow.")}
-        start = without_fits(start) if k % FITTED else start
-        with in_one_process(makes=k % MADE == 0, draws=k % DRAWN == 0):
+        start = without_fits(start) if k % (rare * FITTED) else start
+        with in_one_process(makes=k % (rare * MADE) == 0, draws=k % (rare * DRAWN) == 0):
             wrong = attempt(folder, changed(start, what), found, both=k % BOTH == 0)
             least = fewest(folder, start, what, wrong) if wrong and shrink else what
         if wrong:
