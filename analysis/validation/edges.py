@@ -12,6 +12,8 @@ from validation import edges_campaigns as campaigns
 from validation import edges_yields
 from validation._rows import row
 
+from gammastar.core import constants
+
 N_CAMPAIGNS, N_SAMPLES, ONE_SIGMA, FARTHEST = 104, 8, 0.683, 3.5
 SIDES = ("lower", "upper")
 INDEPENDENT = 5  # of the masses of one detector and side; 15 of all of them together
@@ -46,8 +48,8 @@ def flanks() -> Iterator[dict]:
     scatter = 3 / np.sqrt(2 * N_SAMPLES * known.sum() / 4)  # of four bins that move together
     yield row(f"{label}: rms pull of bins of mass", rms, 0.5, 0.5 + scatter, "1 or less; three errors")
     low, high = campaigns.EDGES[:-1], campaigns.EDGES[1:]
-    for name, mass in (("ω", 0.7827), ("φ", 1.0195)):
-        line = np.flatnonzero((low <= mass) & (mass < high))[0]
+    for name, pole in (("ω", constants.mass(223)), ("φ", constants.mass(333))):
+        line = np.flatnonzero((low <= pole) & (pole < high))[0]
         for place, i in (("below", line - 1), ("of", line), ("above", line + 1)):
             text = (
                 f"rms {np.sqrt(np.mean(pulls[:, i] ** 2)):.2f}; three errors of the mean and one of a sample"

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from string import Template
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from gammastar import config, flow, read, select
+from gammastar import config, flow
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import SteeringError, UserError
 from gammastar.core.files import write_whole
@@ -26,9 +26,11 @@ from gammastar.pipeline.run import dark_half, writable
 from gammastar.pipeline.stages import report
 from gammastar.pipeline.stages.flow import read_spin
 from gammastar.pipeline.stages.predict import read_trend
-from gammastar.read.published import describe_tables, is_published
 from gammastar.store.folder import working
 from gammastar.store.manifest import digest, digest_of, read_spectrum
+
+if TYPE_CHECKING:
+    from gammastar import read
 
 Edges: TypeAlias = dict[str, tuple[float, ...]]
 STEP, STEPS = 50_000, 4  # entries of the file from which axes are proposed
@@ -61,6 +63,8 @@ def begin(
     replace: bool = False,
 ) -> Iterator[str]:
     """Write ``steering.toml``, ``detector.toml`` and ``schema.toml`` to start from; yield what was done."""
+    from gammastar.read.published import is_published
+
     folder = Path(folder)
     if source is not None and is_published(source):
         texts = {"steering.toml": _from_table(folder, Path(source), lepton)}
@@ -90,6 +94,8 @@ def _from_ntuples(
     folder: Path, source: str | Path | None, simulation: str | Path | None, lepton: str | None
 ) -> tuple[dict[str, str], list[str]]:
     """Return the files, and what to say of their axes."""
+    from gammastar import read
+
     schema, mapping, edges, note = _template("schema"), {}, dict(DEFAULT), ""
     told: list[str] = []
     trees = () if simulation is None else read.inspect(simulation)
@@ -124,6 +130,8 @@ def _from_ntuples(
 
 def _from_table(folder: Path, source: Path, lepton: str | None) -> str:
     """Return a steering file that starts from a published table: no ntuples, no flow."""
+    from gammastar.read.published import describe_tables
+
     found = describe_tables(source)
     if not found.proposal:
         raise UserError(f"{source}: no table makes a mass spectrum: {'; '.join(found.reasons[:3])}")
@@ -156,6 +164,8 @@ def _list(values: Iterable[float]) -> str:
 
 def _first(source: str | Path, mapping: dict[str, Any]) -> tuple[Pairs, float]:
     """Return the opposite-sign pairs of the first entries of a file, and the photons of all of it."""
+    from gammastar import read, select
+
     events = read.open_events(source, read.load_schema(mapping), step=STEP)
     pairs, flow = select.collect(itertools.islice(events, STEPS))
     entries = sum(tree.entries for tree in read.inspect(source) if tree.name == mapping["tree"])
@@ -184,6 +194,8 @@ def _simulated(
     source: str | Path, mapping: dict[str, Any], trees: Iterable[read.TreeSummary]
 ) -> tuple[MatchedPairs, float]:
     """Return the photons of the first entries of a simulation, and which part of it they are."""
+    from gammastar import read, select
+
     entries = max((tree.entries for tree in trees if tree.name == mapping["tree"]), default=0)
     last = min(entries, SIMULATED)
     parts = read.open_matched(source, read.load_schema(mapping), select.Cuts(), step=STEP, entry_stop=last)

@@ -162,7 +162,7 @@ def put(content: dict[str, Any], place: Place, raw: str) -> dict[str, Any]:
     """Write a value as it stands in TOML at the place of a key."""
     node: Any = content
     for part in place[:-1]:
-        node = node[part]
+        node = node.setdefault(part, {})
         node = node[0] if isinstance(node, list) else node
     node[place[-1]] = Raw(raw)
     return content
