@@ -1,6 +1,7 @@
 """The house stays livable: layers, no cycles, light imports, small rooms and functions, a true map."""
 
 import ast
+import importlib.util
 import re
 import subprocess
 import sys
@@ -213,3 +214,39 @@ def test_folders_that_the_contracts_name_exist():
     places = [ROOT / "src" / Path(*name.split(".")) for name in named]
     assert len(places) >= 18
     assert not [place for place in places if not (place.is_dir() or place.with_suffix(".py").is_file())]
+
+
+def _names(path: Path) -> set[str]:
+    """Return what a module of validation or benchmarks defines or imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+    return found
+
+
+def test_names_that_scripts_import_exist():
+    """Rows of the validation and benchmarks are made seldom: a moved name would break them unseen."""
+    missing = []
+    for script in sorted([*(ROOT / "analysis").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")]):
+        for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or not node.module:
+                continue
+            for alias in node.names:
+                if node.module.partition(".")[0] == "gammastar":
+                    module = importlib.import_module(node.module)
+                    known = hasattr(module, alias.name)
+                    known = known or importlib.util.find_spec(f"{node.module}.{alias.name}") is not None
+                else:
+                    place = node.module.replace(".", "/")
+                    other = next(
+                        (p for base in script.parents if (p := base / f"{place}.py").is_file()), None
+                    )
+                    known = other is None or alias.name in _names(other)
+                if not known:
+                    missing.append(f"{script.relative_to(ROOT)}:{node.lineno}: {node.module} {alias.name}")
+    assert not missing, "\n".join(missing)

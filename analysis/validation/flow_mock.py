@@ -24,13 +24,8 @@ from gammastar.mock.cocktail import (
     with_energy,
 )
 from gammastar.mock.combinatorial import decay_muons, measured_r, muon_pairs, recorded_weight
-from gammastar.mock.spectrometer import (
-    accepted,
-    background_candidates,
-    efficiency,
-    pair_kinematics,
-    triggered,
-)
+from gammastar.mock.ntuple import background_candidates, triggered
+from gammastar.mock.spectrometer import accepted, efficiency, pair_kinematics
 from gammastar.physics.polarisation import daughter, lorentz
 from gammastar.spectrum import efficiency_map
 from gammastar.spectrum.normalise import EfficiencyMap

@@ -9,7 +9,6 @@ import awkward as ak
 import numpy as np
 import uproot
 from validation.layouts import layout_rows
-from validation.mistakes import mistake_rows
 
 from gammastar import read, select
 from gammastar.core.pairs import Pairs
@@ -48,7 +47,7 @@ def window(pairs: Pairs, low: float = 0.0, high: float = np.inf) -> tuple[int, i
     return tuple(int(np.sum(inside & mask)) for mask in (pairs.os, pairs.pp, pairs.mm))
 
 
-def rows(*, quick: bool) -> Iterator[dict]:
+def rows(*, quick: bool) -> Iterator[dict]:  # noqa: ARG001  # as every topic
     for label, schema, name, expected in COUNTS:
         pairs = pairs_of(schema, name)
         found = window(pairs)
@@ -63,8 +62,6 @@ def rows(*, quick: bool) -> Iterator[dict]:
     yield from _proposed()
     yield _row("CMS Z→μμ: largest |m/M − 1| to the stored mass", _stored_mass(), 0, 5e-8, "branch M")
     yield from layout_rows()
-    if not quick:
-        yield from mistake_rows()
 
 
 def _proposed() -> Iterator[dict]:
