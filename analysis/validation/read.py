@@ -9,6 +9,7 @@ import awkward as ak
 import numpy as np
 import uproot
 from validation.layouts import layout_rows
+from validation.mistaken_inputs import mistake_rows
 
 from gammastar import read, select
 from gammastar.core.pairs import Pairs
@@ -47,7 +48,7 @@ def window(pairs: Pairs, low: float = 0.0, high: float = np.inf) -> tuple[int, i
     return tuple(int(np.sum(inside & mask)) for mask in (pairs.os, pairs.pp, pairs.mm))
 
 
-def rows(*, quick: bool) -> Iterator[dict]:  # noqa: ARG001  # as every topic
+def rows(*, quick: bool) -> Iterator[dict]:
     for label, schema, name, expected in COUNTS:
         pairs = pairs_of(schema, name)
         found = window(pairs)
@@ -62,6 +63,8 @@ def rows(*, quick: bool) -> Iterator[dict]:  # noqa: ARG001  # as every topic
     yield from _proposed()
     yield _row("CMS Z→μμ: largest |m/M − 1| to the stored mass", _stored_mass(), 0, 5e-8, "branch M")
     yield from layout_rows()
+    if not quick:
+        yield from mistake_rows()
 
 
 def _proposed() -> Iterator[dict]:
