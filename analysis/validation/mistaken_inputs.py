@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from validation import mistaken_schemas, mistaken_steering
+from validation._rows import row
 from validation.mistaken_sample import write_sample
 
 from gammastar import cli
@@ -79,13 +80,7 @@ def printed(outcome: Outcome, says: str = "") -> str:
 
 
 def _row(quantity: str, ours: float, expected: float, source: str, tolerance: float = 0.0) -> dict:
-    return {
-        "quantity": quantity,
-        "ours": float(ours),
-        "expected": expected,
-        "tolerance": tolerance,
-        "source": source,
-    }
+    return row(quantity, ours, expected, tolerance, source)
 
 
 def mistake_rows() -> Iterator[dict]:

@@ -56,6 +56,7 @@ py = "py"
 pz = "pz"
 [event_columns]
 run = "run"
+flag = "flag"
 [truth]
 mass = "gen_mass"
 pt = "gen_pt"
@@ -110,7 +111,8 @@ def written(path, p, q, columns, counts=None):
     }
     n = len(counts)
     with uproot.recreate(path) as file:
-        file["events"] = {**lists, "run": np.arange(n) % 10, "event": np.arange(n), **columns}
+        own = {"run": np.arange(n) % 10, "flag": np.arange(n) % 10, "event": np.arange(n)}
+        file["events"] = {**lists, **own, **columns}
 
 
 def data(rng, *, soft=25.0, hard=25.0, n=3000):
@@ -215,8 +217,9 @@ def spoiled(mistake, rng):  # noqa: C901, PLR0912 - a table
         muons = (1.04 * muons[0], *muons[1:])
     elif mistake == "boosted":
         muons = (muons[0] * [1, 1, 2.2], *muons[1:])
-    elif mistake == "runs left out":
-        steered["select"], simulated["run"] = "pair = { run = [0, 5] }", np.zeros(len(legs), int)
+    elif mistake.endswith("left out"):
+        name = mistake.split("s ")[0]
+        steered["select"], simulated[name] = f"pair = {{ {name} = [0, 5] }}", np.zeros(len(legs), int)
     return muons, columns, legs, found, truth | simulated, steered
 
 
@@ -283,6 +286,7 @@ def test_the_terminal_shows_what_failed_and_one_line_if_nothing_did(tmp_path, ca
         ("copies under new numbers", "of another event"),
         ("momentum scale", "scale of ω and φ"),
         ("boosted", "rapidity"),
+        ("flags left out", "pair flag keeps"),
     ],
 )
 def test_an_alarm_for_each_mistake(mistake, alarm, tmp_path):
