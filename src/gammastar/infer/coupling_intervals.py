@@ -188,13 +188,19 @@ def _root(curves: Curves, level: FloatArray, bracket: tuple[IntArray, IntArray],
     result = curves.x[above].copy()
     (open_,) = np.nonzero(above != below)
     if open_.size:
-        row = curves.row[above[open_]]
+        outer, inner = above[open_], below[open_]
+        row = curves.row[outer]
 
-        def over(x: FloatArray, row: FloatArray, level: FloatArray) -> FloatArray:
-            return curves.at(row.astype(np.int64), x) - level
+        def over(x: FloatArray, *given: FloatArray) -> FloatArray:
+            """Return ln N over the level; at the ends of the bracket it is known and costs no yield."""
+            row, level, ends, values = given[0].astype(np.int64), given[1], given[2:4], given[4:6]
+            result = np.where(x == ends[0], *values)
+            (new,) = np.nonzero((x != ends[0]) & (x != ends[1]))
+            result[new] = curves.at(row[new], x[new])
+            return result - level
 
-        ends = curves.x[above[open_]], curves.x[below[open_]]
-        given = (row.astype(np.float64), level[row])
+        ends, values = (curves.x[outer], curves.x[inner]), (curves.y[outer], curves.y[inner])
+        given = (row.astype(np.float64), level[row], *ends, *values)
         found = elementwise.find_root(over, ends, args=given, tolerances={"xatol": close, "xrtol": 0.0})
         result[open_] = found.x
     return result

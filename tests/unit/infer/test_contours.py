@@ -315,3 +315,16 @@ def test_a_narrow_island_that_moves_between_masses_is_one():
     assert (found.edges[:-1, 0] > found.edges[1:, 1]).all()
     assert [(one.low, one.high) for one in found.intervals] == [(0.3, 0.7)]
     assert np.isnan(found.ends).all()  # no island has a tip: each goes on to the next mass
+
+
+def test_roots_do_not_ask_for_the_scan_again():
+    """Yields of simulations are dear: brackets of edges are points of the scan, whose yields are known."""
+    mass, coupling, asked = np.array([0.3, 0.4]), np.geomspace(1e-8, 1e-5, 14), []
+
+    def signal(m, g):
+        asked.extend(np.abs(np.log(g[:, None] / coupling)).min(axis=1))
+        return _signal(m, g)
+
+    found = reach(mass, coupling, signal, LIMIT)
+    assert np.abs(np.log10(found.edges / _edges(mass))).max() < 1e-9
+    assert np.sum(np.array(asked) < 1e-9) == mass.size * coupling.size
