@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import cosmology
+import exact_brem
 import figures
 import numpy as np
 import verdict
@@ -16,7 +17,7 @@ from gammastar import report, semivisible
 from gammastar.core.files import data_path
 from gammastar.core.sampling import stream
 from gammastar.physics.qed import RTable
-from gammastar.semivisible import babar, gm2, na64
+from gammastar.semivisible import babar, gm2
 from gammastar.semivisible.decays import decay_table
 from gammastar.store.manifest import versions
 
@@ -50,7 +51,7 @@ def everything(options, models: dict, visible: dict, tell) -> dict:
         planes.append((name, plane))
         notes += plane.warnings[:1]
         more = _more(name, plane, options)
-        where = na64.annihilation_masses(semivisible.load_na64())
+        where = exact_brem.annihilation_masses(semivisible.load_na64())
         figure = figures.exclusion_plane(plane, title, limits, where, more)
         caption = f"{name}: excluded couplings; dark and light blue are the ends of BaBar's band."
         sections.append(_section(name, [(caption, figure)]))
@@ -310,11 +311,11 @@ def _scale(limits, numbers: dict) -> tuple:
     ours = {}
     for name, eot in (("na64_2016_18", 2.84e11), ("na64_2016_22", 9.37e11)):
         selection = replace(card, eot=eot)
-        ours[name, eot] = np.array([na64.invisible_limit(float(m), selection) for m in mass])
+        ours[name, eot] = np.array([exact_brem.invisible_limit(float(m), selection) for m in mass])
         known = limits[name].known(mass)
         ratio = (ours[name, eot][known] / limits[name].at(mass[known])) ** 2
         numbers[f"implied efficiency, {name}"] = {
             f"{m:.3g}": round(float(r), 3) for m, r in zip(mass[known], ratio, strict=True)
         }
-    figure = figures.na64_scale(mass, ours, limits, na64.annihilation_masses(card))
+    figure = figures.na64_scale(mass, ours, limits, exact_brem.annihilation_masses(card))
     return ("Published limits over bremsstrahlung with efficiency one; green: 0.25 to 0.8.", figure)

@@ -9,15 +9,16 @@ from dataclasses import replace
 
 import numpy as np
 from scipy.integrate import quad
+from semivisible.exact_brem import annihilation_masses, implied_efficiency, ww_cross_section
 from validation import semivisible_brem, semivisible_direct, semivisible_more, semivisible_verdict
 
 from gammastar import semivisible
 from gammastar.core.constants import ALPHA, M_E, M_MU
 from gammastar.core.files import data_path
-from gammastar.semivisible import babar, gm2, models, na64, production
+from gammastar.semivisible import babar, gm2, models, production
 from gammastar.semivisible.decays import Transition, angular, decay_table, spectrum, squared_amplitude, width
 from gammastar.semivisible.models import mediator_widths
-from gammastar.semivisible.production import track_length, ww_cross_section
+from gammastar.semivisible.production import track_length
 
 KINDS = {"vector": (1.0, 1.0), "axial": (1.0, -1.0), "chiral": (0.5, 0.0)}
 TALK = "M. Hostert, EVPA 2022"
@@ -276,13 +277,13 @@ def _babar(n: int) -> Iterator[dict]:
 
 
 def _na64() -> Iterator[dict]:
-    low, high = na64.annihilation_masses(semivisible.load_na64())
+    low, high = annihilation_masses(semivisible.load_na64())
     for name, eot in (("na64_2016_18", 2.84e11), ("na64_2016_22", 9.37e11)):
         card = replace(semivisible.load_na64(), eot=eot)
         points = semivisible.published(name)
         for m, limit in zip(points.mass, points.epsilon, strict=True):
             quantity = f"NA64, {eot:.3g} electrons, {m:g} GeV: implied efficiency"
-            ours = na64.implied_efficiency(float(m), float(limit), card)
+            ours = implied_efficiency(float(m), float(limit), card)
             if name.endswith("22") and 0.8 * low < m < high:
                 text = f"{ours:.2f} from bremsstrahlung alone: positron annihilation dominates here"
                 yield _skip(quantity, text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from semivisible.exact_brem import exact_cross_section, exact_spectrum, ww_cross_section
 from validation._rows import row as _row
 
 from gammastar import semivisible
@@ -12,16 +13,7 @@ from gammastar.core.sampling import stream
 from gammastar.semivisible import na64
 from gammastar.semivisible.benchmarks import correction
 from gammastar.semivisible.decays import decay_table
-from gammastar.semivisible.production import (
-    LEAD,
-    SLOPE,
-    ThickTarget,
-    energy_nodes,
-    exact_cross_section,
-    exact_spectrum,
-    ww_cross_section,
-    ww_spectrum,
-)
+from gammastar.semivisible.production import LEAD, SLOPE, ThickTarget, energy_nodes, ww_spectrum
 
 PUBLIC = (  # mass, beam [GeV], pb at ε = 1e-4
     *((0.01, 60.0, 8390.31), (0.01, 100.0, 8486.3), (0.1, 60.0, 91.5764), (0.1, 100.0, 106.04)),

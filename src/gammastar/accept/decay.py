@@ -322,13 +322,7 @@ class Replicated(Sample):
 
     @classmethod
     def of(cls, sample: Sample, replicas: FloatArray) -> Replicated:
-        """Return a sample with replicas of it.
-
-        Parameters
-        ----------
-        replicas : NDArray, shape (r, n)
-            Factors on the weights.
-        """
+        """Return a sample with replicas of it."""
         kept = {name: getattr(sample, name) for name in ("p4", "weight", "origin", "in_domain", "parent")}
         return cls(**kept, replicas=replicas)
 
@@ -373,11 +367,6 @@ class LifetimeScan:
         """Return the scan at other lifetimes, by monotone interpolation in both logarithms.
 
         With it a whole plane of mass and coupling needs one scan per mass.
-
-        Parameters
-        ----------
-        ctau : array_like, shape (k,) [m]
-            Inside the range of the scan.
         """
         wanted = np.atleast_1d(np.asarray(ctau, dtype=np.float64))
         if len(self.ctau) < 2 or not (np.diff(self.ctau) > 0).all() or not np.isfinite(self.ctau).all():
@@ -450,8 +439,7 @@ def momenta(sample: Sample, mass: float) -> FloatArray:
     p = np.stack([np.asarray(c, dtype=np.float64) for c in (p4.px, p4.py, p4.pz, p4.E)])
     require(p.shape[1] != 0, f"yields: the sample of {mass:g} GeV holds no particle; produce some first")
     for name, values in (("p4", p), ("weight", sample.weight), ("origin", sample.origin)):
-        if not np.isfinite(values).all():
-            raise PhysicsError(f"yields: Sample.{name} holds values that are not finite")
+        require(np.isfinite(values).all(), f"yields: Sample.{name} holds values that are not finite")
     off_shell = np.abs(p[3] ** 2 - (p[0] ** 2 + p[1] ** 2 + p[2] ** 2) - mass**2)
     if not (off_shell < 1e-3 * mass**2 + 1e-9 * p[3] ** 2).all():
         raise PhysicsError(f"yields: the sample holds particles of another mass than {mass:g} GeV")

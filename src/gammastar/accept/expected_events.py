@@ -53,13 +53,7 @@ class Measured:
     spins: tuple[Spin, ...] = (NO_SPIN,)
 
     def factor(self, detector: DetectorLike) -> float:
-        """Return the rate per proton on the detector's target over that on the measured one.
-
-        Parameters
-        ----------
-        detector : DetectorLike
-            With the target of the search.
-        """
+        """Return the rate per proton on the detector's target over that on the measured one."""
         if self.scaling is not None:
             return target_factor(
                 self.exposure,

@@ -402,13 +402,7 @@ class Card(Part):
         return [f"{', '.join(keys)}: {source}" for source, keys in groups.items()]
 
     def with_prior(self, name: str) -> Card:
-        """Return the card under another prior: scaled p₀ and rapidity widths, other yields of the modes.
-
-        Parameters
-        ----------
-        name : str
-            ``"nominal"`` (this card) or a key of `priors`.
-        """
+        """Return the card under another prior: scaled p₀ and rapidity widths, other yields of the modes."""
         if name == "nominal":
             return self
         if name not in self.priors:
@@ -427,13 +421,7 @@ class Card(Part):
         )
 
     def scaled(self, factors: Mapping[str, float]) -> Card:
-        """Return the card with the yields of modes times factors.
-
-        Parameters
-        ----------
-        factors : mapping of str to float
-            By mode; the yields of others stay.
-        """
+        """Return the card with the yields of modes times factors."""
         modes = {}
         for key, mode in self.modes.items():
             factor, photon = factors.get(key, 1.0), mode.branching_photon

@@ -49,8 +49,7 @@ class MuonPairs:
 
 def muon_pairs(muons: DecayMuons, rng: np.random.Generator, *, pairing: Pairing = "same-event") -> MuonPairs:
     """Pair decay muons."""
-    if str(pairing) not in PAIRINGS:
-        raise PhysicsError(f"pairing = {pairing!r} is not one of {list(PAIRINGS)}")
+    require(str(pairing) in PAIRINGS, f"pairing = {pairing!r} is not one of {list(PAIRINGS)}")
     if pairing == "same-event":
         first, second = _same_event(muons.event)
         return MuonPairs(muons, first, second, muons.weight[first] * muons.weight[second] / muons.n_events)

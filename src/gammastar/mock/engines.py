@@ -59,34 +59,15 @@ class ToyEngine:
     name: str = "toy"
 
     def mesons(self, card: Card, mode: Mode, mass: FloatArray, rng: np.random.Generator) -> FloatArray:
-        """Return mesons of the card's power laws and Gaussians.
-
-        Parameters
-        ----------
-        mode : Mode
-            A decay of the card.
-        mass : NDArray, shape (n,) [GeV]
-        """
+        """Return mesons of the card's power laws and Gaussians."""
         return toy_mesons(card, mode, mass, rng)
 
     def decay_muons(self, card: Card, n: int, rng: np.random.Generator) -> DecayMuons:
-        """Return muons of charge-balanced clusters.
-
-        Parameters
-        ----------
-        n : int
-            Interactions.
-        """
+        """Return muons of charge-balanced clusters."""
         return combinatorial.decay_muons(card, n, rng)
 
     def charm(self, card: Card, n: int, rng: np.random.Generator) -> CharmPairs:
-        """Return pairs of the card's charm spectra.
-
-        Parameters
-        ----------
-        n : int
-            Pairs.
-        """
+        """Return pairs of the card's charm spectra."""
         return combinatorial.generate_charm(card, n, rng)
 
     def meta(self) -> Mapping[str, Any]:
@@ -127,14 +108,7 @@ class PythiaEngine:
         return self._cumulative[key]
 
     def mesons(self, card: Card, mode: Mode, mass: FloatArray, rng: np.random.Generator) -> FloatArray:
-        """Return mesons with pt and rapidity of generated ones; the toy's where Pythia made none.
-
-        Parameters
-        ----------
-        mode : Mode
-            A decay of the card.
-        mass : NDArray, shape (n,) [GeV]
-        """
+        """Return mesons with pt and rapidity of generated ones; the toy's where Pythia made none."""
         pdg, n = card.mesons[mode.meson].pdg, len(mass)
         if mode.continuum is not None and self.photons is not None:
             pt, y = self._photons(mass, rng)
@@ -170,13 +144,6 @@ class PythiaEngine:
     def decay_muons(self, card: Card, n: int, rng: np.random.Generator) -> DecayMuons:
         """Return decay muons of `n` interactions, drawn from the generated ones with their weights.
 
-        Parameters
-        ----------
-        n : int
-            Interactions.
-
-        Notes
-        -----
         Muons of one interaction keep their azimuths, and with them the charge and momentum correlations of
         the event. Where an event serves more than once, with new decays, its copies follow each other: they
         are then in one block of the jackknife of R.
@@ -223,13 +190,7 @@ class PythiaEngine:
         return DecayMuons.concatenate(parts, n_events=n).ordered()
 
     def charm(self, card: Card, n: int, rng: np.random.Generator) -> CharmPairs:
-        """Return pairs of charmed hadrons of HardQCD:hardccbar, decayed by the same code as the toy's.
-
-        Parameters
-        ----------
-        n : int
-            Pairs.
-        """
+        """Return pairs of charmed hadrons of HardQCD:hardccbar, decayed by the same code as the toy's."""
         if self.charm_pool is None or card.charm is None:
             return combinatorial.generate_charm(card, n, rng)
         arrays = self.charm_pool.arrays
@@ -342,8 +303,7 @@ def power_law(pt: npt.ArrayLike, p0: float, n: float) -> FloatArray:
 
 def fit_pt(pt: FloatArray, weight: FloatArray | None = None) -> PtFit:
     """Fit a power law to transverse momenta by binned maximum likelihood."""
-    if len(pt) < 100:
-        raise PhysicsError(f"fit_pt: {len(pt)} mesons are too few; at least 100 are needed")
+    require(len(pt) >= 100, f"fit_pt: {len(pt)} mesons are too few; at least 100 are needed")
     total, edges = np.histogram(pt, BINS, (0.0, float(pt.max()) * (1 + 1e-6)), weights=weight)
     square, _ = np.histogram(pt, edges, weights=None if weight is None else weight**2)
     scale = total.sum() / square.sum()  # effective events per unit of weight

@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.constants import M_PROTON
-from gammastar.core.errors import GammastarError, PhysicsError, StoreError, UserError, require
+from gammastar.core.errors import GammastarError, StoreError, UserError, require
 from gammastar.core.files import atomic, opened
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.core.sampling import stream
@@ -110,8 +110,7 @@ def settings(
 ) -> tuple[str, ...]:
     """Return the settings of Pythia, without the seed."""
     for name, value, known in (("system", system, SYSTEMS), ("process", process, PROCESSES)):
-        if value not in known:
-            raise PhysicsError(f"pythia: {name} = {value!r} is not one of {list(known)}")
+        require(value in known, f"pythia: {name} = {value!r} is not one of {list(known)}")
     nuclear = system == "pPb" and process in SOFT
     target = "Beams:idB = 1000822080" if nuclear else "Beams:idB = 2212"
     particular = HEAVY_ION if nuclear else (UNCHECKED,)
@@ -129,8 +128,7 @@ def _initialised(lines: tuple[str, ...]) -> Any:
     for line in (*lines, START):
         if not pythia.readString(line):
             raise UserError(f"pythia: the setting {line!r} is not known to this version")
-    if not pythia.init():
-        raise GammastarError(f"pythia: initialisation failed with {list(lines)}")
+    require(pythia.init(), f"pythia: initialisation failed with {list(lines)}", GammastarError)
     return pythia
 
 
@@ -414,8 +412,7 @@ def make_pool(
 ) -> Pool:
     """Generate at least `n` events with Pythia and keep their hadrons; a seed may name a block as well."""
     seed, block = seed if isinstance(seed, tuple) else (seed, 0)
-    if n <= 0 or workers <= 0:
-        raise PhysicsError(f"make_pool: n = {n!r} and workers = {workers!r} must be positive")
+    require(n > 0 and workers > 0, f"make_pool: n = {n!r} and workers = {workers!r} must be positive")
     options = card.pythia or PythiaCard()
     system = options.system
     lines = settings(card.beam.energy, system=system, process=process, extra=options.settings)

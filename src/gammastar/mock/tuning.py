@@ -11,7 +11,7 @@ import numpy.typing as npt
 from iminuit import Minuit
 
 from gammastar.core.constants import LEPTON_MASS
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import PhysicsError, require
 from gammastar.core.records import FloatArray
 from gammastar.mock.card import Card
 from gammastar.mock.cocktail import with_energy
@@ -106,10 +106,9 @@ def fit_yields(
     minuit.strategy = 2
     minuit.migrad()
     minuit.hesse()
-    if not minuit.valid:
-        raise PhysicsError(
-            f"fit_yields: the templates {names} do not describe the spectrum (no valid minimum)"
-        )
+    require(
+        minuit.valid, f"fit_yields: the templates {names} do not describe the spectrum (no valid minimum)"
+    )
     return YieldFit(
         factor=fixed | {name: float(minuit.values[name]) for name in names},
         error={name: float(minuit.errors[name]) for name in names},

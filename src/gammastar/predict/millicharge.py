@@ -93,8 +93,7 @@ def conditional(
     edges, values = (np.asarray(array, dtype=np.float64) for array in spectrum)
     content = bin_factors(edges, m_chi, m_lepton)[0] * values
     positive, total = np.clip(content, 0.0, None), float(content.sum())
-    if not total > 0:
-        raise PhysicsError(f"conditional: no virtual photon above 2 m_chi = {2 * m_chi:g} GeV is measured")
+    require(total > 0, f"conditional: no virtual photon above 2 m_chi = {2 * m_chi:g} GeV is measured")
     index = rng.choice(len(values), size=n, p=positive / positive.sum())
     start = np.clip(np.maximum(edges[:-1], 2 * max(m_chi, m_lepton)), None, edges[1:])[index]
     mass = start + (edges[1:][index] - start) * rng.uniform(1e-9, 1.0, n)
@@ -250,8 +249,7 @@ def chi_from_resonances(
         p = meson.sample(mass, n, channel.beam_energy, rng)
         parts.append((np.full(n, mass), np.hypot(p[0], p[1]), p[3], weight))
     mass_, pt, energy, weight = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    if not weight.sum() > 0:
-        raise PhysicsError(f"channel {channel.group!r}: {2 * m_chi:g} GeV is above all its resonances")
+    require(weight.sum() > 0, f"channel {channel.group!r}: {2 * m_chi:g} GeV is above all its resonances")
     keep = weight > 0
     nothing = np.zeros(int(keep.sum()), dtype=np.bool_)
     return VirtualPhotons(mass_[keep], pt[keep], energy[keep], weight[keep], nothing)

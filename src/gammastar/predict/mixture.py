@@ -344,8 +344,7 @@ class Mixture(Channel):
         sizes = {len(rows) for _, rows in rows_of if rows is not None}
         if not sizes:
             return None
-        if len(sizes) > 1:
-            raise PhysicsError(f"Mixture: channels with {sorted(sizes)} replicas; give all the same number")
+        require(len(sizes) <= 1, f"Mixture: channels with {sorted(sizes)} replicas; give all the same number")
         result = np.ones((sizes.pop(), len(own)))
         for chosen, rows in rows_of:
             if rows is not None:

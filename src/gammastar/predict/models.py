@@ -77,24 +77,12 @@ class Labels:
 
     @property
     def mass_axis(self) -> str:
-        """Label of a mass axis.
-
-        Examples
-        --------
-        >>> Labels(particle="A′").mass_axis
-        '$m_{A′}$ [GeV]'
-        """
+        """Label of a mass axis."""
         return f"$m_{{{self.particle.replace('_', '')}}}$ [GeV]"
 
     @property
     def coupling_symbol(self) -> str:
-        """The coupling as mathematics, without dollar signs.
-
-        Examples
-        --------
-        >>> Labels(coupling="g_X").coupling_symbol
-        'g_{X}'
-        """
+        """The coupling as mathematics, without dollar signs."""
         base, _, index = self.coupling.partition("_")
         return _TEX.get(base, base) + (f"_{{{index.replace('_', '')}}}" if index else "")
 
@@ -105,13 +93,7 @@ class Labels:
 
     @property
     def plain_axes(self) -> tuple[str, str]:
-        """Labels of the axes of mass and coupling as plain text.
-
-        Examples
-        --------
-        >>> Labels(particle="V", coupling="g").plain_axes
-        ('m(V) [GeV]', 'g')
-        """
+        """Labels of the axes of mass and coupling as plain text."""
         unit = f" [{self.unit}]" if self.unit else ""
         return f"m({self.particle}) [GeV]", f"{self.coupling}{unit}"
 
@@ -219,21 +201,11 @@ class DarkPhoton(Model):
         return qed.dark_photon_ctau(mass, coupling, self.r_table)
 
     def branching(self, mass: float) -> dict[str, float]:
-        """Return the branching ratios into "ee", "mumu" and "hadrons", zero at and below threshold.
-
-        Parameters
-        ----------
-        mass : float [GeV]
-        """
+        """Return the branching ratios into "ee", "mumu" and "hadrons", zero at and below threshold."""
         return {name: float(value) for name, value in qed.dark_photon_branching(mass, self.r_table).items()}
 
     def width_error(self, mass: float) -> float:
-        """Return the relative error of the total width, that of R.
-
-        Parameters
-        ----------
-        mass : float [GeV]
-        """
+        """Return the relative error of the total width, that of R."""
         plain, moved = (
             sum(float(part) for part in qed.dark_photon_widths(mass, table).values())
             for table in (self.r_table, self.r_table.shifted(1.0))
@@ -265,15 +237,8 @@ class VectorModel(Model):
 
     @classmethod
     def named(cls, name: str, r_table: qed.RTable) -> VectorModel:
-        """Return "lmu_ltau", "b_minus_l" or "protophobic".
-
-        Parameters
-        ----------
-        name : str
-            "b_minus_l", "protophobic" or "lmu_ltau".
-        """
-        if name not in CHARGES:
-            raise PhysicsError(f"vector model {name!r} is not known; there are {', '.join(CHARGES)}")
+        """Return "lmu_ltau", "b_minus_l" or "protophobic"."""
+        require(name in CHARGES, f"vector model {name!r} is not known; there are {', '.join(CHARGES)}")
         return cls(CHARGES[name], r_table)
 
     @property
@@ -292,22 +257,11 @@ class VectorModel(Model):
     def rate_ratio(
         self, mass: npt.ArrayLike, shares: Mapping[Process, npt.ArrayLike] | None = None
     ) -> FloatArray:
-        """Return X per g² over dark photons per ε²; see `rate_ratio` of this module for the shares.
-
-        Parameters
-        ----------
-        shares : mapping of process to NDArray, optional
-            Part of each process in the virtual photons, at each mass.
-        """
+        """Return X per g² over dark photons per ε²; see `rate_ratio` of this module for the shares."""
         return rate_ratio(self.charges, mass, shares or {})
 
     def widths(self, mass: float) -> dict[str, float]:
-        """Return partial widths per g² [GeV] into ee, mumu, tautau, neutrinos and hadrons.
-
-        Parameters
-        ----------
-        mass : float [GeV]
-        """
+        """Return partial widths per g² [GeV] into ee, mumu, tautau, neutrinos and hadrons."""
         found = {name: float(value) for name, value in self.charges.lepton_widths(mass).items()}
         found["hadrons"] = self._hadrons(mass)
         return found
@@ -332,23 +286,13 @@ class VectorModel(Model):
             return np.asarray(CTAU_PER_GEV / (sum(self.widths(mass).values()) * g**2), dtype=np.float64)
 
     def branching(self, mass: float) -> dict[str, float]:
-        """Return the branching ratios; zero at and below threshold.
-
-        Parameters
-        ----------
-        mass : float [GeV]
-        """
+        """Return the branching ratios; zero at and below threshold."""
         widths = self.widths(mass)
         total = sum(widths.values())
         return {name: widths[name] / total if total > 0 else 0.0 for name in _STATES}
 
     def width_error(self, mass: float) -> float:
-        """Return the relative error of the total width, that of R.
-
-        Parameters
-        ----------
-        mass : float [GeV]
-        """
+        """Return the relative error of the total width, that of R."""
         moved = VectorModel(self.charges, self.r_table.shifted(1.0))
         plain, other = (sum(model.widths(mass).values()) for model in (self, moved))
         return other / plain - 1.0 if plain > 0 else 0.0

@@ -121,14 +121,7 @@ class Production:
         return parts, lambda mass: np.prod([np.ones(len(mass)), *(f(mass) for f in factors)], axis=0)
 
     def members(self, mass: float, n: int) -> npt.NDArray[np.int64] | None:
-        """Return which part makes each of `n` particles, 0 for the measured photons; None for one part.
-
-        Parameters
-        ----------
-        mass : float [GeV]
-        n : int
-            How many particles.
-        """
+        """Return which part makes each of `n` particles, 0 for the measured photons; None for one part."""
         channel = self.channel.channel if isinstance(self.channel, Scaled) else self.channel
         if not isinstance(channel, Mixture) or not isinstance(self.parts[0], VirtualPhoton):
             return None
@@ -138,12 +131,6 @@ class Production:
         """Return the effective number of pairs behind the kinematics at a mass [GeV].
 
         inf for theory; `n`, of the particles that are drawn, where it is not known.
-
-        Parameters
-        ----------
-        mass : float [GeV]
-        n : int
-            How many particles.
         """
         photon = self.parts[0]
         if not isinstance(photon, VirtualPhoton):
@@ -153,14 +140,7 @@ class Production:
     def replicas(
         self, mass: float, sample: Sample, members: npt.NDArray[np.int64] | None
     ) -> FloatArray | None:
-        """Return what replicas of the kinematics would weigh some particles, of the given members, (r, n).
-
-        Parameters
-        ----------
-        mass : float [GeV]
-        members : NDArray of int, shape (n,), optional
-            Which part makes each particle.
-        """
+        """Return what replicas of the kinematics would weigh some particles, of the given members, (r, n)."""
         mixture, factor = self.mixture
         scale = float(factor(np.array([mass]))[0])
         own = np.zeros(len(sample.weight), dtype=np.int64) if members is None else members

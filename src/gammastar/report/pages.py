@@ -384,15 +384,7 @@ class Plane2D:
     def of(
         cls, plane: SignalPlane, explored: Mapping[str, Any], excluded: Sequence[tuple[str, FloatArray]] = ()
     ) -> Plane2D:
-        """Return the plane of a signal with the limits that its run kept.
-
-        Parameters
-        ----------
-        explored : mapping
-            "limit": one per confidence level, each a number or rows of shape (n, k); "measured": False for
-            theory.
-        excluded : sequence of (label, NDArray of shape (n, 2))
-        """
+        """Return the plane of a signal with the limits that its run kept."""
         inside = np.broadcast_to(plane.in_domain, plane.signal.shape) if explored["measured"] else None
         limits = [np.asarray(x, dtype=np.float64) if np.ndim(x) else float(x) for x in explored["limit"]]
         return cls(plane.mass, plane.coupling, plane.signal, inside, limits, excluded)

@@ -37,7 +37,7 @@ from matplotlib.ticker import (
     ScalarFormatter,
 )
 
-from gammastar.core.errors import GammastarError, PhysicsError
+from gammastar.core.errors import GammastarError, PhysicsError, require
 from gammastar.core.files import plain, shortened, write_whole
 from gammastar.core.records import FloatArray
 
@@ -280,8 +280,7 @@ def say(ax: Axes, text: str, *, over: bool = False) -> None:
 
 def power_of_ten(value: float) -> str:
     r"""Return a number as mathtext, with two digits at most."""
-    if not np.isfinite(value) or value <= 0:
-        raise PhysicsError(f"power_of_ten: {value!r} must be positive and finite")
+    require(np.isfinite(value) and value > 0, f"power_of_ten: {value!r} must be positive and finite")
     mantissa, exponent = f"{value:.1e}".split("e")
     factor = "" if mantissa == "1.0" else rf"{mantissa.removesuffix('.0')}\times"
     return rf"${factor}10^{{{int(exponent)}}}$"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel
 
-from gammastar.core.errors import InputFileError, UserError
+from gammastar.core.errors import InputFileError, UserError, require
 from gammastar.core.files import Pathlike
 from gammastar.core.records import PreformattedText
 from gammastar.core.signal import Rate, SignalPlane, SignalPlanes
@@ -262,8 +262,7 @@ class Results:
 
     def _written(self, *names: str) -> None:
         missing = [name for name in names if name not in self.files]
-        if missing:
-            raise UserError(f"{self.folder}: the run wrote no {' and no '.join(missing)}")
+        require(not missing, f"{self.folder}: the run wrote no {' and no '.join(missing)}", UserError)
         check_results(self.folder, names)
 
     def _stage(self, name: str) -> Any:

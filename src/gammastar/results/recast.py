@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from gammastar import report, semivisible
-from gammastar.core.errors import PhysicsError, SteeringError
+from gammastar.core.errors import PhysicsError, SteeringError, require
 from gammastar.core.files import Pathlike, plain, validated, write_whole, writes_folder
 from gammastar.core.records import BoolArray, FloatArray, Reach
 from gammastar.report.figures.limits import Curve, Region, exclusion_figure, lifetime_figure
@@ -66,8 +66,7 @@ class PlaneRequest:
         for name, least in (("n_mass", 2), ("n_epsilon", 2), ("events", 100), ("seed", 0)):
             if getattr(self, name) < least:
                 raise PhysicsError(f"{name} = {getattr(self, name)}: at least {least}")
-        if not 0 <= self.s_channel <= 1:
-            raise PhysicsError(f"s_channel = {self.s_channel:g}: a probability")
+        require(0 <= self.s_channel <= 1, f"s_channel = {self.s_channel:g}: a probability")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gammastar import report
-from gammastar.core.errors import InputFileError, StoreError, UserError
+from gammastar.core.errors import InputFileError, StoreError, UserError, require
 from gammastar.core.files import Pathlike, data_path, opened, text_of, writes_folder
 from gammastar.core.records import FloatArray, MassInterval
 from gammastar.physics import bremsstrahlung
@@ -243,8 +243,7 @@ def foresee_folder(spec: TableSpec) -> report.RateTable:
                 f"{path}: expected …TeV_<mode>_m_<mass>.npy of three rows, found shape {cells.shape}"
             )
         modes.setdefault(float(found[2]), {}).setdefault(found[1], []).append(float(np.sum(cells[2])))
-    if not modes:
-        raise InputFileError(f"{spec.path}: holds no spectra *_m_<mass>.npy")
+    require(modes, f"{spec.path}: holds no spectra *_m_<mass>.npy", InputFileError)
     mass = np.array(sorted(modes))
     rows = [
         [sum(chosen(found) for found in modes[m].values()) / SIGMA_INEL for m in mass]

@@ -15,7 +15,7 @@ import numpy as np
 
 from gammastar import config, flow
 from gammastar.core.constants import LEPTON_MASS
-from gammastar.core.errors import SteeringError, UserError
+from gammastar.core.errors import SteeringError, UserError, require
 from gammastar.core.files import write_whole
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray
@@ -102,8 +102,7 @@ def _from_ntuples(
     truth = _truth_branches(trees)
     if source is not None:
         found = read.describe(source, lepton=lepton)
-        if not found.schemas:
-            raise UserError(found.proposal)
+        require(found.schemas, found.proposal, UserError)
         schema, mapping = found.proposal + "\n", dict(found.schemas[0].schema)
         pairs, photons = _first(source, mapping)
         edges, note = _axes(pairs, mapping)

@@ -80,11 +80,6 @@ class LoadedSpectrum(Spectrum):
         """Return a histogram of its own; its variances are the diagonal of the covariance.
 
         Sums of its cells have wrong errors where cells are correlated: take those of `project`.
-
-        Warns
-        -----
-        UserWarning
-            If the variances alone make the error of a sum along an axis too small by 20 % or more.
         """
         names = [axis.name for axis in self.hist.axes]
         full = np.concatenate([np.diag(self.project(name).cov) for name in names])

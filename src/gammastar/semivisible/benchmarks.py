@@ -8,13 +8,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from gammastar.core.errors import InputFileError, PhysicsError, SteeringError, require
-from gammastar.core.files import Pathlike, data_path, filled_in, from_toml, name_of, read_columns, sources_of
+from gammastar.core.files import (
+    Pathlike,
+    data_path,
+    filled_in,
+    from_toml,
+    name_of,
+    read_columns,
+    sources_of,
+    validated,
+)
 from gammastar.core.records import FloatArray
 from gammastar.semivisible import models
 from gammastar.semivisible.decays import NeutrinoMixing, lifetimes
@@ -61,27 +71,12 @@ class Published:
     straight: tuple[float, float] = (np.inf, 0.0)
 
     def at(self, mass: npt.ArrayLike) -> FloatArray:
-        """Return the limit, straight in the logarithms; nan outside the published range.
-
-        Parameters
-        ----------
-        mass : array_like, shape (n,) [GeV]
-        """
+        """Return the limit, straight in the logarithms; nan outside the published range."""
         values = np.interp(np.log(mass), np.log(self.mass), np.log(self.epsilon), left=np.nan, right=np.nan)
         return np.asarray(np.exp(values), dtype=np.float64)
 
     def known(self, mass: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-        """Return where `at` says what was published: inside a full curve; else at points and straight parts.
-
-        Parameters
-        ----------
-        mass : array_like, shape (n,) [GeV]
-
-        Examples
-        --------
-        >>> published("babar").known([0.05, 0.5, 2.5, 3.0])
-        array([False,  True, False,  True])
-        """
+        """Return where `at` says what was published: in a full curve, else at points and straight parts."""
         m = np.asarray(mass, dtype=np.float64)
         inside = (m >= self.mass[0]) & (m <= self.mass[-1])
         point = np.isclose(m[..., None], self.mass, rtol=1e-9).any(axis=-1)
@@ -106,8 +101,7 @@ def published(name: str, directory: Pathlike | None = None) -> Published:
     directory : Path, optional
         Folder with full curves, which are not ours to ship.
     """
-    if name not in SHIPPED:
-        raise PhysicsError(f"published limit {name!r}: choose one of {', '.join(SHIPPED)}")
+    require(name in SHIPPED, f"published limit {name!r}: choose one of {', '.join(SHIPPED)}")
     shipped, file, straight = SHIPPED[name]
     directory = None if directory is None else Path(directory)
     if directory is not None and (directory / file).is_file():
@@ -140,15 +134,7 @@ class Benchmark:
     plane: Mapping[str, Any] = field(default_factory=dict)  # What the file says of the plane that it wants
 
     def sector(self, mediator: float | None = None, **changes: Any) -> DarkSector:
-        """Return the dark sector for a mass of the dark photon [GeV], with some parameters changed.
-
-        Parameters
-        ----------
-        mediator : float, optional [GeV]
-            Mass of the dark photon.
-        changes : any
-            Other parameters by name.
-        """
+        """Return the dark sector for a mass of the dark photon [GeV], with some parameters changed."""
         mass = self.mediator if mediator is None else mediator
         if mass is None:
             raise PhysicsError(f"benchmark {self.name}: give the mass of the dark photon")
@@ -209,18 +195,84 @@ def load_benchmark(name: Pathlike) -> Benchmark:
     )
 
 
-KEYS = {
-    "": {
-        *("name", "source", "alpha_d", "unit", "mediator"),
-        *("neutrino", "plane", "matrix", "states", "benchmark"),
-    },
-    "matrix": {"field", "mass", "charges"},
-    "states": {"field", "masses", "couplings", "squared_charges"},
-    "benchmark": {"kind", "parameters"},
-    "neutrino": {"state", "squared", "nature"},
-    "couplings": {"states", "vector", "axial"},
-}
-BUILDERS = {"majorana": "from_majorana", "dirac": "from_dirac"}
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _Matrix(_Table):
+    """``[matrix]``: mass matrix [GeV] and charges of the fields."""
+
+    field: Literal["majorana", "dirac"] = "majorana"
+    mass: list[list[complex]]
+    charges: list[float]
+
+
+class _Coupling(_Table):
+    states: tuple[int, int]
+    vector: complex = 0.0
+    axial: complex = 0.0
+
+
+class _States(_Table):
+    """``[states]``: masses [GeV] and couplings one by one; states count from one."""
+
+    field: models.Field = "majorana"
+    masses: list[float]
+    couplings: list[_Coupling]
+    squared_charges: float = 1.0
+
+
+class _Named(_Table):
+    """``[benchmark]``: a builder of `gammastar.semivisible.models` and its parameters."""
+
+    kind: Literal[MODELS]  # type: ignore[valid-type]
+    parameters: dict[str, Any]
+
+
+class _Neutrino(_Table):
+    state: int = Field(ge=1)
+    squared: float
+    nature: Literal["majorana", "dirac"] = "majorana"
+
+
+class _Model(_Table):
+    """A dark sector in a TOML file."""
+
+    name: str = ""
+    source: str = "given by its user"
+    alpha_d: float
+    unit: Literal["GeV", "mediator"] = "GeV"
+    mediator: float | None = None
+    neutrino: tuple[_Neutrino, ...] = ()
+    plane: dict[str, Any] = Field(default_factory=dict)
+    matrix: _Matrix | None = None
+    states: _States | None = None
+    benchmark: _Named | None = None
+
+    @model_validator(mode="after")
+    def _one_table(self) -> _Model:
+        tables = [name for name in ("matrix", "states", "benchmark") if getattr(self, name) is not None]
+        if len(tables) != 1:
+            listed = ", ".join(tables) or "none"
+            raise ValueError(f"give one of [matrix], [states] and [benchmark]; found {listed}")
+        return self
+
+    def built(self, name: str) -> Benchmark:
+        """Return the point under a name."""
+        kind, masses = "from_couplings", "masses"
+        parameters: dict[str, Any] = {"alpha_d": self.alpha_d}
+        if self.matrix is not None:
+            kind, masses = f"from_{self.matrix.field}", "mass_matrix"
+            parameters |= {"mass_matrix": self.matrix.mass, "charges": self.matrix.charges}
+        elif self.states is not None:
+            parameters |= dict(self.states)
+            parameters["couplings"] = [(c.states, c.vector, c.axial) for c in self.states.couplings]
+        elif self.benchmark is not None:
+            kind, masses, parameters = self.benchmark.kind, "", self.benchmark.parameters | parameters
+        scaled = (masses,) if masses and self.unit == "mediator" else ()
+        mixings = tuple(NeutrinoMixing(m.state - 1, m.squared, m.nature) for m in self.neutrino)
+        about = name, kind, "own", self.source
+        return Benchmark(*about, parameters, self.mediator, scaled, mixings, self.plane)
 
 
 def _own(path: Path) -> Benchmark:
@@ -232,87 +284,13 @@ def _own(path: Path) -> Benchmark:
         raise InputFileError(f"{path}: cannot be read as TOML ({error})") from error
     try:
         filled_in(content)
-        _refuse_unknown("", content)
-        model = _parsed(name, content)
+        model = validated(TypeAdapter(_Model), content, path).built(name)
         sector = model.sector(1.0 if model.mediator is None else model.mediator)
         lifetimes(sector, neutrino=model.neutrino)
-    except (PhysicsError, SteeringError, TypeError, ValueError, KeyError) as error:
-        said = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
-        raise SteeringError(f"{path}: {said}") from error
+    except (PhysicsError, SteeringError, TypeError, ValueError) as error:
+        said = str(error)
+        raise SteeringError(said if said.startswith(f"{path}:") else f"{path}: {said}") from error
     return model
-
-
-def _refuse_unknown(table: str, content: Any) -> None:
-    """Refuse keys that a table does not have."""
-    require(isinstance(content, Mapping), f"{table} must be a table", SteeringError)
-    wrong, where = sorted(set(content) - KEYS[table]), f"[{table}] " if table else ""
-    known = ", ".join(sorted(KEYS[table]))
-    require(not wrong, f"{where}{', '.join(wrong)}: unknown; known are {known}", SteeringError)
-
-
-def _parsed(name: str, content: Mapping[str, Any]) -> Benchmark:
-    """Return the record of the tables of a file."""
-    tables = [table for table in ("matrix", "states", "benchmark") if table in content]
-    listed = ", ".join(tables) or "none"
-    require(
-        len(tables) == 1, f"give one of [matrix], [states] and [benchmark]; found {listed}", SteeringError
-    )
-    table, unit = content[tables[0]], content.get("unit", "GeV")
-    _refuse_unknown(tables[0], table)
-    require(
-        unit in ("GeV", "mediator"),
-        f'unit = {unit!r}: "GeV", or "mediator" for masses that scale with the dark photon',
-        SteeringError,
-    )
-    kind, masses, parameters = _built(tables[0], table, content)
-    for mixing in content.get("neutrino", ()):
-        _refuse_unknown("neutrino", mixing)
-    require(isinstance(content.get("plane", {}), Mapping), "[plane] must be a table", SteeringError)
-    return Benchmark(
-        name=name,
-        kind=kind,
-        status="own",
-        source=str(content.get("source", "given by its user")),
-        parameters=parameters,
-        mediator=content.get("mediator"),
-        scaled=(masses,) if unit == "mediator" and masses else (),
-        neutrino=tuple(_mixing(mixing) for mixing in content.get("neutrino", ())),
-        plane=content.get("plane", {}),
-    )
-
-
-def _built(
-    which: str, table: Mapping[str, Any], content: Mapping[str, Any]
-) -> tuple[str, str, dict[str, Any]]:
-    """Return the builder, the parameter that holds its masses, and its parameters."""
-    parameters: dict[str, Any] = {"alpha_d": content["alpha_d"]}
-    if which == "benchmark":
-        kind = table["kind"]
-        choices = ", ".join(MODELS)
-        require(kind in MODELS, f"[benchmark] kind = {kind!r}: choose one of {choices}", SteeringError)
-        return kind, "", dict(table["parameters"]) | parameters
-    nature = table.get("field", "majorana")
-    if which == "matrix":
-        choices = ", ".join(BUILDERS)
-        require(nature in BUILDERS, f"[matrix] field = {nature!r}: choose one of {choices}", SteeringError)
-        parameters["mass_matrix"] = [[complex(x) for x in row] for row in table["mass"]]
-        return BUILDERS[nature], "mass_matrix", parameters | {"charges": table["charges"]}
-    couplings = []
-    for entry in table["couplings"]:
-        _refuse_unknown("couplings", entry)
-        couplings.append((tuple(entry["states"]), entry.get("vector", 0.0), entry.get("axial", 0.0)))
-    parameters |= {"masses": table["masses"], "couplings": couplings, "field": nature}
-    return "from_couplings", "masses", parameters | {"squared_charges": table.get("squared_charges", 1.0)}
-
-
-def _mixing(entry: Mapping[str, Any]) -> NeutrinoMixing:
-    """Return a mixing with neutrinos; files count states from one."""
-    nature = entry.get("nature", "majorana")
-    if nature not in ("majorana", "dirac") or not isinstance(entry["state"], int) or entry["state"] < 1:
-        raise SteeringError(
-            f"[[neutrino]] {dict(entry)}: state is a number from one, nature 'majorana' or 'dirac'"
-        )
-    return NeutrinoMixing(entry["state"] - 1, float(entry["squared"]), nature)
 
 
 class Card:

@@ -7,6 +7,7 @@ more than the physics.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,7 +18,6 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.semivisible.decays import DecayTable
 
-GUIDE = 2048
 AT_ONCE = 1e-18  # m at ε = 1: stands for no flight at all
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
@@ -125,70 +125,21 @@ def _checked(momenta: FloatArray, mass: float, what: str) -> FloatArray:
 
 def _empty(n: int, slots: int) -> Slots:
     """Return arrays for a cascade, without decays."""
-    return (
-        *(np.zeros((n, slots, 4)), np.zeros((n, slots, 4)), np.zeros((n, slots, 4)), np.zeros((n, slots, 4))),
-        *(np.full((n, slots), -1), np.full((n, slots), -1), np.full((n, slots), -1)),
-    )
+    momenta, indices = np.zeros((4, n, slots, 4)), np.full((3, n, slots), -1)
+    return *momenta, *indices
 
 
 def _compiled(table: DecayTable) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """Return states and channels as the compiled loop takes them."""
-    owner = np.repeat(np.arange(len(table.masses)), np.diff(table.first))
-    running = np.cumsum(table.fraction) if table.fraction.size else np.empty(0)
-    spectra = np.stack([table.cdf, np.exp(table.log_s), table.angle[..., 0], table.angle[..., 1]], axis=-1)
-    return (
-        (
-            *(table.masses, table.first, table.daughter, running - _before(table.fraction, owner)),
-            *(table.partner, table.room),
-        ),
-        (table.daughter_mass, table.particle_mass, np.ascontiguousarray(spectra), _guide(table.cdf)),
-    )
-
-
-def _guide(cdf: FloatArray) -> IntArray:
-    """Return the first point of each distribution above i/n, from 1 on, shape (channels, n)."""
-    steps = np.arange(GUIDE) / GUIDE
-    found = [np.searchsorted(row, steps, side="right") for row in cdf]
-    return np.array(found, dtype=np.int64).reshape(len(cdf), GUIDE).clip(1, None)
-
-
-def _before(fraction: FloatArray, owner: IntArray) -> FloatArray:
-    """Return what the states before have summed up to, per channel."""
-    totals = np.bincount(owner, weights=fraction, minlength=int(owner.max(initial=-1)) + 1)
-    return np.asarray((np.cumsum(totals) - totals)[owner])
-
-
-@njit(cache=True, error_model="numpy", inline="always")
-def _circle(u: float) -> Any:
-    """Return cosine and sine of 2π(u − ½), u in [0, 1), to 2e-15: Taylor series, the angle doubled twice."""
-    x = 0.5 * np.pi * (u - 0.5)
-    y = x * x
-    s = 1.0 - y / 272.0
-    s = 1.0 - y / 210.0 * s
-    s = 1.0 - y / 156.0 * s
-    s = 1.0 - y / 110.0 * s
-    s = 1.0 - y / 72.0 * s
-    s = 1.0 - y / 42.0 * s
-    s = 1.0 - y / 20.0 * s
-    s = x * (1.0 - y / 6.0 * s)
-    c = 1.0 - y / 240.0
-    c = 1.0 - y / 182.0 * c
-    c = 1.0 - y / 132.0 * c
-    c = 1.0 - y / 90.0 * c
-    c = 1.0 - y / 56.0 * c
-    c = 1.0 - y / 30.0 * c
-    c = 1.0 - y / 12.0 * c
-    c = 1.0 - y / 2.0 * c
-    s, c = 2.0 * s * c, 1.0 - 2.0 * s * s
-    return 1.0 - 2.0 * s * s, 2.0 * s * c
+    running = [np.cumsum(table.fraction[a:b]) for a, b in pairwise(table.first)]
+    spectra = np.stack([table.cdf, np.exp(table.log_s), table.angle[..., 0], table.angle[..., 1]], axis=1)
+    states = table.masses, table.first, table.daughter, np.concatenate(running), table.partner, table.room
+    return states, (table.daughter_mass, table.particle_mass, np.ascontiguousarray(spectra))
 
 
 @njit(cache=True, error_model="numpy", inline="always")
 def _boost(parent: Vector, inverse: float, scale: float, k: Vector) -> Any:
-    """Return k, given in the rest frame of a parent of mass 1/inverse, where the parent moves.
-
-    scale is 1/(E + m) of the parent.
-    """
+    """Return k of the rest frame of a parent of mass 1/inverse where it moves; scale is its 1/(E + m)."""
     energy = (parent[3] * k[3] + parent[0] * k[0] + parent[1] * k[1] + parent[2] * k[2]) * inverse
     f = (k[3] + energy) * scale
     return k[0] + parent[0] * f, k[1] + parent[1] * f, k[2] + parent[2] * f, energy
@@ -217,18 +168,15 @@ def _cosine(a: float, b: float, rng: Any) -> Any:
 @njit(cache=True, error_model="numpy", inline="always")
 def _three_body(parent: Vector, mass: float, channel: int, table: Any, rng: Any) -> Any:
     """Decay one state; return the daughter, the particle and the antiparticle."""
-    daughter_mass, particle_mass, spectra, guide = table
+    daughter_mass, particle_mass, spectra = table
     u = rng.random()
-    k = guide[channel, int(u * guide.shape[1])]
-    last = spectra.shape[1] - 1
-    while k < last and spectra[channel, k, 0] <= u:
-        k += 1
-    low = spectra[channel, k - 1, 0]
-    rise = spectra[channel, k, 0] - low
-    f = (u - low) / rise if rise > 0 else 0.5
-    s = spectra[channel, k - 1, 1] + f * (spectra[channel, k, 1] - spectra[channel, k - 1, 1])
-    a = spectra[channel, k - 1, 2] + f * (spectra[channel, k, 2] - spectra[channel, k - 1, 2])
-    b = spectra[channel, k - 1, 3] + f * (spectra[channel, k, 3] - spectra[channel, k - 1, 3])
+    cdf, squares, flat, bent = spectra[channel]
+    k = min(max(np.searchsorted(cdf, u, side="right"), 1), len(cdf) - 1)
+    rise = cdf[k] - cdf[k - 1]
+    f = (u - cdf[k - 1]) / rise if rise > 0 else 0.5
+    s = squares[k - 1] + f * (squares[k] - squares[k - 1])
+    a = flat[k - 1] + f * (flat[k] - flat[k - 1])
+    b = bent[k - 1] + f * (bent[k] - bent[k - 1])
     root, light = np.sqrt(s), daughter_mass[channel]
     m_1, m_2 = particle_mass[channel, 0], particle_mass[channel, 1]
     inverse, scale = 1.0 / mass, 1.0 / (parent[3] + mass)
@@ -239,16 +187,17 @@ def _three_body(parent: Vector, mass: float, channel: int, table: Any, rng: Any)
     # The daughter flies along `axis` in the rest frame of the parent, the pair against it.
     z = 2.0 * rng.random() - 1.0
     r = np.sqrt((1.0 - z) * (1.0 + z))
-    cos_phi, sin_phi = _circle(rng.random())
+    phi = 2.0 * np.pi * rng.random()
+    cos_phi, sin_phi = np.cos(phi), np.sin(phi)
     x, y = r * cos_phi, r * sin_phi
     cosine = _cosine(a, b, rng)
-    cos_psi, sin_psi = _circle(rng.random())
+    psi = 2.0 * np.pi * rng.random()
     e_1 = 0.5 * (s + (m_1 - m_2) * (m_1 + m_2)) / root
     e_2 = root - e_1
     q = np.sqrt(max((e_1 - m_1) * (e_1 + m_1), 0.0))
     along = q * cosine
     across = q * np.sqrt((1.0 - cosine) * (1.0 + cosine))
-    t1, t2 = across * cos_psi, across * sin_psi
+    t1, t2 = across * np.cos(psi), across * np.sin(psi)
     tx, ty, tz = t1 * z * cos_phi - t2 * sin_phi, t1 * z * sin_phi + t2 * cos_phi, -t1 * r
     stretch, ratio = e_pair / root, p / root
     moved, energy = stretch * along - ratio * e_1, stretch * e_1 - ratio * along
@@ -263,10 +212,10 @@ def _three_body(parent: Vector, mass: float, channel: int, table: Any, rng: Any)
 def _pair(event: Vector, mediator: float, masses: Any, angle: Any, polarised: bool, rng: Any) -> Any:
     """Decay the dark photon; return the two dark states in the production frame."""
     m_i, m_j = masses
-    cos_phi, sin_phi = _circle(rng.random())
+    phi = 2.0 * np.pi * rng.random()
     cosine = _cosine(angle[0], -angle[1], rng) if polarised else 2.0 * rng.random() - 1.0
     sine = np.sqrt((1.0 - cosine) * (1.0 + cosine))
-    x, y, z = sine * cos_phi, sine * sin_phi, cosine
+    x, y, z = sine * np.cos(phi), sine * np.sin(phi), cosine
     p = np.sqrt(event[0] ** 2 + event[1] ** 2 + event[2] ** 2)
     if polarised and p > 0:  # the angle is one to the flight of the dark photon
         nx, ny, nz = event[0] / p, event[1] / p, event[2] / p
@@ -283,14 +232,6 @@ def _pair(event: Vector, mediator: float, masses: Any, angle: Any, polarised: bo
     first = _boost(event, inverse, scale, (star * x, star * y, star * z, e_i))
     second = _boost(event, inverse, scale, (-star * x, -star * y, -star * z, mediator - e_i))
     return first, second
-
-
-@njit(cache=True, error_model="numpy", inline="always")
-def _store(where: Any, event: int, slot: int, p: Vector) -> None:
-    where[event, slot, 0] = p[0]
-    where[event, slot, 1] = p[1]
-    where[event, slot, 2] = p[2]
-    where[event, slot, 3] = p[3]
 
 
 @njit(cache=True, error_model="numpy")
@@ -322,15 +263,13 @@ def _chains(event: int, top: int, pending: Any, states: Any, table: Any, rng: An
             pending_state[top + 2], pending_source[top + 2] = daughters[channel], source
             top += 3 if daughters[channel] >= 0 else 2
             continue
-        _store(parents, event, slot, parent)
-        _store(kept, event, slot, daughter)
-        _store(particles, event, slot, particle)
-        _store(antiparticles, event, slot, antiparticle)
+        for c in range(4):
+            parents[event, slot, c], kept[event, slot, c] = parent[c], daughter[c]
+            particles[event, slot, c], antiparticles[event, slot, c] = particle[c], antiparticle[c]
         state_of[event, slot], channel_of[event, slot] = state, channel
         source_of[event, slot] = source
         if daughters[channel] >= 0:
-            for c in range(4):
-                momenta[top, c] = daughter[c]
+            momenta[top] = kept[event, slot]
             pending_state[top], pending_source[top] = daughters[channel], slot
             top += 1
         slot += 1
@@ -379,7 +318,6 @@ def generate_states(production: FloatArray, state: int, states: Any, table: Any,
     momenta = np.empty((room, 4))
     pending = (momenta, np.empty(room, dtype=np.int64), np.empty(room, dtype=np.int64))
     for event in range(len(production)):
-        for c in range(4):
-            momenta[0, c] = production[event, c]
+        momenta[0] = production[event]
         pending[1][0], pending[2][0] = state, -1
         _chains(event, 1, pending, states, table, rng, out)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.constants import ALPHA, CTAU_PER_GEV, LEPTON_MASS, M_MU, M_PI_CHARGED
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import PhysicsError, require
 from gammastar.core.records import FloatArray
 from gammastar.physics.qed import RTable, lepton_width
 from gammastar.semivisible.models import DarkSector, mediator_widths, partial_width
@@ -154,11 +154,6 @@ def width(transition: Transition, *, mediator_width: float = 0.0, r_table: RTabl
     """Return Γ(ψ_j → ψ_i f f̄) per ε² and α_D [GeV]; zero below threshold.
 
     Gauss-Legendre in ln s, where the spectrum of e+e− has its weight, with both ends resolved.
-
-    Examples
-    --------
-    >>> f"{0.5e-6 * width(Transition(0.462, 0.33, 1.0, 1.0, 1.0)):.4e}"
-    '7.9866e-15'
     """
     if not transition.is_open:
         return 0.0
@@ -466,8 +461,7 @@ def _mixings(neutrino: Mixings, n: int) -> Sequence[NeutrinoMixing]:
     """Return the mixings with neutrinos as a sequence; n is the number of states."""
     mixings = (neutrino,) if isinstance(neutrino, NeutrinoMixing) else tuple(neutrino or ())
     for mixing in mixings:
-        if mixing.state >= n:
-            raise PhysicsError(f"mixing of state {mixing.state + 1} with neutrinos: there are {n} states")
+        require(mixing.state < n, f"mixing of state {mixing.state + 1} with neutrinos: there are {n} states")
     return mixings
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import PhysicsError, require
 from gammastar.core.records import BoolArray, FloatArray, Reach
 
 STEP = 1e-3  # width of the bins in ln(rate): second order, below 1e-7 of the number of events
@@ -41,11 +41,10 @@ class Missing:
     high: FloatArray
 
     def __post_init__(self) -> None:
-        if (
-            not (self.low <= self.value * (1 + 1e-9)).all()
-            or not (self.value <= self.high * (1 + 1e-9)).all()
-        ):
-            raise PhysicsError("the band of a missing-momentum probability must hold its central value")
+        require(
+            (self.low <= self.value * (1 + 1e-09)).all() and (self.value <= self.high * (1 + 1e-09)).all(),
+            "the band of a missing-momentum probability must hold its central value",
+        )
 
 
 def from_sums(sums: FloatArray, n: int) -> tuple[FloatArray, FloatArray]:
@@ -194,10 +193,6 @@ def allowed(band: FloatArray, epsilon: FloatArray, *excesses: FloatArray) -> Flo
     return np.asarray(np.where(inside, free.mean(axis=1), np.nan), dtype=np.float64)
 
 
-EXPANSION = np.array([[1.0, -1.0, 0.0], [0.0, 1.0, -1.0], [0.0, 0.0, 1.0]])
-"""Decay in the first section, in the second, behind both, as sums over (1, e^(−first), e^(−second))."""
-
-
 def exponential_sum(rate: FloatArray, weight: FloatArray, epsilon: FloatArray) -> FloatArray:
     """Return Σ w e^(−rate ε²) for every coupling."""
     falling = (rate > 0) & (weight != 0)
@@ -215,30 +210,6 @@ def exponential_sum(rate: FloatArray, weight: FloatArray, epsilon: FloatArray) -
     square = epsilon[:, None] ** 2
     terms = np.exp(-np.minimum(centre * square, 700.0)) * (total - first * square)
     return np.asarray(constant + terms.sum(axis=1), dtype=np.float64)
-
-
-def missing_energy_sum(
-    photon: FloatArray,
-    decays: tuple[FloatArray, BoolArray, FloatArray],
-    ends: tuple[float, float],
-    cuts: tuple[float, float],
-    epsilon: FloatArray,
-) -> FloatArray:
-    """Return the mean of P("enough energy missing, little behind the first section"), shape (k,)."""
-    energy, leaks, flight = decays
-    n, slots = energy.shape
-    rates = np.zeros((2, 3, n))
-    first, behind = np.zeros((2, 3, n)), np.zeros((2, 3, n))
-    for slot in range(slots):
-        rates[slot, 1], rates[slot, 2] = ends[0] / flight[:, slot], ends[1] / flight[:, slot]
-        first[slot, 0] = np.where(leaks[:, slot], 0.0, energy[:, slot])
-        behind[slot, 0] = np.where(leaks[:, slot], energy[:, slot], 0.0)
-        behind[slot, 1] = energy[:, slot]
-    missing = photon - first[0][:, None] - first[1][None] > cuts[0]
-    passes = missing & (behind[0][:, None] + behind[1][None] < cuts[1])
-    weight = np.einsum("abn,as,bt->stn", passes.astype(np.float64), EXPANSION, EXPANSION)
-    total = rates[0][:, None] + rates[1][None]
-    return exponential_sum(total.ravel(), weight.ravel() / n, epsilon)
 
 
 @njit(cache=True)
@@ -368,8 +339,6 @@ def _lines(source: IntArray, bounds: IntArray) -> int:
             lines += 1
         filled += 1
     bounds[lines] = filled
-    if lines < 2:
-        bounds[1] = filled
     return lines
 
 
@@ -406,28 +375,17 @@ def missing_energy(
     """Return Σ P and Σ P² of "enough energy missing, little behind the first section", shape (2, k)."""
     n, size = slots[0].shape
     out = np.zeros((2, len(epsilon)))
-    one, other = np.zeros(((size + 1) * (size + 2), 3)), np.zeros(((size + 1) * (size + 2), 3))
-    later = np.zeros((size + 1, 4))
+    work = np.zeros(((size + 1) * (size + 2), 3)), np.zeros((size + 1, 4))
     limits = (ends[0], ends[1], cuts[1])
     bounds = np.zeros(size + 1, dtype=np.int64)
     for event in range(n):
         lines = _lines(slots[0][event], bounds)
-        split, filled = bounds[1], bounds[lines]
         for e in range(len(epsilon)):
-            square = epsilon[e] * epsilon[e]
+            joint = _many_lines(bounds[: lines + 1], event, slots, epsilon[e] ** 2, limits, work)
             total = 0.0
-            if lines > 2:
-                joint = _many_lines(bounds[: lines + 1], event, slots, square, limits, (one, later))
-                passes = (photon[event] - joint[:, 1] > cuts[0]) & (joint[:, 2] < cuts[1])
-                total = joint[passes, 0].sum()
-            else:
-                n_a = _line((event, 0, split), slots, square, limits, one, later)
-                n_b = _line((event, split, filled), slots, square, limits, other, later)
-                for a in range(n_a):
-                    for b in range(n_b):
-                        missing = photon[event] - one[a, 1] - other[b, 1]
-                        if missing > cuts[0] and one[a, 2] + other[b, 2] < cuts[1]:
-                            total += one[a, 0] * other[b, 0]
+            for a in range(len(joint)):
+                if photon[event] - joint[a, 1] > cuts[0] and joint[a, 2] < cuts[1]:
+                    total += joint[a, 0]
             out[0, e] += total
             out[1, e] += total * total
     return out

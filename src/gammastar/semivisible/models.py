@@ -6,7 +6,7 @@ pair, G = |V|² + |A|² and D = |V|² − |A|²; the phase of the vertex decides
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -34,28 +34,10 @@ def _numbers(name: str, what: str, values: npt.ArrayLike, kind: type[Any]) -> np
         raise PhysicsError(f"{name}: {what} must be numbers in rows of equal length ({error})") from error
 
 
-def _pair(index: tuple[Any, ...]) -> str:
-    return ", ".join(str(int(i) + 1) for i in index)
-
-
-def _hermitian(name: str, kind: str, matrix: ComplexArray, tolerance: float) -> None:
-    """Refuse a vertex that is not finite, or whose mirror image is not its complex conjugate."""
-    bad = np.argwhere(~np.isfinite(matrix))
-    for index in bad[:1]:
-        require(False, f"{name}: {kind} coupling of states {_pair(tuple(index))} is not finite")
-    off = np.abs(matrix - matrix.conj().T)
-    i, j = np.unravel_index(int(off.argmax()), off.shape)
-    require(
-        bool(off[i, j] <= tolerance),
-        f"{name}: {kind} couplings are not hermitian: {matrix[i, j]:g} of states {_pair((i, j))}, but "
-        f"{matrix[j, i]:g} of states {_pair((j, i))}, which must be its complex conjugate",
-    )
-
-
-def _absent(name: str, why: str, couplings: ComplexArray, scale: float) -> None:
-    for index in np.argwhere(np.abs(couplings) > ROUNDING * scale)[:1]:
-        states = _pair(tuple(index))
-        require(False, f"{name}: {why}, but {couplings[tuple(index)]:g} was given for states {states}")
+def _refuse(wrong: npt.NDArray[np.bool_], text: Callable[..., str]) -> None:
+    """Refuse the first entry that is wrong; `text` of its indices says why."""
+    for index in np.argwhere(wrong)[:1].tolist():
+        raise PhysicsError(text(*index))
 
 
 def takagi(matrix: npt.ArrayLike) -> tuple[FloatArray, ComplexArray]:
@@ -121,8 +103,10 @@ class DarkSector:
         masses = _numbers(self.name, "masses", self.masses, np.float64)
         n = masses.size
         require(masses.ndim == 1 and n > 0, f"{self.name}: masses of shape {masses.shape} must be a list")
-        for i in np.flatnonzero(~(np.isfinite(masses) & (masses >= 0)))[:1]:
-            require(False, f"{self.name}: mass {masses[i]:g} GeV of state {i + 1} must be a number >= 0")
+        _refuse(
+            ~(np.isfinite(masses) & (masses >= 0)),
+            lambda i: f"{self.name}: mass {masses[i]:g} GeV of state {i + 1} must be a number >= 0",
+        )
         matrices = {
             name: _numbers(self.name, f"{name} couplings", getattr(self, name), np.complex128)
             for name in ("vector", "axial")
@@ -131,17 +115,30 @@ class DarkSector:
         for name, m in matrices.items():
             square = m.shape == (n, n)
             require(square, f"{self.name}: {name} couplings have shape {m.shape}, expected {(n, n)}")
-            _hermitian(self.name, name, m, ROUNDING * scale)
-        if field == "majorana":
-            own = np.diag(np.diag(matrices["vector"]))
-            _absent(self.name, "a Majorana state has no vector current", own, scale)
-        if field == "scalar":
-            _absent(self.name, "a scalar has no axial current", matrices["axial"], scale)
+            self._look(name, m, field, ROUNDING * scale)
         order = np.argsort(masses, kind="stable")
         object.__setattr__(self, "field", field)
         object.__setattr__(self, "masses", masses[order])
         for name, m in matrices.items():
             object.__setattr__(self, name, m[np.ix_(order, order)])
+
+    def _look(self, kind: str, m: ComplexArray, field: str, tolerance: float) -> None:
+        """Refuse vertices that are not finite or hermitian, and those that the fields do not have."""
+        start = f"{self.name}: {kind} coupling"
+        _refuse(~np.isfinite(m), lambda i, j: f"{start} of states {i + 1}, {j + 1} is not finite")
+        _refuse(
+            np.abs(m - m.conj().T) > tolerance,
+            lambda i, j: (
+                f"{start}s are not hermitian: {m[i, j]:g} of states {i + 1}, {j + 1}, but "
+                f"{m[j, i]:g} of states {j + 1}, {i + 1}, which must be its complex conjugate"
+            ),
+        )
+        why = {("majorana", "vector"): "a Majorana state has no vector current"}
+        why |= {("scalar", "axial"): "a scalar has no axial current"}
+        if text := why.get((field, kind)):
+            absent = np.abs(np.diag(np.diag(m)) if kind == "vector" else m) > tolerance
+            given = f"{self.name}: {text}, but {{:g}} was given for states {{}}, {{}}"
+            _refuse(absent, lambda i, j: given.format(m[i, j], i + 1, j + 1))
 
     def strengths(self) -> tuple[FloatArray, FloatArray]:
         """Return G = |V|² + |A|² and D = |V|² − |A|², shape (n, n) each."""

@@ -9,23 +9,14 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.constants import M_E
 from gammastar.core.errors import PhysicsError
 from gammastar.core.files import Pathlike
 from gammastar.core.records import FloatArray
 from gammastar.semivisible.benchmarks import Card, correction
 from gammastar.semivisible.cascade import Cascade, decay
 from gammastar.semivisible.decays import DecayTable
-from gammastar.semivisible.missing_momentum import (
-    Missing,
-    exponential_sum,
-    from_sums,
-    missing_energy,
-    missing_energy_sum,
-)
+from gammastar.semivisible.missing_momentum import Missing, exponential_sum, from_sums, missing_energy
 from gammastar.semivisible.production import LEAD, Correction, ThickTarget, thick_target
-
-EVENTS_90 = 2.302585092994046  # excluded at 90 % CL when none is seen and none is expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,33 +41,10 @@ def load_na64(path: Pathlike | None = None) -> NA64:
     return NA64.load(path)
 
 
-def annihilation_masses(card: NA64) -> tuple[float, float]:
-    """Return the masses [GeV] that positrons of the shower make on resonance, e+e− → A'.
-
-    E+ = M²/2m_e between the missing energy asked for and the beam energy. The resonance is not modelled: no
-    agreement with dark bremsstrahlung is claimed there.
-    """
-    low, high = (float(np.sqrt(2.0 * M_E * e)) for e in (card.missing_energy, card.beam))
-    return low, high
-
-
 def production(mass: float, card: NA64, k: Correction | None = None) -> ThickTarget:
     """Return dark photons per electron on target in the lead of the calorimeter, above the missing energy."""
     table = correction() if k is None else k
     return thick_target(mass, beam=card.beam, threshold=card.missing_energy, material=LEAD, correction=table)
-
-
-def invisible_limit(
-    mass: float, card: NA64, *, efficiency: float = 1.0, k: Correction | None = None
-) -> float:
-    """Return the 90 % CL limit on ε of an invisible dark photon, without background."""
-    signal = card.eot * efficiency * production(mass, card, k).per_electron
-    return float(np.sqrt(EVENTS_90 / signal))
-
-
-def implied_efficiency(mass: float, published: float, card: NA64, *, k: Correction | None = None) -> float:
-    """Return the efficiency that a published limit on ε means for this production: a check of scale."""
-    return float((invisible_limit(mass, card, k=k) / published) ** 2)
 
 
 def cascades(
@@ -116,17 +84,10 @@ def missing(
         leaks = cascade.kind > 0
         visible = cascade.particle[..., 3] + cascade.antiparticle[..., 3]
         limits = (card.ecal_end, card.hcal_end), (card.missing_energy, card.hcal_energy)
-        if cascade.state.shape[1] <= 2 and (cascade.source < 0).all():
-            p = np.clip(missing_energy_sum(energy, (visible, leaks, flight), *limits, coupling), 0.0, 1.0)
-            return _with_error(coupling, p, np.sqrt(p * (1.0 - p) / len(energy)))
-        sums = missing_energy(
-            energy, (source, visible, leaks, flight, rng.random(source.shape)), *limits, coupling
-        )
+        slots = source, visible, leaks, flight, rng.random(source.shape)
+        sums = missing_energy(energy, slots, *limits, coupling)
     else:
         raise PhysicsError(f"NA64 mode {mode!r}: 'strict' or 'inclusive'")
-    return _with_error(coupling, *from_sums(sums, len(cascade)))
-
-
-def _with_error(coupling: FloatArray, value: FloatArray, error: FloatArray) -> Missing:
+    value, error = from_sums(sums, len(cascade))
     low, high = np.clip(value - error, 0.0, 1.0), np.clip(value + error, 0.0, 1.0)
     return Missing(coupling, value, error, np.minimum(low, value), np.maximum(high, value))

@@ -1,8 +1,8 @@
 """Production of dark photons: e+e− → γ A' and ψψ, dark bremsstrahlung of electrons in a thick target.
 
 Cross-sections of the Weizsaecker-Williams (WW) family differ from exact tree level by factors of up to 2.6,
-depending on the largest x and t. Here x < 1 − m_e/E, t < M², divided by K = σ(WW)/σ(exact): shipped by beam
-energy, and computed here for any.
+depending on the largest x and t. Here x < 1 − m_e/E, t < M², divided by K = σ(WW)/σ(exact), shipped by beam
+energy.
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ PB_CM2 = 1e-36
 ELECTRONS = 96
 FB_PER_GEV2 = GEV2_MB * 1e12
 COSINES = 2048
-ANGLE, TRANSFER, AZIMUTH = 40, 64, 16  # nodes of exact tree level
-LARGEST_T = 30.0  # GeV²; form factors leave nothing above
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,23 +61,10 @@ class Correction:
         row = np.array([np.interp(np.log(mass), np.log(self.mass), column) for column in self.k.T])
         return np.asarray(np.interp(np.log(energy), np.log(self.energy), row), dtype=np.float64)
 
-    @classmethod
-    def from_exact(
-        cls,
-        mass: FloatArray,
-        energy: FloatArray,
-        exact: FloatArray,
-        source: str,
-        material: Material | None = None,
-    ) -> Correction:
-        """Return K from exact tree-level cross-sections per ε² [pb], shape (n, e)."""
-        target = LEAD if material is None else material
-        ww = np.array([[ww_cross_section(float(m), float(e), material=target) for e in energy] for m in mass])
-        return cls(mass, energy, ww / exact, source)
-
 
 @cache
-def _legendre(n: int) -> tuple[FloatArray, FloatArray]:
+def legendre(n: int) -> tuple[FloatArray, FloatArray]:
+    """Return nodes and weights of Gauss and Legendre on (−1, 1)."""
     node, weight = np.polynomial.legendre.leggauss(n)
     return np.asarray(node), np.asarray(weight)
 
@@ -127,7 +112,7 @@ def ww_spectrum(x: npt.ArrayLike, mass: float, energy: float, material: Material
     inside = (x > mass / energy) & (x < 1.0 - M_E / energy)
     v = np.where(inside, x, 0.5)[:, None]
     floor = mass**2 * (1.0 - v) / v + M_E**2 * v
-    node, weight = _legendre(NODES_ANGLE)
+    node, weight = legendre(NODES_ANGLE)
     top = np.log1p(v * energy**2 * (0.5 * np.pi) ** 2 / floor)  # ln of u over its value at θ = 0
     level = 0.5 * top * (node + 1.0)
     u = -floor * np.exp(level)
@@ -145,29 +130,13 @@ def ww_spectrum(x: npt.ArrayLike, mass: float, energy: float, material: Material
     return np.asarray(np.where(inside, integral * PB_PER_GEV2, 0.0))
 
 
-def ww_cross_section(
-    mass: float,
-    energy: float,
-    *,
-    material: Material = LEAD,
-    above: float = 0.0,
-    correction: Correction | None = None,
-) -> float:
-    """Return σ per ε² for E_A' > above [pb]."""
-    x, weight = energy_nodes(mass, energy, above)
-    if not x.size:
-        return 0.0
-    value = float((ww_spectrum(x, mass, energy, material) * weight).sum())
-    return value / (1.0 if correction is None else float(correction.at(mass, energy)))
-
-
 def energy_nodes(mass: float, energy: float, above: float) -> tuple[FloatArray, FloatArray]:
     """Return nodes and weights in x from max(above, M)/E to 1 − m_e/E, even in ln(1 − x)."""
     low = max(above, mass * (1.0 + 1e-12)) / energy
     high = 1.0 - M_E / energy
     if low >= high:
         return np.empty(0), np.empty(0)
-    node, weight = _legendre(NODES_X)
+    node, weight = legendre(NODES_X)
     first, last = np.log(1.0 - low), np.log(1.0 - high)
     y = first + 0.5 * (last - first) * (node + 1.0)
     return 1.0 - np.exp(y), 0.5 * (first - last) * weight * np.exp(y)
@@ -181,7 +150,7 @@ def track_length(energy: npt.ArrayLike, beam: float) -> FloatArray:
     singular at the beam energy: its integral is what should be tabulated. First generation only.
     """
     u = np.log(beam / np.asarray(energy, dtype=np.float64))
-    node, weight = _legendre(200)
+    node, weight = legendre(200)
     a = np.tan(0.25 * np.pi * (node + 1.0)) ** 2  # maps (0, ∞); P falls faster than any power of a
     jacobian = 0.5 * np.pi * np.sqrt(a) * (1.0 + a)
     values = gammainc(a, np.asarray(u)[..., None])
@@ -255,89 +224,6 @@ def thick_target(
         cumulative=np.concatenate([[0.0], middle, [1.0]]),
         energy=np.concatenate([[lowest], every, [beam - M_E]]),
     )
-
-
-def squared_matrix_element(
-    s: npt.ArrayLike, u: npt.ArrayLike, t: npt.ArrayLike, energies: tuple[float, float], mass: float
-) -> FloatArray:
-    """Return ½ Σ |M|² of e⁻ → e⁻ A' in a static field, without couplings and field.
-
-    −½ Tr[(p̸' + m) Γ^μ (p̸ + m) Γ̄_μ] with Γ^μ = γ^μ (p̸' + k̸ + m) γ⁰/s + γ⁰ (p̸ − k̸ + m) γ^μ/u is
-    2(s² + u²)/su + (4t/su)[2(E² + E'²) − s − u + t + 2M²] − 2(M² + 2m²)[t (1/s + 1/u)² + 4 (E/s + E'/u)²].
-    """
-    s, u, t = (np.asarray(x, dtype=np.float64) for x in (s, u, t))
-    before, after = energies
-    m2 = mass**2
-    product = s * u
-    first = 2.0 * (s**2 + u**2) / product
-    second = 4.0 * t / product * (2.0 * (before**2 + after**2) - s - u + t + 2.0 * m2)
-    mixed = (before * u + after * s) / product
-    third = 2.0 * (m2 + 2.0 * M_E**2) * (t * ((s + u) / product) ** 2 + 4.0 * mixed**2)
-    return np.asarray(first + second - third)
-
-
-def exact_spectrum(
-    x: npt.ArrayLike,
-    mass: float,
-    energy: float,
-    material: Material = LEAD,
-    *,
-    nodes: tuple[int, int, int] = (ANGLE, TRANSFER, AZIMUTH),
-) -> FloatArray:
-    """Return dσ/dx per ε² [pb], x = E_A'/E, at exact tree level.
-
-    dσ = ε² (4πα)³ ½Σ|M|² G₂(t)/t² · |k|/(8 (2π)⁵ W) · π dx dcos θ d|t| dφ, W = |p − k|, without recoil of
-    the nucleus; G₂ with its inelastic part as in the Weizsaecker-Williams spectrum.
-    """
-    return np.array([_at(float(v), mass, energy, material, nodes) for v in np.atleast_1d(x)])
-
-
-def _at(x: float, mass: float, energy: float, material: Material, nodes: tuple[int, int, int]) -> float:
-    """Return dσ/dx at one x."""
-    if not mass / energy < x < 1.0 - M_E / energy:
-        return 0.0
-    dark, after = x * energy, (1.0 - x) * energy
-    p, k = np.sqrt(energy**2 - M_E**2), np.sqrt(dark**2 - mass**2)
-    p_after = np.sqrt(after**2 - M_E**2)
-    # −u = floor + 2pk(1 − cos θ), without the cancellation of Eω − pk
-    floor = 2.0 * (energy**2 * mass**2 + M_E**2 * k**2) / (energy * dark + p * k) - mass**2
-    node, weight = _legendre(nodes[0])
-    top = np.log1p(4.0 * p * k / floor)
-    minus_u = floor * np.exp(0.5 * top * (node + 1.0))
-    angle = 0.5 * top * weight * minus_u / (2.0 * p * k)  # dcos θ
-    away = (minus_u - floor) / (2.0 * p * k)  # 1 − cos θ
-    w = np.sqrt(p_after**2 + minus_u)
-    node, weight = _legendre(nodes[1])
-    low = 2.0 * np.log(minus_u / (w + p_after))[:, None]
-    high = np.log(np.minimum((w + p_after) ** 2, LARGEST_T))[:, None]
-    size = np.exp(low + 0.5 * (high - low) * (node + 1.0))  # |t|
-    transfer = 0.5 * np.clip(high - low, 0.0, None) * weight * size
-    along = -(minus_u[:, None] + size) / (2.0 * w[:, None])
-    across = np.sqrt(np.clip(size - along**2, 0.0, None))
-    cosine = ((p - k * (1.0 - away)) / w)[:, None]
-    sine = (k * np.sqrt(away * (2.0 - away)) / w)[:, None]
-    total = np.zeros_like(size)
-    for phi in np.pi * (np.arange(nodes[2]) + 0.5) / nodes[2]:
-        s = -size - 2.0 * p * (along * cosine + across * sine * np.cos(phi))
-        total += squared_matrix_element(s, -minus_u[:, None], -size, (energy, after), mass)
-    total *= 2.0 * np.pi / nodes[2] * form_factor(size, material) / size**2 * transfer
-    front = (4.0 * np.pi * ALPHA) ** 3 * k / (8.0 * (2.0 * np.pi) ** 5) * np.pi * PB_PER_GEV2
-    return float(front * (total.sum(axis=1) * angle / w).sum())
-
-
-def exact_cross_section(
-    mass: float,
-    energy: float,
-    material: Material = LEAD,
-    *,
-    above: float = 0.0,
-    nodes: tuple[int, int, int] = (ANGLE, TRANSFER, AZIMUTH),
-) -> float:
-    """Return σ per ε² for E_A' > above at exact tree level [pb]."""
-    x, weight = energy_nodes(mass, energy, above)
-    if not x.size:
-        return 0.0
-    return float((exact_spectrum(x, mass, energy, material, nodes=nodes) * weight).sum())
 
 
 def _shape(mass: npt.ArrayLike, s: float) -> FloatArray:

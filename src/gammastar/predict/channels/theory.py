@@ -105,8 +105,7 @@ class MesonChannel(Channel):
     def decays(self) -> tuple[mesons.Decay, ...]:
         """Decays of the table that belong to this channel."""
         found = tuple(d for d in self.table.decays if (d.kind, d.parent) in self.members)
-        if not found:
-            raise PhysicsError(f"channel {self.group!r}: the table holds none of {sorted(self.members)}")
+        require(found, f"channel {self.group!r}: the table holds none of {sorted(self.members)}")
         return found
 
     @property
@@ -261,8 +260,6 @@ class Outside(Channel):
     def share(self, mass: npt.ArrayLike) -> FloatArray:
         """Return the part of the rate outside the measured domain, shape (n,).
 
-        Notes
-        -----
         The same `_NODES` particles of the channel for every call at a mass: a quadrature rule, no chance.
         """
         masses = np.atleast_1d(np.asarray(mass, dtype=np.float64))
@@ -444,8 +441,7 @@ def _same(grid: mesons.Cells, cells: mesons.Cells, path: Path) -> None:
     same = len(grid.weight) == len(cells.weight) and np.allclose(
         [grid.log_angle, grid.log_momentum], [cells.log_angle, cells.log_momentum], atol=1e-6
     )
-    if not same:
-        raise InputFileError(f"{path}: has other cells than the first file of its folder; use one grid")
+    require(same, f"{path}: has other cells than the first file of its folder; use one grid", InputFileError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -577,8 +573,7 @@ class EventCalcTables(Channel):
         theta, energy = self.angles[i] + u * a[i], self.energies[j] + v * e[j]
         allowed = (energy <= (1 - u) * largest[i] + u * largest[i + 1]) & (energy > mass)
         weight = np.where(allowed, ((1 - v) * low + v * high) / mean[i, j], 0.0)
-        if not weight.sum() > 0:
-            raise PhysicsError(f"{self.source}: none of {n} of {mass:g} GeV lies below the largest energy")
+        require(weight.sum() > 0, f"{self.source}: none of {n} of {mass:g} GeV lies below the largest energy")
         momentum = np.sqrt(np.clip(energy**2 - mass**2, 0.0, None))
         phi = rng.uniform(-np.pi, np.pi, n)
         pt = momentum * np.sin(theta)

@@ -114,12 +114,7 @@ class RateTable:
         require(rising, f"RateTable {self.name!r}: give at least two masses that increase")
 
     def at(self, mass: FloatArray) -> FloatArray:
-        """Return the rate at other masses, straight in its logarithm, nan outside the table.
-
-        Parameters
-        ----------
-        mass : NDArray, shape (n,) [GeV]
-        """
+        """Return the rate at other masses, straight in its logarithm, nan outside the table."""
         positive = self.rate > 0
         logs = np.interp(mass, self.mass[positive], np.log(self.rate[positive]), left=np.nan, right=np.nan)
         result: FloatArray = np.exp(logs)
