@@ -17,7 +17,7 @@ from gammastar import facility, read, select
 from gammastar.core.errors import InputFileError, PhysicsError, StoreError
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.sampling import stream
-from gammastar.facility import harvest
+from gammastar.facility.executors import plan
 from gammastar.read.files import kept_open
 from gammastar.select import Cuts
 from gammastar.store.filesets import read_fileset
@@ -106,20 +106,15 @@ def test_events_without_numbers_are_numbered_through_the_files(here, tmp_path):
 
 def test_order_of_the_chunks_does_not_matter(here, tmp_path, monkeypatch):
     once, _ = here.pairs(workers.job(tmp_path / "a", step=4_000))
-    plain = harvest._coffea
-    monkeypatch.setattr(harvest, "_coffea", lambda executor, job, chunks: plain(executor, job, chunks[::-1]))
+    plain = here._answers
+    monkeypatch.setattr(here, "_answers", lambda *given: reversed(list(plain(*given))))
     again, _ = here.pairs(workers.job(tmp_path / "b", step=4_000))
     assert workers.content(once) == workers.content(again)
 
 
 def test_a_chunk_that_comes_back_twice_is_an_error(here, tmp_path, monkeypatch):
-    plain = harvest._coffea
-
-    def doubled(executor, job, chunks):
-        answer = plain(executor, job, chunks)
-        return {**answer, "done": answer["done"] + answer["done"][:1]}
-
-    monkeypatch.setattr(harvest, "_coffea", doubled)
+    plain = here._answers
+    monkeypatch.setattr(here, "_answers", lambda *given: [*(found := list(plain(*given))), found[0]])
     with pytest.raises(StoreError, match="twice"):
         here.pairs(workers.job(tmp_path, step=10_000))
 
@@ -165,7 +160,7 @@ def test_other_cut_other_input_other_code_are_never_taken_for_the_same(here, tmp
     assert len(second) == len(first)
     found, _ = here.pairs(replace(job, key="another cut", cuts=_narrow))
     assert max(part.mass.max() for part in found) < 0.9
-    chunk = harvest.plan(here, job)[0]
+    chunk = plan(here, job)[0]
     keys = {
         job.chunk_key(chunk),
         replace(job, sources=(Source(job.sources[0].path, "0" * 64),)).chunk_key(chunk),
@@ -193,7 +188,7 @@ def test_damaged_chunks_are_made_again(here, tmp_path):
 def test_chunks_damaged_after_the_work_are_not_taken(here, tmp_path):
     job = workers.job(tmp_path, step=5_000)
     found, _ = here.pairs(job)
-    last = job.path(harvest.plan(here, job)[-1])
+    last = job.path(plan(here, job)[-1])
     last.write_bytes(flipped(last))
     with pytest.raises(StoreError, match=last.name):
         list(found)

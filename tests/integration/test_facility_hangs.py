@@ -50,7 +50,7 @@ def test_whoever_computes_is_not_stuck():
             pass
         return os.getpid()
 
-    patience = replace(hangs.SHORT, silence=0.5, unknown=0.5)
+    patience = replace(hangs.SHORT, silence=0.5, idle=0.5)
     with facility.open_executor(workers=1, patience=patience) as executor:
         executor.map(long, [0])
         assert executor.events == []
@@ -110,7 +110,7 @@ def test_workers_leave_and_join(tmp_path):
             processes[1].terminate()
 
         with (
-            facility.open_executor(dask=address, patience=replace(hangs.SHORT, unknown=60.0)) as executor,
+            facility.open_executor(dask=address, patience=replace(hangs.SHORT, nobody=60.0)) as executor,
             hangs.after(some, change),
         ):
             found, _ = executor.pairs(job)
@@ -152,14 +152,11 @@ def test_workers_with_too_little_memory_are_refused(tmp_path):
         pass
 
 
-def test_workers_that_never_begin_are_an_error(monkeypatch):
-    """As if starting them took for ever: nobody says that it has begun."""
-    monkeypatch.setattr("gammastar.facility.executors._held", lambda _: -1)
-
+def test_a_task_that_hangs_on_every_worker_is_an_error():
     def sleeps(_):
         time.sleep(10_000)
 
-    options = {"workers": 1, "patience": replace(hangs.SHORT, start=0.2)}
-    said = "none of 1 worker processes began a task within 2 s"
+    options = {"workers": 1, "retries": 1, "patience": replace(hangs.SHORT, idle=1.0)}
+    said = "workers died 2 times; 2 tasks are not finished: task 0, task 1"
     with pytest.raises(StoreError, match=said), facility.open_executor(**options) as executor:
         executor.map(sleeps, range(2))

@@ -15,7 +15,7 @@ from injection import workers
 from gammastar import facility
 from gammastar.core.errors import BranchError, InputFileError, StoreError
 from gammastar.facility.processor import pairs_of
-from gammastar.store.pairs import Source, read_chunk
+from gammastar.store.pairs import Chunk, Source, read_chunk
 
 
 def run(processor, files, retries=0, **options):
@@ -69,9 +69,9 @@ def test_failures_are_raised_and_can_be_skipped(parts, tmp_path):
 
 def test_notes_for_the_farm_do_not_raise(tmp_path):
     path = without_branch(tmp_path / "bad.root")
-    out, _ = run(facility.DileptonPairs(job(tmp_path, [path]), notes=True), [path])
-    assert set(out) == {"done", "failed"}
-    assert {note["error"] for note in out["failed"]} == {BranchError.__name__}
+    note = facility.DileptonPairs(job(tmp_path, [path])).work(Chunk(str(path), 0, 0, 10))
+    assert note["error"] == BranchError.__name__
+    assert "content" not in note
 
 
 @pytest.mark.parametrize("known", [True, False])

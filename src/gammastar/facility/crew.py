@@ -1,4 +1,4 @@
-"""Tasks for workers that are watched, also on a Dask cluster: who is stuck loses its task to another."""
+"""Workers that are watched: a pool of local processes, and a Dask cluster; what one loses is done again."""
 
 from __future__ import annotations
 
@@ -6,35 +6,59 @@ import asyncio
 import contextlib
 import errno
 import functools
+import hashlib
 import json
 import logging
+import os
 import queue
-import statistics
+import shutil
+import tempfile
 import threading
 import time
 import uuid
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Coroutine, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, ThreadPoolExecutor
-from concurrent.futures import CancelledError as Cancelled
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import distributed
-from coffea.processor import accumulate
-from coffea.processor.executor import ExecutorBase
+import psutil
 from distributed.client import FutureCancelledError
 from distributed.scheduler import KilledWorker
+from loky import get_reusable_executor
 
-from gammastar.core.errors import SteeringError, StoreError
-from gammastar.core.files import text_of
-from gammastar.facility.processor import Signature, chosen, compare, fingerprint, other_files, signature
+from gammastar.core.errors import GammastarError, SteeringError, StoreError
+from gammastar.core.files import disk_full_message, text_of, write_whole
+from gammastar.facility.processor import (
+    Signature,
+    chosen,
+    compare,
+    fingerprint,
+    other_files,
+    signature,
+    warm,
+)
 from gammastar.store.manifest import write_text
 
-ENOUGH = 3  # finished tasks whose median says something
+POLL = 0.5  # s between two looks at the workers
 LONGEST_STEP = 5.0  # s between two looks; more means that this process was stopped itself
+COMPUTES, COMPUTES_DASK = 0.03, 10.0  # of one core, and in % of it as Dask tells it: less is waiting
+LARGE = 1_000_000  # bytes of a function beyond which local workers read it from a file
+REST = 600  # s after which idle local workers end
+NEED = 800 << 20  # bytes of memory of a Dask worker
+SOON = 5.0  # s without an answer after which the user is told what is waited for
+PARDON = 10.0  # s that a nanny takes to end a process that does not listen
+LEAVE = 5.0  # s to say goodbye
+GONE = (OSError, TimeoutError, asyncio.CancelledError, CancelledError, RuntimeError, ValueError)
+Function: TypeAlias = Callable[[Any], Any]
+Client: Any = distributed.Client  # without types
+LocalCluster: Any = distributed.LocalCluster
+Security: Any = distributed.Security
+rpc: Any = distributed.rpc
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,244 +70,258 @@ class Patience:
     start : float
         For a scheduler and its first worker to answer when a run begins.
     silence : float
-        A stopped process, a Dask worker without heartbeat, a scheduler that does not answer: for so long.
-    factor : float
-        A task is given to somebody else when its worker has not computed for `factor` times the median
-        time of the finished tasks, and not before `silence`.
-    unknown : float
-        The same while fewer than three tasks are finished; and how long no worker at all may be there.
-
-    Examples
-    --------
-    >>> Patience().limit([1.0, 2.0, 30.0]), Patience().limit([20.0] * 3), Patience().limit([])
-    (60.0, 200.0, 600.0)
+        For a scheduler that does not answer within a run.
+    idle : float
+        A task is given to somebody else when its worker has not computed for so long, twice as long at every
+        further attempt.
+    nobody : float
+        For a Dask scheduler without any worker.
     """
 
     start: float = 60.0
     silence: float = 60.0
-    factor: float = 10.0
-    unknown: float = 600.0
-
-    def limit(self, seconds: deque[float] | list[float], attempt: int = 0) -> float:
-        """Return how long a worker may rest on a task; every further attempt has twice the time.
-
-        Parameters
-        ----------
-        seconds : sequence of float [s]
-            What finished tasks took.
-        attempt : int
-            Number of the attempt.
-        """
-        known = self.factor * statistics.median(seconds) if len(seconds) >= ENOUGH else self.unknown
-        return float(max(self.silence, known) * 2**attempt)
-
-
-@dataclass
-class Times:
-    """Seconds that the finished tasks of a kind took, the attempt that runs, and their name."""
-
-    seconds: deque[float] = field(default_factory=lambda: deque(maxlen=1000))
-    attempt: int = 0
-    name: str = "tasks"
-
-
-class Clock:
-    """Seconds during which this process was awake: a run that is stopped itself suspects nobody."""
-
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-        self.now = 0.0
-
-    def tick(self) -> float:
-        """Return the time now."""
-        last, self._last = self._last, time.monotonic()
-        self.now += min(self._last - last, LONGEST_STEP)
-        return self.now
-
-
-class Idle:
-    """For how long a worker has shown the same and nothing else."""
-
-    def __init__(self) -> None:
-        self._seen: dict[Hashable, tuple[Hashable, float]] = {}
-
-    def seconds(self, worker: Hashable, sign: Hashable, now: float) -> float:
-        """Return since when the worker has given this sign; None is one of life."""
-        known = self._seen.get(worker)
-        if sign is None or known is None or known[0] != sign:
-            self._seen[worker] = (sign, now)
-            return 0.0
-        return now - known[1]
-
-
-POLL = 0.5  # s between two looks at the workers
-Function: TypeAlias = Callable[[Any], Any]
-logger = logging.getLogger(__name__)
+    idle: float = 120.0
+    nobody: float = 600.0
 
 
 class Lost(Exception):
     """What a worker had is not there any more; it is done again."""
 
 
-LOST = (BrokenExecutor, Cancelled, FutureCancelledError, KilledWorker, Lost)
-
-
-def timed(function: Function, item: Any) -> tuple[float, Any]:
-    """Return the seconds that a task took where it was worked on, and its result."""
-    start = time.monotonic()
-    value = function(item)
-    return time.monotonic() - start, value
+LOST = (BrokenExecutor, CancelledError, FutureCancelledError, KilledWorker, Lost)
 
 
 class Crew(ABC):
-    """Workers behind an interface of futures.
-
-    Subclasses give tasks to workers (`_submit`), fetch results (`_result`), look after the workers (`_look`).
-    """
+    """Workers behind an interface of futures."""
 
     window = 1000  # tasks that are given out at the same time
 
-    def __init__(self, patience: Patience, events: list[str]) -> None:
+    def __init__(self, patience: Patience) -> None:
         self.patience = patience
-        self.events = events
-        self.clock = Clock()
-        self.finished = 0  # tasks, of all kinds
-        self._told: set[tuple[str, Any]] = set()
+        self.events: list[str] = []
+        self.now = 0.0  # s during which this process was awake: one that is stopped itself suspects nobody
 
     def say(self, text: str) -> None:
         """Tell the user, and note it for the manifest."""
         self.events.append(text)
         logger.warning("%s", text)
 
-    def once(self, what: str, key: Any, text: str) -> None:
-        """Warn, but not again of the same."""
-        if (what, key) not in self._told:
-            self._told.add((what, key))
-            logger.warning("%s", text)
-
-    def prepare(self) -> None:  # noqa: B027  # local workers need no waiting
-        """Wait until there are workers, or raise."""
-
     def shared(self, content: bytes) -> bytes | Path:
         """Return what stands in each task for what all of them need: a file that workers see, or itself."""
         return content
 
     def gather(
-        self, function: Function, items: Mapping[int, Any], times: Times, label: Callable[[Any], str]
+        self,
+        function: Function,
+        items: Mapping[int, Any],
+        label: Callable[[Any], str],
+        *,
+        name: str = "",
+        attempt: int = 0,
     ) -> Iterator[tuple[int, Any]]:
         """Yield number and ``function(item)`` as they come; what was lost is left out."""
-        self.prepare()
-        waiting = deque(items)
-        running: dict[int, Any] = {}
+        self._begin()
+        waiting, running = deque(items), dict[int, Any]()
         done: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self.clock.tick()
-        looked = self.clock.now
+        last = looked = time.monotonic()
         try:
             while waiting or running:
                 while waiting and len(running) < self.window:
                     index = waiting.popleft()
                     try:
-                        future = self._submit(function, index, items[index], times.name)
+                        running[index] = self._submit(function, index, items[index], name)
                     except LOST:
                         return
-                    running[index] = future
-                    future.add_done_callback(functools.partial(_arrived, done, index))
-                for index in _ready(done):
-                    try:
-                        seconds, value = self._result(running.pop(index))
-                    except LOST:
-                        continue
-                    times.seconds.append(seconds)
-                    self.finished += 1
-                    yield index, value
-                if self.clock.tick() - looked >= POLL:
-                    looked = self.clock.now
-                    self._look({index: label(items[index]) for index in running}, times)
+                    running[index].add_done_callback(lambda _, index=index: done.put(index))
+                with contextlib.suppress(queue.Empty):
+                    index = done.get(timeout=POLL)
+                    while True:
+                        with contextlib.suppress(*LOST):
+                            yield index, self._result(running.pop(index))
+                        index = done.get_nowait()
+                now = time.monotonic()
+                self.now, last = self.now + min(now - last, LONGEST_STEP), now
+                if now - looked >= POLL:
+                    looked = now
+                    held = {index: label(items[index]) for index, f in running.items() if not f.done()}
+                    self._look(held, self.patience.idle * 2**attempt)
         finally:
             self._drop(running)
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Wait until there are workers, or raise; forget what was seen of them."""
 
     @abstractmethod
     def _submit(self, function: Function, index: int, item: Any, name: str) -> Any:
         """Hand one item to a worker; `name` says what it is."""
 
     @abstractmethod
-    def _result(self, future: Any) -> tuple[float, Any]:
-        """Return seconds and value of a finished future."""
+    def _result(self, future: Any) -> Any:
+        """Return the value of a finished future."""
 
     @abstractmethod
-    def _look(self, running: Mapping[int, str], times: Times) -> None:
-        """Look at the running items, by index, and at the workers behind them."""
+    def _look(self, running: Mapping[int, str], limit: float) -> None:
+        """Look whether the running items, by index, are worked on; `limit` [s] for who computes nothing."""
 
     @abstractmethod
     def _drop(self, running: Mapping[int, Any]) -> None:
         """Give up what still runs."""
 
-    def close(self) -> None:  # noqa: B027  # a cluster is not ours to end
-        """Leave nothing that would hold the end of this process."""
+
+class LocalCrew(Crew):
+    """A pool of processes; one that is stuck ends with the pool, and what that had in hand is done again."""
+
+    def __init__(self, workers: int, patience: Patience) -> None:
+        super().__init__(patience)
+        self.workers, self.window = workers, 4 * workers
+        self._used: dict[int, tuple[float, float]] = {}  # s of CPU of a process, and when it had used them
+        self._left: list[Any] = []  # what was running when its run ended with an error
+        self.pool().submit(os.getpid)  # workers start and compile while this process goes on
+
+    def pool(self) -> Any:
+        """Return the pool; a new one if a worker of the old one died."""
+        return get_reusable_executor(
+            max_workers=self.workers, timeout=REST, initializer=_begin_worker, initargs=(_folder().name,)
+        )
+
+    def ready(self) -> int:
+        """Return how many workers have imported and compiled what a chunk needs."""
+        seen: set[int] = set()
+        end = time.monotonic() + self.patience.start
+        while len(seen) < self.workers and time.monotonic() < end:
+            futures = [self.pool().submit(_resting) for _ in range(2 * self.workers)]
+            seen |= {future.result(self.patience.start) for future in futures}
+        return len(seen)
+
+    def shared(self, content: bytes) -> bytes | Path:
+        """Return a file of the folder of this process' workers, each of which reads it once."""
+        if len(content) < LARGE:
+            return content
+        path = Path(_folder().name, hashlib.sha256(content).hexdigest())
+        try:
+            write_whole(path, content)
+        except (OSError, StoreError):  # no space is left: then by the pipe, task by task
+            return content
+        return path
+
+    def _begin(self) -> None:
+        self._used.clear()
+
+    def _submit(self, function: Function, index: int, item: Any, name: str) -> Any:  # noqa: ARG002
+        return self.pool().submit(_worked, function, item)
+
+    def _result(self, future: Any) -> Any:
+        return future.result()
+
+    def _drop(self, running: Mapping[int, Any]) -> None:
+        self._left = [future for future in running.values() if not future.cancel()]
+
+    def _look(self, running: Mapping[int, str], limit: float) -> None:
+        processes = self._processes()
+        quiet = [process for process in processes if self._idle(process) >= limit]
+        if quiet and len(running) > len(processes) - len(quiet):  # somebody holds a task and does nothing
+            names = ", ".join(list(running.values())[:3])
+            pids = ", ".join(str(process.pid) for process in quiet)
+            self.say(
+                f"worker process {pids} did not go on for {limit:.0f} s; the workers are ended and their "
+                f"tasks done again: {names}"
+            )
+            for process in quiet:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+
+    def _idle(self, process: psutil.Process) -> float:
+        """Return for how long a process has not computed; a stopped one does not, nor one that is gone."""
+        before, since = self._used.get(process.pid, (-1.0, self.now))
+        with contextlib.suppress(psutil.Error):
+            used = sum(process.cpu_times()[:2])
+            if used - before > COMPUTES * (self.now - since):
+                self._used[process.pid] = used, self.now
+                return 0.0
+        return self.now - since
+
+    def _processes(self) -> list[psutil.Process]:
+        found = []
+        for pid in list(getattr(self.pool(), "_processes", None) or ()):
+            with contextlib.suppress(psutil.Error):
+                found.append(psutil.Process(pid))
+        return found
+
+    def close(self) -> None:
+        """End workers that are stopped or still at work: the end of this process would wait for them."""
+        stopped = [psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP]
+        with contextlib.suppress(psutil.Error):
+            if all(future.done() for future in self._left) and not any(
+                process.status() in stopped for process in self._processes()
+            ):
+                return
+        self.pool().shutdown(wait=True, kill_workers=True)
 
 
-def _arrived(done: queue.SimpleQueue[int], index: int, _: Any) -> None:
-    done.put(index)
-
-
-def _ready(done: queue.SimpleQueue[int]) -> Iterator[int]:
-    """Wait a moment for the first number; yield all that are there."""
+@functools.cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """Return the folder of files for the workers of this process."""
     try:
-        yield done.get(timeout=POLL)
-        while True:
-            yield done.get_nowait()
-    except queue.Empty:
-        return
+        return tempfile.TemporaryDirectory(prefix="gammastar-workers-")  # goes with this process
+    except OSError as error:
+        raise StoreError(
+            f"workers need a folder for temporary files: {disk_full_message(error, _temporary())}"
+        ) from error
 
 
-@dataclass
-class Through(ExecutorBase):  # type: ignore[misc]  # coffea has no types
-    """An executor for coffea's Runner whose work is done by a crew.
+def _temporary() -> Path:
+    return Path(tempfile.tempdir or os.environ.get("TMPDIR", "/tmp"))  # noqa: S108 - named in a message
 
-    Results are added as they come; those that were lost are missing in the sum.
+
+_trouble: list[str] = []  # why this worker cannot start
+
+
+def _begin_worker(folder: str) -> None:
+    """Warm a process of the pool, and end it when the run that started it is gone.
+
+    A run that is killed cannot end its workers; idle ones would wait ten minutes for another chunk. What
+    goes wrong here is told by the first task: the pool would only say that a process died.
     """
+    parent = os.getppid()
 
-    crew: Any = None
-    times: Times | None = None
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(1)
 
-    def __call__(self, items: Any, function: Any, accumulator: Any) -> Any:
-        """Return the sum over the items that came back."""
-        numbered = dict(enumerate(items))
-        times = self.times or Times()
-        found = [value for _, value in self.crew.gather(function, numbered, times, _name)]
-        if numbered and not found:
-            raise Lost("nothing came back")
-        return accumulate(found, accumulator), 0
-
-
-def _name(item: Any) -> str:
-    return f"{item.filename}[{item.entrystart}:{item.entrystop}]"
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+    try:
+        warm()
+    except (GammastarError, OSError) as error:
+        why = disk_full_message(error, _temporary()) if isinstance(error, OSError) else error
+        _trouble.append(f"worker process {os.getpid()} cannot start: {why}")
 
 
-Client: Any = distributed.Client  # without types
-LocalCluster: Any = distributed.LocalCluster
-Security: Any = distributed.Security
-rpc: Any = distributed.rpc
-NEED = 800 << 20  # bytes of memory of a worker
-SOON = 5.0  # s without an answer after which the user is told what is waited for
-COMPUTES = 10.0  # % of one core: less is waiting
-PARDON = 10.0  # s that a nanny takes to end a process that does not listen
-LEAVE = 5.0  # s to say goodbye
-GONE = (OSError, TimeoutError, asyncio.CancelledError, CancelledError, RuntimeError, ValueError)
+def _worked(function: Function, item: Any) -> Any:
+    if _trouble:
+        raise StoreError(_trouble[0])
+    return function(item)
+
+
+def _resting() -> int:
+    time.sleep(0.05)  # long enough that the others get one as well
+    return os.getpid()
 
 
 class DaskCrew(Crew):
     """Workers of a Dask scheduler.
 
-    A worker without heartbeat, or that does not go on with a task, is restarted by its nanny, or removed
-    from the scheduler if it has none: what Dask itself does after five minutes.
+    One that does not go on with a task is restarted by its nanny, or removed from the scheduler if it has
+    none: what Dask itself does after five minutes without heartbeat.
     """
 
-    def __init__(self, client: Any, patience: Patience, events: list[str]) -> None:
-        super().__init__(patience, events)
+    def __init__(self, client: Any, patience: Patience) -> None:
+        super().__init__(patience)
         self.client, self.address = client, str(client.scheduler.address)
-        self._idle, self._looked = Idle(), -1e9
-        self._pardon: dict[str, float] = {}  # restarts that are under way
+        self._signs: dict[str, tuple[Any, float]] = {}  # what a worker showed last, and since when
+        self._answered = self._manned = 0.0
 
     def _asked(self, call: Callable[[], Coroutine[Any, Any, Any]], timeout: float) -> Any:
         """Return the answer to a question, or raise one of `GONE`: Dask's own calls wait for ever."""
@@ -310,10 +348,6 @@ class DaskCrew(Crew):
         found: dict[str, Any] = self._asked(asking, timeout)["workers"]
         return found
 
-    def _soon(self) -> float:
-        """Return how long one question may take: a scheduler with much to do answers late."""
-        return self.patience.silence / 2
-
     def _gone(self) -> StoreError:
         why = "has closed the connection" if self.client.status == "closed" else "does not answer"
         return StoreError(
@@ -321,107 +355,87 @@ class DaskCrew(Crew):
             "when it is back, go on with --resume"
         )
 
-    def prepare(self) -> None:
-        """Wait for scheduler and workers after something was lost."""
-        begun, empty = self.clock.tick(), None
+    def _nobody(self) -> StoreError:
+        return StoreError(
+            f"the Dask scheduler {self.address} has had no worker for {self.patience.nobody:.0f} s; "
+            "start some and go on with --resume"
+        )
+
+    def _begin(self) -> None:
+        begun, empty = time.monotonic(), 0.0
         while True:
             try:
-                there = self.workers(self._soon())
+                there = self.workers(self.patience.silence / 2)
             except GONE as error:
-                if self.client.status == "closed" or self.clock.tick() - begun > self.patience.silence:
+                if self.client.status == "closed" or time.monotonic() - begun > self.patience.silence:
                     raise self._gone() from error
                 time.sleep(0.1)  # a closed connection answers at once
                 continue
             if there:
-                return
-            empty = self.clock.tick() if empty is None else empty
-            self.once("empty", begun, f"no worker at {self.address}; waiting for one")
-            if self.clock.tick() - empty > self.patience.unknown:
+                break
+            if not empty:
+                empty = time.monotonic()
+                logger.warning("no worker at %s; waiting for one", self.address)
+            if time.monotonic() - empty > self.patience.nobody:
                 raise self._nobody()
             time.sleep(0.2)
-
-    def _nobody(self) -> StoreError:
-        return StoreError(
-            f"the Dask scheduler {self.address} has had no worker for {self.patience.unknown:.0f} s; "
-            "start some and go on with --resume"
-        )
+        self._signs.clear()
+        self._answered = self._manned = self.now
 
     def _submit(self, function: Function, index: int, item: Any, name: str) -> Any:
         label = "".join(filter(str.isalpha, name)) or "tasks"  # of the bar on Dask's dashboard
         key = f"gammastar-{label}-{uuid.uuid4().hex}-{index}"
         try:
-            return self.client.submit(timed, function, item, pure=False, retries=3, key=key)
+            return self.client.submit(function, item, pure=False, retries=3, key=key)
         except GONE as error:
             raise Lost from error
 
-    def _result(self, future: Any) -> tuple[float, Any]:
+    def _result(self, future: Any) -> Any:
         if future.status not in {"finished", "error"}:
             raise Lost
         try:
-            found: tuple[float, Any] = future.result(timeout=self.patience.silence)
+            return future.result(timeout=self.patience.silence)
         except GONE as error:
             if future.status == "error":
                 raise  # what the function raised
             raise Lost from error
-        return found
 
     def _drop(self, running: Mapping[int, Any]) -> None:
         """Let go of futures: the scheduler forgets their tasks. Cancelling them would wait for it."""
 
-    def _look(self, running: Mapping[int, str], times: Times) -> None:
-        now = self.clock.now
-        if now - self._looked < min(SOON, self._soon()) / 2:
-            return
-        self._looked = now
+    def _look(self, running: Mapping[int, str], limit: float) -> None:
+        async def processing() -> Any:
+            return await self._scheduler.processing(workers=None)
+
         try:
-            there = self.workers(self._soon())
-            processing = self._asked(self._processing, self._soon())
+            there = self.workers(self.patience.silence / 2)
+            held = self._asked(processing, self.patience.silence / 2)
         except GONE as error:
-            if self._idle.seconds("scheduler", "silent", self.clock.tick()) >= self.patience.silence:
+            if self.client.status == "closed" or self.now - self._answered >= self.patience.silence:
                 raise self._gone() from error
             return
-        self._idle.seconds("scheduler", None, now)
-        if there:
-            self._idle.seconds("workers", None, now)
-        else:
-            self.once("empty", now // self.patience.unknown, f"no worker at {self.address}; waiting for one")
-            if self._idle.seconds("workers", "none", now) >= self.patience.unknown:
-                raise self._nobody()
+        self._answered = self.now
+        self._manned = self.now if there else self._manned
+        if self.now - self._manned >= self.patience.nobody:
+            raise self._nobody()
         for address, known in there.items():
-            held = [_number(key) for key in processing.get(address, ())]
-            names = tuple(running[number] for number in held if number in running)
-            if names:
-                self._judge(address, known, names, times)
-
-    async def _processing(self) -> dict[str, tuple[Any, ...]]:
-        found: dict[str, tuple[Any, ...]] = await self._scheduler.processing(workers=None)
-        return found
-
-    def _judge(self, address: str, known: Mapping[str, Any], names: tuple[str, ...], times: Times) -> None:
-        now = self.clock.now
-        if now < self._pardon.get(address, 0.0):
-            return
-        silent = self._idle.seconds(("heart", address), known["last_seen"], now)
-        computes = known["metrics"].get("cpu", 0.0) > COMPUTES
-        rests = self._idle.seconds(address, None if computes else names, now)
-        if silent >= self.patience.silence:
-            what, limit = "has not answered", self.patience.silence
-        elif rests >= (limit := self.patience.limit(times.seconds, times.attempt)):
-            what = "did not go on"
-        else:
-            return
-        self.say(
-            f"worker {address} {what} for {limit:.0f} s at {', '.join(names[:3])}; it is restarted and its "
-            "tasks done again"
-        )
-        self.restart([address])
+            names = tuple(running[n] for n in map(_number, held.get(address, ())) if n in running)
+            computes = known["metrics"].get("cpu", 0.0) > COMPUTES_DASK or not names
+            sign = known["last_seen"] if computes else names  # one that is stopped shows nothing new
+            before, since = self._signs.get(address, (None, 0.0))
+            if sign != before and since <= self.now:
+                self._signs[address] = sign, self.now
+            elif names and self.now - since >= limit:
+                self.say(
+                    f"worker {address} has not answered, or did not go on, for {limit:.0f} s at "
+                    f"{', '.join(names[:3])}; it is restarted and its tasks done again"
+                )
+                self.restart([address])
 
     def restart(self, addresses: list[str]) -> None:
         """Have workers restarted by their nannies, or removed, without waiting for it."""
-        for address in addresses:
-            self._pardon[address] = self.clock.now + self.patience.silence + PARDON
-            self._idle.seconds(("heart", address), None, self.clock.now)
-            self._idle.seconds(address, None, self.clock.now)
+        later = self.now + self.patience.silence + PARDON
+        self._signs |= dict.fromkeys(addresses, (None, later))
 
         async def asking() -> None:
             with contextlib.suppress(*GONE):
@@ -461,17 +475,18 @@ class DaskCrew(Crew):
             answers = self._asked(asking, self.patience.start + LEAVE)
         except GONE as error:
             raise self._gone() from error
-        found = dict(zip(there, answers, strict=True))
-        for address, value in found.items():
+        good = {}
+        for address, value in zip(there, answers, strict=True):
             if isinstance(value, ImportError | AttributeError):
                 raise StoreError(
                     f"worker {address} cannot import gammastar ({value}); install the same version there"
                 )
-        silent = [address for address, value in found.items() if value is None or isinstance(value, GONE)]
+            if value is not None and not isinstance(value, GONE):
+                good[address] = value
+        silent = [address for address in there if address not in good]
         if silent:
             self.say(f"worker {', '.join(silent[:5])} does not answer; restarted or left out")
             self.restart(silent)
-        good = {address: value for address, value in found.items() if address not in silent}
         if not good:
             raise StoreError(
                 f"{self.address}: none of {len(there)} workers answers within {self.patience.start:.0f} s"
@@ -498,16 +513,14 @@ class DaskCrew(Crew):
         arguments = chosen(paths), str(temporary)
         write_text(temporary, uuid.uuid4().hex)
         try:
-            end, here = self.clock.tick() + self.patience.silence / 4, fingerprint(*arguments)
+            end, here = time.monotonic() + self.patience.silence / 4, fingerprint(*arguments)
             while True:
                 try:
-                    other_files(self.everywhere(fingerprint, *arguments), here, folder)
+                    return other_files(self.everywhere(fingerprint, *arguments), here, folder)
                 except StoreError:
-                    if self.clock.tick() > end:
+                    if time.monotonic() > end:
                         raise
                     time.sleep(self.patience.silence / 20)  # network file systems show new files late
-                else:
-                    return
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -563,8 +576,7 @@ async def _alive(address: str, timeout: float) -> None:
 def _address(path: Path) -> str:
     """Return the address in a scheduler file."""
     try:
-        content = json.loads(text_of(path))
-        return str(content["address"])
+        return str(json.loads(text_of(path))["address"])
     except OSError as error:
         raise SteeringError(f"--dask {path}: the scheduler file cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:

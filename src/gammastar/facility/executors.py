@@ -1,246 +1,47 @@
-"""Local processes, Dask and other executors of coffea behind one small interface."""
+"""Chunks and tasks on local processes, Dask and other executors of coffea, through one small interface."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import logging
 import os
-import signal
-import tempfile
-import threading
-import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import awkward as ak
 import cloudpickle
 import numpy as np
-import psutil
-import uproot
 from coffea.processor import IterativeExecutor
 from coffea.util import coffea_console
-from loky import get_reusable_executor
 
-from gammastar import read
-from gammastar.core.errors import GammastarError, StoreError
-from gammastar.core.files import disk_full_message, is_disk_full, tune_malloc, write_whole
+from gammastar.core import errors
+from gammastar.core.errors import BranchError, GammastarError, InputFileError, StoreError
+from gammastar.core.files import disk_full_message, is_disk_full
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray
 from gammastar.core.resolve import install, installed, user_code_errors
-from gammastar.facility.crew import Crew, DaskCrew, Function, Idle, Patience, Through, Times, connected, timed
-from gammastar.facility.harvest import Harvest, harvest
-from gammastar.facility.processor import matched_of, pairs_of, same_here, signature
-from gammastar.select import Cutflow, Cuts, Step
-from gammastar.store.pairs import Job, Source
-
-SLOWLY = 10  # times the patience with a scheduler have workers to start: libraries may come over a network
-REST = 600  # s after which idle workers end
-COMPUTES = 0.03  # of one core: less is waiting
-TRIAL_SCHEMA = {
-    "tree": "events",
-    "layout": "jagged",
-    "lepton": "mu",
-    "charge": "charge",
-    "kinematics": {key: key for key in ("px", "py", "pz")},
-}
-
-LARGE = 1_000_000  # bytes of a function beyond which workers read it from a file
-SHARED = "shared-"
-STOPPED = {psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP}
-
-
-class LocalCrew(Crew):
-    """A pool of processes; one that is stuck is killed, and what the pool had in hand is done again."""
-
-    def __init__(self, workers: int, patience: Patience, events: list[str]) -> None:
-        super().__init__(patience, events)
-        self.workers, self.window = workers, 4 * workers
-        self._idle, self._cpu = Idle(), dict[int, tuple[float, float]]()
-        self._left: list[Any] = []  # what was running when its run ended with an error
-        self.pool().submit(os.getpid)  # workers start and compile while this process goes on
-
-    def pool(self) -> Any:
-        """Return the pool; a new one if a worker of the old one died."""
-        return get_reusable_executor(
-            max_workers=self.workers, timeout=REST, initializer=_begin, initargs=(_marks().name,)
-        )
-
-    def ready(self) -> int:
-        """Return how many workers have imported and compiled what a chunk needs."""
-        seen: set[int] = set()
-        end = time.monotonic() + self.patience.start
-        while len(seen) < self.workers and time.monotonic() < end:
-            futures = [self.pool().submit(_resting) for _ in range(2 * self.workers)]
-            seen |= {future.result(self.patience.start) for future in futures}
-        return len(seen)
-
-    def shared(self, content: bytes) -> bytes | Path:
-        """Return a file of the folder of this process' workers, each of which reads it once."""
-        if len(content) < LARGE:
-            return content
-        path = Path(_marks().name, SHARED + hashlib.sha256(content).hexdigest())
-        try:
-            if not path.is_file():
-                write_whole(path, content)
-        except (OSError, StoreError):  # no space is left: then by the pipe, task by task
-            return content
-        return path
-
-    def _submit(self, function: Function, index: int, item: Any, _: str) -> Any:
-        return self.pool().submit(_marked, index, function, item)
-
-    def _result(self, future: Any) -> tuple[float, Any]:
-        found: tuple[float, Any] = future.result()
-        return found
-
-    def _drop(self, running: Mapping[int, Any]) -> None:
-        self._left = [future for future in running.values() if not future.cancel()]
-
-    def _look(self, running: Mapping[int, str], times: Times) -> None:
-        processes = self._processes()
-        for process in processes:
-            with contextlib.suppress(psutil.Error):
-                self._judge(process, running, times)
-        busy = any(_held(process.pid) in running for process in processes)
-        nobody = None if busy else ("nobody", self.finished)
-        limit = SLOWLY * self.patience.start
-        if self._idle.seconds("pool", nobody, self.clock.now) >= limit:
-            within = f"within {limit:.0f} s"
-            raise StoreError(
-                f"none of {self.workers} worker processes began a task {within}; go on with --resume"
-            )
-
-    def _judge(self, process: psutil.Process, running: Mapping[int, str], times: Times) -> None:
-        pid, now = process.pid, self.clock.now
-        held = running.get(_held(pid), "")
-        stopped = process.status() in STOPPED
-        computes = self._computes(process)
-        limit = self.patience.silence if stopped else self.patience.limit(times.seconds, times.attempt)
-        sign = ("stopped", "") if stopped else ("waits", held) if held and not computes else None
-        if self._idle.seconds(pid, sign, now) < limit:
-            return
-        what = "was stopped" if stopped else "did not go on"
-        at = f" at {held}" if held else ""
-        self.say(f"worker process {pid} {what} for {limit:.0f} s{at}; it is ended and its task done again")
-        process.send_signal(signal.SIGKILL)
-
-    def _computes(self, process: psutil.Process) -> bool:
-        used = process.cpu_times()
-        cpu, now = used.user + used.system, self.clock.now
-        before, at = self._cpu.get(process.pid, (0.0, now))
-        self._cpu[process.pid] = cpu, now
-        return bool(cpu - before > COMPUTES * max(now - at, 0.0))
-
-    def _processes(self) -> list[psutil.Process]:
-        found = []
-        for pid in list(getattr(self.pool(), "_processes", None) or ()):
-            with contextlib.suppress(psutil.Error):
-                found.append(psutil.Process(pid))
-        return found
-
-    def close(self) -> None:
-        """End workers that are stopped or still at work: the end of this process would wait for them."""
-        if not all(future.done() for future in self._left):
-            self.pool().shutdown(wait=True, kill_workers=True)
-            return
-        for process in self._processes():
-            with contextlib.suppress(psutil.Error):
-                if process.status() in STOPPED:
-                    process.kill()
-
-
-@functools.cache
-def _marks() -> tempfile.TemporaryDirectory[str]:
-    """Return the folder in which the workers of this process say what they are at."""
-    try:
-        return tempfile.TemporaryDirectory(prefix="gammastar-workers-")  # goes with this process
-    except OSError as error:
-        raise StoreError(
-            f"workers need a folder for temporary files: {disk_full_message(error, Path(_temporary()))}"
-        ) from error
-
-
-def _temporary() -> str:
-    return tempfile.tempdir or os.environ.get("TMPDIR", "/tmp")  # noqa: S108 - named in a message
-
-
-def _held(pid: int) -> int:
-    """Return the number of the task that a worker says it is at, -1 if it does not say."""
-    try:
-        return int(Path(_marks().name, str(pid)).read_bytes() or -1)
-    except (OSError, ValueError):
-        return -1
-
-
-class _Worker:
-    """What a worker process knows of itself."""
-
-    mark = -1  # open file that tells the number of the task
-    trouble = ""
-
-
-def _begin(folder: str) -> None:
-    """Warm a process of the pool, and end it when the run that started it is gone.
-
-    A run that is killed cannot end its workers; idle ones would wait ten minutes for another chunk. What
-    goes wrong here is told by the first task: the pool would only say that a process died.
-    """
-    parent, mark = os.getppid(), Path(folder) / str(os.getpid())
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        with contextlib.suppress(OSError):
-            mark.unlink()
-            for left in mark.parent.glob(f"{SHARED}*"):
-                left.unlink(missing_ok=True)
-            mark.parent.rmdir()  # by the last worker
-        os._exit(1)
-
-    threading.Thread(target=watch, name="parent", daemon=True).start()
-    try:
-        _Worker.mark = os.open(mark, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        _note(-1)  # takes its block now: later there may be none
-        warm()
-    except (GammastarError, OSError) as error:
-        why = disk_full_message(error, Path(_temporary())) if isinstance(error, OSError) else error
-        _Worker.trouble = f"worker process {os.getpid()} cannot start: {why}"
-
-
-def _note(index: int) -> None:
-    os.pwrite(_Worker.mark, b"%20d" % index, 0)
-
-
-def _marked(index: int, function: Function, item: Any) -> tuple[float, Any]:
-    """Work on a task and say so."""
-    if _Worker.trouble:
-        raise StoreError(_Worker.trouble)
-    with contextlib.suppress(OSError):
-        _note(index)
-    try:
-        return timed(function, item)
-    finally:
-        with contextlib.suppress(OSError):
-            _note(-1)
-
-
-def _resting() -> int:
-    time.sleep(0.05)  # long enough that the others get one as well
-    return os.getpid()
-
+from gammastar.facility.crew import Crew, DaskCrew, LocalCrew, Patience, connected
+from gammastar.facility.processor import (
+    DileptonPairs,
+    matched_of,
+    pairs_of,
+    same_here,
+    signature,
+    summary,
+    warm,
+    write_costs,
+)
+from gammastar.select import Cutflow, Step
+from gammastar.store.filesets import write_fileset
+from gammastar.store.pairs import Chunk, Job, Kept, Source, read_chunk, split
 
 Tell: TypeAlias = Callable[[str, float | None, str], None]
 logger = logging.getLogger(__name__)
-
-
-def warm_here() -> int:
-    """Warm this process, the only worker."""
-    warm()
-    return 1
 
 
 @dataclass
@@ -252,9 +53,9 @@ class Executor:
     name : str
         For the manifest, e.g. ``"2 local processes"``.
     coffea : function without arguments that returns an executor of coffea
-        Called before every round, so that a pool whose worker died is replaced.
+        Without `crew` it does the work, a new one in every round and without limits in time.
     crew : Crew or None
-        Workers that are watched; without it all goes through the executor, without limits in time.
+        Workers that are watched.
     retries : int
         Further rounds for what failed or was lost; every one is logged and noted in `events`.
     skip_bad : bool
@@ -269,12 +70,10 @@ class Executor:
         Kept chunks that this process reads and checks at the same time.
     tell : function of stage, fraction and text, or None
         Receives progress: finished chunks and tasks.
-    ready : function without arguments that returns the number of workers, or None
+    ready : function without arguments that returns the number of workers
         Waits until every worker has imported and compiled what a chunk needs.
     companions : dict
         Code and versions that all workers have, for the manifest.
-    times : Times
-        Of the chunks of the job that runs.
     events : list of str
         What happened, for the record.
     skipped : list of mapping
@@ -282,7 +81,7 @@ class Executor:
     """
 
     name: str
-    coffea: Callable[[], Any]
+    coffea: Callable[[], Any] = lambda: IterativeExecutor(status=False, retries=0)
     crew: Crew | None = None
     retries: int = 3
     skip_bad: bool = False
@@ -293,9 +92,8 @@ class Executor:
     costs: dict[str, str] = field(default_factory=dict)
     threads: int = 1
     tell: Tell | None = None
-    ready: Callable[[], int] = warm_here
+    ready: Callable[[], int] = lambda: warm() and 1
     companions: dict[str, str] = field(default_factory=dict)
-    times: Times = field(default_factory=Times)
 
     def lost_fraction(self, kind: str = "pairs") -> float:
         """Return which part of the entries of the data ("pairs") or simulation ("truth") was left out.
@@ -362,7 +160,13 @@ class Executor:
         return found
 
     def map(
-        self, function: Callable[[Any], Any], items: Iterable[Any], *, stage: str | None = None
+        self,
+        function: Callable[[Any], Any],
+        items: Iterable[Any],
+        *,
+        stage: str | None = None,
+        what: str = "tasks",
+        label: Callable[[Any], str] | None = None,
     ) -> list[Any]:
         """Return ``[function(item) for item in items]``, computed by the workers.
 
@@ -373,57 +177,52 @@ class Executor:
             of its calls: take random numbers from ``core.sampling.stream`` under the name of the item.
         stage : str, optional
             Report finished tasks under this name.
+        what : str
+            What is counted.
+        label : function of an item, optional
+            What it is called in messages.
         """
         waiting = dict(enumerate(items))
         results: dict[int, Any] = {}
-        times = Times(name=stage or "tasks")
         blob, total = _packed(function), len(waiting)
+
+        def named(task: tuple[int, Any]) -> str:
+            return f"task {task[0]}" if label is None else label(task[1])
+
         for attempt in range(1 + self.retries):
-            if waiting:
-                times.attempt = attempt
-                found = {}
-                for index, value in self._round(blob, waiting, times):
-                    found[index] = value
-                    if stage is not None:
-                        self.told(stage, len(results) + len(found), total, "tasks")
-                results |= found
-                waiting = {index: item for index, item in waiting.items() if index not in found}
-                self.note(attempt, len(waiting), "tasks")
-        if waiting:
+            tasks = {index: (index, item) for index, item in waiting.items() if index not in results}
+            if not tasks:
+                break
+            for index, error, value in self._answers(blob, tasks, named, (stage or what, attempt)):
+                if error is not None:
+                    raise error
+                if index in results:
+                    raise StoreError(f"{self.name}: {named((index, items))} came back twice")
+                results[index] = value
+                if stage is not None and self.tell is not None:
+                    text = f"{len(results)} of {total} {what}, {self.name}"
+                    self.tell(stage, len(results) / max(1, total), text)
+            self.note(attempt, total - len(results), what)
+        lost = [named((index, item)) for index, item in waiting.items() if index not in results]
+        if lost:
             raise StoreError(
-                f"{self.name}: workers died {1 + self.retries} times; {len(waiting)} tasks are not finished"
+                f"{self.name}: workers died {1 + self.retries} times; {len(lost)} {what} are not finished: "
+                f"{', '.join(lost[:3])}"
             )
         return [results[index] for index in sorted(results)]
 
-    def told(self, stage: str, done: int, total: int, what: str) -> None:
-        """Report progress to whoever listens.
-
-        Parameters
-        ----------
-        what : str
-            What is counted.
-        """
-        if self.tell is not None:
-            self.tell(stage, done / max(1, total), f"{done} of {total} {what}, {self.name}")
-
-    def _round(self, blob: bytes, waiting: dict[int, Any], times: Times) -> Iterator[tuple[int, Any]]:
-        for index, error, value in self._answers(blob, waiting, times):
-            if error is not None:
-                raise error
-            yield index, value
-
     def _answers(
-        self, blob: bytes, waiting: dict[int, Any], times: Times
+        self, blob: bytes, tasks: dict[int, Any], label: Callable[[Any], str], about: tuple[str, int]
     ) -> Iterator[tuple[int, GammastarError | None, Any]]:
         if self.crew is None:
-            tasks = [_Task(index, item) for index, item in waiting.items()]
-            yield from self.coffea()(tasks, functools.partial(_listed, blob), None)[0]
+            listed = [_Task(*task) for task in tasks.values()]
+            yield from self.coffea()(listed, functools.partial(_listed, blob), None)[0]
             return
-        numbered = {index: (index, item) for index, item in waiting.items()}
         shared = self.crew.shared(blob)
-        work = functools.partial(_call, shared)
+        name, attempt = about
         try:
-            for _, answer in self.crew.gather(work, numbered, times, lambda task: f"task {task[0]}"):
+            work = functools.partial(_call, shared)
+            for _, answer in self.crew.gather(work, tasks, label, name=name, attempt=attempt):
                 yield answer
         finally:
             if isinstance(shared, Path):
@@ -444,6 +243,123 @@ class Executor:
         if waiting:
             self.events.append(f"round {attempt + 1} left {waiting} {what}")
             logger.warning("%s: %s", self.name, self.events[-1])
+
+
+@dataclass(frozen=True)
+class Harvest:
+    """The finished chunks of a job, read one after the other in the order of files and entries."""
+
+    job: Job
+    notes: Mapping[Chunk, Mapping[str, Any]]  # What the workers told about their chunks
+    # Chunks that are read at the same time; one more is in memory. Reading lets go of the interpreter
+    threads: int
+
+    def __iter__(self) -> Iterator[Kept]:
+        reading: deque[Future[Kept]] = deque()
+        with ThreadPoolExecutor(max(1, self.threads)) as pool:
+            for chunk in self.notes:
+                reading.append(pool.submit(self._read, chunk))
+                if len(reading) > self.threads:
+                    yield reading.popleft().result()
+            while reading:
+                yield reading.popleft().result()
+
+    def _read(self, chunk: Chunk) -> Kept:
+        path, note = self.job.path(chunk), self.notes[chunk]
+        if not path.is_file():
+            raise StoreError(
+                f"{path}: a worker wrote it and it is not here; workers and the run must share this folder"
+            )
+        found = read_chunk(path, self.job.chunk_key(chunk))
+        if found.content != note["content"] or found.notes["entries"] != note["entries"]:
+            raise StoreError(f"{path}: is not what the worker wrote")
+        return found
+
+
+def harvest(executor: Executor, job: Job) -> Harvest:
+    """Work on all chunks of a job; what another round cannot heal ends it: all but an unreadable file."""
+    chunks = plan(executor, job)
+    notes: dict[Chunk, dict[str, Any]] = {}
+    work, what = DileptonPairs(job).work, "chunks" if job.kind == "pairs" else "chunks of the simulation"
+    final = {"InputFileError", "BranchError"} if executor.skip_bad else {"InputFileError"}
+    waiting = chunks
+    for attempt in range(1 + executor.retries):
+        found = executor.map(work, waiting, stage="read", what=what, label=lambda chunk: chunk.label)
+        notes |= zip(waiting, found, strict=True)
+        waiting = [chunk for chunk in waiting if "error" in notes[chunk]]
+        for chunk in waiting:
+            if notes[chunk]["error"] not in final:
+                raise _error(notes[chunk])
+        executor.note(attempt, len(waiting), "chunks")
+        if not waiting:
+            break
+    for chunk in waiting:
+        if not executor.skip_bad or len(waiting) == len(chunks):  # nothing would be left
+            raise _error(notes[chunk])
+        entry = {"kind": job.kind, "file": chunk.path, "start": chunk.start, "stop": chunk.stop}
+        entry |= {"entries": chunk.stop - chunk.start, "why": str(notes.pop(chunk)["message"])}
+        executor.skipped.append(entry)
+        logger.warning("%s: skipped", chunk.label)
+    for chunk, note in notes.items():
+        if int(note["entries"]) != chunk.stop - chunk.start:
+            raise StoreError(f"{chunk.label}: came back with {note['entries']} entries")
+    write_costs(job.folder / f"costs_{job.kind}.csv", list(notes.values()))
+    executor.costs[job.kind] = summary(list(notes.values()))
+    return Harvest(job, notes, executor.threads)
+
+
+def plan(executor: Executor, job: Job) -> list[Chunk]:
+    """Return the chunks of a job, and write ``fileset_<kind>.json``.
+
+    Files that cannot be opened or lack a branch are skipped where that is asked for; each counts as an
+    average file, or by its size.
+    """
+    found = executor.map(functools.partial(_split, job), [source.path for source in job.sources])
+    sources: list[Source] = []
+    unread: list[tuple[str, GammastarError]] = []
+    steps: dict[str, tuple[int, ...]] = {}
+    chunks: list[Chunk] = []
+    first = lost = 0
+    for index, (source, ((total, edges, uuid), error)) in enumerate(zip(job.sources, found, strict=True)):
+        if error is not None:
+            unread.append((source.path, error))
+            continue
+        sources.append(replace(source, entries=total, uuid=uuid))
+        steps[source.path] = edges
+        chunks.extend(Chunk(source.path, index, *edge, first) for edge in pairwise(edges))
+        first += total
+    if unread and not (executor.skip_bad and steps):
+        raise unread[0][1]
+    known = sum(map(_size, steps))
+    for path, error in unread:
+        by_size = first * _size(path) / known if known else 0.0
+        entries = max(1, round(by_size), round(first / len(steps)))
+        lost += entries
+        entry = {"kind": job.kind, "file": path, "entries": entries, "estimated": True, "why": str(error)}
+        executor.skipped.append(entry)
+        logger.warning("%s: skipped", path)
+    executor.entries[job.kind] = first + lost
+    job.folder.mkdir(parents=True, exist_ok=True)
+    write_fileset(job.folder / f"fileset_{job.kind}.json", job.kind, job.schema.tree, sources, steps)
+    return chunks
+
+
+def _size(path: str) -> int:
+    local = Path(path)
+    return local.stat().st_size if local.is_file() else 0
+
+
+def _split(job: Job, path: str) -> tuple[tuple[int, tuple[int, ...], str], GammastarError | None]:
+    try:
+        return split(path, job.schema, job.step, truth=job.kind == "truth"), None
+    except (BranchError, InputFileError) as error:
+        return (0, (0,), ""), error
+
+
+def _error(note: Mapping[str, Any]) -> GammastarError:
+    kind = getattr(errors, str(note["error"]), GammastarError)
+    found: GammastarError = kind(str(note["message"]))
+    return found
 
 
 def _packed(function: Callable[[Any], Any]) -> bytes:
@@ -530,60 +446,25 @@ def open_executor(
         with connected(dask, workers, patience) as client:
             yield _dask_executor(client, patience, **options)
     elif workers:
-        events: list[str] = []
-        crew = LocalCrew(workers, patience, events)
-        name = f"{workers} local processes"
-        executor = _watched(name, crew, threads=workers, ready=crew.ready, **options)
+        crew = LocalCrew(workers, patience)
         try:
-            yield executor
+            yield _watched(f"{workers} local processes", crew, workers, crew.ready, **options)
         finally:
             crew.close()
     else:
-        yield Executor("this process", lambda: IterativeExecutor(status=False, retries=0), **options)
+        yield Executor("this process", **options)
 
 
-def _watched(name: str, crew: Any, **options: Any) -> Executor:
-    def coffea() -> Through:
-        return Through(status=False, compression=None, crew=crew, times=executor.times)
-
-    executor = Executor(name, coffea, crew, events=crew.events, companions=_listing(name), **options)
-    return executor
+def _watched(name: str, crew: Crew, threads: int, ready: Callable[[], int], **options: Any) -> Executor:
+    same = ", ".join(f"{what} {value}" for what, value in signature() if what != "code of gammastar")
+    companions = {"workers": f"{name}: {same}, and the code of this run"}
+    options |= {"events": crew.events, "companions": companions}
+    return Executor(name, crew=crew, threads=threads, ready=ready, **options)
 
 
 def _dask_executor(client: Any, patience: Patience, **options: Any) -> Executor:
-    crew = DaskCrew(client, patience, [])
+    crew = DaskCrew(client, patience)
     crew.check()
     n = len(crew.workers(patience.start))
-    name, threads = f"Dask, {n} workers", min(n, os.cpu_count() or 1)
-    return _watched(name, crew, threads=threads, ready=lambda: len(crew.everywhere(warm)), **options)
-
-
-def _listing(name: str) -> dict[str, str]:
-    """Return what all workers have in common, as it was compared."""
-    same = ", ".join(f"{what} {value}" for what, value in signature() if what != "code of gammastar")
-    return {"workers": f"{name}: {same}, and the code of this run"}
-
-
-@functools.cache
-def warm() -> int:
-    """Select pairs of three events by the way of every other chunk; return the number of this process.
-
-    A worker that compiles during its first chunk delays the whole job by that time: seconds, against tenths
-    of a second for a chunk.
-    """
-    tune_malloc()
-    with tempfile.TemporaryDirectory() as name:
-        path = Path(name) / "events.root"
-        momenta = {key: ak.Array(np.full((3, 2), value)) for key, value in (("px", 0.3), ("pz", 5.0))}
-        leptons = momenta | {"py": ak.Array([[0.2, -0.2]] * 3)}
-        charges = ak.Array(np.array([[-1, 1]] * 3, dtype=np.int8))
-        with uproot.recreate(path) as file:
-            kinds = dict.fromkeys(leptons, "var * float64") | {"charge": "var * int8"}
-            branches = {**leptons, "charge": charges}
-            file.mktree("events", kinds).extend(
-                {key: ak.from_regular(value) for key, value in branches.items()}
-            )
-        job = Job("pairs", (Source(str(path)),), read.load_schema(TRIAL_SCHEMA), Cuts, 2, "warm", path.parent)
-        with open_executor() as executor:
-            executor.pairs(job)
-    return os.getpid()
+    threads = min(n, os.cpu_count() or 1)
+    return _watched(f"Dask, {n} workers", crew, threads, lambda: len(crew.everywhere(warm)), **options)

@@ -13,6 +13,7 @@ import resource
 import socket
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,19 +22,20 @@ from typing import Any
 
 import awkward as ak
 import numpy as np
+import uproot
 
 from gammastar import read, select
 from gammastar.core import errors
 from gammastar.core.errors import BranchError, GammastarError, InputFileError, StoreError
-from gammastar.core.files import ANY_SIZE, disk_full_message, is_disk_full, opened, state_of
+from gammastar.core.files import ANY_SIZE, disk_full_message, is_disk_full, opened, state_of, tune_malloc
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray
 from gammastar.core.resolve import user_code_errors
-from gammastar.select import Cutflow, Step
+from gammastar.select import Cutflow, Cuts, Step
 from gammastar.select.histogram import chunk_sums, flat_suffices
 from gammastar.store.filesets import Remote, identity, kind_of
 from gammastar.store.manifest import package_digest, versions, write_table
-from gammastar.store.pairs import Arrays, Chunk, Job, read_chunk, write_chunk
+from gammastar.store.pairs import Arrays, Chunk, Job, Source, read_chunk, write_chunk
 
 # versions that decide numbers
 DECIDE = ("awkward", "numba", "numpy", "scipy", "torch", "uproot", "vector", "zuko")
@@ -57,20 +59,17 @@ def signature() -> Signature:
 
 def compare(there: Iterable[tuple[str, str]], here: Signature, worker: str) -> None:
     """Refuse a worker with other code or other libraries."""
-    known = dict(there)
+    known = {name: version[:12] if len(version) == 64 else version for name, version in there}
+    ours = [(name, version[:12] if len(version) == 64 else version) for name, version in here]
     other = [
-        f"{name} {_short(known.get(name, 'unknown'))} there, {_short(value)} here"
-        for name, value in here
-        if known.get(name) != value
+        f"{name} {known.get(name, 'unknown')} there, {version} here"
+        for name, version in ours
+        if known.get(name) != version
     ]
     if other:
         raise StoreError(
             f"worker {worker} has another version: {'; '.join(other)}; install the same everywhere"
         )
-
-
-def _short(version: str) -> str:
-    return version[:12] if len(version) == 64 else version
 
 
 def same_here(here: Signature) -> None:
@@ -127,17 +126,14 @@ def other_files(there: Mapping[str, Any], here: Print, folder: Path) -> None:
 
 
 PLACE = ("file", "start", "stop", "entries", "pairs")
-COLUMNS = (*PLACE, "seconds", "cpu_seconds", "memory_mb", "worker", "taken")
-_RESET = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
+COLUMNS = (*PLACE, "seconds", "cpu_seconds", "memory_mb", "worker", "taken")
 
 
 def stopwatch() -> Callable[[], dict[str, Any]]:
     """Begin to measure this process; return the function that says what was spent since then."""
-    with contextlib.suppress(OSError):
-        _RESET.write_text(
-            "5", encoding="utf-8"
-        )  # the mark of the largest resident memory falls to what is resident now
+    with contextlib.suppress(OSError):  # the mark of the largest resident memory falls to what is resident
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     begin, cpu = time.monotonic(), time.process_time()
 
     def spent() -> dict[str, Any]:
@@ -183,8 +179,14 @@ def summary(notes: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+TRIAL_SCHEMA = {
+    "tree": "events",
+    "layout": "jagged",
+    "lepton": "mu",
+    "charge": "charge",
+    "kinematics": {key: key for key in ("px", "py", "pz")},
+}
 APART = 1 << 40  # events of one file, at most
-FIRST = "gammastar_first"  # beside metadata of users
 FIELDS = ("mass", "pt", "energy", "charge", "weight", "event")
 COLUMN = "column_"  # before the name of another one
 logger = logging.getLogger(__name__)
@@ -205,17 +207,14 @@ class DileptonPairs:
     fill : callable, optional
         Takes the pairs of a chunk and returns a mapping of name to histogram, or to anything else that coffea
         can add.
-    notes : bool
-        Return what went wrong as notes under "failed" and nothing but notes, as ``Executor`` wants it, since
-        exceptions lose their type on some executors.
     code : tuple of (name, version)
         Digest of the code and versions of libraries of the run; a worker with others refuses to work.
 
     Raises
     ------
     BadFile
-        By a call, unless `notes` is set: a file cannot be read or lacks a branch. It is an OSError, so that
-        `skipbadfiles` and `retries` of the ``Runner`` act.
+        By a call: a file cannot be read or lacks a branch. It is an OSError, so that `skipbadfiles` and
+        `retries` of the ``Runner`` act.
     GammastarError
         Whatever else is wrong: a function of the user, another version of the package.
 
@@ -230,24 +229,22 @@ class DileptonPairs:
 
     job: Job
     fill: Callable[[Pairs], Mapping[str, Any]] | None = None
-    notes: bool = False
     code: Signature = field(default_factory=signature)
 
     def __call__(self, events: Any) -> dict[str, Any]:
         """Work on the entries that coffea's metadata name."""
         at = events.metadata
-        index = self.index(at["filename"])
-        first = int(at[FIRST]) if FIRST in at else self.first(index)
-        path = self.job.sources[index].path
+        path = at["filename"]
+        if path not in self._firsts:
+            raise InputFileError(f"{path}: is not a file of this job")
+        index, first = self._firsts[path]
         chunk = Chunk(path, index, int(at["entrystart"]), int(at["entrystop"]), first)
-        found = self.work(chunk)
-        if self.notes:
-            return found
-        for failed in found["failed"]:
-            raise _error(failed)
-        (note,) = found["done"]
+        note = self.work(chunk)
+        if "error" in note:
+            kind = getattr(errors, str(note["error"]), GammastarError)
+            raise (BadFile if kind in (InputFileError, BranchError) else kind)(str(note["message"]))
         result = {
-            "done": found["done"],
+            "done": [note],
             "entries": int(note["entries"]),
             "pairs": int(note["pairs"]),
             "cutflow": Cutflow(tuple(Step(**row) for row in note["cutflow"])),
@@ -259,60 +256,32 @@ class DileptonPairs:
         with user_code_errors():
             return result | {"filled": dict(self.fill(pairs_of(arrays)))}
 
-    def index(self, path: str) -> int:
-        """Return the number of a file in the job."""
-        try:
-            return self._numbers[path]
-        except KeyError:
-            raise InputFileError(f"{path}: is not a file of this job") from None
-
-    def first(self, index: int) -> int:
-        """Return the number of a file's first event where the schema names no event branch.
+    @functools.cached_property
+    def _firsts(self) -> dict[str, tuple[int, int]]:
+        """Number of each file and of its first event, where the schema names no event branch.
 
         The sum of the entries before it if the job knows them; else far enough from those of other files.
-
-        Parameters
-        ----------
-        index : int
-            Number of the file.
         """
-        return self._firsts[index]
-
-    @functools.cached_property
-    def _firsts(self) -> list[int]:
         entries = [source.entries for source in self.job.sources]
-        if min(entries, default=0) >= 0:
-            return list(itertools.accumulate(entries, initial=0))
-        return [i * APART for i in range(len(entries))]
+        sizes = entries if min(entries, default=0) >= 0 else [APART] * len(entries)
+        places = enumerate(itertools.accumulate(sizes, initial=0))
+        return {source.path: place for source, place in zip(self.job.sources, places, strict=False)}
 
-    @functools.cached_property
-    def _numbers(self) -> dict[str, int]:
-        return {source.path: i for i, source in enumerate(self.job.sources)}
-
-    def work(self, chunk: Chunk) -> dict[str, list[dict[str, Any]]]:
-        """Return the note of a finished chunk, or that of its failure."""
+    def work(self, chunk: Chunk) -> dict[str, Any]:
+        """Return the note of a finished chunk, or of its failure: elsewhere exceptions lose their type."""
         where = {"index": chunk.index, "start": chunk.start, "stop": chunk.stop, "path": chunk.path}
         try:
             same_here(self.code)
             spent = stopwatch()
             with user_code_errors():
-                return {"done": [where | _kept(self.job, chunk) | spent()], "failed": []}
+                return where | _kept(self.job, chunk) | spent()
         except GammastarError as error:
             found: GammastarError = error
         except OSError as error:
             if not is_disk_full(error):
                 raise
             found = StoreError(f"{chunk.label}: {disk_full_message(error)}")
-        name, code = type(found).__name__, found.exit_code
-        return {"done": [], "failed": [where | {"error": name, "message": str(found), "exit_code": code}]}
-
-
-def _error(note: Mapping[str, Any]) -> GammastarError:
-    kind = getattr(errors, str(note["error"]), GammastarError)
-    if kind in (InputFileError, BranchError):
-        kind = BadFile
-    found: GammastarError = kind(str(note["message"]))
-    return found
+        return where | {"error": type(found).__name__, "message": str(found)}
 
 
 def _kept(job: Job, chunk: Chunk) -> dict[str, Any]:
@@ -341,20 +310,15 @@ def _kept(job: Job, chunk: Chunk) -> dict[str, Any]:
 def check_digest(path: str, sha256: str) -> None:
     """Check a file once per process, and again when it changes."""
     kind = kind_of(sha256)
-    found = _remote(path, kind) if "://" in path else _local(path, kind, state_of(Path(path)))
+    found = _identity(path, kind, state_of(path))
     if found != sha256:
         what = "SHA-256" if kind == "sha256" else "UUID"
         raise InputFileError(f"{path}: {what} is {found}, expected {sha256}; the file was changed or damaged")
 
 
 @functools.lru_cache(maxsize=4096)
-def _local(path: str, kind: str, _state: tuple[int, ...]) -> str:
-    return identity(Path(path), kind)
-
-
-@functools.lru_cache(maxsize=4096)
-def _remote(path: str, kind: str) -> str:
-    return identity(Remote(path), kind)
+def _identity(path: str, kind: str, _state: tuple[int, ...]) -> str:
+    return identity(Remote(path) if "://" in path else Path(path), kind)
 
 
 def _events(job: Job, chunk: Chunk) -> ak.Array | None:
@@ -419,18 +383,41 @@ def _truth(job: Job, chunk: Chunk) -> tuple[Arrays, dict[str, Any]]:
 
 def pairs_of(arrays: Mapping[str, Any]) -> Pairs:
     """Return the pairs of a kept chunk."""
-    return Pairs(**{name: arrays[name] for name in FIELDS}, columns=_columns(arrays))
-
-
-def _columns(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    return {name.removeprefix(COLUMN): arrays[name] for name in arrays if name.startswith(COLUMN)}
+    columns = {name.removeprefix(COLUMN): arrays[name] for name in arrays if name.startswith(COLUMN)}
+    return Pairs(**{name: arrays[name] for name in FIELDS}, columns=columns)
 
 
 def matched_of(arrays: Mapping[str, Any]) -> MatchedPairs:
     """Return the simulated photons of a kept chunk."""
     fake = np.asarray(arrays["fake"], dtype=bool)
     true: FloatArray = arrays["true"][~fake]
-    reco, weight = arrays["reco"], arrays["weight"]
-    columns = {name: column[~fake] for name, column in _columns(arrays).items()}
-    event, fakes = arrays["event"][~fake], (reco[fake], weight[fake])
-    return MatchedPairs(true, reco[~fake], weight[~fake], event, *fakes, columns)
+    reco, weight, event = arrays["reco"], arrays["weight"], arrays["event"][~fake]
+    columns = {name.removeprefix(COLUMN): arrays[name][~fake] for name in arrays if name.startswith(COLUMN)}
+    return MatchedPairs(true, reco[~fake], weight[~fake], event, reco[fake], weight[fake], columns)
+
+
+@functools.cache
+def warm() -> int:
+    """Select pairs of three events by the way of every other chunk; return the number of this process.
+
+    A worker that compiles during its first chunk delays the whole job by that time: seconds, against tenths
+    of a second for a chunk.
+    """
+    tune_malloc()
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "events.root"
+        momenta = {key: ak.Array(np.full((3, 2), value)) for key, value in (("px", 0.3), ("pz", 5.0))}
+        leptons = momenta | {"py": ak.Array([[0.2, -0.2]] * 3)}
+        charges = ak.Array(np.array([[-1, 1]] * 3, dtype=np.int8))
+        with uproot.recreate(path) as file:
+            kinds = dict.fromkeys(leptons, "var * float64") | {"charge": "var * int8"}
+            branches = {**leptons, "charge": charges}
+            file.mktree("events", kinds).extend(
+                {key: ak.from_regular(value) for key, value in branches.items()}
+            )
+        job = Job("pairs", (Source(str(path)),), read.load_schema(TRIAL_SCHEMA), Cuts, 2, "warm", path.parent)
+        note = DileptonPairs(job).work(Chunk(str(path), 0, 0, 3))
+        if "error" in note:
+            raise StoreError(str(note["message"]))
+        pairs_of(read_chunk(path.parent / note["file"]).arrays)
+    return os.getpid()

@@ -24,7 +24,7 @@ from gammastar.facility import Patience, open_executor
 from gammastar.select import Cuts
 from injection.workers import content, job, serial
 
-SHORT = Patience(start=15.0, silence=4.0, factor=4.0, unknown=4.0)  # s; a run takes the defaults
+SHORT = Patience(start=15.0, silence=4.0, idle=4.0, nobody=4.0)  # s; a run takes the defaults
 LONGEST = 120.0  # s that a job may last here, starts of processes included
 STEP = 200  # entries of a chunk
 
