@@ -52,8 +52,8 @@ class Executor:
     ----------
     name : str
         For the manifest, e.g. ``"2 local processes"``.
-    coffea : function without arguments that returns an executor of coffea
-        Without `crew` it does the work, a new one in every round and without limits in time.
+    coffea : function without arguments that returns an executor of coffea, or None
+        Without `crew` it does the work, a new one in every round and without limits in time; None: here.
     crew : Crew or None
         Workers that are watched.
     retries : int
@@ -81,7 +81,7 @@ class Executor:
     """
 
     name: str
-    coffea: Callable[[], Any] = lambda: IterativeExecutor(status=False, retries=0)
+    coffea: Callable[[], Any] | None = None
     crew: Crew | None = None
     retries: int = 3
     skip_bad: bool = False
@@ -92,7 +92,7 @@ class Executor:
     costs: dict[str, str] = field(default_factory=dict)
     threads: int = 1
     tell: Tell | None = None
-    ready: Callable[[], int] = lambda: warm() and 1
+    ready: Callable[[], int] = warm
     companions: dict[str, str] = field(default_factory=dict)
 
     def lost_fraction(self, kind: str = "pairs") -> float:
@@ -216,7 +216,8 @@ class Executor:
     ) -> Iterator[tuple[int, GammastarError | None, Any]]:
         if self.crew is None:
             listed = [_Task(*task) for task in tasks.values()]
-            yield from self.coffea()(listed, functools.partial(_listed, blob), None)[0]
+            made = self.coffea or functools.partial(IterativeExecutor, status=False, retries=0)
+            yield from made()(listed, functools.partial(_listed, blob), None)[0]
             return
         shared = self.crew.shared(blob)
         name, attempt = about

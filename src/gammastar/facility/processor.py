@@ -396,9 +396,8 @@ def matched_of(arrays: Mapping[str, Any]) -> MatchedPairs:
     return MatchedPairs(true, reco[~fake], weight[~fake], event, reco[fake], weight[fake], columns)
 
 
-@functools.cache
 def warm() -> int:
-    """Select pairs of three events by the way of every other chunk; return the number of this process.
+    """Select pairs of three events by the way of every other chunk; return that one process is ready.
 
     A worker that compiles during its first chunk delays the whole job by that time: seconds, against tenths
     of a second for a chunk.
@@ -420,4 +419,4 @@ def warm() -> int:
         if "error" in note:
             raise StoreError(str(note["message"]))
         pairs_of(read_chunk(path.parent / note["file"]).arrays)
-    return os.getpid()
+    return 1
