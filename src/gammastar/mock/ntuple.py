@@ -55,12 +55,7 @@ def _draw_muons(
     sextants: int = 1,
     length: float = np.inf,
 ) -> Drawn:
-    """Return muons at fresh azimuths.
-
-    Azimuths of different hadrons are independent in the toy engine, so a muon may be used again after a turn.
-    Where they are not, `turn` is the common turn of the muons of an event. In a magnet of several sextants
-    a turn is by whole sextants, so that no muon comes to lie in a coil.
-    """
+    """Return muons at fresh azimuths, or turned by that of their event; by whole sextants, clear of coils."""
     px, py, pz, _ = muons.p[:, index]
     pt = np.hypot(px, py)
     if turn is None and sextants == 1:
@@ -123,15 +118,9 @@ def charm_candidates(
 ) -> Candidates:
     """Return the events of open charm with at least `minimum` accepted muons; as `signal_candidates`."""
     dimuons = pairs.dimuons
-    present = np.stack(
-        [
-            accepted(dimuons.plus, card.detector),
-            accepted(dimuons.minus, card.detector),
-            rng.random(len(dimuons)) < probability,
-        ]
-    )
-    every: Any = slice(None)
-    chosen = np.flatnonzero(present.sum(axis=0) >= minimum) if minimum > 0 else every
+    both = [accepted(muon, card.detector) for muon in (dimuons.plus, dimuons.minus)]
+    present = np.stack([*both, rng.random(len(dimuons)) < probability])
+    chosen: Any = np.flatnonzero(present.sum(axis=0) >= minimum) if minimum > 0 else slice(None)
     present = present[:, chosen]
     n = present.shape[1]
     length = card.background.decay_length
@@ -162,10 +151,7 @@ def background_candidates(
     sextants: int = 1,
     length: float = np.inf,
 ) -> Candidates:
-    """Return unweighted background events, `expected` of them per unit of the pairs' weight.
-
-    `length` is the path on which hadrons decay [m].
-    """
+    """Return unweighted background events, `expected` per unit of weight; hadrons decay on `length` [m]."""
     times = rng.poisson(expected * pairs.weight)
     first, second = np.repeat(pairs.first, times), np.repeat(pairs.second, times)
     n = len(first)
@@ -302,11 +288,7 @@ def truth_branches(card: Card, candidates: Candidates) -> dict[str, Any]:
 def richer(
     card: Card, candidates: Candidates, branches: dict[str, Any], pot: float, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """Add what the card's sections ``[spectrometer]`` and ``[target.pieces]`` ask for.
-
-    `branches` is changed in place; returned are numbers for the record. The random numbers are their own
-    stream: a card without these sections gives the same events as before they existed.
-    """
+    """Add what ``[spectrometer]`` and ``[target.pieces]`` ask for; return numbers of the record."""
     n = len(candidates)
     meta: dict[str, Any] = {}
     if card.target.pieces is not None:
@@ -333,11 +315,6 @@ def richer(
         muons = ak.with_field(muons, ak.unflatten(values, counts), key)
     branches["Muon"] = muons
     return meta
-
-
-def without_hidden(muons: ak.Array) -> ak.Array:
-    """Return the muons without what only the simulation of the detector needs."""
-    return muons[[name for name in muons.fields if not name.startswith("hidden_")]]
 
 
 class ContentDigest:
@@ -406,10 +383,7 @@ class SimulatedEvents:
 
 
 def shifted(block: SimulatedEvents, events: int, bursts: int, per_burst: int) -> SimulatedEvents:
-    """Return a block whose events and bursts are counted from these numbers.
-
-    Without a spectrometer that knows bursts, each has `per_burst` events.
-    """
+    """Return a block whose events and bursts (of `per_burst`, or drawn) count from these numbers."""
     if events == 0:
         return block
     branches = dict(block.branches)
@@ -444,12 +418,8 @@ def joined(blocks: Sequence[SimulatedEvents], *, shared_engine: bool = False) ->
     """Return several blocks as one sample."""
     if len(blocks) == 1:
         return blocks[0]
-    branches = {
-        key: ak.concatenate([block.branches[key] for block in blocks])
-        if key == "Muon"
-        else np.concatenate([block.branches[key] for block in blocks])
-        for key in blocks[0].branches
-    }
+    columns = {key: [block.branches[key] for block in blocks] for key in blocks[0].branches}
+    branches = {k: (ak if k == "Muon" else np).concatenate(parts) for k, parts in columns.items()}
     meta = combined_meta([block.meta for block in blocks], shared_engine=shared_engine)
     return SimulatedEvents(branches, meta)
 

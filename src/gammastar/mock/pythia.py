@@ -117,19 +117,18 @@ def settings(
     return (*COMMON, f"Beams:eA = {energy!r}", target, *particular, *HARD[process], *extra)
 
 
-@lru_cache(maxsize=4)  # soft collisions, charm, Drell-Yan: each serves several pools
-def initialised(lines: tuple[str, ...]) -> Any:
-    """Return Pythia, initialised and as yet unused, for copies of this process to generate with."""
-    return _initialised(lines)
-
-
 def _initialised(lines: tuple[str, ...]) -> Any:
+    """Return Pythia, initialised and as yet unused."""
     pythia = _module().Pythia("", False)
     for line in (*lines, START):
         if not pythia.readString(line):
             raise UserError(f"pythia: the setting {line!r} is not known to this version")
     require(pythia.init(), f"pythia: initialisation failed with {list(lines)}", GammastarError)
     return pythia
+
+
+initialised = lru_cache(maxsize=4)(_initialised)
+"""The same once for each setting, for copies of this process to generate with: each serves several pools."""
 
 
 def _sound(particles: Mapping[str, Any], event: IntArray, n: int, energy: float) -> BoolArray:
@@ -323,28 +322,24 @@ def _shares(jobs: Sequence[_Job], workers: int) -> Iterator[Share]:
     kept = {job.index: None if job.file is None else read_arrays(job.file) for job in jobs}
     missing = [job for job in jobs if kept[job.index] is None]
     made: Iterator[Share]
+    stack = contextlib.ExitStack()
     if COPIES and not current_process().daemon:  # which may have no children
         made = _copies(missing, workers)
     elif workers == 1 or len(missing) < 2:
         made = map(_made, missing)
     else:
-        made = _spawned(missing, workers)
-    for job in jobs:
-        arrays = kept.pop(job.index)
-        yield next(made) if arrays is None else (arrays, 0.0)
-
-
-def _spawned(jobs: Sequence[_Job], workers: int) -> Iterator[Share]:
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=get_context("spawn")) as executor:
-        yield from executor.map(_made, jobs)
+        executor = stack.enter_context(ProcessPoolExecutor(workers, mp_context=get_context("spawn")))
+        made = executor.map(_made, missing)
+    with stack:
+        for job in jobs:
+            arrays = kept.pop(job.index)
+            yield next(made) if arrays is None else (arrays, 0.0)
 
 
 def _copies(jobs: Sequence[_Job], workers: int) -> Iterator[Share]:
-    """Yield shares, each made by a copy of this process, in which Pythia is ready and has made nothing yet.
+    """Yield shares, each made by a copy of this process in which Pythia is ready and has made nothing yet.
 
-    Initialisation takes as long as 13 000 events. Pythia cannot be used for another share afterwards: it
-    keeps, for one, the parameters of multiple interactions in a diffractive system where the next one has
-    nearly the same mass, and events would depend on those before. A copy costs some milliseconds.
+    Initialisation takes as long as 13 000 events, and events would depend on those of a share before.
     """
     if not jobs:
         return

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypedDict, Unpack, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import awkward as ak
 import numpy as np
@@ -107,9 +107,8 @@ def normalisation(
         pairs = combinatorial.muon_pairs(engine.decay_muons(card, n, rng), rng)
     muons = pairs.muons
     dimuons = generate_pairs(card, n, rng, mesons=engine.mesons)
-    candidates = _recorded(
-        card, ntuple.signal_candidates(card, dimuons, rng, muons=muons, probability=1.0, minimum=2), rng
-    )
+    third_muon: Any = {"muons": muons, "probability": 1.0}
+    candidates = _recorded(card, ntuple.signal_candidates(card, dimuons, rng, minimum=2, **third_muon), rng)
     # cocktail pairs that are recorded when no third muon helps the trigger
     both = candidates.take(np.flatnonzero(candidates.present[0] & candidates.present[1]))
     share = recorded_share(card, both.p, both.charge, both.present)
@@ -140,11 +139,9 @@ def normalisation(
     return Normalisation(signal, scale, scale * third, *r_factors)
 
 
-def _recorded(
-    card: Card, candidates: Candidates, rng: np.random.Generator, *, prescaled: bool = True
-) -> Candidates:
+def _recorded(card: Card, candidates: Candidates, rng: np.random.Generator) -> Candidates:
     """Return the events that are triggered and reconstructed."""
-    return candidates.take(np.flatnonzero(triggered(card, candidates, rng, prescaled=prescaled)))
+    return candidates.take(np.flatnonzero(triggered(card, candidates, rng)))
 
 
 def _dimuons_per_pot(card: Card) -> float:
@@ -242,10 +239,7 @@ def assembled(
         "background_fraction": background.fraction,
         "decay_length": norm.decay_scale * background.decay_length,
         "third_muon_probability": norm.third_muon,
-        "r_factor": norm.r_factor,
-        "r_factor_sigma": norm.r_factor_sigma,
-        "r_pool": norm.r_pool,
-        "r_pool_sigma": norm.r_pool_sigma,
+        **{key: getattr(norm, key) for key in ("r_factor", "r_factor_sigma", "r_pool", "r_pool_sigma")},
     }
 
 
@@ -322,21 +316,6 @@ def _cocktail_sample(
     return _shuffled(parts, rng), meta | {"miss_prescale": miss_prescale}
 
 
-class Options(TypedDict, total=False):
-    """What to simulate; see `simulate_events`."""
-
-    kind: Kind
-    prior: str
-    seed: int
-    progress: Progress | None
-    engine: EngineName | Engine
-    pairing: Pairing
-    miss_prescale: int
-    workers: int
-    cache: str | Path | None
-    n_events: int | None
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:
     """The checked arguments of `simulate_events`."""
@@ -378,10 +357,7 @@ class Request:
         return Plan(self.kind, self.pairing, self.miss_prescale)
 
     def file(self, index: int) -> Path | None:
-        """Return the file of a finished block; None without cache, or with an engine given as an object.
-
-        Its name holds a digest of all that decides about the content.
-        """
+        """Return the file of a finished block by its digest; None without cache or for an engine's object."""
         if self.cache is None or not isinstance(self.engine, str):
             return None
         versions = [metadata.version("gammastar"), np.__version__]
@@ -393,10 +369,8 @@ class Request:
 
     def told(self, index: int) -> Progress | None:
         """Return the progress of a block as that of the sample."""
-        tell, size, before = self.progress, self.sizes[index], index * BLOCK
-        if tell is None:
-            return None
-        return lambda done, total: tell(before + size * done // max(total, 1), self.n)
+        tell, size = self.progress, self.sizes[index]
+        return tell and (lambda done, total: tell(index * BLOCK + size * done // max(total, 1), self.n))
 
 
 class _Maker:
@@ -433,7 +407,8 @@ class _Maker:
         names = names if index == 0 else (*names, "block", index)
         rng = stream(request.seed, *names)
         more = ntuple.richer(source, candidates, branches, meta["N_POT"], rng)
-        branches["Muon"] = ntuple.without_hidden(branches["Muon"])
+        muons = branches["Muon"]  # without what only the simulation of the detector needs
+        branches["Muon"] = muons[[name for name in muons.fields if not name.startswith("hidden_")]]
         if kind != "data":
             branches |= ntuple.truth_branches(source, candidates)
         record = {
@@ -469,8 +444,12 @@ class _Maker:
             n_events = events_wanted(self._card, n, request)
         else:
             n_events = -(-request.n_events * n // request.n)
+        card, kind = self._card, request.kind  # without the hard processes that the sample has no use for
+        without: dict[str, Any] = {"charm": None} if kind in {"mc", "background"} else {}
+        if kind in {"background", "charm"}:
+            without["modes"] = {key: mode for key, mode in card.modes.items() if mode.continuum is None}
         return pythia_engine(
-            _needed(self._card, request.kind),
+            card.model_copy(update=without),
             n_events,
             seed=(request.seed, index),
             workers=request.workers,
@@ -492,14 +471,6 @@ def events_wanted(card: Card, n: int, request: Request) -> int:
         mesons *= 2.0  # and their mirror images
     background = 0.0 if request.kind == "mc" else interactions(n) / DECAYS_OF_EVENT
     return max(int(np.ceil(max(dimuons / (mesons * options.reuse), background))), FEWEST_EVENTS)
-
-
-def _needed(card: Card, kind: Kind) -> Card:
-    """Return the card without the hard processes that a sample has no use for."""
-    modes = {key: mode for key, mode in card.modes.items() if mode.continuum is None}
-    without: dict[str, Any] = {"charm": None} if kind in {"mc", "background"} else {}
-    without |= {"modes": modes} if kind in {"background", "charm"} else {}
-    return card.model_copy(update=without)
 
 
 def _sums(card: Card, candidates: Candidates) -> dict[str, float]:
@@ -538,11 +509,7 @@ def _kept(path: Path) -> SimulatedEvents | None:
 
 
 def _blocks(request: Request) -> Iterator[SimulatedEvents]:
-    """Yield the blocks of a sample, made or taken from the cache.
-
-    Each block has random numbers and, with Pythia, generated events of its own; the normalisation is
-    measured before the first one, and once more where a run goes on.
-    """
+    """Yield the blocks, made or from the cache; each has random numbers and events of Pythia of its own."""
     maker = _Maker(request)
     events, bursts = 0, 0
     for index in range(len(request.sizes)):
@@ -557,7 +524,7 @@ def _blocks(request: Request) -> Iterator[SimulatedEvents]:
         bursts += int(block.meta.get("n_bursts", 0))
 
 
-def simulate_events(card: Card, n: int, **options: Unpack[Options]) -> SimulatedEvents:
+def simulate_events(card: Card, n: int, **options: Any) -> SimulatedEvents:
     """Simulate a mock dimuon ntuple.
 
     Parameters
@@ -589,8 +556,6 @@ def simulate_events(card: Card, n: int, **options: Unpack[Options]) -> Simulated
         sample.
     n_events : int
         Inelastic events of Pythia [from `n` and the card's ``pythia.reuse``].
-    options : any
-        Attributes of `Options` by name.
 
     Raises
     ------
@@ -605,17 +570,10 @@ def simulate_events(card: Card, n: int, **options: Unpack[Options]) -> Simulated
     return ntuple.joined(blocks, shared_engine=not isinstance(options.get("engine", "toy"), str))
 
 
-def simulate_blocks(card: Card, n: int, **options: Unpack[Options]) -> Iterator[SimulatedEvents]:
+def simulate_blocks(card: Card, n: int, **options: Any) -> Iterator[SimulatedEvents]:
     """Return the sample of `simulate_events` in blocks, one after the other: memory stays flat.
 
     `combined_meta` of the records of the blocks is the record of the sample. Arguments are those of
     `simulate_events`, and refused at once where they are out of range.
-
-    Parameters
-    ----------
-    n : int
-        Pairs.
-    options : any
-        Attributes of `Options` by name.
     """
     return _blocks(Request(card, n, **options))

@@ -182,11 +182,7 @@ def _short(value: float, digits: int = 3) -> float:
 def error_tables(
     planes: Mapping[str, SignalPlane], nuisances: Collection[str] | None, luminous: Collection[str] = ()
 ) -> list[Table]:
-    """Return the errors of the yields by source in percent, one table for each name of a detector.
-
-    "total" adds all sources in quadrature, "in the limit" those that are nuisances (left out for None).
-    The names `luminous` have a luminosity in the place of protons on target.
-    """
+    """Return the errors of the yields by source in percent, one table for each name of a detector."""
     tables = []
     for name, plane in planes.items():
         at = np.linspace(plane.mass[0], plane.mass[-1], 6)
@@ -458,8 +454,7 @@ def _percent(share: float) -> str:
 
 
 def _events(reach: Reach) -> str:
-    levels = np.atleast_1d(np.asarray(reach.limit, dtype=np.float64))
-    low, high = float(levels.min()), float(levels.max())
+    low, high = float(np.min(reach.limit)), float(np.max(reach.limit))
     return f"{low:.3f}" if high - low < 1e-3 * low else f"{low:.3f} to {high:.3f}"
 
 
@@ -483,10 +478,7 @@ def acceptance_section(
     measured: bool,
     mock: bool,
 ) -> Section:
-    """Return acceptance against lifetime, one figure per detector; `measured` tells of its measured part.
-
-    `names` are what the detectors of the planes are called.
-    """
+    """Return acceptance against lifetime, one figure per detector; `measured` tells of its measured part."""
     figures, numbers = [], {}
     for stem, plane in planes.items():
         name = (names or {}).get(stem, stem)

@@ -14,6 +14,7 @@ import tarfile
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -160,12 +161,7 @@ def write_spectrum_record(
     *,
     resources: Mapping[str, tuple[str, bytes]] | None = None,
 ) -> list[Path]:
-    """Write the record of a mass spectrum: ``submission.yaml``, the spectrum, its covariance, other files.
-
-    Numbers are densities [1/GeV]. Each named source is a signed error that moves all bins together; "stat" is
-    the diagonal of what the covariance holds beside them. `read.hepdata` finds the covariance by the name of
-    its table, so that `read.published_spectrum` returns contents, covariance and sources as they were.
-    """
+    """Write the record of a mass spectrum [1/GeV], its errors by source ("stat" the rest) and covariance."""
     axes = [axis.name for axis in spectrum.hist.axes]
     require(axes == [MASS], f"write_spectrum_record: axes {axes}; give {MASS!r} alone")
     edges = np.asarray(spectrum.hist.axes[0].edges, dtype=np.float64)
@@ -185,9 +181,7 @@ def write_spectrum_record(
     ]
     density = (spectrum.values / width).tolist()
     entries = [{"value": x, "errors": each} for x, each in zip(density, errors, strict=True)]
-    bins = [
-        {"low": low, "high": high} for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
-    ]
+    bins = [{"low": low, "high": high} for low, high in pairwise(edges.tolist())]
     column = NAMES[spectrum.quantity]
     record = _Record(submission, "DN/DM", submission.phrases)
     record.add_table(
@@ -202,17 +196,14 @@ def write_spectrum_record(
             ],
         },
     )
-    other = [_column("Mass of the other bin", bins * n, units="GeV")]
+    both = ("Mass", [one for one in bins for _ in bins]), ("Mass of the other bin", bins * n)
     values = [{"value": value} for value in cov.ravel().tolist()]
     record.add_table(
         COVARIANCE,
         f"Covariance of the table {SPECTRUM!r}.",
         "covariance.yaml",
         {
-            "independent_variables": [
-                _column("Mass", [one for one in bins for _ in bins], units="GeV"),
-                *other,
-            ],
+            "independent_variables": [_column(*one, units="GeV") for one in both],
             "dependent_variables": [_column(f"Covariance of {column}", values, units="1/GeV^2")],
         },
     )

@@ -137,16 +137,9 @@ _COUNT = re.compile(r"(?<![\w.,/:=+−-])\d{5,}(?= [a-z+−])")  # in front of w
 NO_BREAK, THIN = "\u00a0", "\u2009"
 
 
-def raised(number: int) -> str:
-    """Return a whole number as an exponent."""
-    return str(number).translate(_RAISED)
-
-
 def _power(match: re.Match[str]) -> str:
-    mantissa, exponent = match[1], int(match[2])
-    if float(mantissa.replace("−", "-")) == 1:
-        return f"10{raised(exponent)}"
-    return f"{mantissa} × 10{raised(exponent)}"
+    power = f"10{str(int(match[2])).translate(_RAISED)}"
+    return power if float(match[1].replace("−", "-")) == 1 else f"{match[1]} × {power}"
 
 
 def powers(text: str) -> str:
@@ -163,10 +156,7 @@ def typeset(text: str) -> str:
 
 @functools.lru_cache(4096)
 def marked_up(text: object) -> Markup:
-    r"""Return a typeset text as HTML, escaped, with indices and exponents in their places.
-
-    Lines do not break within a number and its unit, and large counts are in groups of three digits.
-    """
+    r"""Return a typeset text as HTML, escaped: indices, exponents, unbroken units, digits in threes."""
     flat = _COUNT.sub(lambda count: f"{int(count[0]):,}".replace(",", THIN), typeset(str(text)))
     safe = str(escape(_TOGETHER.sub(NO_BREAK, flat)))
     safe = _INDEX.sub(r"<i>\1</i><sub>\2</sub>", safe)
@@ -284,19 +274,9 @@ def page(
         ("Seeds", seeds, False),
         ("Digests (SHA-256)", source.digests, True),
     ]
-    return (
-        _templates()
-        .get_template("page.html")
-        .render(
-            title=title,
-            mock=mock,
-            source=source,
-            sections=shown,
-            lead=first,
-            flagship=flagship,
-            entries_of=[entry for entry in entries if entry[1]],
-        )
-    )
+    known = {"title": title, "mock": mock, "source": source, "sections": shown, "lead": first}
+    entries = [entry for entry in entries if entry[1]]
+    return _templates().get_template("page.html").render(**known, flagship=flagship, entries_of=entries)
 
 
 def _shown(section: Section, dpi: int) -> dict[str, Any]:

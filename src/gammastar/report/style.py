@@ -49,13 +49,8 @@ COLOURS = ("#5790fc", "#f89c20", "#e42536", "#964a8b", "#9c9ca1", "#7a21dd")
 GREY = "0.80"
 BAND68 = "#7fd37f"  # green and yellow, as limits are drawn in the field, softened so that lines stay visible
 BAND95 = "#ffe680"
-LINES: tuple[Any, ...] = (
-    "-",
-    "--",
-    "-.",
-    ":",
-    (0, (5, 1, 1, 1, 1, 1)),
-)  # so that nothing rests on colour alone
+# so that nothing rests on colour alone
+LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 MASS_DARK = "$m_{A′}$ [GeV]"  # the sign itself: a raised prime is too small in an index
 
 _RC: dict[str, Any] = {
@@ -144,17 +139,24 @@ def reason_of(error: BaseException) -> str:
 
 
 def styled(function: Callable[P, R]) -> Callable[P, R]:
-    """Run a drawing function in the house style; see `spared` for those that fail."""
+    """Run a drawing function in the house style, MOCK in its first axes; `spared` has those that fail."""
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         with house_style():
             try:
-                return function(*args, **kwargs)
+                figure = cast("Figure", function(*args, **kwargs))
             except Exception as error:
                 if not _SPARED.get():
                     raise
                 return cast("R", FailedFigure(reason_of(error)))
+            given = _GIVEN.get()
+            axes = figure.axes if given is None else [given]
+            if not any(text.get_gid() == "mock" for ax in axes for text in ax.texts):
+                mark_mock(axes[0], bool(kwargs.get("mock")))
+            if given is None:
+                figure.align_ylabels()
+            return cast("R", figure)
 
     return wrapper
 
@@ -186,15 +188,9 @@ def new_figure(
         if rows * columns > 1:
             raise PhysicsError(f"this figure has {rows * columns} panels, which one pair of axes cannot hold")
         return cast("Figure", given.figure), np.array([[given]], dtype=object)
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(
-        rows,
-        columns,
-        squeeze=False,
-        sharex="col" if share_x else False,
-        height_ratios=None if heights is None else list(heights),
-    )
-    return figure, axes
+    figure, ratios = Figure(figsize=size, layout="constrained"), None if heights is None else list(heights)
+    shared: Any = "col" if share_x else False
+    return figure, figure.subplots(rows, columns, squeeze=False, sharex=shared, height_ratios=ratios)
 
 
 def single(size: tuple[float, float] = (7.2, 5.6)) -> tuple[Figure, Axes]:
@@ -204,27 +200,14 @@ def single(size: tuple[float, float] = (7.2, 5.6)) -> tuple[Figure, Axes]:
 
 
 def mark_mock(ax: Axes, mock: bool, *, position: tuple[float, float] = (0.03, 0.96)) -> None:
-    """Write MOCK inside the axes if the data are mock data.
-
-    The position is in axes coordinates; a left position aligns left, and so on.
-    """
+    """Write MOCK inside the axes if the data are mock data, at a position in parts of them."""
     if not mock:
         return
     x, y = position
-    ax.text(
-        x,
-        y,
-        "MOCK",
-        transform=ax.transAxes,
-        color=COLOURS[2],
-        fontweight="bold",
-        fontsize=15,
-        ha="left" if x < 0.5 else "right",
-        va="bottom" if y < 0.5 else "top",
-        zorder=20,
-        gid="mock",
-        bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1.5},
-    )
+    look: dict[str, Any] = {"color": COLOURS[2], "fontweight": "bold", "fontsize": 15, "zorder": 20}
+    look |= {"ha": "left" if x < 0.5 else "right", "va": "bottom" if y < 0.5 else "top", "gid": "mock"}
+    box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1.5}
+    ax.text(x, y, "MOCK", transform=ax.transAxes, bbox=box, **look)
 
 
 def header(figure: Figure, text: str) -> None:
@@ -295,10 +278,7 @@ def checked(name: str, values: npt.ArrayLike, shape: tuple[int, ...] | None = No
 
 
 def log_range(ax: Axes, *arrays: FloatArray, decades: float = 6.0, rows: int = 3) -> None:
-    """Set a logarithmic axis that starts below the smallest positive content, within so many decades.
-
-    Room for so many rows of a legend stays free above the contents.
-    """
+    """Set a logarithmic axis from below the smallest content on, with room for rows of a legend above."""
     pooled = np.concatenate([array[np.isfinite(array) & (array > 0)] for array in arrays])
     if not pooled.size:
         return
@@ -319,10 +299,7 @@ FORMATS = ("png", *_METADATA)
 
 
 def settle(figure: Figure, *, dpi: float = 100.0) -> None:
-    """Lay a figure out once and keep the layout, so that it is the same in all its files.
-
-    Minor ticks have no room of their own: the layout leaves them out, which takes half of its time.
-    """
+    """Lay a figure out once, the same in all its files; without minor ticks, which need no room."""
     figure.set_dpi(dpi)
     canvas: Any = FigureCanvasAgg(figure)  # its sizes of texts serve the PNG as well
     canvas.get_renderer().mathtext_parser = _formulae()

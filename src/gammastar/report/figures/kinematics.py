@@ -41,11 +41,7 @@ def flow_vs_data(
     window: float | None = None,
     members: Members | None = None,
 ) -> Figure:
-    """Draw normalised q_T (left) and energy (right), one row per mass, and models over data below each.
-
-    The form of Fig. 5 of Allison and Blinov (2025). The range covers 99.5 % of the data; what lies beyond
-    counts in the normalisation.
-    """
+    """Draw normalised q_T and energy, a row per mass, models over data below (Fig. 5 of A. and B., 2025)."""
     _same_lengths(masses, {"data": data, **models, **({"background": background} if background else {})})
     n = len(masses)
     figure, axes = style.new_figure(2 * n, 2, size=(10.5, 3.3 * n + 0.9), heights=(2.6, 1.0) * n)
@@ -71,8 +67,6 @@ def flow_vs_data(
         handles.append(Patch(facecolor="0.5", alpha=0.35))
         labels.append("spread of the members")
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels) if len(labels) < 6 else 3)
-    for column in (0, 1):
-        figure.align_ylabels(axes[:, column])
     return figure
 
 
@@ -83,8 +77,7 @@ def _same_lengths(masses: Sequence[float], samples: Mapping[str, Sequence[Kinema
 
 
 def _window_text(mass: float, window: float | None) -> str:
-    width = "" if window is None else rf"$\,\pm\,${1e3 * window:.3g} MeV"
-    return f"$m$ = {mass:.3g} GeV{width}"
+    return f"$m$ = {mass:.3g} GeV" + ("" if window is None else rf"$\,\pm\,${1e3 * window:.3g} MeV")
 
 
 def _panel(
@@ -137,11 +130,9 @@ def _upper(values: FloatArray, weight: FloatArray, part: float = RANGE) -> float
 
 def _density(
     values: FloatArray, weight: FloatArray, edges: FloatArray, total: float
-) -> tuple[FloatArray, FloatArray]:
-    counts, _ = np.histogram(values, bins=edges, weights=weight)
-    squares, _ = np.histogram(values, bins=edges, weights=weight**2)
-    scale = 1.0 / (total * np.diff(edges))
-    return counts * scale, np.sqrt(squares) * scale
+) -> tuple[FloatArray, ...]:
+    counts, squares = (np.histogram(values, edges, weights=w)[0] for w in (weight, weight**2))
+    return counts / (total * np.diff(edges)), np.sqrt(squares) / (total * np.diff(edges))
 
 
 @styled
@@ -194,13 +185,10 @@ def flow_plane(
     return figure
 
 
-def _plane(sample: Kinematics, edges: Sequence[FloatArray], total: float) -> tuple[FloatArray, FloatArray]:
+def _plane(sample: Kinematics, edges: Sequence[FloatArray], total: float) -> tuple[FloatArray, ...]:
     """Return contents and variances in the plane, scaled to a total weight."""
-    pt, energy, weight = sample
-    scale = total / _total(sample)
-    counts, _, _ = np.histogram2d(pt, energy, bins=list(edges), weights=weight)
-    squares, _, _ = np.histogram2d(pt, energy, bins=list(edges), weights=weight**2)
-    return counts * scale, squares * scale**2
+    weight = sample[2] * (total / _total(sample))
+    return tuple(np.histogram2d(*sample[:2], bins=list(edges), weights=w)[0] for w in (weight, weight**2))
 
 
 @styled
@@ -214,11 +202,7 @@ def kl_figure(
     window: FloatArray | None = None,
     p_value: float | None = None,
 ) -> Figure:
-    """Draw the divergence of model and data against mass, over the spread between draws of the data.
-
-    The form of Fig. 4 of Allison and Blinov (2025). The bands are those of one window: agreement over
-    all windows is a statement for a global p-value, not for the eye.
-    """
+    """Draw the divergence of model and data against mass over bands of one window (Fig. 4 of A. and B.)."""
     n = len(mass)
     model, bands = checked("model", model, (n,)), checked("data_quantiles", data_quantiles, (n, 5))
     figure, ax = style.single()
@@ -248,7 +232,6 @@ def kl_figure(
     if p_value is not None:
         ax.text(0.97, 0.04, f"global p-value {p_value:.2g}", transform=ax.transAxes, ha="right", fontsize=12)
     ax.legend(loc="upper right", ncols=2)
-    mark_mock(ax, mock)
     return figure
 
 

@@ -172,14 +172,9 @@ def recast(
 def _islands(mass: FloatArray, edges: FloatArray) -> list[FloatArray]:
     """Return closed polygons of runs of two masses or more with finite edges."""
     good = np.asarray(np.isfinite(edges).all(axis=1), dtype=np.bool_)
-    runs = np.split(np.arange(len(mass)), np.flatnonzero(np.diff(good)) + 1)
-    polygons = []
-    for run in runs:
-        if len(run) > 1 and good[run[0]]:
-            lower = np.stack([mass[run], edges[run, 0]], axis=1)
-            upper = np.stack([mass[run], edges[run, 1]], axis=1)
-            polygons.append(np.concatenate([lower, upper[::-1]]))
-    return polygons
+    runs = np.split(np.column_stack([mass, edges]), np.flatnonzero(np.diff(good)) + 1)
+    runs = [run for run in runs if len(run) > 1 and np.isfinite(run).all()]
+    return [np.concatenate([run[:, [0, 1]], run[::-1][:, [0, 2]]]) for run in runs]
 
 
 SIGNAL, FEW_BINS = "signal", 12  # sample of a likelihood; bins that have room for their names
@@ -190,10 +185,7 @@ Limits = Sequence[tuple[str, FloatArray]]
 
 @styled
 def impact_figure(ranking: Any, *, mock: bool, title: str = "", coupling: str = r"\varepsilon") -> Figure:
-    r"""Draw the impacts of nuisances on the logarithm of the coupling as bars and their pulls as points.
-
-    `ranking` is what ``infer.ranking`` returns.
-    """
+    r"""Draw the impacts of nuisances of an ``infer.ranking`` on log10 of the coupling, and their pulls."""
     names, prefit, n = ranking.names, ranking.prefit, len(ranking.names)
     require(n, "impact_figure: there is no nuisance to be drawn")
     pull, constraint = checked("pull", ranking.pull, (n,)), checked("constraint", ranking.constraint, (n,))
@@ -275,7 +267,6 @@ def limit_figure(
     handles, labels = ax.get_legend_handles_labels()
     order = sorted(range(len(labels)), key=lambda k: (labels[k] != "observed", "median" not in labels[k], k))
     ax.legend([handles[k] for k in order], [labels[k] for k in order], loc="upper right")
-    mark_mock(ax, mock)
     return figure
 
 
@@ -315,7 +306,6 @@ def coupling_figure(
     style.log_mass_axis(ax)
     ax.set_title(f"{100 * cl:.3g} % CL, prompt decays in situ", loc="left")
     ax.legend(loc="lower right")
-    mark_mock(ax, mock)
     return figure
 
 
@@ -352,7 +342,6 @@ def gap_figure(
     style.log_mass_axis(ax)
     ax.set_title("between prompt searches and dumps", loc="left")
     ax.legend(loc="upper right")
-    mark_mock(ax, mock)
     return figure
 
 
@@ -411,7 +400,6 @@ def channels_figure(names: Sequence[str], counts: Mapping[str, FloatArray], *, m
         ax.legend(loc="upper right", ncols=2)
     else:
         style.say(ax, "no events are expected in any bin")
-    mark_mock(ax, mock)
     return figure
 
 
@@ -423,7 +411,6 @@ def points_figure(points: FloatArray, *, mock: bool) -> Figure:
     ax.set(yscale="log", xlabel=MASS_DARK, ylabel=LABELS[COUPLING])
     style.log_mass_axis(ax)
     ax.set_title(f"{len(points)} signals", loc="left")
-    mark_mock(ax, mock)
     return figure
 
 

@@ -26,7 +26,7 @@ from gammastar.core.records import (
 )
 from gammastar.report import style
 from gammastar.report.pages import Table
-from gammastar.report.style import COLOURS, GREY, LINES, checked, divided, mark_mock, points, steps, styled
+from gammastar.report.style import COLOURS, GREY, LINES, checked, divided, points, steps, styled
 
 BIAS = 0.25  # σ that a regularisation may cost
 
@@ -52,9 +52,8 @@ def _mass_edges(axes: tuple[Any, ...]) -> FloatArray:
 
 def _two_panels(ratio: bool, size: tuple[float, float], heights: tuple[float, float]) -> tuple[Figure, Any]:
     """Return a figure and its axes, the second panel below for a ratio."""
-    figure, axes = style.new_figure(
-        2 if ratio else 1, size=size, heights=heights if ratio else None, share_x=True
-    )
+    shown = heights[: 1 + ratio]
+    figure, axes = style.new_figure(len(shown), size=size, heights=shown, share_x=True)
     return figure, axes[:, 0]
 
 
@@ -76,14 +75,12 @@ def efficiency_figure(response: Response, *, mock: bool) -> Figure:
     ax.set_ylim(0.0, 1.35 * top if top > 0 else 1.0)
     ax.set_ylabel(r"acceptance $\times$ efficiency")
     ax.legend(loc="upper right")
-    mark_mock(ax, mock)
     if same:
         stays = divided(np.diagonal(matrix), efficiency)
         steps(axes[1], edges, np.nan_to_num(stays), color=COLOURS[3], linewidth=1.6)
         axes[1].set_ylim(0.0, 1.05)
         axes[1].set_ylabel("stays in bin", loc="center")
     axes[-1].set(xlabel="true " + LABELS[MASS], xlim=edges[[0, -1]])
-    figure.align_ylabels(axes)
     return figure
 
 
@@ -99,7 +96,6 @@ def migration_matrix(response: Response, *, mock: bool) -> Figure:
     figure.colorbar(mesh, ax=ax, pad=0.02).set_label("P(reconstructed bin | true bin, reconstructed)")
     ax.set(xlabel="true " + LABELS[MASS], ylabel="reconstructed " + LABELS[MASS])
     ax.set(xlim=true[[0, -1]], ylim=reco[[0, -1]])
-    mark_mock(ax, mock)
     return figure
 
 
@@ -118,7 +114,6 @@ def correlation_matrix(cov: FloatArray, edges: FloatArray | None = None, *, mock
     label, ends = "cell" if edges is None else LABELS[MASS], ticks[[0, -1]]
     ax.set(xlabel=label, ylabel=label, aspect="equal", xlim=ends, ylim=ends)
     ax.set_yticks([tick for tick in ax.get_xticks() if ends[0] <= tick <= ends[1]])
-    mark_mock(ax, mock)
     return figure
 
 
@@ -162,13 +157,11 @@ def unfolded_spectrum(
     style.log_range(ax, shown, *(array / width for array in curves.values()), rows=3)
     ax.set_ylabel(r"$dN_{\gamma^\ast}/dm$ per POT [GeV$^{-1}$]")
     ax.legend(loc="upper right")
-    mark_mock(ax, mock)
     if curves:
         label, reference = next(iter(curves.items()))
         _ratio_panel(axes[1], edges, divided(values, reference), divided(errors, reference), inside)
         axes[1].set_ylabel(f"unf. / {label}", loc="center", fontsize=12)
     axes[-1].set(xlabel=LABELS[MASS], xlim=edges[[0, -1]])
-    figure.align_ylabels(axes)
     return figure
 
 
@@ -189,10 +182,6 @@ def _ratio_panel(
     ax.set_ylim(1 - half, 1 + half)
 
 
-def _contents(hist: Any) -> FloatArray:
-    return np.asarray(hist.project(MASS).values(), dtype=np.float64)
-
-
 @styled
 def subtraction_figure(
     hists: PairHists,
@@ -204,13 +193,13 @@ def subtraction_figure(
 ) -> Figure:
     """Draw opposite-sign, like-sign and subtracted pairs with the band of R and open charm."""
     edges, signal, cov = mass_projection(subtracted)
-    total = _contents(hists.os)
+    total, pp, mm = (np.asarray(h.project(MASS).values(), np.float64) for h in (hists.os, hists.pp, hists.mm))
     background = checked("background", total - signal, signal.shape)
     error = np.abs(background) * np.broadcast_to(np.asarray(r_factor_sigma, dtype=np.float64), signal.shape)
     figure, (ax, low) = _two_panels(True, (7.2, 6.4), (3.0, 1.0))
     steps(ax, edges, total, color="black", label="$N_{+-}$")
-    for name, hist, line in (("$N_{++}$", hists.pp, "--"), ("$N_{--}$", hists.mm, ":")):
-        steps(ax, edges, _contents(hist), color=COLOURS[4], linestyle=line, linewidth=1.4, label=name)
+    for name, like, line in (("$N_{++}$", pp, "--"), ("$N_{--}$", mm, ":")):
+        steps(ax, edges, like, color=COLOURS[4], linestyle=line, linewidth=1.4, label=name)
     steps(ax, edges, background, color=COLOURS[0], label="like-sign background")
     style.band(ax, edges, background, error, label=r"$\pm\sigma(R)$")
     points(ax, edges, signal, np.sqrt(np.diag(cov)), color=COLOURS[2], label="subtracted")
@@ -228,9 +217,7 @@ def subtraction_figure(
     style.log_range(ax, *shown, decades=4.0, rows=4)
     ax.set_ylabel("pairs per bin")
     ax.legend(loc="upper right", ncols=2)
-    mark_mock(ax, mock)
     low.set(ylabel="over $N_{+-}$", xlabel=LABELS[MASS], xlim=edges[[0, -1]], ylim=(0, None))
-    figure.align_ylabels([ax, low])
     return figure
 
 
@@ -271,8 +258,6 @@ def scan_figure(
     axes[1].set_xlabel(label)
     axes[1].set_xticks(x, [f"{value:g}" for value in x])
     axes[1].minorticks_off()
-    mark_mock(axes[0], mock)
-    figure.align_ylabels(axes)
     return figure
 
 
@@ -285,10 +270,7 @@ def refolded_spectrum(
     mock: bool,
     p_value: float | None = None,
 ) -> Figure:
-    """Draw the measured spectrum and the unfolded one folded again, against the reconstructed mass.
-
-    Cells that the χ² leaves out, nan in `folded`, are in neither.
-    """
+    """Draw the measured spectrum and the unfolded one folded again, without cells that are nan there."""
     use = np.isfinite(folded)
     cells = np.where(use, measured.values.ravel(), 0.0).reshape(measured.values.shape)
     cov = np.where(np.outer(use, use), measured.cov, 0.0)
@@ -304,12 +286,10 @@ def refolded_spectrum(
     title += "" if p_value is None else f"\nfrom toys: p = {p_value:.2g}"
     ax.legend(loc="upper right", title=title)
     ax.set_ylabel("pairs per bin")
-    mark_mock(ax, mock)
     points(low, edges, divided(values - again, sigma), np.ones_like(sigma), markersize=3)
     low.axhline(0, color=COLOURS[0])
     low.set(ylabel=r"pull [$\sigma$]", xlabel="reconstructed " + LABELS[MASS])
     low.set(xlim=edges[[0, -1]], ylim=(-4.5, 4.5))
-    figure.align_ylabels([ax, low])
     return figure
 
 
@@ -334,7 +314,6 @@ def domain_map(response: Response, floor: float, *, mock: bool) -> Figure:
     if y[0] > 0 and y[-1] / y[0] > 20:
         ax.set_yscale("log")
     ax.set_title(f"grey: efficiency below {100 * floor:g} %, not measured", fontsize=12)
-    mark_mock(ax, mock)
     return figure
 
 

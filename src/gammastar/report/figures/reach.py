@@ -21,7 +21,7 @@ from gammastar.core.errors import require
 from gammastar.core.records import COUPLING, LABELS, FloatArray, Reach
 from gammastar.report import style
 from gammastar.report.figures.signal import DomainMap, hatch_domain
-from gammastar.report.style import BAND68, BAND95, COLOURS, GREY, MASS_DARK, checked, mark_mock, styled
+from gammastar.report.style import BAND68, BAND95, COLOURS, GREY, MASS_DARK, checked, styled
 
 Kind: TypeAlias = Literal["measured", "extrapolated", "expected", "observed"]
 
@@ -60,11 +60,7 @@ class Contour:
 
 
 def islands(reach: Reach) -> list[npt.NDArray[np.int64]]:
-    """Chain the entries of a reach into islands.
-
-    An interval continues the island of the previous mass whose interval it overlaps; of several it continues
-    the one with the largest overlap. A mass at which nothing is reached ends all islands.
-    """
+    """Chain the entries of a reach into islands: an interval goes on with what it overlaps most."""
     closed: list[list[int]] = []
     growing: list[list[int]] = []
     for mass in np.unique(reach.mass):
@@ -74,10 +70,8 @@ def islands(reach: Reach) -> list[npt.NDArray[np.int64]]:
             both = [(reach.edges[chain[-1]], reach.edges[index]) for chain in growing]
             overlaps = [float(np.log10(min(a[1], b[1]) / max(a[0], b[0]))) for a, b in both]  # decades
             best = int(np.argmax(overlaps)) if overlaps else -1
-            if best >= 0 and overlaps[best] > 0:
-                continued.append([*growing.pop(best), int(index)])
-            else:
-                continued.append([int(index)])
+            start = growing.pop(best) if best >= 0 and overlaps[best] > 0 else []
+            continued.append([*start, int(index)])
         closed += growing
         growing = continued
     return [np.array(chain, dtype=np.int64) for chain in closed + growing]
@@ -112,11 +106,7 @@ def outline(
 
 
 def _fold(edge: FloatArray, tip: FloatArray) -> FloatArray:
-    """Return the points from an edge (excluded) to the tip, shape (12, 2), none without a tip.
-
-    Where the largest signal falls below its limit the two edges run together like a square root: the
-    signal is a parabola in the logarithm of the coupling around its maximum.
-    """
+    """Return points from an edge to the tip, shape (12, 2) or none: edges close like a square root there."""
     if not tip.size:
         return np.empty((0, 2))
     t = np.linspace(1.0, 0.0, 13)[1:]
@@ -154,10 +144,7 @@ def region(mass: FloatArray, edges: FloatArray) -> list[FloatArray]:
 
 
 def _meeting(x: FloatArray, y: FloatArray, bound: float) -> FloatArray:
-    """Return where two edges meet beyond the first of two points, shape (1, 2), no farther than `bound`.
-
-    `y` holds logarithms of the couplings; the square of their distance is continued in a straight line.
-    """
+    """Return where two edges, y in the logarithm, meet beyond the first point: their distance², straight."""
     square, centre = (y[:, 1] - y[:, 0]) ** 2, y.mean(axis=1)
     if len(x) < 2 or square[1] <= square[0]:
         return np.array([[0.5 * (x[0] + bound), np.exp(centre[0])]])
@@ -235,10 +222,7 @@ def existing(ax: Axes, label: str, vertices: FloatArray) -> None:
 def _roomiest(
     polygon: FloatArray, taken: Sequence[tuple[float, float]] = (), n: int = 60
 ) -> tuple[float, float] | None:
-    """Return the point inside a polygon and inside the frame that is farthest from both, in axes units.
-
-    Names at the places `taken` are kept free.
-    """
+    """Return the point in a polygon and the frame that is farthest from both and from names `taken`."""
     ticks = (np.arange(n) + 0.5) / n
     grid = np.stack(np.meshgrid(ticks, ticks, indexing="ij"), axis=-1).reshape(-1, 2)
     inside = Path(polygon, closed=False).contains_points(grid).reshape(n, n)
@@ -256,11 +240,7 @@ def _roomiest(
 
 
 def bands(ax: Axes, mass: FloatArray, bands: FloatArray) -> None:
-    """Fill between the contours of weaker and stronger limits; what all of them reach stays free.
-
-    Each colour is the area inside the outer contour without the area inside the inner one, as one path, so
-    that limits of others drawn underneath remain visible.
-    """
+    """Fill between the contours of weaker and stronger limits, as one path: what lies beneath is seen."""
     for outer, inner, shade in ((0, 1, BAND95), (1, 3, BAND68), (3, 4, BAND95)):
         parts = [_turned(p, 1.0) for p in region(mass, bands[:, outer])]
         parts += [_turned(p, -1.0) for p in region(mass, bands[:, inner])]
@@ -277,10 +257,7 @@ def _turned(polygon: FloatArray, sign: float) -> FloatArray:
 
 
 def fractions(ax: Axes, contours: Sequence[Contour], colours: Sequence[str]) -> None:
-    """Draw the part of the signal that was measured, along both edges of each contour.
-
-    The scale is logarithmic where less than 5 % were measured; nothing measured at all is said in words.
-    """
+    """Draw the measured part of the signal along both edges, below 5 % on a logarithmic scale."""
     ax.set_ylabel("measured [%]", loc="center", fontsize=12)
     shown = [100 * c.fraction[np.isfinite(c.fraction)] for c in contours if c.fraction is not None]
     pooled = np.concatenate([np.zeros(1), *shown])
@@ -404,10 +381,8 @@ def reach_figure(
         ax.legend(handles=handles, loc="upper right")
     if all(contour.empty for contour in contours):
         _say_empty(ax, contours)
-    mark_mock(ax, mock)
     if panel:
         fractions(axes[1, 0], contours, colours)
-    figure.align_ylabels(axes[:, 0])
     return figure
 
 

@@ -20,6 +20,10 @@ from gammastar.report.style import BAND68, BAND95, COLOURS, GREY, LINES, MASS_DA
 RATE_DARK = r"$N_{A′}$ / POT / $\varepsilon^2$"
 
 
+def _positive(values: FloatArray) -> FloatArray:
+    return np.where(values > 0, values, np.nan)
+
+
 @styled
 def rate_figure(
     mass: FloatArray,
@@ -56,7 +60,6 @@ def rate_figure(
     order = [*range(first, len(names)), *range(first)]
     order.sort(key=lambda i: names[i] != label)
     ax.legend([handles[i] for i in order], [names[i] for i in order], loc="upper right", ncols=2)
-    mark_mock(ax, mock)
     return figure
 
 
@@ -68,10 +71,7 @@ def acceptance_figure(
     mock: bool,
     errors: Mapping[float, FloatArray] | None = None,
 ) -> Figure:
-    """Draw the acceptance for a long-lived particle against its proper decay length.
-
-    The form of Fig. 9 of Allison and Blinov (2025).
-    """
+    """Draw the acceptance against the proper decay length, as Fig. 9 of Allison and Blinov (2025)."""
     figure, ax = style.single()
     peak = 0.0
     for index, (mass, values) in enumerate(acceptances.items()):
@@ -90,7 +90,6 @@ def acceptance_figure(
     ax.set(xscale="log", yscale="log", xlim=(ctau[0], ctau[-1]), ylim=(1e-5 * peak, 4.0 * peak))
     ax.set(xlabel=r"$c\tau$ [m]", ylabel="acceptance")
     ax.legend(loc="best")
-    mark_mock(ax, mock)
     return figure
 
 
@@ -149,7 +148,7 @@ def compare_figure(
     ax, below = axes[:, 0]
     ax.fill_between(mass, rate - errors, rate + errors, color=BAND68, linewidth=0, zorder=3)
     ax.plot(mass, rate, color="black", label=label + r" $\pm1\sigma$", zorder=4)
-    share = np.divide(errors, rate, out=np.zeros_like(rate), where=rate > 0)
+    share = np.nan_to_num(style.divided(errors, rate))
     below.fill_between(mass, 1 - share, 1 + share, color=BAND68, linewidth=0)
     below.axhline(1.0, color="black", linewidth=1.2)
     shown = [rate]
@@ -167,8 +166,6 @@ def compare_figure(
     ax.legend(loc="upper right")
     below.set(yscale="log", xlabel=MASS_DARK, ylim=(1e-3, 1e2))
     below.set_ylabel("other / ours", loc="center")
-    mark_mock(ax, mock)
-    figure.align_ylabels(axes[:, 0])
     return figure
 
 
@@ -306,10 +303,6 @@ class Points:
     line: bool = False  # Draw a line with a band instead of points
 
 
-def _positive(values: FloatArray) -> FloatArray:
-    return np.where(values > 0, values, np.nan)
-
-
 def _draw_band(ax: Axes, band: Band, order: int) -> None:
     n = (len(band.x),)
     central, low, high = (checked(band.label, v, n) for v in (band.central, band.low, band.high))
@@ -382,5 +375,4 @@ def reach_lines_figure(
     ax.set(xlabel=x_label, ylabel=y_label, ylim=y_range, yscale="log")
     style.log_mass_axis(ax)
     ax.legend(loc="upper right", title=title, alignment="left", fontsize=11)
-    mark_mock(ax, mock, position=(0.03, 0.96))
     return figure
