@@ -16,7 +16,7 @@ from gammastar.physics.geometry import Cylinder
 from gammastar.physics.hadrons import FORM_FACTORS
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.qed import RTable, lepton_width
-from gammastar.predict.channels import theory
+from gammastar.predict import theory
 
 LIMITS = {"charm": 2.3026, "nucal": 3.6}  # events: none seen; 5 seen with 3.5 expected, as ALPINIST takes it
 KERNEL = "fww_vmd"

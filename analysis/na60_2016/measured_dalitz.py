@@ -20,7 +20,7 @@ from form_factors import DECAYS, SOURCE, FormFactor2, PoleFit, dimuon_fraction, 
 from gammastar.core import constants
 from gammastar.core.records import FloatArray
 from gammastar.physics.mesons import Decay, Meson, MesonTable
-from gammastar.predict.channels.theory import MesonChannel
+from gammastar.predict.theory import MesonChannel
 
 CARD = Path(__file__).with_name("card.toml")
 MISSING = (

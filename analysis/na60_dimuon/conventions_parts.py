@@ -20,8 +20,8 @@ from gammastar.physics.mesons import MesonTable
 from gammastar.pipeline.stages.accept import measured_of
 from gammastar.pipeline.stages.predict import model_of
 from gammastar.predict.channel import Channel
-from gammastar.predict.channels.theory import Bremsstrahlung, PseudoscalarDalitz, VectorDalitz, VectorMixing
 from gammastar.predict.production import scan_masses
+from gammastar.predict.theory import Bremsstrahlung, PseudoscalarDalitz, VectorDalitz, VectorMixing
 from gammastar.report.style import COLOURS, LINES, log_mass_axis, mark_mock, new_figure, say, styled
 from gammastar.results.design import OpenRun, carried, open_run
 from gammastar.store.manifest import write_table

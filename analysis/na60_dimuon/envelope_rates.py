@@ -16,8 +16,8 @@ from gammastar.core.records import FloatArray
 from gammastar.physics.bremsstrahlung import band, preset
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.millicharge import from_dark_photons
-from gammastar.predict.channels.theory import JPsi
 from gammastar.predict.millicharge import chi_rate, resonance_rate
+from gammastar.predict.theory import JPsi
 from gammastar.report.figures.signal import (
     Band,
     Points,

@@ -16,7 +16,8 @@ from gammastar.core.sources import MEASUREMENT, POLARISATION, Source, Sources
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.polarisation import cosine, daughter
-from gammastar.predict.channels.theory import (
+from gammastar.predict.production import sources_of
+from gammastar.predict.theory import (
     Bremsstrahlung,
     MesonChannel,
     PionDalitz,
@@ -24,7 +25,6 @@ from gammastar.predict.channels.theory import (
     VectorDalitz,
     VectorMixing,
 )
-from gammastar.predict.production import sources_of
 from gammastar.store.manifest import read_spectrum
 
 RATE = r"$N_{A′}$ / POT / $\varepsilon^2$"

@@ -16,8 +16,8 @@ from gammastar.core.sampling import stream
 from gammastar.physics.bremsstrahlung import band, preset
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.millicharge import load_millicharge_detector
-from gammastar.predict.channels.theory import PionDalitz
 from gammastar.predict.millicharge import chi_from_channel, chi_pairs, conditional
+from gammastar.predict.theory import PionDalitz
 from gammastar.report.figures.signal import reach_lines_figure
 
 

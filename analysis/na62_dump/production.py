@@ -20,7 +20,7 @@ from gammastar.core.records import FloatArray, Sample
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.mesons import Decay, dark_photon_branching
 from gammastar.physics.polarisation import daughter
-from gammastar.predict.channels.theory import Bremsstrahlung
+from gammastar.predict.theory import Bremsstrahlung
 
 BEAM = 400.0  # GeV
 PDG = {"pi0": 111, "pi_charged": 211, "eta": 221, "eta_prime": 331, "rho0": 113, "rho_charged": 213}

@@ -22,7 +22,7 @@ from gammastar.flow.network import Bijection, inside_limits, make_bijection, one
 from gammastar.flow.options import Cloud, NetworkOptions
 from gammastar.physics.millicharge import pair_factor
 from gammastar.predict import VirtualPhotons
-from gammastar.predict.channels.virtual_photon import InDomain
+from gammastar.predict.channel import InDomain
 
 Joint: TypeAlias = Callable[[int, np.random.Generator], tuple[FloatArray, FloatArray, FloatArray]]
 """(n, rng) -> mass, pt, energy [GeV], each (n,), distributed as the measured lepton pairs."""

@@ -34,9 +34,9 @@ from gammastar.physics.detector import Detector, load_detector  # noqa: E402
 from gammastar.physics.geometry import Cylinder  # noqa: E402
 from gammastar.physics.mesons import MesonTable, read_cells  # noqa: E402
 from gammastar.physics.millicharge import Front, MillichargeDetector, Recoil, vector_branching  # noqa: E402
-from gammastar.predict.channels.theory import EventCalcTables, ForeseeSpectra  # noqa: E402
 from gammastar.predict.millicharge import chi_from_resonances  # noqa: E402
 from gammastar.predict.models import r_table  # noqa: E402
+from gammastar.predict.theory import EventCalcTables, ForeseeSpectra  # noqa: E402
 from gammastar.results.exchange import (  # noqa: E402  # noqa: E402
     Point,
     Produced,

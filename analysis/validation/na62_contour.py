@@ -21,7 +21,7 @@ from gammastar.core.constants import M_PI_CHARGED, M_PROTON
 from gammastar.core.sampling import stream
 from gammastar.infer.channel_limits import fft_cls
 from gammastar.physics.bremsstrahlung import preset
-from gammastar.predict.channels.theory import Bremsstrahlung
+from gammastar.predict.theory import Bremsstrahlung
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "na62_dump"))
 import likelihood

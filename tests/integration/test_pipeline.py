@@ -475,7 +475,7 @@ def test_design_names_what_cannot_be(results, arguments, words, tmp_path):
 def test_yields_beside_other_conventions(results, tmp_path, monkeypatch):
     from gammastar.physics.bremsstrahlung import preset
     from gammastar.physics.mesons import MesonTable
-    from gammastar.predict.channels.theory import PseudoscalarDalitz, VectorDalitz, VectorMixing
+    from gammastar.predict.theory import PseudoscalarDalitz, VectorDalitz, VectorMixing
 
     monkeypatch.setattr(sys, "path", [str(STEERING.parent), *sys.path])
     import conventions_parts

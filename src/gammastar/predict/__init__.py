@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from gammastar.predict.channel import Channel, check_exclusive
-from gammastar.predict.channels.theory import (
+from gammastar.predict.channel import Channel, VirtualPhoton, check_exclusive, rate
+from gammastar.predict.in_situ import search_in_situ
+from gammastar.predict.millicharge import VirtualPhotons, chi_pairs, chi_rate
+from gammastar.predict.mixture import Mixture
+from gammastar.predict.models import DarkPhoton, Labels, Model, VectorModel, make_model, theory_channel
+from gammastar.predict.production import Production, scan_masses
+from gammastar.predict.theory import (
     Bremsstrahlung,
     JPsi,
     Outside,
@@ -12,12 +17,6 @@ from gammastar.predict.channels.theory import (
     VectorDalitz,
     VectorMixing,
 )
-from gammastar.predict.channels.virtual_photon import VirtualPhoton, rate
-from gammastar.predict.in_situ import search_in_situ
-from gammastar.predict.millicharge import VirtualPhotons, chi_pairs, chi_rate
-from gammastar.predict.mixture import Mixture
-from gammastar.predict.models import DarkPhoton, Labels, Model, VectorModel, make_model, theory_channel
-from gammastar.predict.production import Production, scan_masses
 
 __all__ = [
     "Bremsstrahlung",

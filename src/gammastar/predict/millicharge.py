@@ -18,10 +18,9 @@ from gammastar.core.sources import MEASUREMENT, POT, Source, Sources
 from gammastar.physics import polarisation
 from gammastar.physics.millicharge import bin_factors, from_dark_photons, pair_factor, vector_branching
 from gammastar.physics.qed import kappa
-from gammastar.predict.channel import Channel, check_exclusive, held
-from gammastar.predict.channels.theory import JPsi, MesonChannel
-from gammastar.predict.channels.virtual_photon import InDomain, VirtualPhoton
+from gammastar.predict.channel import Channel, InDomain, VirtualPhoton, check_exclusive, held
 from gammastar.predict.mixture import envelope, joined
+from gammastar.predict.theory import JPsi, MesonChannel
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,7 +16,7 @@ from gammastar.physics.detector import Target
 from gammastar.physics.mesons import Decay
 from gammastar.physics.vectors import Charges, Process
 from gammastar.predict.channel import Channel, Importance, check_exclusive
-from gammastar.predict.channels.theory import Bremsstrahlung, MesonChannel
+from gammastar.predict.theory import Bremsstrahlung, MesonChannel
 
 OMITTED = (
     "first inelastic interaction of each proton only; secondary cascades, which would add soft particles, "

@@ -20,8 +20,8 @@ from gammastar.core.resolve import UserCode, resolve
 from gammastar.physics import bremsstrahlung, qed
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.vectors import CHARGES, Charges, Process, kinetic_mixing_loop, meson_parts
+from gammastar.predict import theory
 from gammastar.predict.channel import Channel
-from gammastar.predict.channels import theory
 
 Limits = Literal["published", "recast", "none"]
 

@@ -29,11 +29,10 @@ from gammastar.physics.mesons import Unit
 from gammastar.physics.polarisation import SpinDensities
 from gammastar.physics.qed import kappa
 from gammastar.physics.vectors import Process
-from gammastar.predict.channel import Channel, check_exclusive, unit_of
-from gammastar.predict.channels.theory import Outside
-from gammastar.predict.channels.virtual_photon import VirtualPhoton
+from gammastar.predict.channel import Channel, VirtualPhoton, check_exclusive, unit_of
 from gammastar.predict.mixture import Mixture, Scaled, envelope, recoupled_channels
 from gammastar.predict.models import DarkPhoton, Model, VectorModel, rate_ratio
+from gammastar.predict.theory import Outside
 
 EVERY_PROTON = 50.0  # interaction lengths: theory counts per interacting proton
 EVEN = 0.5  # of the particles of a spectrum with theory beside it: the forward ones are few and count most

@@ -13,7 +13,6 @@ from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.hadrons import pi0_2
 from gammastar.physics.mesons import MesonTable
 from gammastar.physics.millicharge import from_dark_photons, pseudoscalar_branching
-from gammastar.predict.channels.theory import Bremsstrahlung, JPsi, PionDalitz
 from gammastar.predict.millicharge import (
     chi_from_channel,
     chi_from_resonances,
@@ -22,6 +21,7 @@ from gammastar.predict.millicharge import (
     conditional,
     resonance_rate,
 )
+from gammastar.predict.theory import Bremsstrahlung, JPsi, PionDalitz
 
 TABLE = MesonTable.read(data_path("measurements/mesons_400gev.toml"))
 EDGES = np.linspace(2 * M_MU, 1.1, 60)

@@ -17,7 +17,7 @@ from gammastar.core.records import Sample
 from gammastar.core.sampling import Sampler
 from gammastar.physics.hadrons import eta2
 from gammastar.physics.qed import RTable, kappa, pseudoscalar_dalitz
-from gammastar.predict.channels.virtual_photon import interpolate_rate, produce
+from gammastar.predict.channel import interpolate_rate, produce
 from gammastar.predict.production import sources_of
 
 M_ETA = constants.mass(221)

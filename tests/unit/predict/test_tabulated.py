@@ -9,8 +9,8 @@ from scipy.integrate import dblquad
 from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
 from gammastar.predict import check_exclusive
 from gammastar.predict.channel import unit_of
-from gammastar.predict.channels.theory import EventCalcTables, ForeseeSpectra
 from gammastar.predict.models import TheoryOptions, theory_channel
+from gammastar.predict.theory import EventCalcTables, ForeseeSpectra
 from gammastar.testing import check_channel
 
 THETA = np.arange(-4.975, 0, 0.05)

@@ -16,8 +16,8 @@ from gammastar.mock.cocktail import mass_spectrum
 from gammastar.physics.bremsstrahlung import preset
 from gammastar.physics.mesons import Decay, MesonTable, beam_frame, dark_photon_branching
 from gammastar.physics.qed import dark_photon_rate
-from gammastar.predict.channel import check_exclusive
-from gammastar.predict.channels.theory import (
+from gammastar.predict.channel import VirtualPhoton, check_exclusive
+from gammastar.predict.theory import (
     Bremsstrahlung,
     JPsi,
     PionDalitz,
@@ -25,7 +25,6 @@ from gammastar.predict.channels.theory import (
     VectorDalitz,
     VectorMixing,
 )
-from gammastar.predict.channels.virtual_photon import VirtualPhoton
 from gammastar.testing import check_channel
 
 TABLE = MesonTable.read(data_path("measurements/mesons_400gev.toml"))

@@ -14,8 +14,8 @@ from gammastar import predict
 from gammastar.core.errors import PhysicsError, UserError
 from gammastar.core.sampling import stream
 from gammastar.physics.bremsstrahlung import preset
-from gammastar.predict.channels.theory import EventCalcTables, ForeseeSpectra
 from gammastar.predict.models import r_table
+from gammastar.predict.theory import EventCalcTables, ForeseeSpectra
 from gammastar.results.exchange import (
     Point,
     Produced,

@@ -20,8 +20,7 @@ from gammastar.core.records import BoolArray, FloatArray, Sample
 from gammastar.core.sampling import stream
 from gammastar.physics import bremsstrahlung, mesons
 from gammastar.physics.polarisation import daughter
-from gammastar.predict.channel import MASSES, Channel, outside, sample_at_origin
-from gammastar.predict.channels.virtual_photon import InDomain
+from gammastar.predict.channel import MASSES, Channel, InDomain, outside, sample_at_origin
 
 _CASCADES = "first interaction of each proton only: secondary cascades are omitted and would add soft mesons"
 

@@ -1,1 +1,0 @@
-"""Production channels: measured virtual photons, theory, tables of other tools."""
