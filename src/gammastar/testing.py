@@ -195,21 +195,16 @@ def _produced(
     contract.close(total, rate, f"produce: weights sum to {total:g} {where}, the rate is {rate:g}", rtol=1e-6)
     contract.need(sample.in_domain.dtype == np.bool_, "produce: in_domain must be an array of bool")
     contract.need(np.isfinite(sample.origin).all(), "produce: origins must be finite")
-    p = _components(sample)
+    p = sample.four_momenta
     off_shell = np.abs(p[3] ** 2 - np.sum(p[:3] ** 2, axis=0) - mass**2)
     on_shell = (off_shell < 1e-3 * mass**2 + 1e-9 * p[3] ** 2).all()
     contract.need(on_shell, f"produce: particles {where} off shell")
     reaching = f"produce: energies {where} reach the beam, {beam_energy:g} GeV"
     contract.need((p[3] < beam_energy).all(), reaching)
-    again, other = (_components(channel.produce(mass, n=n, rng=stream(k, "contract"))) for k in (1, 2))
+    again, other = (channel.produce(mass, n=n, rng=stream(k, "contract")).four_momenta for k in (1, 2))
     contract.close(again, p, "produce: the same random stream must give the same sample")
     differs = not np.array_equal(other, p)
     contract.need(differs, "produce: another random stream must give another sample")
-
-
-def _components(sample: Sample) -> FloatArray:
-    p4 = sample.p4
-    return np.stack([np.asarray(c, dtype=np.float64) for c in (p4.px, p4.py, p4.pz, p4.E)])
 
 
 def check_geometry(

@@ -76,10 +76,7 @@ Rows: TypeAlias = slice | EllipsisType
 
 
 def _left(distance: FloatArray, momentum: npt.ArrayLike, mass: float, ctau: npt.ArrayLike) -> Rows:
-    """Return the lifetimes between the first and the last with which any particle comes so far.
-
-    With the others e^(−x) is zero to the precision of a float, which is not worth computing.
-    """
+    """Return the lifetimes with which any particle comes so far: with others e^(−x) is zero as a float."""
     lifetime, p = np.asarray(ctau, dtype=np.float64), np.asarray(momentum, dtype=np.float64)
     if not lifetime.ndim or not p.size or not ((lifetime > 0).all() and (p > 0).all()):
         return ...
@@ -137,19 +134,14 @@ def forced_decay(
     fraction = np.where(choice < 1.0, u, _SHORTEST * np.expm1(u * decades))
     for k, rate in enumerate(rates):
         own = choice >= k + 2
-        fraction[own] = _exponential(u[own], rate[own])
+        steep = np.maximum(rate[own], _FLAT)
+        fraction[own] = -np.log1p(u[own] * np.expm1(-steep)) / steep
     fraction = np.clip(fraction, 0.0, 1.0)
     density = 1.0 + 1.0 / ((fraction + _SHORTEST) * decades)
     for rate in rates:
         steep = np.maximum(rate, _FLAT)
         density += steep * np.exp(-steep * fraction) / -np.expm1(-steep)
     return chord[:, 0] + fraction * length, density / ((len(rates) + 2) * length)
-
-
-def _exponential(u: FloatArray, rate: FloatArray) -> FloatArray:
-    """Return numbers in (0, 1) with the density of e^(−rate x) from uniform ones."""
-    steep = np.maximum(rate, _FLAT)
-    return np.asarray(-np.log1p(u * np.expm1(-steep)) / steep)
 
 
 def decay_weight(
@@ -364,10 +356,7 @@ class LifetimeScan:
     spins: FloatArray | None = None
 
     def at(self, ctau: npt.ArrayLike) -> LifetimeScan:
-        """Return the scan at other lifetimes, by monotone interpolation in both logarithms.
-
-        With it a whole plane of mass and coupling needs one scan per mass.
-        """
+        """Return the scan at other lifetimes, by monotone interpolation in both logarithms."""
         wanted = np.atleast_1d(np.asarray(ctau, dtype=np.float64))
         if len(self.ctau) < 2 or not (np.diff(self.ctau) > 0).all() or not np.isfinite(self.ctau).all():
             raise PhysicsError("LifetimeScan.at: the scan must hold two or more finite, increasing lifetimes")
@@ -415,10 +404,7 @@ class Accepted:
         )
 
     def _sums(self, ctau: FloatArray, replicas: FloatArray | None) -> FloatArray:
-        """Return Σw, Σw², Σw in the domain, then Σw of each other spin state and of each replica, in blocks.
-
-        Shape (3 + s + r, k).
-        """
+        """Return Σw, Σw², Σw in the domain, then Σw of other spin states and replicas, (3 + s + r, k)."""
         first, others = self.weight[0], self.weight[1:]
         members = np.zeros((0, len(first))) if replicas is None else replicas
         total = np.zeros((3 + len(others) + len(members), len(ctau)))
@@ -435,8 +421,7 @@ class Accepted:
 
 def momenta(sample: Sample, mass: float) -> FloatArray:
     """Return px, py, pz, E of a sample, shape (4, n), once it is known to be fit for use."""
-    p4 = sample.p4
-    p = np.stack([np.asarray(c, dtype=np.float64) for c in (p4.px, p4.py, p4.pz, p4.E)])
+    p = sample.four_momenta
     require(p.shape[1] != 0, f"yields: the sample of {mass:g} GeV holds no particle; produce some first")
     for name, values in (("p4", p), ("weight", sample.weight), ("origin", sample.origin)):
         require(np.isfinite(values).all(), f"yields: Sample.{name} holds values that are not finite")
@@ -499,15 +484,9 @@ def accepted(
         if value > 0:
             leptons = lepton_pair(p, mass, LEPTONS[state], rng)
             found = np.flatnonzero(seen(vertex, leptons, detector))
-            visible[:, found] += value * angular_weights(
-                p[:, found],
-                mass,
-                leptons[0][:, found],
-                LEPTONS[state],
-                spins,
-                beam_energy=detector.beam_energy,
-                meson=None if meson is None else meson[found],
-            )
+            frame = {"beam_energy": detector.beam_energy, "meson": None if meson is None else meson[found]}
+            pair = p[:, found], mass, leptons[0][:, found], LEPTONS[state]
+            visible[:, found] += value * angular_weights(*pair, spins, **frame)  # type: ignore[arg-type]
     keep = visible.any(axis=0)
     distance, density, momentum = distance[keep], density[keep], momentum[keep]
 

@@ -55,13 +55,8 @@ class Measured:
     def factor(self, detector: DetectorLike) -> float:
         """Return the rate per proton on the detector's target over that on the measured one."""
         if self.scaling is not None:
-            return target_factor(
-                self.exposure,
-                detector,
-                scaling=self.scaling,
-                alpha=self.alpha,
-                alpha_inelastic=self.alpha_inelastic,
-            )
+            exponents = {"alpha": self.alpha, "alpha_inelastic": self.alpha_inelastic}
+            return target_factor(self.exposure, detector, scaling=self.scaling, **exponents)
         ratio = target_factor(self.exposure, detector)  # refuses another beam
         a, target = self.exposure.target_a, detector.target
         if not np.isclose(a, target.a, rtol=1e-2, atol=0.0) or not np.isclose(ratio, 1.0, rtol=1e-2, atol=0):
@@ -171,15 +166,10 @@ class Sight:
         lines: Lines | None = None,
     ) -> Accepted:
         """Return the particles of a sample that are seen; `towards` [m] and others as in `accepted`."""
-        return accepted(
-            sample,
-            Lines.of(sample, self.mass, self.detector) if lines is None else lines,
-            self.detector,
-            states=self.states,
-            rng=rng,
-            spins=self.spins if spins is None else spins,
-            towards=towards,
-        )
+        lines = Lines.of(sample, self.mass, self.detector) if lines is None else lines
+        spins = self.spins if spins is None else spins
+        states = {"states": self.states, "rng": rng, "spins": spins, "towards": towards}
+        return accepted(sample, lines, self.detector, **states)  # type: ignore[arg-type]
 
     def expected(self, found: Accepted, replicas: FloatArray | None = None) -> AcceptedYield:
         """Return the expected events; `replicas` (r, n) are factors on the particles that are seen."""
@@ -306,8 +296,7 @@ def millicharge_yields(
     q = np.atleast_1d(np.asarray(charges, dtype=np.float64))
     if q.ndim != 1 or q.size == 0 or not ((q > 0) & (q <= 1)).all():
         raise PhysicsError(f"millicharge_yields: charges {q!r} must be a list of numbers above 0, at most 1")
-    p4 = sample.p4
-    p = np.stack([np.asarray(c, dtype=np.float64) for c in (p4.px, p4.py, p4.pz, p4.E)])
+    p = sample.four_momenta
     if p.shape[1] == 0 or not np.isfinite(p).all():
         raise PhysicsError(
             f"millicharge_yields: the sample of {m_chi:g} GeV is empty or holds values that are not finite"

@@ -33,10 +33,7 @@ FEW = 30  # decays that a detector sees, below which the lines alone say where t
 
 
 def turned(sample: Sample, detector: Detector, rng: np.random.Generator) -> Sample:
-    """Return the sample turned about the beam into the azimuths in which a detector stands.
-
-    A straight line from the beam axis keeps its azimuth, and so does the projection of the decay volume.
-    """
+    """Return the sample turned about the beam into the azimuths in which a detector stands."""
     centre, half = detector.volume.azimuths(*detector.target.position[:2])
     if half >= np.pi:
         return sample
@@ -357,10 +354,7 @@ def acceptance_curves(
     state: str,
     spin: Spin,
 ) -> AcceptanceCurves:
-    """Return acceptance over the lifetime at a few masses.
-
-    Eq. B1 and Fig. 9 of Allison and Blinov (2025).
-    """
+    """Return acceptance over the lifetime at a few masses (Eq. B1 and Fig. 9 of Allison and Blinov, 2025)."""
     curves, errors = np.zeros((2, len(samples), len(ctau)))
     for i, (mass, (sample, rng)) in enumerate(samples.items()):
         norm = sample.weight.sum()

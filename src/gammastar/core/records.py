@@ -343,6 +343,11 @@ class Sample(ReprMixin):
         )
         require(len(self.p4) == n and self.in_domain.shape == (n,), "Sample: arrays of different length")
 
+    @property
+    def four_momenta(self) -> FloatArray:
+        """px, py, pz and E as plain numbers [GeV], (4, n)."""
+        return np.stack([np.asarray(getattr(self.p4, c), np.float64) for c in ("px", "py", "pz", "E")])
+
     def part(self, index: npt.NDArray[Any]) -> Sample:
         """Return some of the particles, by their places or by a mask."""
         parent = None if self.parent is None else self.parent[index]

@@ -311,11 +311,7 @@ class Templates:
         return peak_search(self.edges, pairs, mass, self.resolution, **given)
 
     def spurious(self, truths: npt.ArrayLike, mass: FloatArray) -> FloatArray:
-        """Return the peak that the background model leaves in expectations without signal, shape (k,).
-
-        In standard deviations of the fit the largest of all expectations and of all searched masses within
-        one resolution, without sign.
-        """
+        """Return the largest peak within one resolution that the model leaves without signal, shape (k,)."""
         found, sigma = np.zeros(len(mass)), self.fits(self.pairs, mass).sigma
         for truth in np.atleast_2d(np.asarray(truths, dtype=np.float64)):
             found = np.maximum(found, np.abs(self.fits(truth, mass).fitted) / sigma)
@@ -477,9 +473,7 @@ def displaced_shares(
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return which share of the dark photons of a mass is found behind the cut, and before its mirror image.
 
-    The resolution is that of pairs measured in front of the interaction, where nothing decays, and its mirror
-    image: what lies behind the target is not looked at. Of more than 2000 such pairs every so many in the
-    order of their momentum are taken.
+    The resolution is that of pairs in front of the interaction, where nothing decays, and its mirror image.
     """
     near = pairs.select(np.abs(pairs.mass - mass) < half_window)
     total = near.weight.sum()
@@ -529,30 +523,19 @@ class _Flight:
 
     def add(self, total: FloatArray, z: FloatArray, sign: float) -> None:
         """Add `sign` times the share before z ≥ 0 to `total`: the steps of η, each with its own beginning."""
-        z = np.minimum(z, self.edges[-1])
+        rows = np.flatnonzero(z > 0)
+        z, rate = np.minimum(z[rows], self.edges[-1]), self.rate[rows]
         steps = np.diff(self.value, prepend=0.0)
         last = np.clip(np.searchsorted(self.edges, z, side="right") - 1, 0, len(steps) - 1)
-        rows = np.flatnonzero(z > 0)
-        if not len(rows):
-            return
-        rate = self.rate if len(rows) == len(z) else self.rate[rows]
-        found = np.expm1(rate * -z[rows, None])
-        found *= -sign * self.value[last[rows], None]
+        found = np.expm1(rate * -z[:, None]) * (-sign * self.value[last, None])
         for step, edge in zip(steps[1:], self.edges[1:-1], strict=True):
-            beyond = np.flatnonzero(z[rows] > edge)
-            if len(beyond):
-                found[beyond] += sign * step * np.expm1(rate[beyond] * -edge)
-        if len(rows) == len(z):
-            total += found
-        else:
-            total[rows] += found
+            beyond = np.flatnonzero(z > edge)
+            found[beyond] += sign * step * np.expm1(rate[beyond] * -edge)
+        total[rows] += found
 
 
 def best_cut(signal: FloatArray, limit: FloatArray) -> npt.NDArray[np.intp]:
-    """Return the cut of each mass with the largest signal over the expected limit at any coupling.
-
-    Both are expectations: the pairs behind the cut are not looked at.
-    """
+    """Return the cut of each mass with the largest expected signal over the expected limit."""
     return np.asarray((signal.max(axis=2) / limit).argmax(axis=1))
 
 
@@ -582,21 +565,13 @@ class DisplacedYields:
 
     @property
     def signal(self) -> FloatArray:
-        """Expected signal in excess of what its own prompt tail adds to the background, shape (n, c, k).
-
-        Zero where that tail is more than half of it, or not surely less, to three standard deviations of the
-        finite number of pairs: such dark photons are not displaced, or a few pairs stand for them. Signed
-        weights may leave less than nothing of a tail: it adds nothing to the signal.
-        """
+        """Expected signal in excess of its own prompt tail, (n, c, k); zero where that is half of it."""
         own = self.behind - 2.0 * self.before > 3.0 * self.error
         return np.where(own, np.maximum(self.behind - np.maximum(self.before, 0.0), 0.0), 0.0)
 
     @property
     def log_sigma(self) -> FloatArray:
-        """Standard deviation of the logarithm of the background, shape (n, c).
-
-        Both sides of the interaction differ by no more than was found below the cuts, within its error.
-        """
+        """Standard deviation of ln background, (n, c), with what both sides differ by below the cuts."""
         ratio = self.background_sigma / np.maximum(self.background, 1e-12)
         return np.asarray(np.sqrt(np.log1p(ratio**2) + (self.sides[0] - 1.0) ** 2 + self.sides[1] ** 2))
 

@@ -213,10 +213,10 @@ def chi_from_channel(
         parent = _turned(parent.T, -np.arctan2(np.asarray(whole.p4.py), np.asarray(whole.p4.px))).T
     return VirtualPhotons(
         mass=np.repeat(masses, each),
-        pt=np.concatenate([np.asarray(part.p4.pt) for part in parts]),
-        energy=np.concatenate([np.asarray(part.p4.E) for part in parts]),
+        pt=np.hypot(*whole.four_momenta[:2]),
+        energy=whole.four_momenta[3],
         weight=np.concatenate(weight) * total / n_masses,
-        in_domain=np.concatenate([part.in_domain for part in parts]),
+        in_domain=whole.in_domain,
         parent=parent,
     )
 
@@ -286,11 +286,7 @@ class TheoryPairs:
 
 
 def fine_pairs(photon: Channel, binned: MeasuredPairs) -> MeasuredPairs:
-    """Return measured pairs in narrow bins where their spectrum is known at exact masses, else as they are.
-
-    Eq. 8 of Allison and Blinov (2025) at 2 m_χ beside a line, or a bin's width above the threshold, needs the
-    masses inside a bin.
-    """
+    """Return measured pairs in narrow bins where they are known at exact masses: Eq. 8 bends inside bins."""
     if not isinstance(photon, VirtualPhoton) or photon.shape is None:
         return binned
     first, last = photon.shape.edges[[0, -1]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +25,7 @@ OMITTED = (
 
 
 def in_depth(sample: Sample, thickness: float, length: float, rng: np.random.Generator) -> Sample:
-    """Return the sample with production points along a thick target.
-
-    The depth of the first interaction is exponential, cut at the end of the target; see `OMITTED`.
-    """
+    """Return the sample with exponential depths of first interactions in a thick target; see `OMITTED`."""
     if not (thickness > 0 and np.isfinite(length) and length > 0):
         raise PhysicsError(f"in_depth: thickness {thickness!r}, interaction length {length!r} m not positive")
     inside = -np.expm1(-thickness)
@@ -81,14 +78,12 @@ class TargetTransfer:
         (name, target), (a_measured, own), sigma = to, measured, 0.0
         if self.alpha is not None:
             pt, alpha = np.array(self.alpha).T
-            scaled, sigma = on_nucleus(
-                sample,
-                a_measured,
-                target.a,
-                lambda x: np.interp(x, pt, alpha),
-                alpha_inelastic=self.alpha_inelastic,
-                alpha_sigma=self.alpha_sigma,
-            )
+            law: dict[str, Any] = {
+                "alpha_inelastic": self.alpha_inelastic,
+                "alpha_sigma": self.alpha_sigma,
+            }
+            known = a_measured, target.a, lambda x: np.interp(x, pt, alpha)
+            scaled, sigma = on_nucleus(sample, *known, **law)
             weight = scaled.weight if own is None else np.where(own, scaled.weight, sample.weight)
             sample = replace(sample, weight=weight)
         length = (self.depth or {}).get(name)
@@ -217,20 +212,23 @@ class Scaled(Channel):
         central, low, high = (edge * self.factor(m) for edge in envelope(self.channel, m))
         return central, low, high
 
+    def _scale(self, mass: float) -> float:
+        return float(self.factor(np.array([mass]))[0])
+
     def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
         """Return the sample of the channel with scaled weights."""
         sample = self.channel.produce(mass, n=n, rng=rng)
-        return replace(sample, weight=sample.weight * float(self.factor(np.array([mass]))[0]))
+        return replace(sample, weight=sample.weight * self._scale(mass))
 
     def focused(self, mass: float, *, n: int, rng: np.random.Generator, importance: Importance) -> Sample:
         """Return the sample of the channel with scaled weights."""
         sample = self.channel.focused(mass, n=n, rng=rng, importance=importance)
-        return replace(sample, weight=sample.weight * float(self.factor(np.array([mass]))[0]))
+        return replace(sample, weight=sample.weight * self._scale(mass))
 
     def replicas(self, mass: float, sample: Sample) -> FloatArray | None:
         """Return the replicas of the channel."""
-        scale = float(self.factor(np.array([mass]))[0]) or 1.0
-        return self.channel.replicas(mass, replace(sample, weight=sample.weight / scale))
+        weight = sample.weight / (self._scale(mass) or 1.0)
+        return self.channel.replicas(mass, replace(sample, weight=weight))
 
     def band(self, mass: float, sample: Sample) -> FloatArray | None:
         """Return the band of the channel."""
@@ -285,11 +283,7 @@ class Mixture(Channel):
         return rates.sum(axis=0), covs.sum(axis=0)
 
     def envelope(self, mass: npt.ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return the summed rate and its lower and upper edge, each of shape (n,).
-
-        Edges of bremsstrahlung are those of its band of Λ, which is not symmetric; the channels' distances to
-        their edges are added in quadrature.
-        """
+        """Return the summed rate and its edges, (n,) each: distances to edges add in quadrature."""
         m = np.atleast_1d(np.asarray(mass, dtype=np.float64))
         total, down, up = np.zeros(len(m)), np.zeros(len(m)), np.zeros(len(m))
         for channel in self.channels:
@@ -331,10 +325,7 @@ class Mixture(Channel):
     def replicas(
         self, mass: float, sample: Sample, members: npt.NDArray[np.int64] | None = None
     ) -> FloatArray | None:
-        """Return the replicas of the channels that have some; the others weigh one.
-
-        `members` says which channel made each particle, by default those of a whole sample.
-        """
+        """Return the replicas of the channels that have some; `members` says which made each particle."""
         own = self.members(mass, len(sample.weight)) if members is None else members
         rows_of = [
             (own == i, channel.replicas(mass, sample.part(own == i)))
@@ -368,13 +359,9 @@ def describe(channel: Channel) -> str:
 
 def joined(samples: Sequence[Sample]) -> Sample:
     """Return several samples as one."""
-    components = [
-        np.concatenate([np.asarray(getattr(s.p4, name), dtype=np.float64) for s in samples])
-        for name in ("px", "py", "pz", "E")
-    ]
     parents = [np.full((len(s.weight), 4), np.nan) if s.parent is None else s.parent for s in samples]
     return Sample(
-        Momenta(*components),
+        Momenta(*np.concatenate([s.four_momenta for s in samples], axis=1)),
         np.concatenate([s.weight for s in samples]),
         np.concatenate([s.origin for s in samples]),
         np.concatenate([s.in_domain for s in samples]),

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.constants import mass as mass_of
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import PhysicsError, require
 from gammastar.core.records import Exposure, FloatArray, Sample
 from gammastar.core.sampling import stream
 from gammastar.core.signal import BEYOND, Rate, Variation
@@ -64,16 +64,14 @@ class Counted(Protocol):
 
 def check_exposures(found: Mapping[str, Counted], unit: Unit) -> None:
     """Refuse detectors that count otherwise than a rate does."""
+    said = {
+        "pb": "protons on target, the rate counts cross sections [pb]: give predict.sigma_inelastic, or a "
+        "detector with luminosity",
+        "proton": "a luminosity, the rate counts per proton on target: take channels from spectra of FORESEE "
+        "without predict.sigma_inelastic",
+    }
     for name, detector in found.items():
-        if (detector.luminosity is None) == (unit == "pb"):
-            has = "protons on target" if detector.luminosity is None else "a luminosity"
-            counts = "cross sections [pb]" if unit == "pb" else "per proton on target"
-            cure = (
-                "give predict.sigma_inelastic, or a detector with luminosity"
-                if unit == "pb"
-                else "take channels from spectra of FORESEE without predict.sigma_inelastic"
-            )
-            raise PhysicsError(f"detector {name!r} has {has}, the rate counts {counts}: {cure}")
+        require((detector.luminosity is None) != (unit == "pb"), f"detector {name!r} has {said[unit]}")
 
 
 @dataclass(frozen=True)
@@ -335,10 +333,7 @@ def alternatives(trend: Trend | None, mass: float, sample: Sample) -> FloatArray
 def extrapolated(
     channel: VirtualPhoton, trend: Trend, masses: FloatArray, seed: int
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return the measured part of a rate and the relative error of the whole from what is extrapolated.
-
-    As for a yield, with every particle accepted: `Trend.relative_error` of the sum of weights.
-    """
+    """Return the measured part of a rate and the relative error of the whole from what is extrapolated."""
     part, (error, step) = np.full(len(masses), np.nan), np.zeros((2, len(masses)))
     low, high = channel.mass_range
     for i in np.flatnonzero((masses >= low) & (masses <= high)):
@@ -361,11 +356,7 @@ def variations_of(
     sources: Sequence[OwnSource] = (),
     members: npt.NDArray[np.int64] | None = None,
 ) -> tuple[Variation, ...]:
-    """Return all that varies particles which a production made at one mass; `members` says which part did.
-
-    Replicas of the kinematics; the continued trend, for measured photons alone; with theory beside the
-    photons the particles of each channel, and both edges of its theory; sources of the user.
-    """
+    """Return all that varies particles which a production made at one mass; `members` says which part did."""
     variations = []
     replicas = production.replicas(mass, sample, members)
     if replicas is not None:

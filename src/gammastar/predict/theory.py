@@ -364,7 +364,10 @@ class ForeseeSpectra(Channel):
                 own = [mesons.read_cells(path) for path in files.get((mode, mass), [])[:MAX_GENERATORS]]
                 for cells, path in zip(own, files.get((mode, mass), []), strict=False):
                     grid = cells if grid is None else grid
-                    _same(grid, cells, path)
+                    axes = [(c.log_angle, c.log_momentum) for c in (grid, cells)]
+                    same = len(grid.weight) == len(cells.weight) and np.allclose(axes[0], axes[1], atol=1e-6)
+                    other = f"{path}: has other cells than the first file of its folder; use one grid"
+                    require(same, other, InputFileError)
                 parts += [np.stack([cells.weight for cells in own])] if own else []
             rows.append(np.sum([part.mean(axis=0) for part in parts], axis=0))
             sums = [part.sum(axis=1) for part in parts]
@@ -397,10 +400,7 @@ class ForeseeSpectra(Channel):
         return f"{self.source}; cross sections straight between {len(self.masses)} masses"
 
     def rate(self, mass: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
-        """Return the rate and its covariance: half the range of the generators, common to all masses.
-
-        Zero outside the masses of the tables.
-        """
+        """Return the rate and its covariance: half the range of the generators, common to all masses."""
         m = np.atleast_1d(np.asarray(mass, dtype=np.float64))
         value, low, high = (
             np.interp(m, self.masses, row, left=0.0, right=0.0)
@@ -434,13 +434,6 @@ def _whole(folder: Path, masses: FloatArray, found: Mapping[str, set[float]]) ->
                 f"{folder}: mode {mode!r} has no spectrum at {missing[0]:g} GeV, between masses where it has "
                 "one; make it, or remove the other modes' files of that mass"
             )
-
-
-def _same(grid: mesons.Cells, cells: mesons.Cells, path: Path) -> None:
-    same = len(grid.weight) == len(cells.weight) and np.allclose(
-        [grid.log_angle, grid.log_momentum], [cells.log_angle, cells.log_momentum], atol=1e-6
-    )
-    require(same, f"{path}: has other cells than the first file of its folder; use one grid", InputFileError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -523,10 +516,7 @@ class EventCalcTables(Channel):
 
     @cached_property
     def held(self) -> FloatArray:
-        """Integral of the density over angles and energies at the masses of the tables, shape (k,).
-
-        One, where the table holds everything; EventCalc's polar acceptance is the same integral.
-        """
+        """Integral of the density at the masses of the tables, (k,): EventCalc's polar acceptance."""
         return np.array([self._integral(float(mass)) for mass in self.masses])
 
     def _integral(self, mass: float) -> float:
@@ -545,10 +535,7 @@ class EventCalcTables(Channel):
         return total
 
     def rate(self, mass: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
-        """Return the rate and its covariance: half the band of the theory, common to all masses.
-
-        Zero outside the masses of the tables. It counts what the density holds: yield times `held`.
-        """
+        """Return yield times `held`, with half the band of the theory as error common to all masses."""
         m = np.atleast_1d(np.asarray(mass, dtype=np.float64))
         low, high = self.mass_range
         part = np.interp(m, self.masses, self.held)

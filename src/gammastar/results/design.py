@@ -74,11 +74,8 @@ class DesignRequest:
     def __post_init__(self) -> None:
         for name in ("precision", "thickness"):
             value = getattr(self, name)
-            require(
-                math.isfinite(value) and value > 0,
-                f"--{name} {value:g}: must be positive, e.g. 0.1",
-                UserError,
-            )
+            good = math.isfinite(value) and value > 0
+            require(good, f"--{name} {value:g}: must be positive, e.g. 0.1", UserError)
         require(0 < self.share < 1, f"--share {self.share:g}: must lie between 0 and 1", UserError)
         for name in ("background", "min_momentum"):
             value = getattr(self, name)
@@ -120,16 +117,12 @@ class OpenRun:
 
 @dataclass(frozen=True)
 class _Particles:
-    """Particles of one mass as produced in the detector's target, and the virtual photons behind them.
-
-    `photons`: four-momenta (4, n), masses, and lepton pairs per interacting proton; `pairs` in the window of
-    mass, `cell` of each particle. ``run(sample, couplings, part)`` gives yields.
-    """
+    """Particles of one mass as produced in the detector's target, and the virtual photons behind them."""
 
     sample: Sample
     cell: Any
-    photons: tuple[FloatArray, Any, FloatArray]
-    run: Callable[[Sample, FloatArray, int], AcceptedYield]
+    photons: tuple[FloatArray, Any, FloatArray]  # Momenta (4, n), masses, pairs per interacting proton
+    run: Callable[[Sample, FloatArray, int], AcceptedYield]  # (sample, couplings, part) -> yields
 
 
 def open_run(results: Path, detector: str, *, trust_code: bool = False) -> OpenRun:
@@ -197,8 +190,7 @@ def _dark_photons(run: OpenRun, detector: Detector, mass: float, cells: Cells, n
     sight = Sight.of(mass, _scan(run), model, detector, states, measured)
     importance = importance_of([sight], stream(seed, *name, "importance"))
     made = production.channel.focused(mass, n=n, rng=stream(seed, *name, "made"), importance=importance)
-    sample, p4 = carried(run, detector, made, stream(seed, *name, "depth")), made.p4
-    p = np.stack([np.asarray(c, dtype=np.float64) for c in (p4.px, p4.py, p4.pz, p4.E)])
+    sample, p = carried(run, detector, made, stream(seed, *name, "depth")), made.four_momenta
     pairs = _pairs_in_bin(run, mass) / float(production.channel.rate([mass])[0][0]) * sample.weight
     return _Particles(sample, cells.index(p), (p, mass, pairs), run_yields)
 
@@ -303,14 +295,8 @@ def origins(run: OpenRun, mass: float, request: DesignRequest, cells: Cells, lim
     rng = stream(run.ctx.seed, "design", "dimuons", f"{mass:.6f}")
     found = dimuons_in_windows(photons, row, len(used), _windows(run, request), rng)
     produced = np.bincount(row, weight[here], len(used)).astype(np.float64)
-    share, protons, _ = scan_windows(
-        signal[:, used],
-        produced,
-        found,
-        floor=FLOOR,
-        precision=request.precision,
-        background=request.background,
-    )
+    asked = {"floor": FLOOR, "precision": request.precision, "background": request.background}
+    share, protons, _ = scan_windows(signal[:, used], produced, found, **asked)
     measured = np.mean([part.in_domain_signal for part in parts], axis=0)
     return Origins(
         mass=mass,
@@ -449,12 +435,7 @@ def design(
     tell: Tell,
     trust_code: bool = False,
 ) -> list[str]:
-    """Say which dimuons a detector asks for, and propose the run that measures them.
-
-    The signal of each (angle, energy) cell of production at the edges and the largest signal of the contour,
-    for an expected limit on counts with the background of the card; `accept.calibration.protons_needed` for
-    the protons. Where the run measured nothing the signal is its extrapolation, and so is the proposal.
-    """
+    """Say which dimuons a detector asks for, and propose the run that measures them."""
     run = open_run(results, detector, trust_code=trust_code)
     folder = output or results.with_name(f"{results.name}_design")
     name = f"design_{run.name}"
@@ -517,10 +498,7 @@ def proposal_of(
     rows: list[dict[str, Any]],
     request: dict[str, Any],
 ) -> dict[str, Any]:
-    """Return the spectrometer, the target and the protons of the run that would measure the signal.
-
-    `request` is what the user wants, by option.
-    """
+    """Return spectrometer, target and protons of the run that would measure the signal as `request` asks."""
     (i, j), target = chosen, detector.target
     known = [row["protons"] for row in rows if row["protons"] is not None]
     energies = np.array([row["energy_90_GeV"] for row in rows])
@@ -545,22 +523,19 @@ def table_of(rows: list[dict[str, Any]], coupling: str) -> str:
     def span(row: dict[str, Any], key: str) -> str:
         return f"{row[key][0]:.3g} – {row[key][1]:.3g}"
 
-    return text_table(
-        Table(
-            {
-                "m [GeV]": [row["mass_GeV"] for row in rows],
-                "point": [row["point"] + (" *" if row["n_effective"] < FEW else "") for row in rows],
-                coupling: [f"{row['coupling']:.3g}" for row in rows],
-                "events": [f"{row['events']:.3g}" for row in rows],
-                "measured": [f"{row['measured']:.1%}" for row in rows],
-                "θ, 68 % [mrad]": [span(row, "theta_68_mrad") for row in rows],
-                "θ, 90 % [mrad]": [span(row, "theta_90_mrad") for row in rows],
-                "E, 90 % [GeV]": [span(row, "energy_90_GeV") for row in rows],
-                "covered": [f"{row['covered']:.0%}" for row in rows],
-                "protons": ["–" if row["protons"] is None else f"{row['protons']:.2g}" for row in rows],
-            }
-        )
-    )
+    columns: dict[str, Callable[[dict[str, Any]], Any]] = {
+        "m [GeV]": lambda row: row["mass_GeV"],
+        "point": lambda row: row["point"] + (" *" if row["n_effective"] < FEW else ""),
+        coupling: lambda row: f"{row['coupling']:.3g}",
+        "events": lambda row: f"{row['events']:.3g}",
+        "measured": lambda row: f"{row['measured']:.1%}",
+        "θ, 68 % [mrad]": lambda row: span(row, "theta_68_mrad"),
+        "θ, 90 % [mrad]": lambda row: span(row, "theta_90_mrad"),
+        "E, 90 % [GeV]": lambda row: span(row, "energy_90_GeV"),
+        "covered": lambda row: f"{row['covered']:.0%}",
+        "protons": lambda row: "–" if row["protons"] is None else f"{row['protons']:.2g}",
+    }
+    return text_table(Table({name: [cell(row) for row in rows] for name, cell in columns.items()}))
 
 
 def sentences(detector: DetectorLike, proposal: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
@@ -615,10 +590,7 @@ def figure_of(
     mock: bool,
     title: tuple[str, str],
 ) -> Figure:
-    """Return the figure: maps of the signal of at most three masses, what was measured, the spectrometer.
-
-    `title`: name of the detector, and symbol of the coupling.
-    """
+    """Return maps of the signal of at most three masses, what was measured, and the spectrometer."""
     name_of_detector, symbol = title
     chosen = found if len(found) <= 3 else [found[0], found[len(found) // 2], found[-1]]
     angles, energies = (np.geomspace(x[0], x[-1], 240) for x in (cells.theta, cells.energy))

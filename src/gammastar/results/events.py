@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from gammastar import spectrum as normalised
 from gammastar.core.constants import M_E, M_MU
 from gammastar.core.errors import InputFileError, UserError
 from gammastar.core.files import LARGEST_TABLE, text_of
-from gammastar.core.records import FloatArray, Sample, Spectrum
+from gammastar.core.records import FloatArray, Spectrum
 from gammastar.core.sampling import Sampler, stream
 from gammastar.pipeline.context import Tell
 from gammastar.predict.millicharge import conditional
@@ -143,11 +143,7 @@ def _parts(
 def chi_file(
     results: Path, m_chi: float, n: int, output: Path, *, seed: int = 1, longitudinal: float = 1.0 / 3.0
 ) -> str:
-    """Write pairs χχ̄ from the virtual photons that a run measured; return a line that says what was written.
-
-    Weights are pairs per proton on target and Q² (Eq. 8 of Allison and Blinov); photons lighter than two
-    leptons are not in them.
-    """
+    """Write pairs χχ̄ of a run's measured photons (Eq. 8 of Allison and Blinov); return what was written."""
     if not output.name.endswith((*LIST, *SUFFIXES)):
         raise UserError(f"{output}: the suffix must be one of {', '.join((*LIST, *SUFFIXES))}")
     for name in ("spectrum.json", "steering.json", "flow.json", "flow.safetensors"):
@@ -176,23 +172,18 @@ def chi_file(
     if output.name.endswith(LIST):
         write_particle_list(output, sample, 2 * n, rng, note=f"chi and anti-chi, {text}")
     else:
-        _write_pairs(output, photons, sample, measured.exposure.beam_energy)
+        first, second = np.split(sample.four_momenta, 2, axis=1)
+        events = EventTable(
+            number=np.arange(n),
+            p4=first + second,
+            mass=photons.mass,
+            weight=photons.weight,
+            origin=sample.origin[:n].T,
+            pdg=22,
+            daughters=((CHI, first), (-CHI, second)),
+        )
+        write_events(output, events, beam_energy=measured.exposure.beam_energy)
     return f"{text}, in {output}"
-
-
-def _write_pairs(output: Path, photons: predict.VirtualPhotons, sample: Sample, beam: float) -> None:
-    n = len(photons.mass)
-    p: FloatArray = np.stack([np.asarray(c) for c in (sample.p4.px, sample.p4.py, sample.p4.pz, sample.p4.E)])
-    events = EventTable(
-        number=np.arange(n),
-        p4=p[:, :n] + p[:, n:],
-        mass=photons.mass,
-        weight=photons.weight,
-        origin=sample.origin[:n].T,
-        pdg=22,
-        daughters=((CHI, p[:, :n]), (-CHI, p[:, n:])),
-    )
-    write_events(output, events, beam_energy=beam)
 
 
 def _lepton_mass(results: Path) -> float:
@@ -233,9 +224,12 @@ def simulate_file(
     if cache is None and not resume:
         sweep(folder, "blocks")
     written = {key: options.pop(key) for key in ("compression", "layout") if key in options}
-    blocks = mock.simulate_blocks(
-        loaded, n, seed=seed, cache=folder, progress=_progress(tell, output), **options
-    )
+
+    def told(done: int, total: int) -> None:
+        if tell is not None:
+            tell("simulate", done / total, f"{output.name}: {done} of {total}")
+
+    blocks = mock.simulate_blocks(loaded, n, seed=seed, cache=folder, progress=told, **options)
     with tree_writer(output, **written) as file:
         meta = mock.write_blocks(file, blocks)
     if cache is None:
@@ -250,9 +244,3 @@ def simulate_file(
     lines += [f"{seconds:.1f} s, {meta['n_events'] / seconds:.0f} events per second", *notes]
     found = sorted(key for key, source in loaded.provenance.items() if source.tag == "placeholder")
     return [*lines, f"placeholders of the card: {', '.join(found) or 'none'}"]
-
-
-def _progress(tell: Tell | None, output: Path) -> Callable[[int, int], None] | None:
-    if tell is None:
-        return None
-    return lambda done, total: tell("simulate", done / total, f"{output.name}: {done} of {total}")

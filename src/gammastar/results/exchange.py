@@ -265,8 +265,7 @@ class Produced:
     def particles(self, mass: float) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
         """Return angle to the beam [rad], momentum and energy [GeV] and weight of particles of a mass."""
         sample = self.channel.produce(mass, n=self.n, rng=stream(self.seed, "exchange", f"{mass:.6g}"))
-        p4 = sample.p4
-        px, py, pz, energy = (np.asarray(c, dtype=np.float64) for c in (p4.px, p4.py, p4.pz, p4.E))
+        px, py, pz, energy = sample.four_momenta
         pt = np.hypot(px, py)
         return np.arctan2(pt, pz), np.hypot(pt, pz), energy, sample.weight / self.interaction
 

@@ -51,13 +51,9 @@ CLOSED, BESIDE = 1e-5, 1e-6  # half the relative distance of edges that meet, an
 
 
 def write_darkcast(record: Record, name: str, detector: Detector, folder: Path) -> list[Path]:
-    """Write ``<name>.lmt`` and ``<name>.py``; nothing without a closed reach at two masses.
+    """Write ``<name>.lmt`` and ``<name>.py`` of a dark photon's reach that is closed at two masses.
 
-    Nor for another model than the dark photon: Darkcast would recast its couplings as ε.
-
-    As the reader of Darkcast 1.1 asks (arXiv:1801.04847): labels in the first row, masses that rise, one
-    lower and one upper coupling per mass, plain ASCII. Islands of one mass are joined,
-    gaps in mass stay.
+    As Darkcast 1.1 asks (arXiv:1801.04847): rising masses, one pair of couplings each, plain ASCII.
     """
     main = record.folder / f"reach_{name}.json"
     path = main if main.is_file() else record.folder / "reach.json"
@@ -79,11 +75,7 @@ def write_darkcast(record: Record, name: str, detector: Detector, folder: Path) 
 
 
 def _table(rows: list[dict[str, Any]], intervals: list[dict[str, Any]]) -> list[str]:
-    """Return one line per mass that has both edges, the lower below the upper.
-
-    Between two intervals of mass the edges meet at their ends: the reader draws straight lines, which
-    would join what a gap separates.
-    """
+    """Return one line per mass that has both edges, which meet at both ends of a gap in mass."""
     edges: dict[float, tuple[float, float]] = {}
     for row in rows:
         if row["coupling_low"] is None or row["coupling_high"] is None:
@@ -101,11 +93,7 @@ def _table(rows: list[dict[str, Any]], intervals: list[dict[str, Any]]) -> list[
 
 
 def length_ratio(detector: Detector) -> float:
-    """Return the length of the decay volume over its distance from the target.
-
-    Along the beam or, if that misses the volume, along the longest way through it; infinite if the volume
-    holds the target or has no end.
-    """
+    """Return length over distance of the decay volume, along the beam or the longest way; inf if open."""
     theta, phi = np.linspace(0.0, *FAN), np.linspace(0.0, 2 * np.pi, N_PHI, endpoint=False)
     theta, phi = np.repeat(theta, N_PHI), np.tile(phi, FAN[1])
     unit = np.stack([np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)], axis=1)
@@ -177,13 +165,7 @@ def scaling_of(section: Accept | None) -> Literal["per_interaction"] | None:
 def efficiency_table(
     record: Record, name: str, detector: Detector, masses: Sequence[float], *, final_state: str, n: int
 ) -> dict[str, FloatArray]:
-    """Return the efficiency of a detector over mass and lifetime.
-
-    Per particle that the measured target makes and that decays to the final state: geometry, decay in flight,
-    cuts and selection, and where the run scales with A^α the ratio of the two nuclei.
-    Particles are drawn where they count at lifetimes of a dark photon (`gammastar.accept.plane`), and
-    leptons follow the spin state of the run.
-    """
+    """Return the efficiency over mass and lifetime, per particle of the measured target that decays so."""
     channel, ctau = record.channel(), np.geomspace(*CTAU)
     spin, transfer = spin_of(record), transfer_of(record.steering, [name])
     exposure, states = record.spectrum.exposure, {final_state: detector.efficiency[final_state]}
@@ -256,6 +238,10 @@ def export(
         "spin state of the decays": spin if record.spin is None else spin_text(record.spin),
         "detectors": {},
     }
+    accepting, exposure = record.steering.accept, record.spectrum.exposure
+    law = None
+    if accepting is not None and exposure is not None:
+        law = accept.Measured(exposure, scaling_of(accepting))
     for name, known in found.items():
         for state in known.efficiency:
             if known.accept_on == "daughters" and state not in LEPTONS:
@@ -267,7 +253,7 @@ def export(
         content["detectors"][name] = {
             "name": known.name,
             "pot" if known.luminosity is None else "luminosity_per_pb": known.exposure,
-            "target_factor": _factor(record, known),
+            "target_factor": law and float(law.factor(known)),
             "source": known.source,
         }
         if detector is None:
@@ -277,14 +263,6 @@ def export(
         tell("export", None, f"record for HEPData with {events} events")
         written += write_published(record, output / "hepdata", events=events)
     return sorted(written)
-
-
-def _factor(record: Record, detector: Detector) -> float | None:
-    """Return the rate per proton on the detector's target over that on the measured one."""
-    section, exposure = record.steering.accept, record.spectrum.exposure
-    if section is None or exposure is None:
-        return None
-    return float(accept.Measured(exposure, scaling_of(section)).factor(detector))
 
 
 SCRIPT = "dark_photon_rate.py"
@@ -339,7 +317,8 @@ def write_published(record: Record, folder: Path, *, events: int = 100_000, seed
         phrases=("Dilepton", "Virtual Photon"),
     )
     resources: dict[str, tuple[str, bytes]] = {}
-    for name, (columns, about) in _samples(record, events, seed).items():
+    samples = {"events": _flow_events(record, events, seed), "omnifold": _omnifold_events(record)}
+    for name, (columns, about) in ((key, sample) for key, sample in samples.items() if sample is not None):
         text = json.dumps(_common(record, says.title) | about, indent=1, ensure_ascii=False, allow_nan=False)
         resources[f"{name}.json"] = (f"Columns, units and normalisation of {name}.npz", text.encode())
         resources[f"{name}.npz"] = ("Weighted events: one array of numpy per column", _npz(columns))
@@ -384,12 +363,6 @@ def _common(record: Record, title: str) -> dict[str, Any]:
         "lepton_mass": LEPTON_MASS["mu" if section is None else section.lepton],
         "exposure": None if exposure is None else asdict(exposure),
     }
-
-
-def _samples(record: Record, events: int, seed: int) -> dict[str, tuple[Arrays, dict[str, Any]]]:
-    found = {"events": _flow_events(record, events, seed)}
-    weighted = _omnifold_events(record)
-    return found if weighted is None else found | {"omnifold": weighted}
 
 
 def _flow_events(record: Record, n: int, seed: int) -> tuple[Arrays, dict[str, Any]]:
@@ -440,11 +413,7 @@ def _flow_events(record: Record, n: int, seed: int) -> tuple[Arrays, dict[str, A
 
 
 def _omnifold_events(record: Record) -> tuple[Arrays, dict[str, Any]] | None:
-    """Return simulated virtual photons with the weights of OmniFold, if the run has kept them.
-
-    In each cell of the spectrum the weights are scaled to its content; outside the measured domain the
-    simulated weights are.
-    """
+    """Return simulated photons with kept weights of OmniFold, scaled in each cell of the spectrum."""
     places = [record.folder / "stages" / f"{name}.npz" for name in ("match", "unfold")]
     if not all(place.is_file() for place in places):
         return None

@@ -122,21 +122,12 @@ def wanted(model: Benchmark, path: Path, **changes: int | None) -> PlaneRequest:
 def recast(
     model: Benchmark, request: PlaneRequest, *, curves: Sequence[Pathlike] = (), tell: Tell | None = None
 ) -> Recast:
-    """Return what BaBar, NA64 and Belle II say of a model.
-
-    `curves` are folders with full published curves; without them the few shipped points, straight between.
-    """
+    """Return what BaBar, NA64 and Belle II say of a model, with full published curves of folders `curves`."""
     mass = np.geomspace(*request.mass, request.n_mass)
     epsilon = np.geomspace(*request.epsilon, request.n_epsilon)
     r_table = hadrons() if request.hadrons else None
-    options = semivisible.Options(
-        n=request.events,
-        seed=request.seed,
-        polarised=request.polarised,
-        r_table=r_table,
-        neutrino=model.neutrino,
-        s_channel=request.s_channel,
-    )
+    asked = {name: getattr(request, name) for name in ("seed", "polarised", "s_channel")}
+    options = semivisible.Options(request.events, r_table=r_table, neutrino=model.neutrino, **asked)
     say: Tell = tell or (lambda *_: None)
     say("plane", 0.0, f"{model.name}: {request.n_mass} masses")
     plane = semivisible.scan(
@@ -150,21 +141,19 @@ def recast(
     sectors = [model.sector(float(m)) for m in mass]
     pairs = [mediator_widths(sector)[0] for sector in sectors]
     ctau = [lifetimes(sector, r_table=r_table, neutrino=model.neutrino) for sector in sectors]
+    published = {}  # the first full curve that a folder holds, else the shipped points
+    for name in LIMITS.values():
+        own = [semivisible.published(name, folder) for folder in curves]
+        published[name] = next((limit for limit in own if limit.full), semivisible.published(name))
     return Recast(
         model=model,
         plane=plane,
-        limits={search: _published(name, curves) for search, name in LIMITS.items()},
+        limits={search: published[name] for search, name in LIMITS.items()},
         displaced=np.array(displaced),
         ctau=np.array(ctau),
         masses=np.array([sector.masses for sector in sectors]),
         closed=np.array([not len(states) for states in pairs]),
     )
-
-
-def _published(name: str, folders: Sequence[Pathlike]) -> Published:
-    """Return the first full curve that a folder holds, else the shipped points."""
-    limits = [semivisible.published(name, folder) for folder in folders]
-    return next((limit for limit in limits if limit.full), semivisible.published(name))
 
 
 def regions(result: Recast) -> list[Region]:
@@ -261,10 +250,7 @@ def recast_file(
     tell: Tell | None = None,
     **changes: int | None,
 ) -> list[str]:
-    """Write figures, tables and ``recast.json`` of a TOML file or a shipped benchmark; return a summary.
-
-    `changes` are ``events`` and ``seed`` in place of those of the file.
-    """
+    """Write figures, tables and ``recast.json`` of a model; `changes`: ``events`` and ``seed``. Summarise."""
     point = semivisible.load_benchmark(model)
     request = wanted(point, Path(model), **changes)
     result = recast(point, request, curves=curves, tell=tell)

@@ -69,11 +69,7 @@ def scan_lines(
     steering: Path | None = None,
     **where: Any,
 ) -> Iterator[str]:
-    """Yield whose convention holds, a line per tested signal, warnings, and a line per HS3 document.
-
-    The run that wrote a likelihood says how its limits were set in the metadata of its patch set, which
-    travels with it, and in the ``steering.json`` of its folder.
-    """
+    """Yield whose convention holds, a line per tested signal, warnings, and a line per HS3 document."""
     path, request = Path(path), request or ScanRequest()
     _checked(path)
     likelihood = infer.read_likelihood(path, **where)
@@ -83,7 +79,8 @@ def scan_lines(
             f"scan: method = {how.method!r} averages over the nuisances; it cannot take {auxiliary!r} toys"
         )
     cl = request.cl or how.cl or DEFAULT_CL
-    head = _said(how, cl)
+    level = f"; excluded at {100 * cl:g} % CL is what lies below {1 - cl:.3g}" if how.cl else ""
+    head = [f"as {how.source} says: method = {how.method!r}{level}"] if how.source else []
     options: dict[str, Any] = {
         "method": "exact" if how.method in AVERAGED else how.method,
         "convention": _convention(path, likelihood, how, statistic, auxiliary),
@@ -123,14 +120,6 @@ def _result(
         return _entry(point, cl, None) | {"failure": failure}, f"{point.name} failed: {failure}"
     text = _line(point, request, cl, limits) + "".join(f" {key} {value}" for key, value in more.items())
     return _entry(point, cl, limits) | more, text
-
-
-def _said(how: _How, cl: float) -> list[str]:
-    """Return whose convention holds, if anybody has one."""
-    if not how.source:
-        return []
-    level = f"; excluded at {100 * cl:g} % CL is what lies below {1 - cl:.3g}" if how.cl else ""
-    return [f"as {how.source} says: method = {how.method!r}{level}"]
 
 
 def write_cards(

@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gammastar import report
-from gammastar.core.errors import InputFileError, StoreError, UserError, require
-from gammastar.core.files import Pathlike, data_path, opened, text_of, writes_folder
+from gammastar.core.errors import InputFileError, StoreError, UserError
+from gammastar.core.files import Pathlike, data_path, text_of, writes_folder
 from gammastar.core.records import FloatArray, MassInterval
 from gammastar.physics import bremsstrahlung
 from gammastar.pipeline.cache import load_arrays, skipped_input_message
 from gammastar.pipeline.record import read_record
 from gammastar.predict import scan_masses
+from gammastar.predict.theory import ForeseeSpectra
 from gammastar.report.pages import masses_reached
 from gammastar.report.style import power_of_ten
+from gammastar.results.exchange import SIGMA_INELASTIC
 from gammastar.results.loaded import Results, load
 from gammastar.results.views import DISPLACED, IN_SITU, DetectorReach
 from gammastar.store.filesets import identity, kind_of
@@ -79,11 +81,6 @@ def show_results(folder: Path) -> str:
     return "\n".join(lines)
 
 
-def _code(manifest: Any) -> str:
-    known = manifest["code"]
-    return f"{known[:16]}, {'that of this installation' if known == package_digest() else 'another one'}"
-
-
 def _inputs(folder: Path, manifest: Any) -> Iterator[tuple[str, str, str]]:
     """Yield name, state and SHA-256 of every input; what is behind a URL or no file is not compared."""
     for name, sha in sorted(manifest["inputs"].items()):
@@ -116,7 +113,8 @@ def verify_results(folder: Path) -> Iterator[str]:
     """Check every digest of the manifest, its own first, against the files and the inputs that are there."""
     manifest = _manifest(folder)
     yield f"configuration: {manifest['configuration'][:16] or 'not recorded'}, seed {manifest['seed']}"
-    yield f"code: {_code(manifest)}"
+    ours = "that of this installation" if manifest["code"] == package_digest() else "another one"
+    yield f"code: {manifest['code'][:16]}, {ours}"
     wrong = []
     if manifest["partial"]:
         yield skipped_input_message(manifest["partial"])
@@ -153,7 +151,6 @@ def _told(names: Sequence[str], limit: int = 8) -> str:
 
 OTHERS = (IN_SITU, DISPLACED)  # drawn on planes of their own
 COLUMNS = ("mass", "coupling_low", "coupling_high")
-SIGMA_INEL = 32.3e9  # pb, inelastic pp at 400 GeV (COMPETE fit of total less elastic); for cross sections
 PRESETS = ("fww_vmd", "qra_v2")
 BAND = {"low": ("lower", "low", "min"), "high": ("upper", "high", "max"), "central": ("central", "rate")}
 
@@ -203,13 +200,10 @@ def _column(names: list[str], which: str) -> int | None:
 
 
 def read_rates(spec: TableSpec) -> report.RateTable:
-    """Return the rates of a table, or of a folder of spectra.
-
-    Without names of columns the order is mass, central, lower, upper. Rates are dark photons per interacting
-    proton and squared mixing.
-    """
+    """Return the rates of a table (mass, central, lower, upper if unnamed), or of a folder of spectra."""
     if spec.path.is_dir():
-        return foresee_folder(spec)
+        spectra = ForeseeSpectra.read(spec.path, sigma_inelastic=SIGMA_INELASTIC)
+        return report.RateTable(spec.name, spectra.masses, spectra.weight.sum(axis=1), *spectra.edges)
     names, values = _rows(spec.path)
     low = high = None
     if spec.column:
@@ -228,31 +222,6 @@ def read_rates(spec: TableSpec) -> report.RateTable:
     return report.RateTable(spec.name, values[finite, 0], values[finite, central], *envelope)
 
 
-def foresee_folder(spec: TableSpec) -> report.RateTable:
-    """Return the sum over production modes of spectra ``…_<mode>_<generator>_m_<mass>.npy`` in a folder."""
-    modes: dict[float, dict[str, list[float]]] = {}
-    for path in sorted(spec.path.glob("*_m_*.npy")):
-        found = re.search(r"TeV_(.+?)(?:_[^_]+)?_m_([0-9.eE+-]+)\.npy$", path.name)
-        try:
-            with opened(path) as stream:
-                cells = np.load(stream, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise InputFileError(f"{path}: is no array of numbers ({error})") from error
-        if found is None or cells.ndim != 2 or len(cells) != 3:
-            raise InputFileError(
-                f"{path}: expected …TeV_<mode>_m_<mass>.npy of three rows, found shape {cells.shape}"
-            )
-        modes.setdefault(float(found[2]), {}).setdefault(found[1], []).append(float(np.sum(cells[2])))
-    require(modes, f"{spec.path}: holds no spectra *_m_<mass>.npy", InputFileError)
-    mass = np.array(sorted(modes))
-    rows = [
-        [sum(chosen(found) for found in modes[m].values()) / SIGMA_INEL for m in mass]
-        for chosen in (np.mean, min, max)
-    ]
-    central, low, high = (np.array(row, dtype=np.float64) for row in rows)
-    return report.RateTable(spec.name, mass, central, low, high)
-
-
 def _own(masses: FloatArray, beam_energy: float) -> list[report.RateTable]:
     """Return proton bremsstrahlung in two conventions, from our own kernel, at the masses that it knows."""
     tables = []
@@ -267,10 +236,7 @@ def _own(masses: FloatArray, beam_energy: float) -> list[report.RateTable]:
 
 @writes_folder
 def compare(results: Path, *, output: Path, tables: Sequence[str] = (), published: bool = True) -> list[str]:
-    """Draw the rate of a run with those of other tools and write ``compare.png``, ``.pdf`` and ``.csv``.
-
-    Rates are per interacting proton: ours per proton on target over 1 − exp(−L) of the measured target.
-    """
+    """Write the rate of a run and of other tools, per interacting proton, as ``compare`` figure and CSV."""
     record = read_record(results)
     channel, exposure = record.channel(), record.spectrum.exposure
     if exposure is None:
@@ -339,10 +305,9 @@ def overlay_files(
     limits: bool = True,
 ) -> list[str]:
     """Write the reaches of several runs as ``overlay`` (PNG, PDF, CSV) and ``explorer.html``."""
-    opened = [run if isinstance(run, Results) else load(run) for run in runs]
-    chosen, folder = _chosen(opened, detectors, part), Path(output)
-    figure = overlay(opened, detectors=detectors, part=part, limits=limits)
-    report.save_figure(figure, folder / "overlay")
+    opened, folder = [run if isinstance(run, Results) else load(run) for run in runs], Path(output)
+    chosen = _chosen(opened, detectors, part)
+    report.save_figure(overlay(opened, detectors=detectors, part=part, limits=limits), folder / "overlay")
     rows = [
         (one.label, one.reach.about["pot"], *(row[name] for name in COLUMNS))
         for one in chosen

@@ -202,12 +202,7 @@ def _simulated(
 
 
 def _seen(pairs: Pairs, matched: MatchedPairs, edges: Edges) -> tuple[Edges, list[str]]:
-    """Return axes whose cells are above the floor of the efficiency where pairs are; say what these hold.
-
-    The second edge of the energy is the first quantile of the pairs above which that is so, or above which
-    fewest are lost: below it photons are hardly seen, and only extrapolated. No bin in mass is narrower than
-    the resolution.
-    """
+    """Return axes with cells above the floor of the efficiency where pairs are, coarse as the resolution."""
     (low, high), found = edges["mass"], matched.reconstructed
     low = max(low, float(f"{np.quantile(matched.true[:, 0], 0.002):.2g}"))  # below, nothing is simulated
     inside = (matched.true[:, 0] >= low) & (matched.true[:, 0] < high)

@@ -8,7 +8,7 @@ import pytest
 from gammastar import report
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.files import data_path
-from gammastar.results.show import SIGMA_INEL, TableSpec, read_rates
+from gammastar.results.show import SIGMA_INELASTIC, TableSpec, read_rates
 
 
 def table(tmp_path, text, column=""):
@@ -39,7 +39,7 @@ def test_shipped_table_is_straight_in_the_logarithm():
 
 def test_spectra_of_modes_add_and_generators_span_the_envelope(tmp_path):
     def spectrum(name, *weights):
-        cells = np.array([np.zeros(len(weights)), np.ones(len(weights)), weights])
+        cells = np.array([[-3.0, -3.0, -2.95, -2.95], [1.0, 1.05, 1.0, 1.05], (*weights, 0, 0, 0)[:4]])
         np.save(tmp_path / f"0.4TeV_{name}_m_{mass}.npy", cells)
 
     for mass in (0.1, 0.2):
@@ -48,9 +48,9 @@ def test_spectra_of_modes_add_and_generators_span_the_envelope(tmp_path):
         spectrum("221_EPOSLHC", mass * 1e10)
     found = read_rates(TableSpec("FORESEE", tmp_path))
     assert found.mass.tolist() == [0.1, 0.2]
-    assert found.rate[0] * SIGMA_INEL == pytest.approx(4e9 + 1e9)
-    assert found.low[0] * SIGMA_INEL == pytest.approx(3e9 + 1e9)
-    assert found.high[1] * SIGMA_INEL == pytest.approx(5e9 + 2e9)
+    assert found.rate[0] * SIGMA_INELASTIC * 1e9 == pytest.approx(4e9 + 1e9)
+    assert found.low[0] * SIGMA_INELASTIC * 1e9 == pytest.approx(3e9 + 1e9)
+    assert found.high[1] * SIGMA_INELASTIC * 1e9 == pytest.approx(5e9 + 2e9)
 
 
 def test_mistakes_are_named(tmp_path):
