@@ -34,7 +34,7 @@ NEAR = 1e-8  # a parameter this near to the bound that it is pushed to goes ther
 FLAT = 1e-12  # least curvature along an eigenvector of the scaled Hessian
 LEAST, TURNED = 0.5, 2  # distance of the other sign of a nuisance, and how many are tried
 NEARBY = 3.0  # −ln L above the minimum up to which the other sign is tried
-NUMBERS = 8_000_000  # derivatives in memory at once
+NUMBERS = 2_000_000  # derivatives in memory at once
 ORDINARY = 1e-2  # damping of first steps
 FAR = 0.1  # damping after a step that leads up, as those from far away
 FEW, BARE = 6.0, 1e-3  # counts for each free factor of the signal below which fits begin without these too
@@ -309,7 +309,7 @@ class _State:
         exact = Bends(square + bent.core, cross + bent.cross, blocks + bent.blocks)
         if found.logs.size:
             heavy = np.sqrt(np.maximum(events.of_samples(excess, found), 0.0))
-            norms = found.logs[:, :, layout.core] * heavy[:, :, None]
+            norms = found.logs * heavy[:, :, None]
             square = square + np.swapaxes(norms, 1, 2) @ norms
         return cls(gradient, Bends(square, cross, blocks), exact, excess)
 
@@ -392,12 +392,28 @@ class _System:
         cross = bends.cross[rows] * far[..., None] * near[:, None, None, :]
         blocks = bends.blocks[rows] * far[..., None] * far[:, :, None, :]
         blocks[:, :, np.arange(s), np.arange(s)] += beyond
-        every = np.linalg.solve(blocks, np.concatenate([cross, behind[..., None]], axis=3))
+        every = _small_systems(blocks, np.concatenate([cross, behind[..., None]], axis=3))
         flat, every = cross.reshape(n, g * s, -1), every.reshape(n, g * s, -1)
         left = np.swapaxes(flat, 1, 2) @ every
         core = np.linalg.solve(whole - left[:, :, :-1], (right - left[:, :, -1])[:, :, None])
         local = every[:, :, -1] - (every[:, :, :-1] @ core)[:, :, 0]
         return layout.joined(np.asarray(core[:, :, 0]), np.asarray(local.reshape(n, g, s)))
+
+
+TINY = 1e-30  # in place of a determinant of zero: a step that large is refused, and damped
+
+
+def _small_systems(matrices: FloatArray, right: FloatArray) -> FloatArray:
+    """Return the solutions of many systems of equations, of one or two by Cramer's rule."""
+    size = matrices.shape[-1]
+    if size > 2:
+        return np.asarray(np.linalg.solve(matrices, right))
+    a, b = matrices[..., :1, :1], matrices[..., :1, size - 1 :]
+    c, d = matrices[..., size - 1 :, :1], matrices[..., size - 1 :, size - 1 :]
+    first, second = right[..., :1, :], right[..., size - 1 :, :]
+    determinant = a if size == 1 else a * d - b * c
+    found = first if size == 1 else np.concatenate([d * first - b * second, a * second - c * first], axis=-2)
+    return np.asarray(found / np.where(determinant == 0.0, TINY, determinant))
 
 
 SHARE = 0.05  # of a bin, which a template must have to be missed there

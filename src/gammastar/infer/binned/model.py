@@ -158,7 +158,7 @@ class Slopes:
     total: FloatArray  # shape (n, b)
     core: FloatArray  # shape (n, b, m)
     local: FloatArray  # shape (n, g, t, s)
-    # First and second derivatives of ln of the log-normal factors of each sample, shape (n, k, p)
+    # First and second derivatives of ln of the log-normal factors of each sample, shape (n, k, m)
     logs: FloatArray
     bends: FloatArray
     at: FloatArray  # shape (p, n)
@@ -202,13 +202,13 @@ class Expectation:
     samples: csr_array  # shape (k, c)
     pairs: IntArray  # Each cell with each of its normsys modifiers, shape (2, e)
     norm_slopes: csr_array  # shape (slopes, e)
-    norm_rows: csr_array  # shape (k p, n)
+    norm_rows: csr_array  # shape (k m, n)
     # To second derivatives by a shift (odd and even part) and a factor, shape (bends, l c), the parameter of
     # the shift, and by two factors, shape (bends, pairs of columns times c)
     bent_shifts: tuple[csr_array, csr_array]
     bend_of: IntArray
     bent_factors: csr_array
-    # To those of each sample with log-normal factors, shape (k p, c) and (k p, l c)
+    # To those of each sample with log-normal factors, shape (k m, c) and, core and blocks, (k q, l c)
     sample_shifts: tuple[csr_array, csr_array]
     sample_factors: csr_array
 
@@ -250,7 +250,7 @@ class Expectation:
 
     def with_slopes(self, x: FloatArray) -> Slopes:
         """Return `total` and its derivatives."""
-        at, (n, p) = np.ascontiguousarray(x.T), x.shape
+        at, n = np.ascontiguousarray(x.T), len(x)
         shape, linear = self._shape(at), self._linear(at)
         value, slope, second = interpolated(at[self.norm_of], self.polynomials, self.high, self.low)
         safe = np.where(value == 0.0, 1.0, value)
@@ -271,7 +271,7 @@ class Expectation:
         flat, (g, t), s = np.ascontiguousarray(flat.T), self.layout.rows.shape, self.layout.local.shape[1]
         m = self.layout.core.size
         logs, bends = (
-            np.ascontiguousarray((self.norm_rows @ a).T).reshape(n, self.starts.size, p)
+            np.ascontiguousarray((self.norm_rows @ a).T).reshape(n, self.starts.size, m)
             for a in (log, second / safe - log**2)
         )
         return Slopes(
@@ -294,38 +294,36 @@ class Expectation:
 
     def curvature(self, weight: FloatArray, found: Slopes) -> Bends:
         """Return Σ weight ∂²ν over the bins, weights (n, b)."""
-        n, p, k, layout = len(weight), self.parameters, self.starts.size, self.layout
+        n, k, layout = len(weight), self.starts.size, self.layout
         m, (g, s) = layout.core.size, layout.local.shape
         each = weight.T[self.bin_of] * found.scale
-        rest = (each * np.maximum(found.shape, 0.0) * found.others).reshape(-1, n)
-        own = self.sample_factors @ rest if k else np.zeros((0, n))
+        full = each * np.maximum(found.shape, 0.0)
+        own = (self.sample_factors @ (full * found.others).reshape(-1, n)).reshape(k, m + g * s, n)
         flat = np.zeros((layout.bends, n))
         if self.bent_factors.nnz:
-            columns, twice = range(found.linear.shape[1]), each * np.maximum(found.shape, 0.0)
-            left = [np.delete(found.linear, ij, axis=1).prod(axis=1) for ij in combinations(columns, 2)]
-            flat += self.bent_factors @ (twice * np.array(left)).reshape(-1, n)
+            pairs = combinations(range(found.linear.shape[1]), 2)
+            left = np.array([np.delete(found.linear, ij, axis=1).prod(axis=1) for ij in pairs])
+            flat = self.bent_factors @ (full * left).reshape(-1, n)
         if self.shifted:
             moved = np.where(found.shape > 0.0, each, 0.0)
             full, part = moved * found.linear.prod(axis=1), (moved * found.others).reshape(-1, n)
             flat += self.bent_shifts[0] @ part
-            own += self.sample_shifts[0] @ full
+            own[:, :m] += (self.sample_shifts[0] @ full).reshape(k, m, n)
             if self.even.nnz:
                 slope, bend = _bend(found.at)
                 flat += (self.bent_shifts[1] @ part) * slope[self.bend_of]
-                own += (self.sample_shifts[1] @ full) * np.tile(slope, (k, 1))
+                own[:, :m] += (self.sample_shifts[1] @ full).reshape(k, m, n) * slope[layout.core]
                 flat[: m * m : m + 1] += 0.5 * (bend * (self.even.T @ full))[layout.core]
         flat = np.ascontiguousarray(flat.T)
         half, cross = flat[:, : m * m].reshape(n, m, m), flat[:, m * m : m * (m + g * s)].reshape(n, g, s, m)
         blocks = flat[:, m * (m + g * s) :].reshape(n, g, s, s)
         if k:
-            events, logs = self.of_samples(weight, found)[:, :, None], found.logs[:, :, layout.core]
-            near, far = layout.split(np.ascontiguousarray(own.T).reshape(n, k, p))
-            half = half + np.swapaxes(logs, 1, 2) @ (near + 0.5 * events * logs)
-            diagonal = np.arange(m)
-            half[:, diagonal, diagonal] += 0.5 * (events * found.bends[:, :, layout.core]).sum(axis=1)
+            events, logs = self.of_samples(weight, found)[:, :, None], found.logs
+            own = np.ascontiguousarray(own.reshape(-1, n).T).reshape(n, k, -1)
+            half += np.swapaxes(logs, 1, 2) @ (own[:, :, :m] + 0.5 * events * logs)
+            half[:, np.arange(m), np.arange(m)] += 0.5 * (events * found.bends).sum(axis=1)
             if g:
-                moved = np.swapaxes(far.reshape(n, k, -1), 1, 2) @ logs
-                cross = cross + moved.reshape(n, g, s, m)
+                cross += (np.swapaxes(own[:, :, m:], 1, 2) @ logs).reshape(n, g, s, m)
         return Bends(half + np.swapaxes(half, 1, 2), cross, blocks + np.swapaxes(blocks, 2, 3))
 
     def _shape(self, at: FloatArray) -> FloatArray:
@@ -424,6 +422,7 @@ def expectation_of(samples: Sequence[SampleTerms], bins: int, parameters: int, p
     smooth = np.zeros(parameters, dtype=np.bool_)
     smooth[np.concatenate([norm_of, number, [poi]])] = True
     layout = layout_of(linear, bin_of, bins, smooth)
+    m = layout.core.size
     # each cell with each of its factors, with each of its shifts and factors, with each two factors
     factor, column = np.nonzero(linear < parameters)
     by = linear[factor, column]
@@ -460,7 +459,7 @@ def expectation_of(samples: Sequence[SampleTerms], bins: int, parameters: int, p
         _sparse(
             layout.slope(bin_of[each], norm_of[modifier]), np.arange(each.size), (layout.slopes, each.size)
         ),
-        _sparse(row_of * parameters + norm_of, np.arange(norm_of.size), (k * parameters, norm_of.size)),
+        _sparse(row_of * m + layout.places[norm_of], np.arange(norm_of.size), (k * m, norm_of.size)),
         (
             _sparse(to_bends, beside * total + cell[shift], bent, odd[shift]),
             _sparse(to_bends, beside * total + cell[shift], bent, even[shift]),
@@ -468,17 +467,13 @@ def expectation_of(samples: Sequence[SampleTerms], bins: int, parameters: int, p
         bend_of,
         _sparse(layout.bend(twice[2], twice[3]), twice[0] * total + twice[1], (layout.bends, twice[4][0])),
         (
-            _sparse(
-                normed[cell[own]] * parameters + number[own], cell[own], (k * parameters, total), odd[own]
-            ),
-            _sparse(
-                normed[cell[own]] * parameters + number[own], cell[own], (k * parameters, total), even[own]
-            ),
+            _sparse(normed[cell[own]] * m + layout.places[number[own]], cell[own], (k * m, total), odd[own]),
+            _sparse(normed[cell[own]] * m + layout.places[number[own]], cell[own], (k * m, total), even[own]),
         ),
         _sparse(
-            normed[factor[inside]] * parameters + by[inside],
+            normed[factor[inside]] * (m + layout.local.size) + layout.places[by[inside]],
             column[inside] * total + factor[inside],
-            (k * parameters, linear.shape[1] * total),
+            (k * (m + layout.local.size), linear.shape[1] * total),
         ),
     )
 
