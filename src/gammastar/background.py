@@ -86,10 +86,7 @@ class Expectation:
         return float(np.sqrt(high / low))
 
     def scaled(self, factor: float) -> Expectation:
-        """Return the expectation times a positive factor.
-
-        `factor`: positive.
-        """
+        """Return the expectation times a positive factor."""
         return Expectation(self.draws * factor)
 
 
@@ -339,10 +336,7 @@ def _simulated(
     fiducial: tuple[float, float],
     relative: float,
 ) -> tuple[FloatArray, FloatArray]:
-    """Return pairs of open charm behind the cuts and their standard deviations.
-
-    Their tail is that of the simulation in three times the window, or at all masses where these are too few.
-    """
+    """Return pairs of open charm behind the cuts with errors; tail of three windows, or of all masses."""
     near = charm.select((charm.mass >= window[0]) & (charm.mass < window[1]))
     if not len(near):
         return np.zeros(len(cuts)), np.zeros(len(cuts))

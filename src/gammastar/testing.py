@@ -51,10 +51,7 @@ class _UnusableError(Exception):
 
 
 class Contract:
-    """The points that one object has to meet; leaving the block raises if one of them is not met.
-
-    A `UserError` inside is a point that is not met, and ends the checks.
-    """
+    """The points that one object has to meet; leaving the block raises if one is not, or on a `UserError`."""
 
     def __init__(self, kind: str, thing: object) -> None:
         name = thing if isinstance(thing, str) else getattr(thing, "__name__", type(thing).__name__)
@@ -475,12 +472,8 @@ def check_unfolder(unfolder: Unfolder, *, most: float = 1.0) -> None:
     with Contract("unfolding method", unfolder) as contract:
         response, truth = _response()
         measured = _measured(response, truth)
-        inputs = {
-            "measured": measured.values,
-            "its covariance": measured.cov,
-            "migration": response.migration,
-            "prior": response.prior,
-        }
+        inputs = {"measured": measured.values, "its covariance": measured.cov}
+        inputs |= {"migration": response.migration, "prior": response.prior}
         before = {name: array.copy() for name, array in inputs.items()}
         checked, _ = own_method(unfolder, "result").prepare(measured, response, None)  # type: ignore[arg-type]
         first, again = checked(measured, response), checked(measured, response)

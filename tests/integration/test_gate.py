@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import uproot
 
-from gammastar.cli.commands import show_checks
+from gammastar.cli import show_checks
 from gammastar.core.errors import SteeringError
 from gammastar.pipeline.run import run
 from gammastar.store.manifest import read_manifest, write_manifest

@@ -75,14 +75,6 @@ def in_cells(
     return np.stack(found), yields
 
 
-def _squares(signal: FloatArray) -> FloatArray:
-    """Return the squares of expected signals (b, cells) -> (cells,) without what the finite sample adds."""
-    n = len(signal)
-    if n == 1:
-        return np.asarray(signal[0] ** 2, dtype=np.float64)
-    return np.asarray((signal.sum(axis=0) ** 2 - np.sum(signal**2, axis=0)) / (n * (n - 1)), dtype=np.float64)
-
-
 def protons_needed(
     signal: npt.ArrayLike, pairs: npt.ArrayLike, precision: float, *, background: float = 0.0
 ) -> FloatArray:
@@ -103,7 +95,9 @@ def protons_needed(
     seen, top = nu > 0, float(a.max(initial=0.0))
     a = a / top if top > 0 else a  # of tiny signals the squares would be zero
     inverse = np.divide(1.0, nu, out=np.zeros_like(nu), where=seen)
-    variance = np.tensordot(_squares(a), inverse, axes=1)
+    n, square = len(a), a.sum(axis=0) ** 2  # of expected signals, without what the finite sample adds
+    square = square if n == 1 else (square - np.sum(a**2, axis=0)) / (n * (n - 1))
+    variance = np.tensordot(square, inverse, axes=1)
     total = np.tensordot(a.mean(axis=0), seen, axes=1)
     needed = np.full(np.shape(total), np.inf)
     np.divide((1 + 2 * background) * variance, (precision * total) ** 2, out=needed, where=total > 0)
@@ -166,11 +160,7 @@ class WindowScan:
     protons: FloatArray  # Protons on target for the wanted precision of that part, shape (points, i, j)
 
     def narrowest(self, share: float) -> tuple[int, int]:
-        """Return which spectrometer covers this share at every point with the smallest θ_max/θ_min.
-
-        At a point where no angles reach it, for leptons that are too soft, nearly all (`NEARLY`) of what the
-        widest angles cover takes its place.
-        """
+        """Return the spectrometer of smallest θ_max/θ_min with this share (or `NEARLY` all) everywhere."""
         widest = self.share.max(axis=(1, 2), keepdims=True)
         ratio = self.windows.theta_max / self.windows.theta_min[:, None]
         good = (self.share >= np.minimum(share, NEARLY * widest)).all(axis=0) & (ratio > 1)

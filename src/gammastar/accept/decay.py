@@ -302,15 +302,9 @@ _TINY = 1e-300
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Replicated(Sample):
-    """A sample with replicas of its kinematics: the same particles with other weights.
+    """A sample with replicas of its kinematics: the same particles with other weights."""
 
-    Attributes
-    ----------
-    replicas : NDArray, shape (r, n)
-        Factors on the weights, one row per replica; from `gammastar.predict.Channel.replicas`.
-    """
-
-    replicas: FloatArray
+    replicas: FloatArray  # Factors on the weights, of `gammastar.predict.Channel.replicas`, shape (r, n)
 
     @classmethod
     def of(cls, sample: Sample, replicas: FloatArray) -> Replicated:
@@ -328,30 +322,14 @@ class Replicated(Sample):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LifetimeScan:
-    """Accepted particles per proton on target at unit coupling.
+    """Accepted particles per proton on target at unit coupling."""
 
-    Attributes
-    ----------
-    ctau : NDArray, shape (k,) [m]
-    accepted : NDArray, shape (k,)
-        Sum over the sample of weight × decay and detection probability.
-    in_domain : NDArray, shape (k,)
-        The part of `accepted` from (mass, pt, energy) where lepton pairs were measured.
-    mc_error : NDArray, shape (k,)
-        Statistical error of `accepted` from the finite sample.
-    n_effective : NDArray, shape (k,)
-        Effective number of accepted particles (Kish).
-    replicas : NDArray, shape (r, k), or None
-        `accepted` of each replica of the kinematics, with the same particles and decays.
-    spins : NDArray, shape (s, k), or None
-        `accepted` in each of the other spin states, with the same decays.
-    """
-
-    ctau: FloatArray
-    accepted: FloatArray
-    in_domain: FloatArray
-    mc_error: FloatArray
-    n_effective: FloatArray
+    ctau: FloatArray  # shape (k,) [m]
+    accepted: FloatArray  # Sum over the sample of weight × decay and detection probability, shape (k,)
+    in_domain: FloatArray  # Its part from (mass, pt, energy) where lepton pairs were measured, shape (k,)
+    mc_error: FloatArray  # Statistical error of `accepted` from the finite sample, shape (k,)
+    n_effective: FloatArray  # Effective number of accepted particles (Kish), shape (k,)
+    # `accepted` of each replica of the kinematics (r, k), and in each other spin state (s, k): same decays
     replicas: FloatArray | None = None
     spins: FloatArray | None = None
 

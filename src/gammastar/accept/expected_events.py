@@ -29,27 +29,16 @@ class LongLived(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Where a spectrum was measured, and by which law it is carried to another target.
+    """Where a spectrum was measured, and by which law it is carried to another target."""
 
-    Attributes
-    ----------
-    exposure : Exposure
-        Beam and target to which "per proton on target" refers.
-    scaling : {"per_interaction", "power"} or None
-        None: the detector must stand behind the same target. "per_interaction": the yield of one inelastic
-        interaction does not depend on the nucleus; "power": it goes as A^(α − α_inel).
-    alpha, alpha_inelastic : float, optional
-        Exponents, for "power" only.
-    spins : tuple of Spin
-        The first is that of virtual photons whose parent is not known, by default unpolarised; from a
-        measured λθ: `gammastar.physics.polarisation.longitudinal_fraction`. The others are those of
-        `AcceptedYield.spins`.
-    """
-
-    exposure: Exposure
+    exposure: Exposure  # Beam and target to which "per proton on target" refers
+    # None: the detector must stand behind the same target. "per_interaction": the yield of one inelastic
+    # interaction does not depend on the nucleus; "power": it goes as A^(α − α_inel)
     scaling: Literal["per_interaction", "power"] | None = None
     alpha: float | None = None
     alpha_inelastic: float | None = None
+    # That of virtual photons whose parent is not known (from a measured λθ:
+    # `gammastar.physics.polarisation.longitudinal_fraction`), then those of `AcceptedYield.spins`
     spins: tuple[Spin, ...] = (NO_SPIN,)
 
     def factor(self, detector: DetectorLike) -> float:
@@ -70,29 +59,14 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AcceptedYield:
-    """Expected events per coupling.
+    """Expected events per coupling."""
 
-    Attributes
-    ----------
-    couplings, signal : NDArray, shape (k,)
-    in_domain_signal : NDArray, shape (k,)
-        The part of the signal from (mass, pt, energy) where lepton pairs were measured; the rest is
-        extrapolation.
-    mc_error : NDArray, shape (k,)
-        Statistical error of `signal` from the finite sample.
-    n_effective : NDArray, shape (k,)
-        Effective number of accepted particles (Kish).
-    replicas : NDArray, shape (r, k), or None
-        Signal of each replica of the kinematics, with the same particles and decays.
-    spins : NDArray, shape (s, k), or None
-        Signal in each of the other spin states of `Measured.spins`, with the same decays.
-    """
-
-    couplings: FloatArray
-    signal: FloatArray
-    in_domain_signal: FloatArray
-    mc_error: FloatArray
-    n_effective: FloatArray
+    couplings: FloatArray  # shape (k,)
+    signal: FloatArray  # shape (k,)
+    in_domain_signal: FloatArray  # Its part from where lepton pairs were measured; the rest is extrapolation
+    mc_error: FloatArray  # Statistical error of `signal` from the finite sample, shape (k,)
+    n_effective: FloatArray  # Effective number of accepted particles (Kish), shape (k,)
+    # Signal of each replica of the kinematics (r, k), and in each other spin state of `Measured.spins` (s, k)
     replicas: FloatArray | None = None
     spins: FloatArray | None = None
 

@@ -108,13 +108,8 @@ class Polarisation(Part):
     @property
     def lowest(self) -> float:
         """Smallest value of the distribution: the least eigenvalue of a quadratic form on the sphere."""
-        form = np.array(
-            [
-                [1.0 + self.phi, 0.0, self.theta_phi],
-                [0.0, 1.0 - self.phi, 0.0],
-                [self.theta_phi, 0.0, 1.0 + self.theta],
-            ]
-        )
+        form = np.diag([1.0 + self.phi, 1.0 - self.phi, 1.0 + self.theta])
+        form[0, 2] = form[2, 0] = self.theta_phi
         return float(np.linalg.eigvalsh(form)[0])
 
     @property
@@ -410,15 +405,12 @@ class Card(Part):
                 f"prior {name!r} is not in the card; it has {['nominal', *sorted(self.priors)]}"
             )
         prior = self.priors[name]
-        mesons = {
-            key: meson.model_copy(
-                update={"p0": meson.p0 * prior.p0, "y_width": meson.y_width * prior.y_width}
-            )
-            for key, meson in self.mesons.items()
-        }
-        return self.scaled(prior.yields).model_copy(
-            update={"name": f"{self.name} ({name})", "mesons": mesons}
-        )
+        mesons = {}
+        for key, meson in self.mesons.items():
+            shape = {"p0": meson.p0 * prior.p0, "y_width": meson.y_width * prior.y_width}
+            mesons[key] = meson.model_copy(update=shape)
+        update = {"name": f"{self.name} ({name})", "mesons": mesons}
+        return self.scaled(prior.yields).model_copy(update=update)
 
     def scaled(self, factors: Mapping[str, float]) -> Card:
         """Return the card with the yields of modes times factors."""

@@ -300,11 +300,7 @@ def dalitz_decay(
     rng: np.random.Generator,
     lepton: float = M_MU,
 ) -> tuple[FloatArray, FloatArray]:
-    """Decay mesons to a virtual photon and a recoil, and the photon to muons.
-
-    The photon leaves the meson isotropically; it is transverse to its flight in the meson's rest frame, which
-    is the axis of the muons' angular distribution.
-    """
+    """Decay mesons to a recoil and a photon, transverse in the meson's rest frame, and it to muons."""
     n = len(mass)
     masses = np.full(n, parent_mass)
     rest = np.stack([np.zeros(n), np.zeros(n), np.zeros(n), masses])
@@ -316,11 +312,7 @@ def dalitz_decay(
 
 
 def photon_leg(parent: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """Return electrons of photons of π⁰ → γγ that materialise, shape (4, n).
-
-    One photon, isotropic in the rest frame; the electron takes a uniform share of its energy along its
-    flight: conversions in full screening to 10 %, and Dalitz decays at small mass.
-    """
+    """Return electrons of photons of π⁰ → γγ that materialise, (4, n), of a uniform share of its energy."""
     n = parent.shape[1]
     u = rng.random((3, n))
     photon = daughter(parent, M_PI0, 0.0, 0.0, 2.0 * u[0] - 1.0, 2.0 * np.pi * u[1])

@@ -240,14 +240,10 @@ def in_flight(
 
 
 def photon_electrons(p: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, npt.NDArray[np.int32]]:
-    """Return single electrons of photons of given neutral pions, shape (4, n), and ±111 with their sign.
-
-    The partner is lost; the sign is drawn.
-    """
+    """Return single electrons of photons of given neutral pions, (4, n), and ±111 with their drawn sign."""
     sign = rng.choice(np.array([1, -1], dtype=np.int32), p.shape[1])
-    return cocktail.photon_leg(cocktail.with_energy(p, M_PI0), rng), np.asarray(
-        NEUTRAL_PION * sign, dtype=np.int32
-    )
+    electrons = cocktail.photon_leg(cocktail.with_energy(p, M_PI0), rng)
+    return electrons, np.asarray(NEUTRAL_PION * sign, dtype=np.int32)
 
 
 GRID = 801  # points of a tabulated q² spectrum
@@ -357,16 +353,8 @@ def decay_charm(
             mass = constants.mass(species.pdg)
             place[:, side, mine] = _offset(p, mass, species.ctau, lepton, rng.random(len(mine)))
     mass_ll, pt, energy = pair_kinematics(leptons[:, 0], leptons[:, 1])
-    dimuons = cocktail.Dimuons(
-        process=np.full(n, charm.process, dtype=np.int8),
-        mass=mass_ll,
-        pt=pt,
-        energy=energy,
-        plus=leptons[:, 0],
-        minus=leptons[:, 1],
-        weight=weight,
-        kept=np.ones((2, n)),
-    )
+    process, both = np.full(n, charm.process, dtype=np.int8), (leptons[:, 0], leptons[:, 1])
+    dimuons = cocktail.Dimuons(process, mass_ll, pt, energy, *both, weight, np.ones((2, n)))
     return CharmPairs(dimuons, place[:2], pdg.astype(np.int32), place[2])
 
 

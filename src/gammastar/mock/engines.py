@@ -144,9 +144,8 @@ class PythiaEngine:
     def decay_muons(self, card: Card, n: int, rng: np.random.Generator) -> DecayMuons:
         """Return decay muons of `n` interactions, drawn from the generated ones with their weights.
 
-        Muons of one interaction keep their azimuths, and with them the charge and momentum correlations of
-        the event. Where an event serves more than once, with new decays, its copies follow each other: they
-        are then in one block of the jackknife of R.
+        Muons of one interaction keep their azimuths. Copies of an event that serves more than once follow
+        each other: they are in one block of the jackknife of R.
         """
         weight = self.soft.arrays["event_weight"]
         if weight.min() == weight.max():

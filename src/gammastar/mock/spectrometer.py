@@ -119,11 +119,7 @@ def muon_columns(
 
 
 def _offset_tail(part: Spectrometer, n: int, rng: np.random.Generator) -> FloatArray:
-    """Return how many times wider the offsets (x, y) of muons are, shape (2, n): one but for the tail.
-
-    A Gaussian number times √(ν/χ²_ν) is one of Student's t. The random numbers are a stream of their own: a
-    card without tail gives the same events as before tails existed.
-    """
+    """Return how many times wider the offsets (x, y) of muons are, (2, n): one but for a Student's-t tail."""
     if not part.offset_tail:
         return np.ones((2, n))
     own = rng.spawn(1)[0]
@@ -184,10 +180,7 @@ def efficiency(mass: FloatArray, pt: FloatArray, energy: FloatArray, card: Effic
 
 
 def smear(momentum: FloatArray, card: DetectorCard, rng: np.random.Generator) -> FloatArray:
-    """Return measured three-momenta.
-
-    Gaussian relative error of the momentum and Gaussian errors of the two slopes.
-    """
+    """Return measured three-momenta: Gaussian errors of the momentum, relative, and of the two slopes."""
     px, py, pz = momentum
     p = np.sqrt(px**2 + py**2 + pz**2)
     measured = p * np.maximum(1.0 + card.sigma_p * rng.standard_normal(p.shape), 0.05)

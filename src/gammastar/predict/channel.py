@@ -257,9 +257,7 @@ def adapted(
 ) -> tuple[FloatArray, FloatArray]:
     """Return normal numbers (n, 2) where they contribute, and their weights.
 
-    A mixture of one normal density per sum, with mean and covariance of its contributions, found in two
-    rounds (cross-entropy method; O. Cappé et al., Stat. Comput. 18 (2008) 447), and of the broad one of the
-    first round. All points carry the density of the whole mixture (balance heuristic).
+    Cross-entropy method, O. Cappé et al., Stat. Comput. 18 (2008) 447: a normal density per sum, two rounds.
     """
     proposal = broad()
     for _ in range(ROUNDS):
@@ -455,33 +453,20 @@ def _sample(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VirtualPhoton(Channel):
-    """The data-driven channel; it already holds every process that makes virtual photons of its masses.
+    """The data-driven channel; it already holds every process that makes virtual photons of its masses."""
 
-    Attributes
-    ----------
-    mass_centres : NDArray, shape (n,) [GeV]
-    rates, cov : NDArray, shapes (n,), (n, n)
-        As returned by `rate`.
-    replica_weights : callable, optional
-        Replicas of the sampler, e.g. ``flow.FlowVariations.weights``; see `ReplicaWeights`.
-    shape : MassDensity, optional
-        The spectrum at exact masses; without it the rate is straight between `mass_centres`, which is wrong
-        beside a line that is narrower than the bins.
-    m_lepton : float
-        Of the measured pairs [GeV].
-    near : callable, optional
-        Mass [GeV] -> effective number of pairs, measured or simulated, behind the kinematics there.
-    """
-
-    mass_centres: FloatArray
+    mass_centres: FloatArray  # shape (n,) [GeV]
+    # As returned by `rate`, shapes (n,), (n, n)
     rates: FloatArray
     cov: FloatArray
     sampler: Sampler
     in_domain: InDomain
-    replica_weights: ReplicaWeights | None = None
+    replica_weights: ReplicaWeights | None = None  # Of the sampler, e.g. ``flow.FlowVariations.weights``
+    # The spectrum at exact masses; without it the rate is straight between `mass_centres`, which is wrong
+    # beside a line that is narrower than the bins
     shape: MassDensity | None = None
-    m_lepton: float = M_MU
-    near: Callable[[float], float] | None = None
+    m_lepton: float = M_MU  # Of the measured pairs [GeV]
+    near: Callable[[float], float] | None = None  # Mass [GeV] -> effective number of pairs behind it
     group: ClassVar[str] = "virtual_photon"
 
     @property

@@ -25,25 +25,15 @@ from gammastar.predict.theory import JPsi, MesonChannel
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VirtualPhotons:
-    """Virtual photons on their way to χχ̄.
+    """Virtual photons on their way to χχ̄."""
 
-    Attributes
-    ----------
-    mass, pt, energy : NDArray, shape (n,) [GeV]
-    weight : NDArray, shape (n,)
-        The sum of weights is the number of pairs per proton on target and Q².
-    in_domain : NDArray of bool, shape (n,)
-        True where lepton pairs of these kinematics were measured.
-    parent : NDArray, shape (n, 4), or None
-        As `Sample.parent`, in axes whose x is along the transverse momentum of the photon.
-    """
-
+    # shape (n,) [GeV]
     mass: FloatArray
     pt: FloatArray
     energy: FloatArray
-    weight: FloatArray
-    in_domain: BoolArray
-    parent: FloatArray | None = None
+    weight: FloatArray  # Sums to the pairs per proton on target and Q², shape (n,)
+    in_domain: BoolArray  # True where lepton pairs of these kinematics were measured, shape (n,)
+    parent: FloatArray | None = None  # As `Sample.parent`, x along the photon's transverse momentum, (n, 4)
 
 
 def chi_rate(

@@ -239,24 +239,15 @@ class Scaled(Channel):
 class Mixture(Channel):
     """The sum of exclusive channels.
 
-    Attributes
-    ----------
-    channels : tuple of Channel
-        A channel with an attribute ``mass_range`` adds nothing outside it.
-    exclusive : bool
-        False if the parts were checked before they were split or scaled.
-    even : float
-        Share of the particles that is dealt evenly among the open channels, whatever their rates: a rare
-        channel may make most of what a detector sees.
-
     Raises
     ------
     PhysicsError
         If there are no channels, or two of them contain the same process.
     """
 
-    channels: tuple[Channel, ...]
-    exclusive: bool = True
+    channels: tuple[Channel, ...]  # One with an attribute ``mass_range`` adds nothing outside it
+    exclusive: bool = True  # False if the parts were checked before they were split or scaled
+    # Share of the particles that is dealt evenly among open channels: a rare one may make most of a signal
     even: float = 0.0
     group: ClassVar[str] = "mixture"
     processes: ClassVar[frozenset[str]] = frozenset({"mixture"})

@@ -35,36 +35,22 @@ class Labels:
 
     The defaults are those of a vector of which nothing else is known; no limit of a dark photon is drawn.
 
-    Attributes
-    ----------
-    particles : str
-        In words, e.g. "dark photons".
-    particle, coupling : str
-        Symbols in plain Unicode; what follows an underscore is an index: "A′", "g_X".
-    coupling_name : str
-        In words and ASCII, for tables, e.g. "kinetic mixing".
-    unit : str
-        Of the coupling, e.g. "1/GeV"; empty for a number.
-    limits : {"published", "recast", "none"}
-        Published limits on dark photons hold for the model as they are; after they were carried over by
-        ratios of rate, branching ratio and lifetime; or not at all, so that no grey area is drawn. A
-        coupling that is recast has cτ ∝ 1/g².
-    plane : str
-        Which files of one's own limits belong to the model: those with this `plane`.
-
     Raises
     ------
     PhysicsError
         If a text is empty or holds signs that an axis cannot show, or `limits` is none of the three.
     """
 
-    particles: str = "particles of the model"
+    particles: str = "particles of the model"  # In words, e.g. "dark photons"
+    # Symbols in plain Unicode; what follows an underscore is an index: "A′", "g_X"
     particle: str = "X"
     coupling: str = "g"
-    coupling_name: str = "coupling"
-    unit: str = ""
+    coupling_name: str = "coupling"  # In words and ASCII, for tables, e.g. "kinetic mixing"
+    unit: str = ""  # Of the coupling, e.g. "1/GeV"; empty for a number
+    # Published limits on dark photons hold as they are; carried over by ratios of rate, branching ratio and
+    # lifetime (cτ ∝ 1/g²); or not at all, so that no grey area is drawn
     limits: Limits = "none"
-    plane: str = ""
+    plane: str = ""  # Files of one's own limits with this `plane` belong to the model
 
     def __post_init__(self) -> None:
         for name in ("particles", "particle", "coupling", "coupling_name", "unit", "plane"):
@@ -174,15 +160,9 @@ class Model(ABC):
 
 @dataclass(frozen=True, slots=True)
 class DarkPhoton(Model):
-    """Dark photon with decays to e+e−, μ+μ− and hadrons; the coupling is ε.
+    """Dark photon with decays to e+e−, μ+μ− and hadrons; the coupling is ε."""
 
-    Attributes
-    ----------
-    r_table : RTable
-        R(m) for the hadronic width.
-    """
-
-    r_table: qed.RTable
+    r_table: qed.RTable  # R(m) for the hadronic width
 
     @property
     def labels(self) -> Labels:
@@ -220,11 +200,6 @@ _STATES = ("ee", "mumu", "tautau", "neutrinos", "hadrons")
 class VectorModel(Model):
     """A vector X with given charges and coupling g.
 
-    Attributes
-    ----------
-    r_table : RTable
-        Of the electromagnetic current; used by loop-mixed vectors.
-
     Notes
     -----
     Hadronic widths: of a loop-mixed vector, R(m) Γ(μμ) of a dark photon with ε(m²). Of B − L and the
@@ -233,7 +208,7 @@ class VectorModel(Model):
     """
 
     charges: Charges
-    r_table: qed.RTable
+    r_table: qed.RTable  # Of the electromagnetic current; used by loop-mixed vectors
 
     @classmethod
     def named(cls, name: str, r_table: qed.RTable) -> VectorModel:

@@ -76,36 +76,16 @@ def check_exposures(found: Mapping[str, Counted], unit: Unit) -> None:
 
 @dataclass(frozen=True)
 class Production:
-    """The production of one run.
+    """The production of one run."""
 
-    Attributes
-    ----------
-    channel : Channel
-        Per proton on the target of `exposure` and squared coupling of the model.
-    parts : tuple of Channel
-        The exclusive channels before a model changes their couplings.
-    exposure : Exposure
-        Of the measurement; for theory a target in which every proton interacts.
-    mass_range : tuple of float
-        Masses that a scan may ask for [GeV].
-    threshold : float
-        Nothing is claimed below [GeV].
-    trend : Trend or None
-        Of measured over simulated density, for the error of what is extrapolated.
-    spin : SpinDensities or None
-        Of the measured pairs, for the decays of what carries no parent.
-    unit : {"proton", "pb"}
-        What the rate counts in.
-    """
-
-    channel: Channel
-    parts: tuple[Channel, ...]
-    exposure: Exposure
-    mass_range: tuple[float, float]
-    threshold: float
-    trend: Trend | None = None
-    spin: SpinDensities | None = None
-    unit: Unit = "proton"
+    channel: Channel  # Per proton on the target of `exposure` and squared coupling of the model
+    parts: tuple[Channel, ...]  # The exclusive channels before a model changes their couplings
+    exposure: Exposure  # Of the measurement; for theory a target in which every proton interacts
+    mass_range: tuple[float, float]  # Masses that a scan may ask for [GeV]
+    threshold: float  # Nothing is claimed below [GeV]
+    trend: Trend | None = None  # Of measured over simulated density, for the error of what is extrapolated
+    spin: SpinDensities | None = None  # Of the measured pairs, for the decays of what carries no parent
+    unit: Unit = "proton"  # What the rate counts in
 
     @property
     def mixture(self) -> tuple[Mixture, Callable[[FloatArray], FloatArray]]:

@@ -27,19 +27,11 @@ _CASCADES = "first interaction of each proton only: secondary cascades are omitt
 
 @dataclass(frozen=True, slots=True)
 class Bremsstrahlung(Channel):
-    """Proton bremsstrahlung with a named convention and a theory band from Λ.
-
-    Attributes
-    ----------
-    beam_energy : float
-        [GeV]
-    interaction : float
-        Probability that a proton interacts in the target, 1 for a dump, 1 − exp(−L) for a thin target.
-    """
+    """Proton bremsstrahlung with a named convention and a theory band from Λ."""
 
     kernel: bremsstrahlung.Bremsstrahlung
-    beam_energy: float
-    interaction: float = 1.0
+    beam_energy: float  # [GeV]
+    interaction: float = 1.0  # Probability of a proton to interact: 1 in a dump, 1 − exp(−L) in a thin target
     group: ClassVar[str] = "bremsstrahlung"
     processes: ClassVar[frozenset[str]] = frozenset({"bremsstrahlung"})
 
@@ -222,18 +214,11 @@ class Outside(Channel):
     """The part of a theory channel outside the measured domain, particle by particle.
 
     It may be added to measured virtual photons: inside the domain the process is in the data.
-
-    Attributes
-    ----------
-    in_domain : callable
-        (mass, pt, energy) -> True where lepton pairs were measured.
-    mass_range : tuple of float
-        Masses of the measured spectrum [GeV].
     """
 
     channel: Channel
     in_domain: InDomain
-    mass_range: tuple[float, float]
+    mass_range: tuple[float, float]  # Masses of the measured spectrum [GeV]
 
     @property
     def group(self) -> str:

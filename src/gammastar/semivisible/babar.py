@@ -86,11 +86,7 @@ def s_channel_cascades(
     r_table: RTable | None = None,
     neutrino: Mixings = None,
 ) -> Cascade:
-    """Return decays of e+e− → A'* → ψ_i ψ_j without a photon, in the laboratory.
-
-    All pairs that are open at √s take part with their cross-sections, whether the dark photon can decay to
-    them or not. Beams make it transverse: ψ_i has a + b cos² about the beam.
-    """
+    """Return decays of e+e− → A'* → ψ_i ψ_j (all open pairs, transverse A'*), in the laboratory."""
     table = decay_table(sector, r_table=r_table, neutrino=neutrino, at=card.sqrt_s)
     rest = np.zeros((n, 4))
     rest[:, 3] = card.sqrt_s
@@ -143,12 +139,9 @@ def missing(
     band: bool = True,
     prompt: int = 0,
 ) -> Missing:
-    """Return the probability that no visible particle is recorded, with its band.
+    """Return the probability that no visible particle is recorded inside the radius, with its band.
 
-    Decays farther from the beam than the radius are invisible, each line with its analytic survival. An event
-    without a visible particle counts one at any coupling, the others fade where decays are prompt. So where
-    fewer than `FEW` plain events show nothing, their share may come from `prompt_missing` instead; that
-    needs events of `cascades` with isotropic decays.
+    Where fewer than `FEW` plain events show nothing at any coupling, `prompt_missing` gives their share.
     """
     coupling = np.atleast_1d(np.asarray(epsilon, dtype=np.float64))
     cards = [card, *_variants(card)] if band else [card]

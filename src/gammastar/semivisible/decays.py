@@ -347,11 +347,7 @@ class DecayTable:
     angle: FloatArray  # a and b of a − b cos², on the same grid, shape (c, k, 2)
 
     def _summed(self, visible: int, *, goes_on: bool, stable: int) -> IntArray:
-        """Return the largest sum over the decays that follow from each state, shape (n,).
-
-        A visible decay counts `visible`, and its daughter too if it `goes_on`; a state that is stable counts
-        `stable`, as a neutrino does.
-        """
+        """Return the largest sum over the decays that follow from each state, shape (n,)."""
         largest = np.full(len(self.masses), stable, dtype=np.int64)
         for j in range(len(largest)):  # daughters are lighter, so they come first
             sums = []
@@ -388,13 +384,7 @@ class DecayTable:
 def decay_table(
     sector: DarkSector, *, r_table: RTable | None = None, neutrino: Mixings = None, at: float | None = None
 ) -> DecayTable:
-    """Return branching ratios, lifetimes and sampling tables of a dark sector.
-
-    `r_table`: opens hadronic decays above 2 m_π, as pairs of pions; without it they are left out; `neutrino`:
-    let states decay to a neutrino and a pair; `at`: mass of the decaying dark photon where it is off its
-    shell, √s of e+e− → A'* → ψ_i ψ_j [GeV]: all pairs that are open there. The dark states decay through a
-    dark photon of its own mass in any case.
-    """
+    """Return branching ratios, lifetimes and sampling tables; `at`: √s of a virtual dark photon [GeV]."""
     mixings = _mixings(neutrino, len(sector.masses))
     virtual = sector if at is None else replace(sector, mediator=at)
     pairs, widths = mediator_widths(virtual)

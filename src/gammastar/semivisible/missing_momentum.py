@@ -293,11 +293,7 @@ def _line(
     outcome: FloatArray,
     later: FloatArray,
 ) -> Any:
-    """Fill (probability, energy in the first section, energy behind it) of one line; return their number.
-
-    Each decay happens in the first section, in the second, or after both; positions within a section follow
-    from the uniform numbers. ``later`` holds the branches that go on in the second section.
-    """
+    """Fill (probability, energy in the first section, energy behind it) of one line; return their number."""
     _, energies, leaks, flight, uniform = slots
     event, begin, end = where
     ecal, hcal, largest = ends
@@ -346,10 +342,7 @@ def _lines(source: IntArray, bounds: IntArray) -> int:
 def _many_lines(
     bounds: IntArray, event: int, slots: Any, square: float, limits: Any, work: Any
 ) -> FloatArray:
-    """Return (probability, energy in the first section, energy behind it) of all lines of an event together.
-
-    `bounds` holds where each line begins, and the end of the last.
-    """
+    """Return (probability, energy in the first section, behind it) of all lines of an event together."""
     line, later = work
     joint = np.zeros((1, 3))
     joint[0, 0] = 1.0

@@ -234,13 +234,7 @@ def load_displaced(path: Pathlike | None = None) -> DisplacedSearch:
 def displaced_probability(
     cascade: Cascade, card: DisplacedSearch, epsilon: npt.ArrayLike, rng: np.random.Generator
 ) -> FloatArray:
-    """Return the probability of at least one visible displaced pair, shape (k,).
-
-    All decays of a line count, each from where the one before happened, with the exact chord through the
-    two cylinders: e^(−a/λ) − e^(−b/λ) of every piece of the flight between them. A line goes on from the
-    decays that were not counted, at a position drawn among them; what has left the outer cylinder does not
-    come back.
-    """
+    """Return the probability of a visible displaced pair, (k,): all decays of a line, with exact chords."""
     coupling = np.atleast_1d(np.asarray(epsilon, dtype=np.float64))
     visible = _visible(cascade, card)
     useful = np.flatnonzero(visible.any(axis=1))
@@ -273,11 +267,7 @@ def _counted(
     card: DisplacedSearch,
     square: FloatArray,
 ) -> FloatArray:
-    """Return the probability that a decay of an event counts, shape (n, k).
-
-    `lines` holds source, filled and visible, `flights` βγ cτ at ε = 1 [m], the transverse slopes and uniform
-    numbers; `square` is ε².
-    """
+    """Return the probability that a decay counts, (n, k): source, filled, visible; βγ cτ, slopes, uniform."""
     source, filled, visible = lines
     flight, slope, uniform = flights
     shape = (len(source), len(square))
@@ -311,11 +301,7 @@ def _counted(
 def _chords(
     position: FloatArray, slope: FloatArray, card: DisplacedSearch
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return where a path enters and leaves the inner cylinder, and leaves the outer one, shape (n, k) [m].
-
-    Without an inner part all three are where it leaves the outer one; a path that starts in the inner
-    cylinder enters it at zero.
-    """
+    """Return where a path enters and leaves the inner cylinder, and leaves the outer one, (n, k) [m]."""
     square = np.maximum((slope**2).sum(axis=1), 1e-24)[:, None]
     along = (position * slope[:, None, :]).sum(axis=2) / square
     closest = (position**2).sum(axis=2) - along**2 * square  # squared distance of the line from the beam

@@ -171,10 +171,7 @@ class ThickTarget:
     energy: FloatArray
 
     def sample(self, n: int, rng: np.random.Generator) -> FloatArray:
-        """Draw dark photons along z, shape (n, 4): px, py, pz, E [GeV].
-
-        Their angle, of order M/E or smaller, moves no decay between sections of a calorimeter: left out.
-        """
+        """Draw dark photons along z, (n, 4): an angle of order M/E moves nothing between calorimeters."""
         energy = np.interp(rng.random(n), self.cumulative, self.energy)
         photons = np.zeros((n, 4))
         photons[:, 2] = np.sqrt(energy**2 - self.mass**2)

@@ -17,7 +17,7 @@ import yaml
 from click.testing import CliRunner
 
 from gammastar import infer, report
-from gammastar.cli.commands import say, shown
+from gammastar.cli import say, shown
 from gammastar.core.files import Finding, cell, plain
 from gammastar.report.hepdata import Submission, check_submission, write_submission
 from gammastar.report.style import new_figure
