@@ -17,9 +17,9 @@ pytestmark = pytest.mark.flow
 
 
 def test_what_check_accepts_is_run(tmp_path):
-    found = whole.campaign(tmp_path, 1, n=64, rare=3)
+    found = whole.campaign(tmp_path, 1, n=200, rare=8)
     assert found.wrong == []
-    assert found.finished > 40
+    assert found.finished > 120
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+import numpy as np
 import uproot
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -45,7 +46,7 @@ from gammastar.read.files import kept_open
 from gammastar.report import style as drawing
 from gammastar.report.style import styled
 from injection.adversarial import MORE, Late, keys, limited, quiet, sound, unseemly
-from injection.kills import ROOT
+from injection.kills import ROOT, SMALL
 from injection.steerings import text
 
 PATIENCE, MEMORY = 60.0, 4 << 30  # s of CPU, bytes
@@ -77,10 +78,13 @@ TEXTS: dict[str, SearchStrategy[Any]] = {
     "systematics.in_limit": st.sampled_from(["pot", "spectrum", "kinematics", "polarisation", "scaling"]),
     "infer.hepdata": st.just("ins1234567"),
     "interaction_length": st.sampled_from(["na62_dump", "ship_ecn3"]),
-    "lepton": st.sampled_from(["pt", "eta", "p", "theta", "pz"]),
     "pair": st.sampled_from(["mass", "pt", "energy", "angle", "rapidity"]),
     "telescope": st.just("vertex_telescope"),
     "offset": st.just("angle"),
+    "select.event": st.sampled_from(["L0", "target", "z"]),
+    "data.event": st.sampled_from(["run", "block", "L0", "z"]),
+    "select.lepton": st.sampled_from(["pt", "eta", "p", "theta", "pz", "chi2match"]),
+    "runs.good": st.sampled_from(["good.json", "good.txt"]),
 }
 """Of keys that are any text: what could be meant, by the end of their name."""
 WORK = {
@@ -109,8 +113,8 @@ USUAL = {"ghost_angle": 1e-3, "ghost_excess": 1e-3, "pot": 1.2e11, "beam_energy"
 USUAL |= {"target_a": 207.2, "target_z": 82.0}
 """Sizes, not of the order of one, of what has no default or is off."""
 FIXED = {"analysis.name", "simulate", "read.files", "read.response", "read.schema", "spectrum.table"}
-FIXED |= {"read.runs", "select.event", "select.data"}
-FIXED |= {"select.event_functions", "select.pair_functions", "select.vertex", "flow.device", "flow.preset"}
+FIXED |= {"select.event_functions", "select.pair_functions", "data.event_functions", "select.vertex"}
+FIXED |= {"flow.device", "flow.preset"}
 FIXED |= {"subtract.corrections", "infer.existing_limits", "systematics.own", "accept.millicharge_detectors"}
 """What names files or code, or is not small."""
 Changes = dict[str, Any]
@@ -276,6 +280,8 @@ def model(place: str, kind: type[BaseModel]) -> SearchStrategy[Any]:
     for name, entry in kind.model_fields.items():
         key = entry.alias or name
         usual = of_name(MORE, place) or {}
+        if f"{place}.{key}".removeprefix("select.") in FIXED:
+            continue
         own = values(f"{place}.{key}", entry.annotation, entry.metadata, entry.default)
         if entry.is_required():
             must[key] = st.just(usual[key]) if key in usual else own
@@ -283,6 +289,15 @@ def model(place: str, kind: type[BaseModel]) -> SearchStrategy[Any]:
             may[key] = own
     few = st.lists(st.sampled_from(sorted(may)), max_size=2, unique=True)
     return few.flatmap(lambda keys: st.fixed_dictionaries(must | {key: may[key] for key in keys}))
+
+
+def runs() -> SearchStrategy[Any]:
+    """Draw what [read.runs] says of the runs: which are good, what a table has of each."""
+    good = st.fixed_dictionaries({"good": TEXTS["runs.good"]})
+    columns = st.sampled_from([["pot"], ["prescale"], ["pot", "prescale"]])
+    table = columns.map(lambda found: {"table": "runs.csv", **{name: name for name in found}})
+    block = st.sampled_from([{}, {}, {"table": "spills.csv", "block": "spill"}])
+    return st.one_of(good, st.tuples(table, block, good | st.just({})).map(lambda x: x[0] | x[1] | x[2]))
 
 
 @functools.cache
@@ -294,7 +309,7 @@ def places() -> dict[str, SearchStrategy[Any]]:
             place = f"{section}.{own.alias or name}"
             if not {section, place} & FIXED:
                 found[place] = values(place, own.annotation, own.metadata, own.default)
-    return found
+    return found | {"read.runs": runs()}
 
 
 @st.composite
@@ -307,6 +322,22 @@ def changes(draw: Any) -> Changes:
     return found
 
 
+def exposures(folder: Path, run: Any, spill: Any) -> None:
+    """Write what is known of the runs of the data: protons on target and prescale, which are good."""
+    listed = sorted(set(run.tolist()))
+    rows = sorted(set(zip(run.tolist(), spill.tolist(), strict=True)))
+    table = "".join(f"{one},{5e9:g},{1 + one % 2}\n" for one in listed)
+    spills = "".join(f"{one},{part},{4e8:g},{1 + one % 2}\n" for one, part in rows)
+    (folder / "runs.csv").write_text(f"run,pot,prescale\n{table}", encoding="utf-8")
+    (folder / "spills.csv").write_text(f"run,spill,pot,prescale\n{spills}", encoding="utf-8")
+    (folder / "good.txt").write_text(f"{listed[0]} {listed[-1]}\n", encoding="utf-8")
+    good = json.dumps({one: [[0, 20], [25, 99]] for one in listed})
+    (folder / "good.json").write_text(good, encoding="utf-8")
+    schema = (SMALL.parent / "schema.toml").read_text(encoding="utf-8")
+    words = 'run = "run"\nblock = "burst"\nevent_columns = { L0 = "L0", target = "target", z = "PV_z" }\n'
+    (folder / "words.toml").write_text(words + schema, encoding="utf-8")
+
+
 def tiny(folder: Path) -> dict[str, Any]:
     """Return a steering of all stages on a few hundred pairs, and write those."""
     content = sound(folder)
@@ -314,12 +345,17 @@ def tiny(folder: Path) -> dict[str, Any]:
         path = folder / f"{name}.root"
         with uproot.open({str(path): None}) as file:
             part = file["events"].arrays()[::every]
+        part["L0"] = part.event.to_numpy() % 8 + np.uint64(1 << 60)
+        if name == "na60_data":
+            part["run"] = part.run + part.burst // 15
+            exposures(folder, part.run.to_numpy(), part.burst.to_numpy())
         names = [key for key in part.fields if not key.startswith("n")]
         with uproot.recreate(path, compression=None) as file:
             file.mktree("events", {key: part[key].type.content for key in names}).extend(
                 {key: part[key] for key in names}
             )
     content["select"] |= {"mass": {"bins": 6, "low": 0.2125, "high": 1.1125}, "energy": [0.2, 20.0, 400.0]}
+    content["read"]["schema"] = "words.toml"
     content["flow"] = dict(NETWORK)
     content["predict"] |= {"sampler": "flow", "n_sample": 200, "masses": [0.4, 0.77]}
     content["infer"] |= {"n_couplings": 15}
