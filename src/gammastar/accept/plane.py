@@ -189,13 +189,7 @@ def stacked(variations: Sequence[Variation]) -> FloatArray | None:
 
 
 def varied(sample: Sample, variations: Sequence[Variation]) -> Sample:
-    """Return the sample with all factors as replicas, or the sample itself if nothing varies it.
-
-    Parameters
-    ----------
-    variations : sequence of Variation
-        What changes the weights of the sample.
-    """
+    """Return the sample with all factors as replicas, or the sample itself if nothing varies it."""
     factors = stacked(variations)
     return sample if factors is None else Replicated.of(sample, factors)
 
@@ -223,18 +217,8 @@ def row_of(
 ) -> PlaneRow:
     """Return the row of a yield whose replicas are those of `varied`.
 
-    `measured_spin` says that its other spin states are shifts of a measured one; `pairs` as for `PlaneRow`.
-
-    Parameters
-    ----------
-    variations : sequence of Variation
-        What changes the weights of the sample.
-    scaling : float
-        Of the yield, from the measured target to that of the search.
-    measured_spin : bool
-        The decays follow the measured spin density.
-    pairs : NDArray, shape (k,), or float
-        Effective number of pairs behind the kinematics.
+    `measured_spin` says that its other spin states are shifts of a measured one; `scaling` (relative error
+    of the carrying to the target of the search) and `pairs` as for `PlaneRow`.
     """
     rows, start = [], 0
     for variation in variations if accepted.replicas is not None else ():

@@ -161,11 +161,6 @@ def mass_spectrum(card: Card, mass: npt.ArrayLike) -> FloatArray:
 
     Lines without width (kind "narrow") are left out.
 
-    Parameters
-    ----------
-    mass : array_like
-        [GeV]
-
     Notes
     -----
     The exact spectrum that `generate_pairs` samples: the oracle for closure tests.
@@ -181,14 +176,7 @@ def mass_spectrum(card: Card, mass: npt.ArrayLike) -> FloatArray:
 
 
 def binned_mass_spectrum(card: Card, edges: FloatArray, points: int = 401) -> FloatArray:
-    """Return the dileptons of `mass_spectrum` per bin and proton on target, shape (bins,).
-
-    Parameters
-    ----------
-    edges : NDArray, shape (bins + 1,) [GeV]
-    points : int
-        Of the integration in each bin.
-    """
+    """Return the dileptons of `mass_spectrum` per bin and proton on target, from `points` in each bin."""
     fine = np.linspace(edges[:-1], edges[1:], points, axis=1)
     return np.asarray(np.trapezoid(mass_spectrum(card, fine), fine, axis=1), dtype=np.float64)
 

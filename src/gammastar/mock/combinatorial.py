@@ -359,12 +359,7 @@ def decay_charm(
 
 
 def generate_charm(card: Card, n: int, rng: np.random.Generator) -> CharmPairs:
-    """Generate lepton pairs of open charm in full phase space.
-
-    Parameters
-    ----------
-    n : int
-        Number of pairs.
+    """Generate `n` lepton pairs of open charm in full phase space.
 
     Notes
     -----

@@ -436,14 +436,7 @@ def write_blocks(
 ) -> dict[str, Any]:
     """Stream a mock sample into the trees ``events`` and ``meta`` of an open file.
 
-    Return the record of the sample, with ``content_sha256``, the digest of branches and record.
-
-    Parameters
-    ----------
-    blocks : iterable of SimulatedEvents
-        From `simulate_blocks`.
-    shared_engine : bool
-        As `combined_meta`.
+    Return the record of the sample (`combined_meta`), with ``content_sha256``, the digest of all of it.
     """
     digest, metas = ContentDigest(), []
     for block in blocks:

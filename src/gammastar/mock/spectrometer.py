@@ -128,13 +128,7 @@ def _offset_tail(part: Spectrometer, n: int, rng: np.random.Generator) -> FloatA
 
 
 def accepted(muon: FloatArray, card: DetectorCard) -> BoolArray:
-    """Return True where a muon reaches the spectrometer: energy above the absorber's, angle inside the cone.
-
-    Parameters
-    ----------
-    muon : NDArray, shape (4, ...)
-        px, py, pz, E [GeV].
-    """
+    """Return where a muon, px, py, pz, E (4, …) [GeV], reaches the spectrometer: energy, angles, coils."""
     px, py, pz, energy = muon
     slope2 = px**2 + py**2
     inside = (slope2 > (np.tan(card.theta_min) * pz) ** 2) & (slope2 < (np.tan(card.theta_max) * pz) ** 2)
@@ -149,25 +143,14 @@ def accepted(muon: FloatArray, card: DetectorCard) -> BoolArray:
 
 
 def pair_kinematics(first: FloatArray, second: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return mass, pt and energy of pairs of four-momenta, shape (4, n) each [GeV].
-
-    Parameters
-    ----------
-    first, second : NDArray, shape (4, n) [GeV]
-        px, py, pz, E.
-    """
+    """Return mass, pt and energy of pairs of four-momenta px, py, pz, E, shape (4, n) each [GeV]."""
     px, py, pz, energy = first + second
     pt2 = px**2 + py**2
     return np.sqrt(np.maximum(energy**2 - pz**2 - pt2, 0.0)), np.sqrt(pt2), energy
 
 
 def efficiency(mass: FloatArray, pt: FloatArray, energy: FloatArray, card: Efficiency) -> FloatArray:
-    """Return the trigger and reconstruction efficiency of a pair of accepted muons.
-
-    Parameters
-    ----------
-    mass, pt, energy : NDArray, shape (n,)
-        Of the pair [GeV].
+    """Return the trigger and reconstruction efficiency of pairs of accepted muons [GeV], shape (n,).
 
     Notes
     -----

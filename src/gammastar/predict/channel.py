@@ -78,29 +78,13 @@ class Channel(ABC):
 
     @abstractmethod
     def rate(self, mass: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
-        """Return the rate per proton on target and unit coupling, with its covariance.
-
-        Parameters
-        ----------
-        mass : array_like, shape (n,) [GeV]
-
-        Returns
-        -------
-        rate : NDArray, shape (n,)
-        cov : NDArray, shape (n, n)
-        """
+        """Return the rate (n,) per proton on target and unit coupling, and its covariance (n, n)."""
 
     @abstractmethod
     def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
         """Return `n` weighted particles whose weights sum to the rate at this mass.
 
         They are symmetric about the beam: a detector beside it sees them turned into its azimuths.
-
-        Parameters
-        ----------
-        mass : float [GeV]
-        n : int
-            How many particles.
         """
 
     def focused(
@@ -113,47 +97,22 @@ class Channel(ABC):
     ) -> Sample:
         """Return `n` weighted particles, more of them where they count; by default those of `produce`.
 
-        Parameters
-        ----------
-        mass : float [GeV]
-
-        Returns
-        -------
-        Sample
-            Weighted sums are those of `produce` on average; its weights sum to the rate on average too.
+        Weighted sums are those of `produce` on average, and so is the sum of the weights.
         """
         return self.produce(mass, n=n, rng=rng)
 
     def replicas(self, mass: float, sample: Sample) -> FloatArray | None:  # noqa: ARG002
-        """Return what replicas of the kinematics would weigh the particles of a sample.
+        """Return what replicas of the kinematics would weigh the particles of a sample, or some of them.
 
-        Parameters
-        ----------
-        mass : float [GeV]
-        sample : Sample
-            From `produce` or `focused` at this mass, or some of its particles.
-
-        Returns
-        -------
-        NDArray, shape (k, n), or None
-            Density of each replica over that of the sample; None if the channel has no replicas.
+        Density of each replica over that of the sample, shape (k, n); None if the channel has no replicas.
         """
         return None
 
     def band(self, mass: float, sample: Sample) -> FloatArray | None:
-        """Return what the edges of the theory would weigh the particles of a sample, one sigma each way.
+        """Return what the edges of the theory would weigh the particles of `produce`, one sigma each way.
 
-        Parameters
-        ----------
-        mass : float [GeV]
-        sample : Sample
-            From `produce` at this mass.
-
-        Returns
-        -------
-        NDArray, shape (2, n), or None
-            Lower and upper edge over the centre; by default the error of the rate, for every particle the
-            same. None where the errors are not those of a theory.
+        Lower and upper edge over the centre, shape (2, n); by default the error of the rate, for every
+        particle the same. None where the errors are not those of a theory.
         """
         value, cov = self.rate([mass])
         relative = np.sqrt(max(float(cov[0, 0]), 0.0)) / float(value[0]) if value[0] > 0 else 0.0

@@ -107,10 +107,6 @@ class Model(ABC):
 
         Production is measured, or computed, for dark photons: every other model says what a rate of these
         means for its own particles. One, for a model with kinetic mixing.
-
-        Parameters
-        ----------
-        mass : array_like, shape (n,) [GeV]
         """
         raise PhysicsError(
             f"{type(self).__name__}: define rate_ratio(self, mass), particles per squared coupling over dark "
@@ -119,41 +115,21 @@ class Model(ABC):
 
     @abstractmethod
     def ctau(self, mass: float, coupling: npt.ArrayLike) -> FloatArray:
-        """Return the proper decay length [m], inf if stable.
-
-        Parameters
-        ----------
-        mass : float [GeV]
-        coupling : array_like, any shape
-        """
+        """Return the proper decay length [m] in the shape of the couplings, inf if stable."""
 
     @abstractmethod
     def branching(self, mass: float) -> Mapping[str, float]:
-        """Return the branching ratios by final state; they sum to one, or are all zero if stable.
-
-        Parameters
-        ----------
-        mass : float [GeV]
-        """
+        """Return the branching ratios by final state; they sum to one, or are all zero if stable."""
 
     def width_error(self, mass: float) -> float:  # noqa: ARG002
         """Return the relative standard deviation of the total width at a mass [GeV], that of hadrons.
 
         Widths into leptons are taken as known. Zero, the default, says nothing about it.
-
-        Parameters
-        ----------
-        mass : float [GeV]
         """
         return 0.0
 
     def at(self, mass: float, coupling: float) -> DarkState:
-        """Return the particle at one point of the parameter space.
-
-        Parameters
-        ----------
-        mass : float [GeV]
-        """
+        """Return the particle at one point of the parameter space."""
         ctau = float(np.asarray(self.ctau(mass, coupling)))
         return DarkState(float(mass), float(coupling), ctau, self.charge, dict(self.branching(mass)))
 

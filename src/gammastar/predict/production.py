@@ -204,12 +204,6 @@ def measured_production(
 def scan_masses(channel: Channel, low: float, high: float, n: int) -> FloatArray:
     """Return n masses [GeV]: equidistant, or closer where a rate with lines or the lepton threshold bends.
 
-    Parameters
-    ----------
-    low, high : float [GeV]
-    n : int
-        How many masses.
-
     Notes
     -----
     Half of the points are even in mass, the others in the way that log₁₀ of the rate goes up and down, and in

@@ -84,11 +84,8 @@ def spectrum_section(unfolding: Unfolding, *, method: str, floor: float, mock: b
     measured, arrays, (response, full) = unfolding.spectrum, unfolding.kept, unfolding.responses
     edges = np.asarray(measured.hist.axes[MASS].edges)
     width = np.diff(edges)
-    values, inside, errors = (
-        unfolding.density * width,
-        unfolding.inside * width,
-        np.sqrt(np.diag(unfolding.cov)) * width,
-    )
+    values, inside = unfolding.density * width, unfolding.inside * width
+    errors = np.sqrt(np.diag(unfolding.cov)) * width
     references = {} if unfolding.truth is None else {"truth of the MOCK": unfolding.truth}
     references |= {"measured domain only": inside}
     total = float(values.sum())
@@ -148,12 +145,6 @@ def _refolding(arrays: Arrays) -> tuple[str, float | None]:
     return words("refolding", bad=bad, above_floor=above_floor, **values), values["p"]
 
 
-def _cutflow(flow: Arrays) -> Table:
-    headings = {"name": "step", "n": "left", "weight": "sum of weights", "os": "+−", "pp": "++", "mm": "−−"}
-    columns = {heading: flow[f"cutflow_{key}"].tolist() for key, heading in headings.items()}
-    return Table(columns, caption="Cutflow: events, then leptons, then pairs.")
-
-
 def pairs_section(
     hists: PairHists,
     subtracted: Spectrum,
@@ -172,13 +163,8 @@ def pairs_section(
     share = background / os if os > 0 else float("nan")
     numbers = {"pairs +-": f"{os:.0f}", "pairs ++": f"{pp:.0f}", "pairs --": f"{mm:.0f}"}
     numbers["combinatorial background"] = f"{background:.0f} ({100 * share:.1f} % of +-)"
-    values = {
-        "r": r_factor,
-        "sigma": sigma,
-        "background": background,
-        "n_negative": int(arrays["n_negative"]),
-    }
-    text = [words("pairs", os=os, pp=pp, mm=mm, **values)]
+    values = {"r": r_factor, "sigma": sigma, "background": background, "os": os, "pp": pp, "mm": mm}
+    text = [words("pairs", n_negative=int(arrays["n_negative"]), **values)]
     ratio, error = arrays["control"]
     if np.isfinite(ratio):
         numbers["control region, +- over background"] = f"{ratio:.3f} ± {error:.3f}"
@@ -195,11 +181,14 @@ def pairs_section(
     )
     spectra = figures.subtraction_figure(hists, like, mock=mock, r_factor_sigma=sigma / r_factor, charm=charm)
     lost = str(cutflow.get("cutflow_lost", ""))
+    headings = {"name": "step", "n": "left", "weight": "sum of weights", "os": "+−", "pp": "++", "mm": "−−"}
+    steps = {heading: cutflow[f"cutflow_{key}"].tolist() for key, heading in headings.items()}
+    flow = Table(steps, caption="Cutflow: events, then leptons, then pairs.")
     return Section(
         "Pairs and what is subtracted",
         [*text, *notes],
         figures=[titled("mass_spectra", caption, spectra)],
-        tables=[_cutflow(cutflow), *_removed(arrays)],
+        tables=[flow, *_removed(arrays)],
         numbers=numbers,
         warnings=[f"Alarm: {lost}."] if lost else [],
     )

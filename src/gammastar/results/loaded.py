@@ -281,8 +281,10 @@ class Results:
             return self._reach_of(content, name)
 
     def _reach_of(self, content: Mapping[str, Any], name: str) -> DetectorReach:
-        _ReachFile.model_validate(content, strict=True)
         from gammastar.infer.counting_search import reach_of_rows
+        from gammastar.predict.models import DarkPhoton, r_table
+
+        _ReachFile.model_validate(content, strict=True)
 
         rows = content["rows"]
         columns = [key.removesuffix("_low") for key in rows[0] if key.endswith("_low")]
@@ -295,16 +297,11 @@ class Results:
             )
             for part in named
         }
-        fraction = np.array(
-            [
-                [row.get(f"fraction_in_domain_{s}") for s in ("low", "high")]
-                for row in rows
-                if row["part"] == ALL
-            ],
-            dtype=np.float64,
-        )
+        names = [f"fraction_in_domain_{side}" for side in ("low", "high")]
+        shares = [[row.get(name) for name in names] for row in rows if row["part"] == ALL]
+        fraction = np.array(shares, dtype=np.float64)
         about = {
-            "model": content.get("model", _model_of_photons()),
+            "model": content.get("model") or asdict(DarkPhoton(r_table()).labels),
             "pot": self._pot(content, name),
             "cl": rows[0]["cl"],
             "fraction": fraction if np.isfinite(fraction).any() else None,
@@ -342,13 +339,6 @@ class Results:
         from gammastar.pipeline.record import kept_detector
 
         return load_detector(kept_detector(self.folder, name)).exposure
-
-
-def _model_of_photons() -> dict[str, Any]:
-    from gammastar.predict import DarkPhoton
-    from gammastar.predict.models import r_table
-
-    return asdict(DarkPhoton(r_table()).labels)
 
 
 class _Lazy(Mapping[str, Any]):

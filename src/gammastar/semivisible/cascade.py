@@ -90,14 +90,9 @@ def decay(
     out = _empty(len(p4), table.slots)
     pair_fraction = np.cumsum(table.pair_fraction)
     pair_fraction[-1] = 2.0  # above every uniform number
-    generate(
-        p4,
-        (float(np.hypot(1.0, boost)), float(boost)),
-        (table.mediator, table.pairs, pair_fraction, table.pair_angle, polarised),
-        *_compiled(table),
-        rng,
-        out,
-    )
+    frame = float(np.hypot(1.0, boost)), float(boost)
+    primary = table.mediator, table.pairs, pair_fraction, table.pair_angle, polarised
+    generate(p4, frame, primary, *_compiled(table), rng, out)
     return Cascade(*out, table)
 
 

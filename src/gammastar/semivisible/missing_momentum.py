@@ -72,16 +72,7 @@ def excess(epsilon: FloatArray, probability: FloatArray, limit: npt.ArrayLike) -
 def excluded_plane(
     epsilon: FloatArray, probability: FloatArray, limit: npt.ArrayLike
 ) -> npt.NDArray[np.bool_]:
-    """Return where ε² P > ε_lim², shape (masses, couplings); arguments as in `excess`.
-
-    Parameters
-    ----------
-    epsilon : NDArray, shape (couplings,)
-    probability : NDArray, shape (masses, couplings)
-        That the decay is missed.
-    limit : array_like, shape (masses,)
-        Published limit on ε without visible decays.
-    """
+    """Return where ε² P > ε_lim², shape (masses, couplings); arguments as in `excess`."""
     return np.asarray(excess(epsilon, probability, limit) > 0)
 
 

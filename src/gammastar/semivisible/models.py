@@ -174,16 +174,8 @@ def from_majorana(
     q = np.asarray(charges, dtype=np.float64)
     require(q.shape == masses.shape, f"{name}: {q.size} charges for {masses.size} fields")
     c = np.conj(u.T) @ (q[:, None] * u)
-    return DarkSector(
-        name=name,
-        mediator=mediator,
-        alpha_d=alpha_d,
-        masses=masses,
-        vector=np.asarray(1j * c.imag),
-        axial=np.asarray(c.real, dtype=np.complex128),
-        field="majorana",
-        squared_charges=float(0.5 * (q**2).sum()),
-    )
+    vertices = np.asarray(1j * c.imag), np.asarray(c.real, dtype=np.complex128)
+    return DarkSector(name, mediator, alpha_d, masses, *vertices, "majorana", float(0.5 * (q**2).sum()))
 
 
 def from_dirac(
@@ -205,16 +197,8 @@ def from_dirac(
     require(q.shape == masses.shape, f"{name}: {q.size} charges for {masses.size} fields")
     u_l, u_r = left[:, order], np.conj(right.T)[:, order]
     v_l, v_r = (np.conj(u.T) @ (q[:, None] * u) for u in (u_l, u_r))
-    return DarkSector(
-        name=name,
-        mediator=mediator,
-        alpha_d=alpha_d,
-        masses=np.asarray(masses[order], dtype=np.float64),
-        vector=np.asarray(0.5 * (v_l + v_r)),
-        axial=np.asarray(0.5 * (v_l - v_r)),
-        field="dirac",
-        squared_charges=float((q**2).sum()),
-    )
+    vertices = np.asarray(0.5 * (v_l + v_r)), np.asarray(0.5 * (v_l - v_r))
+    return DarkSector(name, mediator, alpha_d, masses[order], *vertices, "dirac", float((q**2).sum()))
 
 
 def from_couplings(
@@ -240,15 +224,8 @@ def from_couplings(
         for matrix, value in ((vector, v), (axial, a)):
             matrix[i - 1, j - 1] = value
             matrix[j - 1, i - 1] = value if i == j else value.conjugate()
-    return DarkSector(
-        name=name,
-        mediator=mediator,
-        masses=np.asarray(masses, dtype=np.float64),
-        vector=vector,
-        axial=axial,
-        field=field,
-        **more,
-    )
+    known: dict[str, Any] = {"masses": masses, "vector": vector, "axial": axial, "field": field} | more
+    return DarkSector(name, mediator, **known)
 
 
 def mediator_widths(sector: DarkSector) -> tuple[npt.NDArray[np.int64], FloatArray]:
@@ -311,16 +288,8 @@ def scalar_idm(
 ) -> DarkSector:
     """Return a complex scalar split by a mass term of charge two; masses as in `idm`."""
     vector = np.array([[0.0, 1.0], [1.0, 0.0]], dtype=np.complex128)
-    return DarkSector(
-        name=name,
-        mediator=mediator,
-        alpha_d=alpha_d,
-        masses=np.array(_two(mediator, ratio, splitting)),
-        vector=vector,
-        axial=np.zeros_like(vector),
-        field="scalar",
-        squared_charges=0.25,
-    )
+    masses = np.array(_two(mediator, ratio, splitting))
+    return DarkSector(name, mediator, alpha_d, masses, vector, np.zeros_like(vector), "scalar", 0.25)
 
 
 def inverse_seesaw(

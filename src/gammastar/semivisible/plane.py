@@ -328,10 +328,8 @@ def displaced_plane(
 
     Parameters
     ----------
-    model : callable
-        Mass of the dark photon [GeV] -> DarkSector.
-    mass, epsilon : NDArray, shapes (m,) and (k,)
-        Masses of the dark photon [GeV] and its kinetic mixing.
+    model, mass, epsilon
+        As for `scan`.
     card : DisplacedSearch, optional
         By default the shipped one.
     options : Options, optional
