@@ -218,7 +218,7 @@ def test_the_command_writes_for_other_tools(record, tmp_path):
     lost = dict(re.findall(r"^  ([\d.]+): (\S+)$", (folder / "README.txt").read_text(), re.MULTILINE))
     masses = np.array(list(lost), dtype=float)
     rate = record.channel().rate(masses)[0] / -np.expm1(-exposure.thickness)
-    cells = [folder / "model" / "LLP_spectra" / f"0.4TeV_gammastar_True_m_{mass}.npy" for mass in lost]
+    cells = [folder / "model" / "LLP_spectra" / f"0.4TeV_gammastar_gammastar_m_{mass}.npy" for mass in lost]
     found = np.array([np.load(path)[2].sum() for path in cells]) / 32.3e9
     outside = np.array(list(lost.values()), dtype=float)
     assert (outside < 0.2).all()  # a flow of one epoch

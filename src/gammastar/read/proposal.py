@@ -75,7 +75,7 @@ def _types(tree: Any) -> Iterator[tuple[str, str]]:
         if len(leaves) > 1 and not branch.branches:
             ends = "[]" if is_list(str(branch.typename)) else ""
             for leaf in leaves:
-                yield f"{name}.{leaf.name}", f"{_leaf_type(leaf)}{ends}"
+                yield f"{name}.{leaf.member('fName')}", f"{_leaf_type(leaf)}{ends}"
         else:
             yield str(name), str(branch.typename)
 

@@ -243,7 +243,8 @@ def write_decays(
 SIGMA_INELASTIC = 32.3  # mb, pp at 400 GeV (COMPETE fit of total less elastic); it cancels
 STEP = 0.05  # of a cell of FORESEE in both logarithms
 ANGLES = (-5.0, 0.0)  # log10 [rad] of its cells
-MODE, CONDITION = "gammastar", "True"  # of FORESEE: label and condition of `add_production_direct`
+MODE = "gammastar"  # label of `add_production_direct` of FORESEE
+PRODUCTIONS = (MODE, "True")  # in names of its spectra: the label, until April 2025 the condition
 
 
 @dataclass(frozen=True)
@@ -292,7 +293,7 @@ def write_foresee(
     (arXiv:2105.07077): events are cross section [pb] × luminosity [1/fb] × 1000. Cells are 0.05 wide in
     log10 of angle and momentum; the content is spread evenly on reading, cells below 1e-6 pb are left
     out. The names are those of ``add_production_direct(label="gammastar", energy=…, coupling_ref=1,
-    masses=…)``.
+    masses=…)``, of FORESEE today and before April 2025.
     """
     names, energy = _named(masses), f"{produced.beam_energy / 1e3:g}"
     top = np.ceil(np.log10(produced.beam_energy) / STEP) * STEP
@@ -308,11 +309,13 @@ def write_foresee(
         total = float(weight.sum()) * scale
         outside[mass] = 1.0 - float(content.sum()) / total if total > 0 else 0.0
         cells = Cells(centres[0].ravel(), centres[1].ravel(), content.ravel(), (STEP, STEP))
-        spectra = folder / "model" / "LLP_spectra" / f"{energy}TeV_{MODE}_{CONDITION}_m_{mass}.npy"
+        stem = folder / "model" / "LLP_spectra" / f"{energy}TeV_{MODE}"
+        spectra = [Path(f"{stem}_{production}_m_{mass}.npy") for production in PRODUCTIONS]
         direct = folder / "model" / "direct" / f"{energy}TeV" / f"{MODE}_{energy}TeV_{mass}.txt"
-        write_cells(spectra, cells)
+        for path in spectra:
+            write_cells(path, cells)
         write_cells(direct, cells, f"{produced.note}\nmass: {mass} GeV\nNormalization: {total:.5e} pb")
-        written += [spectra, direct]
+        written += [*spectra, direct]
     lines = [
         f"{produced.note}",
         "Dark photons at unit kinetic mixing, all processes together: use no other production beside them.",
@@ -322,6 +325,9 @@ def write_foresee(
         "",
         f'model.add_production_direct(label="{MODE}", energy="{energy}", coupling_ref=1,',
         f"    masses={names})",
+        "",
+        f'get_events(mass=…, energy="{energy}", couplings=[…], preselectioncuts="th<2"):',
+        "the cut that FORESEE makes by itself leaves out angles above 0.01 rad.",
         "",
         "Part of the rate outside the cells (1e-5 to 1 rad, momenta above 1 GeV), by mass [GeV]:",
         *(f"  {mass}: {part:.3g}" for mass, part in outside.items()),

@@ -1,15 +1,18 @@
 """A name means one branch: equal leaf names of split objects, equal paths, records of RNTuples."""
 
 import sys
+from types import SimpleNamespace
 
 import awkward as ak
 import numpy as np
 import pytest
 import uproot
+import uproot.models.TLeaf
 from builders import ROOT, jagged_schema
 
 from gammastar import read
 from gammastar.core.errors import BranchError
+from gammastar.read import proposal
 
 sys.path.insert(0, str(ROOT / "analysis"))
 
@@ -266,3 +269,13 @@ def test_workers_find_the_same_branches(objects, tmp_path):
         assert np.array_equal(np.concatenate([part.mass for part in found]), expected.mass)
         plus, minus = (ak.sum(sign * charge > 0, axis=1) for sign in (1, -1))
         assert sum(int(part.os.sum()) for part in found) == ak.sum(plus * minus) > 0
+
+
+def test_leaves_of_a_leaf_list_have_names_and_types():
+    """Leaves have a title and a name of their own, no attribute: `inspect` ended in an AttributeError."""
+    leaves = [uproot.models.TLeaf.Model_TLeafF_v1.empty(), uproot.models.TLeaf.Model_TLeafI_v1.empty()]
+    for leaf, name in zip(leaves, ("px", "n"), strict=True):
+        leaf._members = {"fName": name, "fIsUnsigned": False}
+    branch = SimpleNamespace(member=lambda *_, **__: leaves, branches=[], typename="struct")
+    found = dict(proposal._types(SimpleNamespace(iteritems={"mu": branch}.items)))
+    assert found == {"mu.px": "float", "mu.n": "int32_t"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import foresee_recipe
 import numpy as np
 import pytest
 from builders import box_detector
@@ -68,6 +69,24 @@ def test_foresee_reads_cross_sections_and_a_luminosity(produced, truth, tmp_path
     masses = eval(re.search(r"masses=(\[.*\])\)", text)[1])  # noqa: S307 - as the user pastes it
     for mass in masses:
         assert (tmp_path / f"model/direct/0.4TeV/gammastar_0.4TeV_{mass}.txt").is_file()
+    sums = [
+        foresee_recipe.decays_in_flight(
+            *(tmp_path, mass),
+            energy="0.4",
+            label="gammastar",
+            rng=np.random.default_rng(1),
+            ctau=1e-6,
+            front=0.0,
+            length=100.0,
+            radius=1e-9,
+            luminosity=luminosity,
+            n=1,
+            cut=2.0,
+        )
+        for mass in (0.3, 0.301)
+    ]  # all decay at once; FORESEE counts nothing at a mass without file
+    assert sums == [pytest.approx(rate * 2e20, rel=2e-3), 0.0]
+    assert "preselectioncuts" in text
     again = ForeseeSpectra.read(tmp_path / "model" / "LLP_spectra", sigma_inelastic=40.0)
     assert again.rate([0.3])[0][0] == pytest.approx(rate, rel=1e-3)
 
