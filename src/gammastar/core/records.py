@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any, Literal, Self, TypeAlias
+from types import UnionType
+from typing import Any, Literal, Self, TypeAlias, get_args, get_origin, get_type_hints
 
 import hist
 import numpy as np
@@ -125,6 +126,61 @@ def _array(value: np.ndarray[Any, Any]) -> str:
 def _cut(text: str) -> str:
     text = " ".join(text.split())
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+
+
+Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
+
+
+class ArrayRecord:
+    """A dataclass that arrays of numbers or text hold, by names as ``rate|sources|parts|0|cov``.
+
+    Fields are arrays, numbers, texts, dataclasses, tuples and mappings of them, or None.
+    """
+
+    __slots__ = ()
+
+    def to_arrays(self) -> Arrays:
+        """Return plain arrays by name."""
+        return dict(_unpacked(self, ""))
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """Return the record of such arrays."""
+        found: Self = _packed(cls, arrays, "")
+        return found
+
+
+def _unpacked(value: Any, name: str) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    start = f"{name}|" if name else ""
+    if is_dataclass(value):
+        for one in fields(value):
+            yield from _unpacked(getattr(value, one.name), start + one.name)
+    elif isinstance(value, Mapping | tuple):
+        keys = list(value) if isinstance(value, Mapping) else list(range(len(value)))
+        yield name, np.array(keys, dtype=str)
+        for i, key in enumerate(keys):
+            yield from _unpacked(value[key], f"{start}{i}")
+    elif value is not None:
+        yield name, np.asarray(value)
+
+
+def _packed(kind: Any, arrays: Mapping[str, npt.NDArray[Any]], name: str) -> Any:
+    """Return the value of a type, which is that of a field."""
+    start, origin, inner = f"{name}|" if name else "", get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        there = any(key == name or key.startswith(start) for key in arrays)
+        return _packed(inner[0], arrays, name) if there else None
+    if isinstance(kind, type) and is_dataclass(kind):
+        hints, record = get_type_hints(kind), kind
+        return record(
+            **{one.name: _packed(hints[one.name], arrays, start + one.name) for one in fields(kind)}
+        )
+    if origin in (tuple, Mapping):
+        keys = arrays[name].tolist()
+        values = [_packed(inner[origin is Mapping], arrays, f"{start}{i}") for i in range(len(keys))]
+        return tuple(values) if origin is tuple else dict(zip(keys, values, strict=True))
+    array = arrays[name]
+    return array.item() if kind in (int, float, str, bool) or origin is Literal else array
 
 
 @dataclass(frozen=True, slots=True, eq=False)

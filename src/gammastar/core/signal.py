@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import FloatArray, ReprMixin
+from gammastar.core.records import ArrayRecord, FloatArray, ReprMixin
 from gammastar.core.sources import KINDS, SAMPLE, THEORY_OF, Kind, Source, Sources, spelling
 
-Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
 Form: TypeAlias = Literal["relative", "ends", "replicas", "share"]
 VIRTUAL_PHOTON = "virtual_photon"
 """Group of the channel of measured photons."""
@@ -94,7 +93,7 @@ class Effect:
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Rate(ReprMixin):
+class Rate(ReprMixin, ArrayRecord):
     """Dark particles per proton on target and squared coupling, at exact masses."""
 
     # (n,) [GeV]; all channels together
@@ -159,45 +158,9 @@ class Rate(ReprMixin):
         beyond = 0.0 if self.extrapolation is None else self.extrapolation * self.value
         return np.asarray(np.sqrt(variance + beyond**2))
 
-    def to_arrays(self) -> Arrays:
-        """Return the record as named arrays."""
-        arrays: Arrays = {"mass": self.mass, "value": self.value, "cov": self.cov}
-        arrays["threshold"] = np.array(self.threshold)
-        for name in ("low", "high", *OPTIONAL):
-            if getattr(self, name) is not None:
-                arrays[name] = getattr(self, name)
-        arrays |= {f"channel|{name}": row for name, row in self.channels.items()}
-        return arrays | {f"source|{part.kind}|{part.name}": part.cov for part in self.sources.parts}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Rate:
-        """Return the record of named arrays."""
-        parts = []
-        for key, cov in starting(arrays, "source|"):
-            _, kind, name = key.split("|", 2)
-            parts.append(Source(name, _kind(kind), cov))
-        return cls(
-            arrays["mass"],
-            arrays["value"],
-            arrays["cov"],
-            Sources(tuple(parts)),
-            float(arrays["threshold"]),
-            {key.removeprefix("channel|"): row for key, row in starting(arrays, "channel|")},
-            **{name: arrays[name] for name in ("low", "high", *OPTIONAL) if name in arrays},
-        )
-
 
 OPTIONAL = ("measured_part", "extrapolation", "extrapolation_step")
 PLANES = ("signal", "in_domain", "mc_error", "n_effective")
-
-
-def starting(arrays: Mapping[str, npt.NDArray[Any]], prefix: str) -> list[tuple[str, npt.NDArray[Any]]]:
-    """Return the arrays whose names start with a prefix."""
-    return [(name, array) for name, array in arrays.items() if name.startswith(prefix)]
-
-
-def _kind(text: str) -> Any:
-    return text
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -212,7 +175,7 @@ class AcceptanceCurves:
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class SignalPlane(ReprMixin):
+class SignalPlane(ReprMixin, ArrayRecord):
     """The signal in one detector over n masses and k couplings."""
 
     rate: Rate  # At the masses of the plane
@@ -333,57 +296,12 @@ class SignalPlane(ReprMixin):
         named = [e for e in named if (e[1] in wanted or e[0] in names) and e[2].any()]
         return _shared(named)
 
-    def to_arrays(self) -> Arrays:
-        """Return the record as named arrays."""
-        arrays: Arrays = {f"rate|{name}": array for name, array in self.rate.to_arrays().items()}
-        arrays |= {name: getattr(self, name) for name in ("coupling", *PLANES, "width_sigma")}
-        arrays |= {f"part|{name}": plane for name, plane in self.parts.items()}
-        arrays |= {f"effect|{e.kind}|{e.form}|{e.name}": e.values for e in self.effects}
-        arrays |= {n: getattr(self, n) for n in ("pairs", "beyond") if getattr(self, n) is not None}
-        if self.curves is not None:
-            arrays |= {f"curves|{name}": getattr(self.curves, name) for name in CURVES}
-        return arrays
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> SignalPlane:
-        """Return the record of named arrays."""
-        effects = []
-        for key, values in starting(arrays, "effect|"):
-            _, kind, form, name = key.split("|", 3)
-            effects.append(Effect(name, _kind(kind), _kind(form), values))
-        curves = [arrays[f"curves|{name}"] for name in CURVES if f"curves|{name}" in arrays]
-        return cls(
-            rate=Rate.from_arrays({k.removeprefix("rate|"): v for k, v in starting(arrays, "rate|")}),
-            **{name: arrays[name] for name in ("coupling", *PLANES, "width_sigma")},
-            effects=tuple(effects),
-            parts={key.removeprefix("part|"): plane for key, plane in starting(arrays, "part|")},
-            curves=AcceptanceCurves(*curves) if curves else None,
-            pairs=arrays.get("pairs"),
-            beyond=arrays.get("beyond"),
-        )
-
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SignalPlanes:
+class SignalPlanes(ArrayRecord):
     """The planes of several detectors by the stems of their files."""
 
     by_detector: Mapping[str, SignalPlane] = field(default_factory=dict)
-
-    def to_arrays(self) -> Arrays:
-        """Return the record as named arrays."""
-        return {f"{n}|{k}": a for n, plane in self.by_detector.items() for k, a in plane.to_arrays().items()}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> SignalPlanes:
-        """Return the record of named arrays."""
-        named: dict[str, Arrays] = {}
-        for key, array in arrays.items():
-            name, _, rest = key.partition("|")
-            named.setdefault(name, {})[rest] = array
-        return cls({name: SignalPlane.from_arrays(rows) for name, rows in named.items()})
-
-
-CURVES = ("mass", "ctau", "acceptance", "error")
 
 
 def _shared(named: Sequence[tuple[str, str, FloatArray]]) -> dict[str, FloatArray]:

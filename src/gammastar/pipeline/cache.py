@@ -11,14 +11,14 @@ import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel
 
 from gammastar.core.errors import PhysicsError, StoreError
 from gammastar.core.files import atomic, opened, state_of
+from gammastar.core.records import ArrayRecord, Arrays
 from gammastar.store.folder import MARK, claim, prune, published, set_aside, sweep, sweep_temporaries
 from gammastar.store.manifest import (
     MANIFEST,
@@ -30,7 +30,6 @@ from gammastar.store.manifest import (
     write_manifest,
 )
 
-Arrays = dict[str, npt.NDArray[Any]]
 DAMAGE = (
     *(OSError, MemoryError, AttributeError, ValueError, KeyError, EOFError),
     *(struct.error, zipfile.BadZipFile, zlib.error),
@@ -39,18 +38,7 @@ RESUMABLE = {"stages/": "", "flow": "flow", "input/": "simulate"}  # what --resu
 logger = logging.getLogger(__name__)
 
 
-class Keepable(Protocol):
-    """A frozen record that the cache can keep; both ways together give an equal record."""
-
-    def to_arrays(self) -> Arrays:
-        """Return plain arrays of numbers or text by name."""
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
-        """Return the record of such arrays."""
-
-
-RecordType = TypeVar("RecordType", bound=Keepable)
+RecordType = TypeVar("RecordType", bound=ArrayRecord)
 
 
 class CachedArrays(Arrays):

@@ -15,6 +15,7 @@ from gammastar.core.records import (
     KINEMATICS,
     MASS,
     PT,
+    Arrays,
     Exposure,
     FloatArray,
     Spectrum,
@@ -24,7 +25,7 @@ from gammastar.core.records import (
 from gammastar.core.resolve import UserCode, freeze, python_names, resolve
 from gammastar.core.signal import Rate, SignalPlane
 from gammastar.core.sources import OwnSource
-from gammastar.pipeline.cache import Arrays, StageCache
+from gammastar.pipeline.cache import StageCache
 from gammastar.spectrum import Domain, ForwardPower, efficiency_map, forward_power
 from gammastar.store.manifest import digest
 

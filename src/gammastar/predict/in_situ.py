@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from math import comb
-from typing import Any, Self, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +13,8 @@ from scipy.special import eval_legendre, ndtr, ndtri
 
 from gammastar.core.errors import PhysicsError, require
 from gammastar.core.pairs import VertexPairs
-from gammastar.core.records import BoolArray, FloatArray
-from gammastar.core.sources import Kind, Source, Sources
+from gammastar.core.records import ArrayRecord, BoolArray, FloatArray
+from gammastar.core.sources import Source, Sources
 from gammastar.physics.detector import MassResolution, VertexTelescope
 from gammastar.physics.qed import dark_photon_rate, kappa
 
@@ -320,7 +320,7 @@ class Templates:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class InSitu:
+class InSitu(ArrayRecord):
     """A finished search."""
 
     templates: Templates
@@ -369,55 +369,6 @@ class InSitu:
         known = self.templates
         given: dict[str, Any] = {"background": known.background, "half_window": known.half_window}
         return window_of(known.edges, self.fits, i, known.resolution, **given)
-
-    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Return plain arrays by name."""
-        known, back = self.templates, self.templates.background
-        rest = {
-            "edges": known.edges,
-            "pairs": known.pairs,
-            "names": np.array(back.names, dtype=str),
-            "half_window": np.array(known.half_window),
-            "per_coupling": self.signal,
-            "spurious": self.spurious,
-            "degree": np.array(-1 if back.degree is None else back.degree),
-            "smooth": np.zeros(0) if back.smooth is None else back.smooth,
-            "lines": back.lines,
-            "places": back.places,
-            "line_errors": back.errors,
-            "shifts": back.shifts,
-            "source_names": np.array(self.sources.names, dtype=str),
-            "source_kinds": np.array([part.kind for part in self.sources.parts], dtype=str),
-            "source_cov": np.array([part.cov for part in self.sources.parts]),
-        }
-        rest |= {f"resolution_{f.name}": getattr(known.resolution, f.name) for f in fields(MassResolution)}
-        return rest | {f"fit_{f.name}": getattr(self.fits, f.name) for f in fields(PeakFits)}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
-        """Return the search of such arrays."""
-        degree, smooth = int(arrays["degree"]), arrays["smooth"]
-        known = Background(
-            None if degree < 0 else degree,
-            smooth if len(smooth) else None,
-            arrays["lines"],
-            arrays["places"],
-            arrays["line_errors"],
-            arrays["shifts"],
-            tuple(arrays["names"].tolist()),
-        )
-        resolution = MassResolution(
-            **{f.name: arrays[f"resolution_{f.name}"] for f in fields(MassResolution)}
-        )
-        window = float(arrays["half_window"])
-        rows = zip(*(arrays[f"source_{name}"] for name in ("names", "kinds", "cov")), strict=True)
-        return cls(
-            Templates(arrays["edges"], arrays["pairs"], known, resolution, window),
-            arrays["per_coupling"],
-            Sources(tuple(Source(str(name), cast("Kind", str(kind)), cov) for name, kind, cov in rows)),
-            PeakFits(**{f.name: arrays[f"fit_{f.name}"] for f in fields(PeakFits)}),
-            arrays["spurious"],
-        )
 
 
 def search_in_situ(
@@ -540,7 +491,7 @@ def best_cut(signal: FloatArray, limit: FloatArray) -> npt.NDArray[np.intp]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class DisplacedYields:
+class DisplacedYields(ArrayRecord):
     """What a search behind the target expects, over n masses, c cuts and k couplings."""
 
     mass: FloatArray  # shape (n,) [GeV]
@@ -580,12 +531,3 @@ class DisplacedYields:
         names = ("behind", "before", "error", "background", "background_sigma", "parts")
         scaled = {name: factor * getattr(self, name) for name in names}
         return replace(self, **scaled, count=np.full_like(self.count, np.nan))
-
-    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Return plain arrays by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
-        """Return the record of such arrays."""
-        return cls(**{field.name: arrays[field.name] for field in fields(cls)})

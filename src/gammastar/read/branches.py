@@ -17,6 +17,7 @@ from uproot.interpretation.identify import UnknownInterpretation
 from uproot.interpretation.objects import CannotBeAwkward
 
 from gammastar.core.errors import BranchError
+from gammastar.core.files import shortened
 from gammastar.read.files import bound_lists
 from gammastar.read.schema import Schema
 
@@ -215,8 +216,9 @@ class _Table:
             unknown = True
         if unknown:
             raise BranchError(
-                f"{self.path}: branch {key!r} holds {_cut(str(branch.typename))}, which cannot be read as "
-                "arrays; write its members as branches of their own (a higher split level)"
+                f"{self.path}: branch {key!r} holds {shortened(str(branch.typename), MAX_TYPE_LENGTH)}, "
+                "which cannot be read as arrays; write its members as branches of their own (a higher split "
+                "level)"
             )
         if isinstance(interpretation, AsGrouped):
             below = [k for k in self.branches if k.startswith(key + "/")]
@@ -274,11 +276,7 @@ def listed(names: Sequence[str] | Mapping[str, Any]) -> str:
 
 def typename(array: ak.Array) -> str:
     """Return the type of one row of an array, cut to what a message can hold."""
-    return _cut(str(array.type.content))
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= MAX_TYPE_LENGTH else f"{text[:MAX_TYPE_LENGTH]}…"
+    return shortened(str(array.type.content), MAX_TYPE_LENGTH)
 
 
 PDG_ID = {"e": 11, "mu": 13}  # of the negative lepton

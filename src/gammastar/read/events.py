@@ -14,6 +14,7 @@ from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import BranchError, InputFileError
 from gammastar.core.pairs import MatchedPairs, Pairs, blank
 from gammastar.core.records import BoolArray, FloatArray
+from gammastar.core.sampling import mixed as mixed_bits
 from gammastar.read.branches import (
     Charges,
     Chosen,
@@ -225,20 +226,12 @@ def _event_id(
         branches.append(values.astype(np.int64))
     if len(branches) == 1:
         beyond = branches[0] < 0
-        mixed = _mix(branches[0].view(np.uint64)) >> np.uint64(1)
+        mixed = mixed_bits(branches[0].view(np.uint64)) >> np.uint64(1)
         return np.where(beyond, mixed.astype(np.int64), branches[0])
     mixed = np.zeros(len(arrays), dtype=np.uint64)
     for values in branches:
-        mixed = _mix(mixed ^ values.view(np.uint64))
+        mixed = mixed_bits(mixed ^ values.view(np.uint64))
     return (mixed >> np.uint64(1)).astype(np.int64)
-
-
-def _mix(word: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """SplitMix64 step (Steele, Lea, Flood, OOPSLA 2014); the same on every machine and for every chunking."""
-    word = word + np.uint64(0x9E3779B97F4A7C15)
-    word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(word ^ (word >> np.uint64(31)))
 
 
 def _weight(arrays: ak.Array, schema: Schema, path: str) -> npt.NDArray[np.float64]:
@@ -449,7 +442,7 @@ def matched(
     schema : Schema
         With a truth table.
     cuts : function of events that returns the selected Pairs
-        The selection of the data, e.g. a ``select.Cuts``.
+        The selection of the data, ``select.counting(cuts)``.
     step : str or int
         Size of a chunk in memory, or its number of entries.
     entry_start, entry_stop : int

@@ -197,7 +197,8 @@ def _simulated(
 
     entries = max((tree.entries for tree in trees if tree.name == mapping["tree"]), default=0)
     last = min(entries, SIMULATED)
-    parts = read.open_matched(source, read.load_schema(mapping), select.Cuts(), step=STEP, entry_stop=last)
+    schema, cuts = read.load_schema(mapping), select.counting(select.Cuts())
+    parts = read.open_matched(source, schema, cuts, step=STEP, entry_stop=last)
     return MatchedPairs.concatenate(list(parts)), last / max(entries, 1)
 
 

@@ -489,12 +489,6 @@ class Cuts:
             pair_functions,
         )
 
-    def __call__(self, events: ak.Array) -> Pairs:
-        """Return the selected pairs of a chunk of events; the form that simulated events are matched with."""
-        from gammastar.select.pairing import pairs
-
-        return pairs(events, self)[0]
-
 
 def lepton_quantity(lepton: ak.Array, name: str) -> ak.Array:
     """Return a kinematic quantity or a column of leptons."""

@@ -552,18 +552,19 @@ def repeated_events(pairs: Pairs) -> str:
     )
 
 
-def counting(cuts: Cuts, flows: list[Cutflow]) -> Callable[[ak.Array], Pairs]:
+def counting(cuts: Cuts, flows: list[Cutflow] | None = None) -> Callable[[ak.Array], Pairs]:
     """Return the selection as a function of events; it appends the cutflow of each chunk to `flows`.
 
     Parameters
     ----------
-    flows : list of Cutflow
+    flows : list of Cutflow, optional
         Gets one for each chunk.
     """
 
     def selection(events: ak.Array) -> Pairs:
         found, flow = pairs(events, cuts)
-        flows.append(flow)
+        if flows is not None:
+            flows.append(flow)
         return found
 
     return selection

@@ -337,7 +337,7 @@ def read_fileset(path: Path, dataset: str = "") -> Dataset:
         raise InputFileError(f"{where}: format {entry['format']!r} is not read; only 'root' is")
     metadata = entry.get("metadata") or {}
     if not isinstance(metadata, dict):
-        raise InputFileError(f"{where}: metadata {_short(metadata)} is no mapping")
+        raise InputFileError(f"{where}: metadata {shortened(repr(metadata), 80)} is no mapping")
     scales = [key for key in metadata if SCALES.search(str(key))]
     if scales:
         raise InputFileError(
@@ -372,11 +372,11 @@ def _file_entry(where: str, path: str, value: Any, sha256: str) -> Listed:
     if said.get("format") not in (None, "root"):
         raise InputFileError(f"{at}: format {said['format']!r} is not read; only 'root' is")
     if not isinstance(tree, str | None):
-        raise InputFileError(f"{at}: object_path {_short(tree)} is no name of a tree")
+        raise InputFileError(f"{at}: object_path {shortened(repr(tree), 80)} is no name of a tree")
     if entries is not None and (not _count(entries)):
-        raise InputFileError(f"{at}: num_entries {_short(entries)} is no number of entries")
+        raise InputFileError(f"{at}: num_entries {shortened(repr(entries), 80)} is no number of entries")
     if not isinstance(uuid, str | None):
-        raise InputFileError(f"{at}: uuid {_short(uuid)} is no UUID")
+        raise InputFileError(f"{at}: uuid {shortened(repr(uuid), 80)} is no UUID")
     if said.get("steps") is not None:
         entries = _covered(at, said["steps"], entries)
     return Listed(path, where, tree or "", entries, uuid or "", sha256)
@@ -388,7 +388,7 @@ def _covered(at: str, steps: Any, entries: int | None) -> int:
         isinstance(s, list) and len(s) == 2 and all(map(_count, s)) for s in steps
     )
     if not good:
-        raise InputFileError(f"{at}: steps {_short(steps)} are no list of [first, last]")
+        raise InputFileError(f"{at}: steps {shortened(repr(steps), 80)} are no list of [first, last]")
     ordered = sorted(steps)
     last = ordered[-1][1] if ordered else 0
     gaps = [low[1] for low, high in pairwise(ordered) if low[1] != high[0]]
@@ -396,7 +396,8 @@ def _covered(at: str, steps: Any, entries: int | None) -> int:
         n = "" if entries is None else f" of {entries}"
         raise InputFileError(
             f"{at}: the steps choose {sum(high - low for low, high in ordered)} entries{n}, not the whole "
-            f"file ({_short(steps)}); part of a file is not read: give steps of all entries, or none"
+            f"file ({shortened(repr(steps), 80)}); part of a file is not read: give steps of all entries, or "
+            "none"
         )
     return int(last)
 
@@ -435,11 +436,6 @@ def _few(names: Any) -> str:
     shown = [repr(str(name)[:80]) for name in list(names)[:SHOWN]]
     more = len(names) - len(shown)
     return ", ".join(shown) + (f" … and {more} more" if more > 0 else "")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}…"
 
 
 def _content(path: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from hist import Hist
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
-from gammastar.core.errors import InputFileError, PhysicsError, StoreError, require
+from gammastar.core.errors import PhysicsError, StoreError, require
 from gammastar.core.files import (
     ANY_SIZE,
     MAX_FILE,
@@ -31,10 +31,8 @@ from gammastar.core.files import (
     cell,
     from_json,
     opened,
-    regular_file,
-    text_of,
 )
-from gammastar.core.records import MASS, Exposure, FloatArray, PairHists, Spectrum, filled, variable
+from gammastar.core.records import MASS, Exposure, PairHists, Spectrum, filled, variable
 from gammastar.spectrum import mass_histogram
 
 MANIFEST, FORMAT = "manifest.json", "gammastar-results-1"
@@ -272,59 +270,6 @@ def versions() -> Mapping[str, str]:
         except PackageNotFoundError:
             found[name] = "not installed"
     return MappingProxyType(found)
-
-
-COLUMNS = ("low", "high", "entries")
-
-
-def read_histogram(path: Path, name: str | None = None) -> tuple[FloatArray, FloatArray]:
-    r"""Return edges, shape (bins + 1,) [GeV], and entries, shape (bins,), of a histogram."""
-    try:
-        edges, counts = _root(path, name) if path.suffix == ".root" else _csv(path)
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise InputFileError(f"{path}: cannot be read as a spectrum ({why})") from error
-    good = len(counts) > 0 and bool(np.all(np.isfinite(counts)) & np.all(np.diff(edges) > 0))
-    if not good:
-        raise InputFileError(f"{path}: needs rising bin edges and finite entries; it has {len(counts)} bins")
-    return edges, counts
-
-
-def _csv(path: Path) -> tuple[FloatArray, FloatArray]:
-    rows = [row for row in text_of(path).splitlines() if row and not row.startswith("#")]
-    header = [cell.strip() for cell in rows[0].split(",")] if rows else []
-    if not set(COLUMNS) <= set(header):
-        raise InputFileError(f"{path}: the header {header} lacks one of the columns {list(COLUMNS)}")
-    try:
-        table = np.array([[float(cell) for cell in row.split(",")] for row in rows[1:]]).reshape(
-            -1, len(header)
-        )
-    except ValueError as error:
-        raise InputFileError(f"{path}: not a table of numbers ({error})") from error
-    low, high, entries = (table[:, header.index(key)] for key in COLUMNS)
-    if not np.allclose(low[1:], high[:-1], rtol=1e-9):
-        first = int(np.argmax(~np.isclose(low[1:], high[:-1], rtol=1e-9)))
-        raise InputFileError(
-            f"{path}: the bin that ends at {high[first]:g} is followed by one from {low[first + 1]:g}"
-        )
-    return np.append(low, high[-1:]), entries
-
-
-def _root(path: Path, name: str | None) -> tuple[FloatArray, FloatArray]:
-    import uproot
-
-    from gammastar.read.files import reading
-
-    with reading(path), uproot.open(regular_file(path)) as file:
-        kinds: dict[str, Any] = file.classnames(cycle=False)
-        there = sorted(key for key, kind in kinds.items() if kind.startswith("TH1"))
-        wanted = name or (there[0] if len(there) == 1 else "")
-        if wanted not in there:
-            raise InputFileError(
-                f"{path}: histogram {wanted!r} is not there; it has {there}; write FILE.root:NAME"
-            )
-        counts, edges = file[wanted].to_numpy()
-    return np.asarray(edges, dtype=np.float64), np.asarray(counts, dtype=np.float64)
 
 
 def write_spectrum(path: Path, spectrum: Spectrum) -> None:

@@ -12,8 +12,7 @@ from gammastar.core.errors import InputFileError, PhysicsError, SteeringError
 from gammastar.core.files import data_path
 from gammastar.mock import load_card, mass_templates, samples, simulate_events, tune_card
 from gammastar.mock.tuning import _opposite
-from gammastar.pipeline.stages.simulate import tuned
-from gammastar.store.manifest import read_histogram
+from gammastar.pipeline.stages.simulate import read_counts, tuned
 
 TEXT = data_path("cards/na60_mock.toml").read_text(encoding="utf-8")
 CARD = load_card(data_path("cards/na60_mock.toml"))
@@ -76,23 +75,23 @@ def test_untuned_cards_are_left_alone(tmp_path):
 
 def test_spectrum_files_and_their_mistakes(tmp_path, spectrum):
     written(tmp_path, "mass.root:mass", *spectrum)
-    edges, counts = read_histogram(tmp_path / "mass.root", "mass")
+    edges, counts = read_counts(tmp_path / "mass.root", "mass")
     np.testing.assert_array_equal(counts, spectrum[1])
     np.testing.assert_allclose(edges, spectrum[0])
     for text, match in (
-        ("low,high\n0,1\n", "lacks one of the columns"),
-        ("low,high,entries\n0,1,x\n", "not a table of numbers"),
-        ("low,high,entries\n0,1,5\n2,3,5\n", "ends at 1 is followed by one from 2"),
-        ("low,high,entries\n", "it has 0 bins"),
-        ("low,high,entries\n1,0,3\n", "rising bin edges"),
+        ("low,high\n0,1\n", "no column of values"),
+        ("low,high,entries\n0,1,x\n", "'x'"),
+        ("low,high,entries\n0,1,5\n2,3,5\n", "leave a gap between them"),
+        ("low,high,entries\n", "holds no table"),
+        ("low,high,entries\n1,0,3\n", "upper edge is not above"),
     ):
         (tmp_path / "bad.csv").write_text(text)
         with pytest.raises(InputFileError, match=match):
-            read_histogram(tmp_path / "bad.csv")
-    with pytest.raises(InputFileError, match=r"cannot be read as a spectrum"):
-        read_histogram(tmp_path / "absent.csv")
-    with pytest.raises(InputFileError, match=r"it has \['mass', 'other'\]"):
-        read_histogram(tmp_path / "mass.root")
+            read_counts(tmp_path / "bad.csv")
+    with pytest.raises(InputFileError, match="absent.csv: cannot be read"):
+        read_counts(tmp_path / "absent.csv")
+    with pytest.raises(InputFileError, match="there are 1 'mass', 2 'other'"):
+        read_counts(tmp_path / "mass.root")
     for old, new, match in (
         ("spectrum =", "spektrum =", "tuning.spektrum: unknown key"),
         ("value = 2.0e12", "value = -1.0", "tuning.pot"),

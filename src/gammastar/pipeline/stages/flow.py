@@ -15,10 +15,9 @@ from gammastar.config import Steering
 from gammastar.config.measured import FlowSection
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import PhysicsError, SteeringError, UserError
-from gammastar.core.records import FloatArray
+from gammastar.core.records import Arrays, FloatArray
 from gammastar.core.sampling import Sampler, stream
 from gammastar.physics.polarisation import COEFFICIENTS, SpinDensities, physical
-from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context, Tell, axes_of, domain_of, forward_of, needed, simulation_of
 from gammastar.spectrum import TrainingSet, angles
 from gammastar.store.folder import read_tensors, sweep, write_tensors

@@ -15,10 +15,9 @@ from gammastar import config, read, select
 from gammastar.config.measured import load_cuts, load_runs, load_schema, run_files
 from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import MatchedPairs, Pairs
-from gammastar.core.records import PairHists, effective_size
+from gammastar.core.records import Arrays, PairHists, effective_size
 from gammastar.core.resolve import UserCode
 from gammastar.physics.detector import COLUMNS
-from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context, axes_of
 from gammastar.pipeline.stages.flow import columns_for_angles
 from gammastar.select.cuts import warned

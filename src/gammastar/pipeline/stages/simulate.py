@@ -13,13 +13,23 @@ import numpy as np
 from gammastar import mock
 from gammastar.core.errors import SteeringError
 from gammastar.core.files import shipped
-from gammastar.pipeline.cache import Arrays
+from gammastar.core.records import Arrays, FloatArray
 from gammastar.pipeline.context import Context, RunState, needed
+from gammastar.read.published import Conventions, hepdata, published_spectrum
 from gammastar.store.events import tree_writer
 from gammastar.store.folder import sweep
-from gammastar.store.manifest import file_sha256, read_histogram
+from gammastar.store.manifest import file_sha256
 
 N_R_FACTOR = 50_000  # generated events for R, where the engine is Pythia
+
+
+def read_counts(path: Path, name: str = "") -> tuple[FloatArray, FloatArray]:
+    """Return edges [GeV] and entries of a mass spectrum: a table of any form, or ``file.root`` and a name."""
+    table = hepdata(path, name or None)
+    unit = table.axes[0].unit if table.axes else ""
+    told = Conventions(observable="N", mass_unit=unit or "GeV", error="poisson", negative="keep")
+    hist = published_spectrum(table, None, told).spectrum.hist
+    return np.asarray(hist.axes[0].edges, dtype=np.float64), np.asarray(hist.values(), dtype=np.float64)
 
 
 def tuned(
@@ -32,7 +42,7 @@ def tuned(
         return card, {}, []
     file, _, inner = card.tuning.spectrum.partition(":")
     source = path.parent / file
-    edges, counts = read_histogram(source, inner or None)
+    edges, counts = read_counts(source, inner)
     given = {key: (known.factor, known.error) for key, known in card.tuning.constraints.items()}
     result, fit = mock.tune_card(
         *(card, edges, counts, card.tuning.pot), constraints=given, n=card.tuning.n, seed=seed

@@ -16,10 +16,18 @@ from gammastar.config.measured import Charm, CorrectionSection, load_cuts, load_
 from gammastar.core.errors import SteeringError
 from gammastar.core.files import shipped
 from gammastar.core.pairs import Pairs
-from gammastar.core.records import MASS, FloatArray, PairHists, Spectrum, effective_size, rescaled, variable
+from gammastar.core.records import (
+    MASS,
+    Arrays,
+    FloatArray,
+    PairHists,
+    Spectrum,
+    effective_size,
+    rescaled,
+    variable,
+)
 from gammastar.core.resolve import python_names, resolve
 from gammastar.core.sampling import stream
-from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context, axes_of, needed, pack_spectrum, unpack_spectrum
 from gammastar.pipeline.stages.flow import columns_for_angles
 from gammastar.pipeline.stages.read import (

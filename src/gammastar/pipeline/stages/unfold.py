@@ -13,10 +13,9 @@ from gammastar import config, unfold
 from gammastar.config import Systematics
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import SteeringError
-from gammastar.core.records import MASS, FloatArray, PairHists, Response, Spectrum, flow_free
+from gammastar.core.records import MASS, Arrays, FloatArray, PairHists, Response, Spectrum, flow_free
 from gammastar.core.resolve import python_names, resolve
 from gammastar.core.sampling import stream
-from gammastar.pipeline.cache import Arrays
 from gammastar.pipeline.context import Context, axes_of, needed, pack_spectrum, simulation_of, unpack_spectrum
 from gammastar.pipeline.stages.read import match_simulation
 from gammastar.store.manifest import digest, write_table
