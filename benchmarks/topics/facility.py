@@ -55,6 +55,21 @@ def write_events(path: Path, n: int) -> None:
             tree.extend({key: ak.unflatten(values, counts) for key, values in flat.items()})
 
 
+def _pid(_: int) -> int:
+    time.sleep(0.05)  # long enough that the others get one as well
+    return os.getpid()
+
+
+def _ready(executor: facility.Executor, wanted: int) -> int:
+    """Return how many workers have begun, after a minute at most: each has then compiled what it needs."""
+    seen: set[int] = set()
+    for _ in range(60):
+        seen |= set(executor.map(_pid, range(2 * wanted)))
+        if len(seen) >= wanted:
+            break
+    return len(seen)
+
+
 def _job(path: Path, folder: Path) -> Job:
     return Job("pairs", (Source(str(path)),), read.load_schema(SCHEMA), Cuts, STEP, "k", folder)
 
@@ -75,7 +90,7 @@ def _seconds(path: Path, small: Path, folder: Path, **kind: Any) -> float:
     """Return the seconds of one job on workers that have imported and compiled everything."""
     wanted = kind.get("workers", 1)
     with facility.open_executor(**kind) as executor:
-        ready = executor.ready()
+        ready = _ready(executor, wanted)
         if ready != wanted:
             msg = f"{executor.name}: {ready} of {wanted} workers are ready"
             raise RuntimeError(msg)

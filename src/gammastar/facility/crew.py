@@ -185,15 +185,6 @@ class LocalCrew(Crew):
             max_workers=self.workers, timeout=REST, initializer=_begin_worker, initargs=(_folder().name,)
         )
 
-    def ready(self) -> int:
-        """Return how many workers have imported and compiled what a chunk needs."""
-        seen: set[int] = set()
-        end = time.monotonic() + self.patience.start
-        while len(seen) < self.workers and time.monotonic() < end:
-            futures = [self.pool().submit(_resting) for _ in range(2 * self.workers)]
-            seen |= {future.result(self.patience.start) for future in futures}
-        return len(seen)
-
     def shared(self, content: bytes) -> bytes | Path:
         """Return a file of the folder of this process' workers, each of which reads it once."""
         if len(content) < LARGE:
@@ -303,11 +294,6 @@ def _worked(function: Function, item: Any) -> Any:
     if _trouble:
         raise StoreError(_trouble[0])
     return function(item)
-
-
-def _resting() -> int:
-    time.sleep(0.05)  # long enough that the others get one as well
-    return os.getpid()
 
 
 class DaskCrew(Crew):

@@ -33,7 +33,6 @@ from gammastar.facility.processor import (
     same_here,
     signature,
     summary,
-    warm,
     write_costs,
 )
 from gammastar.select import Cutflow, Step
@@ -70,8 +69,6 @@ class Executor:
         Kept chunks that this process reads and checks at the same time.
     tell : function of stage, fraction and text, or None
         Receives progress: finished chunks and tasks.
-    ready : function without arguments that returns the number of workers
-        Waits until every worker has imported and compiled what a chunk needs.
     companions : dict
         Code and versions that all workers have, for the manifest.
     events : list of str
@@ -92,61 +89,30 @@ class Executor:
     costs: dict[str, str] = field(default_factory=dict)
     threads: int = 1
     tell: Tell | None = None
-    ready: Callable[[], int] = warm
     companions: dict[str, str] = field(default_factory=dict)
 
     def lost_fraction(self, kind: str = "pairs") -> float:
-        """Return which part of the entries of the data ("pairs") or simulation ("truth") was left out.
-
-        Parameters
-        ----------
-        kind : str
-            "pairs" or "truth".
-        """
+        """Return which part of the entries of the data ("pairs") or simulation ("truth") was left out."""
         lost = sum(int(entry["entries"]) for entry in self.skipped if entry["kind"] == kind)
         return lost / self.entries[kind] if lost else 0.0
 
     def pairs(self, job: Job) -> tuple[Iterator[Pairs], Cutflow]:
-        """Return the pairs chunk by chunk in the order of the files, read when asked for; the cutflow.
-
-        Parameters
-        ----------
-        job : Job
-            What is read, and how.
-        """
+        """Return the pairs chunk by chunk in the order of the files, read when asked for; the cutflow."""
         found = self._harvest(job)
         return (pairs_of(kept.arrays) for kept in found), self.flows["pairs"]
 
     def histograms(self, job: Job) -> tuple[FloatArray, Cutflow]:
-        """Return the sums of the pairs by charge in the axes of the job, with flow bins, and the cutflow.
-
-        Parameters
-        ----------
-        job : Job
-            What is read, and how; with axes.
-        """
+        """Return the sums of the pairs by charge in the axes of the job, with flow bins, and the cutflow."""
         found = self._harvest(job)
         sums = functools.reduce(np.add, (kept.arrays["sums"] for kept in found))
         return sums.reshape(3, 2, *(len(axis) + 2 for axis in job.axes)), self.flows["pairs"]
 
     def truth(self, job: Job) -> Iterator[MatchedPairs]:
-        """Return the simulated photons chunk by chunk in the order of the files, read when asked for.
-
-        Parameters
-        ----------
-        job : Job
-            What is read, and how.
-        """
+        """Return the simulated photons chunk by chunk in the order of the files, read when asked for."""
         return (matched_of(kept.arrays) for kept in self._harvest(job))
 
     def same_files(self, paths: Sequence[str], folder: Path) -> None:
-        """Refuse workers of other machines that see other files than this one, or not the folder.
-
-        Parameters
-        ----------
-        folder : path
-            Of the results.
-        """
+        """Refuse workers of other machines that see other files than this one, or not the folder."""
         if isinstance(self.crew, DaskCrew):
             self.crew.same_files(paths, folder)
 
@@ -230,17 +196,7 @@ class Executor:
                 shared.unlink(missing_ok=True)
 
     def note(self, attempt: int, waiting: int, what: str) -> None:
-        """Note that a round left something to do.
-
-        Parameters
-        ----------
-        attempt : int
-            Number of the round.
-        waiting : int
-            What is left to do.
-        what : str
-            What is counted.
-        """
+        """Note that a round left something to do."""
         if waiting:
             self.events.append(f"round {attempt + 1} left {waiting} {what}")
             logger.warning("%s: %s", self.name, self.events[-1])
@@ -449,18 +405,18 @@ def open_executor(
     elif workers:
         crew = LocalCrew(workers, patience)
         try:
-            yield _watched(f"{workers} local processes", crew, workers, crew.ready, **options)
+            yield _watched(f"{workers} local processes", crew, workers, **options)
         finally:
             crew.close()
     else:
         yield Executor("this process", **options)
 
 
-def _watched(name: str, crew: Crew, threads: int, ready: Callable[[], int], **options: Any) -> Executor:
+def _watched(name: str, crew: Crew, threads: int, **options: Any) -> Executor:
     same = ", ".join(f"{what} {value}" for what, value in signature() if what != "code of gammastar")
     companions = {"workers": f"{name}: {same}, and the code of this run"}
     options |= {"events": crew.events, "companions": companions}
-    return Executor(name, crew=crew, threads=threads, ready=ready, **options)
+    return Executor(name, crew=crew, threads=threads, **options)
 
 
 def _dask_executor(client: Any, patience: Patience, **options: Any) -> Executor:
@@ -468,4 +424,4 @@ def _dask_executor(client: Any, patience: Patience, **options: Any) -> Executor:
     crew.check()
     n = len(crew.workers(patience.start))
     threads = min(n, os.cpu_count() or 1)
-    return _watched(f"Dask, {n} workers", crew, threads, lambda: len(crew.everywhere(warm)), **options)
+    return _watched(f"Dask, {n} workers", crew, threads, **options)

@@ -16,7 +16,6 @@ from gammastar.core.records import (
     MASS,
     PT,
     Arrays,
-    Exposure,
     FloatArray,
     Spectrum,
     filled,
@@ -172,22 +171,15 @@ def axes_of(*sections: Any) -> tuple[Any, ...]:
     return tuple(variable(name, list(e)) for name, e in zip(KINEMATICS, edges, strict=True))
 
 
-def pack_spectrum(spectrum: Spectrum, prefix: str = "") -> Arrays:
+def pack_spectrum(spectrum: Spectrum) -> Arrays:
     """Return the arrays of a spectrum, to be kept by the cache."""
-    return {
-        f"{prefix}values": spectrum.values,
-        f"{prefix}cov": spectrum.cov,
-        f"{prefix}domain": spectrum.domain,
-    }
+    return {"values": spectrum.values, "cov": spectrum.cov, "domain": spectrum.domain}
 
 
-def unpack_spectrum(
-    arrays: Arrays, axes: tuple[Any, ...], quantity: Any, exposure: Exposure | None = None, prefix: str = ""
-) -> Spectrum:
-    """Return the spectrum of packed arrays."""
-    cov: FloatArray = arrays[f"{prefix}cov"]
-    hist = filled(axes, arrays[f"{prefix}values"], cov.diagonal())
-    return Spectrum(hist, cov, quantity, exposure, arrays[f"{prefix}domain"])
+def unpack_spectrum(arrays: Arrays, axes: tuple[Any, ...]) -> Spectrum:
+    """Return the counts of packed arrays."""
+    hist = filled(axes, arrays["values"], arrays["cov"].diagonal())
+    return Spectrum(hist, arrays["cov"], "counts", None, arrays["domain"])
 
 
 @dataclass

@@ -88,7 +88,7 @@ def test_spectrum_files_and_their_mistakes(tmp_path, spectrum):
         (tmp_path / "bad.csv").write_text(text)
         with pytest.raises(InputFileError, match=match):
             read_counts(tmp_path / "bad.csv")
-    with pytest.raises(InputFileError, match="absent.csv: cannot be read"):
+    with pytest.raises(InputFileError, match=r"absent\.csv: cannot be read"):
         read_counts(tmp_path / "absent.csv")
     with pytest.raises(InputFileError, match="there are 1 'mass', 2 'other'"):
         read_counts(tmp_path / "mass.root")

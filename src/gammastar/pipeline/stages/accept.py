@@ -154,23 +154,16 @@ def _rows(
     for places in (few, np.setdiff1d(every, few)):
         if not len(places):
             continue
-        chosen, masses = functools.partial(_chosen, point, places), rate.mass[places]
-        done = ctx.each(chosen, len(places), "accept", functools.partial(_named, masses))
+        done = ctx.each(
+            lambda k, places=places: point(int(places[k])),  # type: ignore[misc]
+            len(places),
+            "accept",
+            lambda k, places=places: f"m = {rate.mass[places[k]]:.3f} GeV",  # type: ignore[misc]
+        )
         rows |= zip(places.tolist(), done, strict=True)
         if show is not None and 1 < len(rows) < count:
             show(rate.at(places), done)
     return [rows[i] for i in range(count)]
-
-
-def _chosen(
-    point: Callable[[int], dict[str, PlaneRow]], places: npt.NDArray[np.intp], k: int
-) -> dict[str, PlaneRow]:
-    """Return what is known at the kth of some masses; it can be sent to a worker."""
-    return point(int(places[k]))
-
-
-def _named(masses: FloatArray, k: int) -> str:
-    return f"m = {masses[k]:.3f} GeV"
 
 
 def _sights(

@@ -24,7 +24,7 @@ from gammastar.store.folder import read_tensors, sweep, write_tensors
 from gammastar.store.manifest import digest
 
 if TYPE_CHECKING:
-    from gammastar.flow import FlowOptions, FlowVariations, LocalStatistics
+    from gammastar.flow import FlowOptions, FlowVariations
     from gammastar.flow.density_tests import DensityTest
     from gammastar.flow.options import PairTable
 
@@ -84,11 +84,8 @@ def pairs_near(folder: Path) -> Callable[[float], float] | None:
     path = folder / PAIRS_FILE
     if not path.is_file():
         return None
-    return functools.partial(_number, flow.LocalStatistics.load(path))
-
-
-def _number(known: LocalStatistics, mass: float) -> float:
-    return float(known.at(np.array([mass]))[0])
+    known = flow.LocalStatistics.load(path)
+    return lambda mass: float(known.at(np.array([mass]))[0])
 
 
 def histogram_sampler(ctx: Context, pairs: TrainingSet, beam_energy: float) -> Sampler:

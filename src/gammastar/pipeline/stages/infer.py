@@ -351,12 +351,13 @@ def _submit(ctx: Context, search: Search, exposure: Exposure, documents: Documen
     mock = "MOCK: " if ctx.cache.mock else ""
     labels, loss = model_of(ctx).labels, ctx.cache.loss
     photon, joint = labels.plane == "dark_photon", search.joint is not None
+    named = labels.coupling_name + (f" [{labels.unit}]" if labels.unit else "")
     says = report.Submission(
         title=f"{mock}Expected reach of {search.detector.name}",
         abstract=f"{mock}Signal from measured dileptons. {search.assumption}."
         + (f" {JOINT_FIT}." if joint else "")
         + (f" {loss}." if loss else ""),
-        coupling="kinetic mixing epsilon" if photon else _with_unit(labels),
+        coupling="kinetic mixing epsilon" if photon else named,
         qualifiers={
             "CL": search.options.cl,
             **{QUALIFIER[name]: value for name, value in exposure_of(search.detector).items()},
@@ -375,8 +376,3 @@ def _submit(ctx: Context, search: Search, exposure: Exposure, documents: Documen
         report.check_submission(folder)
         checked = "valid to hepdata-validator, offline"
     ctx.cache.methods[f"HEPData submission, {search.detector.name}"] = checked
-
-
-def _with_unit(labels: predict.Labels) -> str:
-    """Return the heading of a column of couplings."""
-    return labels.coupling_name + (f" [{labels.unit}]" if labels.unit else "")

@@ -219,7 +219,7 @@ def subtracted(
         f"own method {section.method}" if section.own else f"{section.method}, R = {section.r_factor!r}"
     )
     _note_weights(ctx, section, hists, arrays)
-    return hists, unpack_spectrum(arrays, axes, "counts"), arrays
+    return hists, unpack_spectrum(arrays, axes), arrays
 
 
 def _errors(

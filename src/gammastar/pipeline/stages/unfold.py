@@ -46,7 +46,7 @@ def unfold_stage(ctx: Context, state: Any) -> None:
     method, options = _method(ctx, section), _options(section, state.hists)
     kept = state.unfolding = ctx.cache.arrays("unfold", key, lambda: _unfolded(ctx, section, method, state))
     shifts = dict(zip(kept["source_names"].tolist(), kept["source_shifts"], strict=True))
-    state.unfolded = replace(unpack_spectrum(kept, true_axes(ctx), "counts"), shifts=shifts)
+    state.unfolded = replace(unpack_spectrum(kept, true_axes(ctx)), shifts=shifts)
     ctx.cache.methods["unfolded spectrum"] = (
         f"{method.describe(options, float(kept['strength']))}, {section.preset!r}, covariance of the data "
         "and of the simulation" + ("" if method.fine else f" ({section.n_replicas} bootstraps)")

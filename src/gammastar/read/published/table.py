@@ -438,14 +438,10 @@ def read_csv(path: Path, text: str, sha256: str) -> PublishedTable:
         axes = axes or parsed
         columns += more
     said = " ".join(comments)
-    doi = notes.get("table_doi") or next((_identifier(parsed) for parsed in _DOI.finditer(said)), "")
+    doi = notes.get("table_doi") or next((m[1] or m[2] or f"arXiv:{m[3]}" for m in _DOI.finditer(said)), "")
     origin = Origin(path, sha256, doi.rstrip("."), said)
     name = notes.get("name", path.stem)
     return PublishedTable(name, notes.get("description", said), axes, tuple(columns), origin)
-
-
-def _identifier(match: re.Match[str]) -> str:
-    return match[1] or match[2] or f"arXiv:{match[3]}"
 
 
 def _blocks(path: Path, text: str) -> tuple[dict[str, str], list[str], list[_Block]]:
