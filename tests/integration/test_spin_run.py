@@ -171,7 +171,7 @@ def test_a_resumed_run_takes_it_and_a_reinterpretation_reads_it(base, results):
     assert "spin density of the measured pairs" in str(read_json(folder / "manifest.json")["methods"])
     millicharge = dict(np.load(results / "stages" / "accept_millicharge.npz"))
     again = dict(np.load(folder / "stages" / "accept_millicharge.npz"))
-    np.testing.assert_array_equal(again["mcp_bars|signal"], millicharge["mcp_bars|signal"])
+    np.testing.assert_array_equal(again["by_detector|0|signal"], millicharge["by_detector|0|signal"])
 
 
 def test_exported_efficiencies_follow_it_and_say_so(base, results):

@@ -13,7 +13,7 @@ from gammastar.core.errors import SteeringError, UserError
 from gammastar.core.files import data_path
 from gammastar.core.records import Exposure, Spectrum, filled
 from gammastar.core.sampling import stream
-from gammastar.core.signal import SignalPlanes
+from gammastar.core.signal import Rate, SignalPlanes
 from gammastar.mock import generate_pairs, load_card
 from gammastar.physics.vectors import CHARGES
 from gammastar.pipeline.cache import load_arrays
@@ -154,11 +154,10 @@ def test_millicharge_reach_and_its_exponent(theory):
     assert all(1e-5 < float(row["charge_low"]) < 1e-2 for row in rows)
     text = read_json(theory / "manifest.json")["numbers"]["exponent of Q, four layers of bars (illustrative)"]
     assert text.startswith("10 declared, 10.0")
-    pairs = stage(theory, "millicharge")
-    parts = [value for key, value in pairs.items() if key.startswith("channel|")]
-    assert pairs["value"] == pytest.approx(np.sum(parts, axis=0))
-    assert pairs["channel|pion_dalitz"][0] > 0.8 * pairs["value"][0]
-    assert pairs["channel|pion_dalitz"][1] == 0
+    pairs = Rate.from_arrays(stage(theory, "millicharge"))
+    assert pairs.value == pytest.approx(np.sum(list(pairs.channels.values()), axis=0))
+    assert pairs.channels["pion_dalitz"][0] > 0.8 * pairs.value[0]
+    assert pairs.channels["pion_dalitz"][1] == 0
 
 
 @pytest.mark.parametrize("model", ["lmu_ltau", "b_minus_l", "protophobic"])
@@ -255,8 +254,7 @@ def test_scaling_with_a_depends_on_pt_and_has_an_error(photons, tmp_path):
     text = THEORY.format(model="dark_photon", more="", accept=power)
     scaled = results(tmp_path, f"{text}\n[systematics]\nscaling = 0.05\n")
     (a, b), (error, other) = (
-        [stage(folder, "accept")[f"ship_ecn3|{name}"] for folder in (scaled, photons)]
-        for name in ("signal", "mc_error")
+        [getattr(plane_of(folder), name) for folder in (scaled, photons)] for name in ("signal", "mc_error")
     )
     seen = 10 * other < b  # decays are placed where each of them needs them
     ratio, error = a[seen] / b[seen], np.hypot(error[seen], other[seen]) / b[seen]

@@ -170,7 +170,10 @@ def propose(
         If no tree has momentum and charge branches of leptons; the message says what is missing.
     """
     trees = trees or inspect(file)
-    guesses = sorted((guess for tree in trees for guess in _guesses(tree)), key=lambda guess: guess.rank)
+    guesses = sorted(
+        (guess for tree in trees for find in (_jagged, _vectors, _pairs) for guess in find(tree)),
+        key=lambda guess: guess.rank,
+    )
     proposals: dict[str, Proposal] = {}
     failed: list[str] = []
     for guess in guesses:
@@ -282,11 +285,6 @@ def _kind_of(stem: str) -> str | None:
         if any(len(name) > 3 and whole.startswith(name) for name in names):
             return flavour
     return "" if whole in GENERIC or GENERIC & set(words) else None
-
-
-def _guesses(tree: TreeSummary) -> Iterator[Guess]:
-    for find in (_jagged, _vectors, _pairs):
-        yield from find(tree)
 
 
 def _rank(tree: TreeSummary, stem: str, kind: str, order: int) -> tuple[int, ...]:

@@ -258,7 +258,10 @@ class Schema:
         values["event_columns"] = dict(_table("event_columns", values.get("event_columns", {})))
         rules = values.get("row_filter", [])
         rules = [rules] if isinstance(rules, Mapping) else rules
-        values["row_filter"] = tuple(_rule(rule) for rule in rules)
+        for rule in rules:
+            keys = _known("row_filter", rule, ("branch", "equals"))
+            _check(len(keys) == 2, f"row_filter = {rule!r} needs the keys branch and equals")
+        values["row_filter"] = tuple(RowFilter(**rule) for rule in rules)
         if values.get("truth") is not None:
             values["truth"] = _truth(values["truth"])
         return Schema(**values)
@@ -336,12 +339,6 @@ def _branch(where: str, value: Any) -> Branch:
         f"schema.{where} = {value!r} must be a branch name, or two of them in a pair layout",
     )
     return (legs[0], legs[1])
-
-
-def _rule(value: Any) -> RowFilter:
-    rule = _known("row_filter", value, ("branch", "equals"))
-    _check(set(rule) == {"branch", "equals"}, f"row_filter = {value!r} needs the keys branch and equals")
-    return RowFilter(**rule)
 
 
 def _truth(value: Any) -> Truth:

@@ -388,10 +388,9 @@ def write_spectrum_files(folder: Path, spectrum: Spectrum, unfolded: Spectrum | 
 
 def write_reach(path: Path, columns: dict[str, Any]) -> None:
     """Write the rows of a reach as CSV."""
-    write_table(path, {name: [_cell(value) for value in values] for name, values in columns.items()})
 
+    def shown(value: Any) -> Any:
+        number = isinstance(value, float | np.floating)
+        return value if not number else "" if np.isnan(value) else f"{value:.6g}"
 
-def _cell(value: Any) -> Any:
-    if isinstance(value, float | np.floating):
-        return "" if np.isnan(value) else f"{value:.6g}"
-    return value
+    write_table(path, {name: list(map(shown, values)) for name, values in columns.items()})

@@ -278,11 +278,6 @@ def stored_pairs(ctx: Context, arrays: Arrays | None) -> StoredPairs | None:
     return StoredPairs.from_arrays(arrays or {}, folder, ctx.steering.analysis.name)
 
 
-def histograms_of(arrays: Arrays | None, axes: tuple[Any, ...]) -> PairHists | None:
-    """Return the histograms that the selection left instead of pairs, None if it left pairs."""
-    return of_sums(arrays["hists"], axes) if arrays and "hists" in arrays else None
-
-
 def match_stage(ctx: Context, given: Inputs) -> Truth:
     """Return the simulated virtual photons with what was reconstructed of them.
 

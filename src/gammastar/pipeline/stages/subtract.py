@@ -33,10 +33,10 @@ from gammastar.pipeline.stages.flow import columns_for_angles
 from gammastar.pipeline.stages.read import (
     Inputs,
     columns_for_vertices,
-    histograms_of,
     match_simulation,
     stored_pairs,
 )
+from gammastar.select.histogram import of_sums
 from gammastar.spectrum.angles import ANGLES
 from gammastar.store.events import write_tree
 from gammastar.store.filesets import Sealed, find_file
@@ -59,7 +59,8 @@ def subtract_stage(ctx: Context, state: Any) -> None:
     """Subtract; write ``pairs.root``, the pairs with their weights as Parquet, and the named corrections."""
     needed(state.pairs, "select")
     stored = stored_pairs(ctx, state.cutflow)
-    filled = histograms_of(state.cutflow, axes_of(needed(ctx.steering.select, "select")))
+    sums = needed(state.cutflow, "select").get("hists")
+    filled = None if sums is None else of_sums(sums, axes_of(needed(ctx.steering.select, "select")))
     if _needs_simulation(_section(ctx)):
         match_simulation(ctx, state)
     state.hists, state.subtracted, state.subtraction = subtracted(
