@@ -15,6 +15,7 @@ from validation.infer_hs3 import hs3_rows
 from validation.infer_intervals import interval_rows
 from validation.infer_joint import joint_rows
 from validation.infer_joint_main import main_job_rows
+from validation.infer_joint_map import map_rows
 from validation.infer_nuisances import nuisance_rows
 from validation.infer_peers import peer_rows
 from validation.infer_published import published_rows
@@ -79,6 +80,7 @@ def rows(*, quick: bool) -> Iterator[dict]:
     yield from published_rows(quick)
     yield from interval_rows(quick)
     yield from joint_rows(quick)
+    yield from map_rows(quick)
     yield from main_job_rows(quick)
     yield from few_pairs_rows(quick)
 

@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from joint_models import model
 
 from gammastar.infer import counting_limit, upper_limit
+from gammastar.infer.joint.limits import joint_asymptotic
+from gammastar.infer.joint.model import JointEffect
 
 COUNTS, BACKGROUNDS, LEVELS = st.integers(0, 12), st.floats(0, 10), st.floats(0.68, 0.99)
 METHODS = st.sampled_from(["none", "marginalised", "exact"])
 LOOSE = 1 + 1e-4  # what the search for the limit leaves open
+STEEP = 3.0  # more than d ln(limit)/dσ anywhere below ln κ = 0.9: a jump would be steeper
 
 
 def limit(count, background, method="none", *, cl=0.9, sigma=0.0):
@@ -106,3 +110,25 @@ def test_limits_nowhere_jump(count, at, which):
     more = [value * (1.001 if i == which else 1.0) for i, value in enumerate(at)]
     here, there = (upper_limit(b, t, count, signal_sigma=s).observed for s, t, b in (at, more))
     assert abs(math.log(there / here)) < 0.01
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    where=st.sampled_from(["signal", "background"]),
+    pairs=st.sampled_from([20.0, 60.0, 1000.0]),
+    background=st.sampled_from([0.05, 0.5, 5.0]),
+    sigma=st.floats(0.0, 0.8),
+    step=st.floats(0.001, 0.1),
+)
+def test_joint_limits_rise_without_jumps_with_the_uncertainty(where, pairs, background, sigma, step):
+    """The median limit of pairs and search, and for the signal's own error that of any count."""
+
+    def found(size):
+        effects = (JointEffect("size", **{where: size}),) if size > 0 else ()
+        changes = {"templates": {}, "effects": effects, "background": np.array([background])}
+        limit = joint_asymptotic(model(pairs, bins=4, cells=3, **changes))
+        return np.array([limit.expected[2], limit.observed if where == "signal" else limit.expected[2]])
+
+    less, more = found(sigma), found(sigma + step)
+    assert (more >= less / LOOSE).all()
+    assert (more <= less * LOOSE * np.exp(STEEP * step)).all()
