@@ -73,11 +73,18 @@ def _types(tree: Any) -> Iterator[tuple[str, str]]:
     for name, branch in tree.iteritems():
         leaves = branch.member("fLeaves", none_if_missing=True) or ()
         if len(leaves) > 1 and not branch.branches:
-            ends = "[]" if is_list(str(branch.typename)) else ""
+            ends = "[]" if is_list(_typename(branch)) else ""
             for leaf in leaves:
                 yield f"{name}.{leaf.member('fName')}", f"{_leaf_type(leaf)}{ends}"
         else:
-            yield str(name), str(branch.typename)
+            yield str(name), _typename(branch)
+
+
+def _typename(branch: Any) -> str:
+    try:
+        return str(branch.typename)
+    except (KeyError, ValueError, TypeError, NotImplementedError, AttributeError) as error:
+        return f"unreadable ({type(error).__name__})"  # one branch that nobody needs costs no tree
 
 
 def _leaf_type(leaf: Any) -> str:

@@ -277,5 +277,8 @@ def test_leaves_of_a_leaf_list_have_names_and_types():
     for leaf, name in zip(leaves, ("px", "n"), strict=True):
         leaf._members = {"fName": name, "fIsUnsigned": False}
     branch = SimpleNamespace(member=lambda *_, **__: leaves, branches=[], typename="struct")
-    found = dict(proposal._types(SimpleNamespace(iteritems={"mu": branch}.items)))
-    assert found == {"mu.px": "float", "mu.n": "int32_t"}
+    odd = type(
+        "Odd", (), {"member": lambda *_, **__: (), "branches": [], "typename": property(lambda _: {}["V"])}
+    )()
+    found = dict(proposal._types(SimpleNamespace(iteritems={"mu": branch, "odd": odd}.items)))
+    assert found == {"mu.px": "float", "mu.n": "int32_t", "odd": "unreadable (KeyError)"}
