@@ -172,18 +172,7 @@ Pair: TypeAlias = tuple[FloatArray, FloatArray]
 
 
 def lepton_pair(parent: FloatArray, mass: float, m_lepton: float, rng: np.random.Generator) -> Pair:
-    """Decay parents into two leptons, isotropically.
-
-    Parameters
-    ----------
-    parent : NDArray, shape (4, n)
-        px, py, pz, E [GeV].
-    mass, m_lepton : float [GeV]
-
-    Returns
-    -------
-    p1, p2 : NDArray, shape (4, n)
-        Positive and negative lepton.
+    """Decay parents px, py, pz, E (4, n) [GeV] into a positive and a negative lepton, isotropically.
 
     Raises
     ------
@@ -263,17 +252,13 @@ def _inside(plane: Plane, x: FloatArray, y: FloatArray) -> BoolArray:
 
 
 def seen(vertex: FloatArray, pair: Pair, detector: Detector) -> BoolArray:
-    """Return which decays pass the momentum cuts and every plane.
+    """Return which decays pass the momentum cuts and every plane, shape (n,).
 
     Parameters
     ----------
     vertex : NDArray, shape (n, 3) [m]
     pair : two arrays, shape (4, n)
         Positive and negative lepton, px, py, pz, E [GeV].
-
-    Returns
-    -------
-    NDArray of bool, shape (n,)
     """
     cuts = detector.cuts
     squares = [p[0] ** 2 + p[1] ** 2 + p[2] ** 2 for p in pair]

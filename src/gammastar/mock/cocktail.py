@@ -90,15 +90,7 @@ def _table(mode: Mode, pdg: int, lepton: float) -> tuple[FloatArray, FloatArray,
 
 
 def mass_density(mode: Mode, pdg: int, mass: npt.ArrayLike, lepton: float = M_MU) -> FloatArray:
-    """Return the mass spectrum of one mode, normalised to one [GeV⁻¹].
-
-    Parameters
-    ----------
-    pdg : int
-        Number of the meson.
-    mass : array_like, shape (n,) [GeV]
-    lepton : float [GeV]
-        Mass of the lepton.
+    """Return the mass spectrum of one mode of a meson, normalised to one [GeV⁻¹].
 
     Raises
     ------

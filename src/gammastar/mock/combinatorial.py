@@ -114,12 +114,7 @@ def measured_r(
 ) -> tuple[float, float]:
     """Return R = N(+−)/(2 √(N(++) N(−−))) of decay-muon pairs, and its statistical error.
 
-    Parameters
-    ----------
-    card, n, rng, pairing
-        As `decay_muons` and `muon_pairs`.
-    recorded : bool
-        Weight accepted pairs with trigger and reconstruction efficiency; without, R of accepted pairs.
+    `recorded` weights accepted pairs with trigger and reconstruction efficiency.
 
     Raises
     ------

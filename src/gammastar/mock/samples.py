@@ -80,16 +80,12 @@ def normalisation(
     n: int = PILOT,
     engine: Engine = TOY,
 ) -> Normalisation:
-    """Measure the rates that fix exposure and background with a pilot sample.
+    """Measure the rates that fix exposure and background with a pilot sample of `n` dimuons.
 
     Parameters
     ----------
     pairs : MuonPairs, optional
         Background pool; one of `n` interactions, paired within events, is made if it is not given.
-    n : int
-        Dimuons of the pilot sample.
-    engine : Engine
-        Source of the hadrons.
 
     Raises
     ------

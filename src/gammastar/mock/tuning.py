@@ -140,9 +140,7 @@ def mass_templates(
     edges : NDArray, shape (bins + 1,)
         Of the measured mass [GeV].
     pot : float
-        Protons on target of the measurement.
-    n : int
-        Simulated dimuons.
+        Protons on target of the measurement; `n` are the simulated dimuons.
 
     Notes
     -----
@@ -194,8 +192,6 @@ def tune_card(
         Protons on target of the measurement.
     constraints : mapping of str to (value, error), optional
         Knowledge of factors, e.g. ``{"combinatorial": (1.0, 0.05)}`` from like-sign pairs.
-    n, seed : int
-        Simulated dimuons of the templates, and their seed.
     """
     edges, counts = np.asarray(edges, dtype=np.float64), np.asarray(counts, dtype=np.float64)
     if len(edges) != len(counts) + 1 or not pot > 0:

@@ -94,12 +94,7 @@ def read_limit(path: Path, *, full: bool = True, straight: tuple[float, float] =
 def published(name: str, directory: Pathlike | None = None) -> Published:
     """Return a published limit: the full curve if the directory holds it, else the shipped points.
 
-    Parameters
-    ----------
-    name : str
-        "babar", "na64_2016_18" or "na64_2016_22".
-    directory : Path, optional
-        Folder with full curves, which are not ours to ship.
+    `name`: "babar", "na64_2016_18" or "na64_2016_22"; full curves are not ours to ship.
     """
     require(name in SHIPPED, f"published limit {name!r}: choose one of {', '.join(SHIPPED)}")
     shipped, file, straight = SHIPPED[name]

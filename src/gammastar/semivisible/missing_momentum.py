@@ -77,15 +77,7 @@ def excluded_plane(
 
 
 def intervals(mass: FloatArray, epsilon: FloatArray, probability: FloatArray, limit: npt.ArrayLike) -> Reach:
-    """Return the excluded intervals of coupling at every mass.
-
-    Parameters
-    ----------
-    mass : NDArray, shape (m,) [GeV]
-    epsilon : NDArray, shape (k,)
-        Increasing.
-    probability : NDArray, shape (m, k)
-    limit : array_like, shape (m,)
+    """Return the excluded intervals of coupling at every mass [GeV]; arguments as in `excess`.
 
     Returns
     -------
