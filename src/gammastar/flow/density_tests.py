@@ -216,8 +216,6 @@ def density_slices(
 ) -> list[tuple[float, float, DensityTest]]:
     """Return lower and upper mass [GeV] and `density_test` of each slice that holds enough pairs.
 
-    Notes
-    -----
     A mean over all masses hides slices that are wrong.
     """
     low, high = sampler.mass_range

@@ -376,8 +376,6 @@ class GeneratedEvents:
 def event_uniform(seed: int, first: int, n: int) -> FloatArray:
     """Return uniform numbers in (0, 1) of the events `first` to `first` + n − 1, shape (n, 8).
 
-    Notes
-    -----
     Counter-based: Philox 4x64 (Salmon et al., SC 2011), two counter values per event.
     """
     key = int.from_bytes(hashlib.sha256(f"gammastar events {seed}".encode()).digest()[:16], "little")

@@ -44,8 +44,6 @@ class Gaussianiser:
     Between the knots it is the monotone rational-quadratic interpolant with the slopes of PCHIP: smooth, and
     of closed form in both directions; outside it continues linearly.
 
-    Notes
-    -----
     Interpolant: Gregory and Delbourgo, IMA J. Numer. Anal. 2 (1982) 123; slopes: Fritsch and Butland (1984).
     """
 

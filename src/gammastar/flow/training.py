@@ -138,8 +138,6 @@ class Order:
 def learning_rate(step: int, n_steps: int, options: FlowOptions) -> tuple[float, float]:
     """Return learning rate and first momentum of Adam at a step.
 
-    Notes
-    -----
     ``schedule = "one-cycle"``: a cosine up from 1/25 of the rate in a fifth of the steps and down to 1e-5 of
     it (arXiv:1708.07120); "constant": as in Appendix A of the data-driven paper.
     """
@@ -269,8 +267,6 @@ def optimise(
 ) -> Course:
     """Minimise −Σ w ln p / Σ w; the parameters of the kept epoch (`_accept`) are left in `parameters`.
 
-    Notes
-    -----
     A loss that is not finite, or far above the best one, ends the training with the last good parameters; the
     report says so.
     """

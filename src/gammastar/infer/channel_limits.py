@@ -240,8 +240,6 @@ GRID_STEP, MOST_POINTS = 1e-3, 1 << 20  # of V, and points at most
 def fft_cls(channels: Sequence[Channel], *, strength: float = 1.0, fitted: bool = True) -> CLs:
     """Return CLs of the ratio of likelihoods with nuisances fixed, exact up to the grid of V.
 
-    Notes
-    -----
     With nuisances fixed at the fit with signal, V is defined by that fit for both hypotheses.
     """
     if not (np.isfinite(strength) and strength > 0):

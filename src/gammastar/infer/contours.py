@@ -312,8 +312,6 @@ def with_errors(
 ) -> Reach:
     """Return a reach with the numerical errors of its edges and the method of its limit.
 
-    Notes
-    -----
     An error of the yield or of the limit moves the level; the edges are found anew one standard deviation up
     and down, so that the flattening towards the tip is in them. Where the weaker signal does not reach the
     limit at all, the edge may be anywhere up to the peak: the whole half-width counts. Interpolation: half
@@ -400,8 +398,6 @@ def more_masses(
 ) -> FloatArray:
     """Return further masses, the most needed first.
 
-    Notes
-    -----
     A gap is divided where an island begins or ends in it, and where an edge misses the straight line between
     its neighbours in mass by more than 1.2 times the tolerance; edges that the scan clips do not count.
     """

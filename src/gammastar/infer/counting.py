@@ -247,8 +247,6 @@ def expected_limits_of(
 ) -> FloatArray:
     """Return `expected_limits` of many searches.
 
-    Notes
-    -----
     Beyond 10 000 events at six standard deviations counts are not enumerated; limits are then those of the
     normal approximation of CLs, σ [Φ⁻¹(1 − (1 − CL) Φ(N)) + N] with σ² = b + (σ_b b)².
     """
@@ -488,8 +486,6 @@ def limits_at(
 ) -> tuple[FloatArray, FloatArray, Limit]:
     """Return observed and expected limits for each uncertainty of the signal.
 
-    Notes
-    -----
     Computed at nine uncertainties and interpolated in σ², in which ln of the limit is nearly linear.
     """
     spreads = np.asarray(sigma, dtype=np.float64)

@@ -261,8 +261,6 @@ class _Rows:
 def mass_ends(mass: FloatArray, curves: Curves, found: CouplingIntervals, level: FloatArray) -> MassEnds:
     """Return where islands end in mass and the intervals of mass with any island.
 
-    Notes
-    -----
     An island goes on at the next mass if an island there overlaps it in the coupling, or if the hill of the
     signal on which it lies is above the limit there too. Otherwise it ends where the top of that hill falls
     to the limit, interpolated in mass (cubic, modified Akima). An interval joins what islands cover, so

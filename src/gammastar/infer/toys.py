@@ -381,8 +381,6 @@ def toy_limits(
 ) -> tuple[FloatArray, FloatArray]:
     """Return the strengths at which each of several CLs falls to α, and d logit CLs/d ln μ there.
 
-    Notes
-    -----
     CLs of one seed are tabulated over strengths in steps of two until all lie on both sides of α, then four
     times more finely next to the crossings; their logits, cut at `smallest`, are interpolated (PCHIP).
     A limit is inf beyond `farthest` times the start, and 0 below 1/`farthest`.

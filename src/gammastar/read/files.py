@@ -302,8 +302,6 @@ def again(path: str, request: Callable[[], T]) -> T:
 class XRootDSource(FSSpecSource):  # type: ignore[misc]  # uproot has no types
     """Bytes of a file behind ``root://``: places as plain integers, failed requests again.
 
-    Notes
-    -----
     A client that lost its server connects again within one request; what comes back as an error here is a
     server that was away for longer, or that answered with one.
     """

@@ -609,8 +609,6 @@ def vertex_columns(
 ) -> dict[str, FloatArray]:
     """Return where the two tracks of pairs come closest, and how well pairs point back to the interaction.
 
-    Notes
-    -----
     Whatever flies from the interaction and decays to the pair moves with its total momentum: the mean of the
     two offsets, weighted with the momenta along the beam, is then zero.
     """

@@ -405,8 +405,6 @@ def resolution_of(simulated: MatchedPairs, spectrum: Spectrum) -> MassResolution
 
     The efficiency is that of selected pairs per photon of the spectrum, times its protons on target.
 
-    Notes
-    -----
     Simulated photons get the contents of their cells; those of cells that the spectrum leaves out make pairs
     as well, in the ratio of their bin of mass.
     """

@@ -43,8 +43,6 @@ def smooth_background(
 ) -> SmoothBackground:
     """Return the background of like-sign pairs whose expectations are smooth over the cells.
 
-    Notes
-    -----
     2√(N₊₊N₋₋) of counts is biased low where they are few, and has no error at zero; of expectations it is
     neither. The fields are those of `gammastar.physics.pair_counts`, their smoothness is fitted.
     """

@@ -25,8 +25,6 @@ def unfold_values(
 ) -> tuple[FloatArray, FloatArray]:
     """Return the unfolded values and their derivative with respect to `y`.
 
-    Notes
-    -----
     n' = M y with M_ij = P(j|i) n_i / (ε_i f_j), f = P n (arXiv:1010.0632), and the full chain of derivatives
     ∂n'_i/∂y_j = M_ij + (n'_i/n_i) ∂n_i/∂y_j − Σ_k M_ik (y_k/f_k) (P ∂n/∂y)_kj (Adye, arXiv:1105.1160).
     Cells that come out negative stay so in the result; as the prior of the next iteration they are replaced
@@ -135,8 +133,6 @@ def iterative(
 def with_least_error(unfolded: Spectrum, measured: Spectrum, response: Response) -> Spectrum:
     """Return a spectrum none of whose errors is below that of the data alone.
 
-    Notes
-    -----
     The update multiplies: a cell that fluctuated low goes to zero and takes its propagated error along. Its
     variance is at least 1/Σ_j P_ji²/V_jj, as if all other cells were known (Fisher). V_jj is that of the
     measured cell, or where this is larger of what the unfolded cells put there.
@@ -166,8 +162,6 @@ def values_alone(measured: Spectrum, response: Response, *, n_iterations: int = 
 def mc_statistics(y: FloatArray, response: Response, prior: FloatArray, n_iterations: int) -> FloatArray:
     """Return the covariance from the finite simulation, to first order in the deviation of every replica.
 
-    Notes
-    -----
     With f = P n and M_i = Σ_j P_ji y_j/f_j a deviation dP, dn moves an iteration n' = n M/ε by
 
         dn'/n' = dn/n − dε/ε + [Σ_j dP_ji y_j/f_j − Σ_j P_ji y_j df_j/f_j²]/M,  df = dP n + P dn,
@@ -189,8 +183,6 @@ def mc_statistics(y: FloatArray, response: Response, prior: FloatArray, n_iterat
 def simulation_bias(y: FloatArray, response: Response, prior: FloatArray, n_iterations: int) -> FloatArray:
     """Return the bias from the finite simulation: the mean result of the replicas less that of the response.
 
-    Notes
-    -----
     A replica is to the response what the response is to the exact one, so its mean shift estimates the bias:
     Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 10.2. It is of second order in the
     errors of the simulation: four times the events leave a quarter of it.

@@ -47,8 +47,6 @@ class BinnedTrees:
 def fit_trees(model: Any, x: FloatArray, label: npt.NDArray[np.int64], weight: FloatArray) -> BinnedTrees:
     """Train trees on weighted events; they are those that scikit-learn grows from the features themselves.
 
-    Notes
-    -----
     scikit-learn 1.9 sorts a feature anew for each of its weighted quantiles, most of the time of a training;
     trees depend on nothing but the bins.
     """
@@ -575,8 +573,6 @@ def scaled_sources(
 ) -> tuple[Spectrum, tuple[Source, ...]]:
     """Add systematic sources to the covariance of an OmniFold spectrum.
 
-    Notes
-    -----
     OmniFold with classifiers that are constant in cells is the iterative unfolding of these cells
     (Andreassen et al., arXiv:1911.09107): its relative shifts stand for those of OmniFold. One more OmniFold
     per source instead would differ from the nominal one by the noise of the classifiers: 4 % of a cell in

@@ -329,8 +329,6 @@ def least_correlated(
 ) -> TauScan:
     """Choose τ with the smallest mean global correlation of the cells; parameters as for `l_curve`.
 
-    Notes
-    -----
     Where data are precise this choice regularises too much: check it with `scan`.
     """
     tau, (chi2, size, rho) = _scanned(measured, response, taus, penalty, start, density=density)

@@ -137,8 +137,6 @@ def polarised_response(
 ) -> Response:
     """Return the response if the virtual photons were polarised otherwise than simulated.
 
-    Notes
-    -----
     W(cos θ) = (1 + λ cos²θ)/(1 + λ/3) multiplies reconstructed pairs alone: over all angles it averages to
     one, so the generated pairs of a true cell keep their number. The measured angle stands for the true one.
     """

@@ -52,8 +52,6 @@ def in_window(matched: MatchedPairs, axes: Sequence[Any]) -> MatchedPairs:
 def unsmeared(matched: MatchedPairs) -> MatchedPairs:
     """Return the simulation as if leptons were measured exactly: the efficiency stays, the resolution goes.
 
-    Notes
-    -----
     With its response each cell of the measured quantities is divided by the efficiency of that cell of the
     true quantities: event weights 1/ε with the resolution left in, as in the data-driven paper of Allison and
     Blinov. Narrow resonances stay wide, and a rate taken at a mass near them is wrong by the ratio of the
@@ -116,8 +114,6 @@ def _domain(domain: Spectrum | Response) -> tuple[Sequence[Any], BoolArray]:
 def radiated_pairs(matched: MatchedPairs, kept: FloatArray, *, m_lepton: float = M_MU) -> MatchedPairs:
     """Return the simulated pairs with photons radiated off their reconstructed leptons.
 
-    Notes
-    -----
     Photons go along their lepton. E₊ and E₋ follow from energy, mass and cos θ of the pair; the product of
     the momenta p₊·p₋ scales with both shares, so M² = 2m² + 2(E₊E₋ − p₊·p₋) is exact. The transverse
     momentum is scaled with the energy, and a lepton that loses so much that it would miss the detector is
@@ -174,8 +170,6 @@ def more_radiation(share: float, m_lepton: float, rng: np.random.Generator) -> V
 def reweighted_to(nominal: Spectrum, response: Response) -> Callable[[MatchedPairs], MatchedPairs]:
     """Return what gives the simulation the transverse momenta and energies of an unfolded spectrum.
 
-    Notes
-    -----
     The factor is the product over both axes of unfolded over simulated yield inside the measured domain, each
     normalised to one on average and interpolated in its logarithm between the means of the bins: cells keep
     no step. How far the result moves is the error of the prior.

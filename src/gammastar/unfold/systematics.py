@@ -176,8 +176,6 @@ def with_efficiency(
 ) -> Response:
     """Return a response whose efficiency is multiplied by a function of the true kinematics, pair by pair.
 
-    Notes
-    -----
     Σ w f over pairs reconstructed in j and true in i, over Σ w true in i; at most one in all. The same pairs
     stand above and below: no noise of the simulation is added.
     """

@@ -40,8 +40,6 @@ def binned_cls(
 ) -> tuple[CLs, FloatArray]:
     """Return CLs of a signal in a workspace with any nuisances, observed and expected.
 
-    Notes
-    -----
     A. L. Read, J. Phys. G 28 (2002) 2693; pyhf's toys are those of Convention("qtilde", "randomised").
     """
     if not (np.isfinite(strength) and strength > 0):
@@ -161,8 +159,6 @@ QTILDE = Convention("qtilde")
 def binned_asymptotic(model: BinnedModel, strength: float) -> tuple[float, FloatArray]:
     """Return asymptotic CLs of a signal strength by q̃μ, observed (nan while masked) and expected.
 
-    Notes
-    -----
     G. Cowan et al., Eur. Phys. J. C 71 (2011) 1554, Eqs. 62 and 64 to 66; the Asimov data are those of
     the fit without signal.
     """
@@ -208,8 +204,6 @@ def goodness_of_fit(
 ) -> GoodnessOfFit:
     """Return how well a workspace fits its data, against the saturated model.
 
-    Notes
-    -----
     S. Baker and R. D. Cousins, Nucl. Instrum. Meth. 221 (1984) 437. At few events the statistic is no χ²:
     take the p-value of the toys.
     """
@@ -264,8 +258,6 @@ def strength_interval(
 ) -> tuple[float, float]:
     """Return the Feldman-Cousins interval of the signal strength, nuisances profiled.
 
-    Notes
-    -----
     G. J. Feldman and R. D. Cousins, Phys. Rev. D 57 (1998) 3873; toys at the profiled nuisances with
     measurements drawn anew, as B. Sen, M. Walker and M. Woodroofe, Statist. Sinica 19 (2009) 301.
     """
@@ -314,8 +306,6 @@ def _p_value(model: BinnedModel, data: BinnedToys, mu: float, n: int, rng: np.ra
 def counting_interval(count: int, background: float, *, cl: float = 0.90) -> tuple[float, float]:
     """Return the Feldman-Cousins interval of the signal of a count, by enumeration.
 
-    Notes
-    -----
     G. J. Feldman and R. D. Cousins, Phys. Rev. D 57 (1998) 3873, Tables IV and V. Their tables lengthen
     intervals so that the upper end does not rise with the background; this does not.
     """

@@ -412,8 +412,6 @@ def is_card(text: str) -> bool:
 def read_card(text: str, name: str = "card") -> dict[str, Any]:
     """Return a counting card as a workspace.
 
-    Notes
-    -----
     ``gmN N α``: N counts in a control region stand for N α events. It becomes a shapesys where it moves one
     process alone and N > 0, else a control channel of its own, which is exact for N = 0 too. Counts need not
     be whole: those of a masked search are expectations.

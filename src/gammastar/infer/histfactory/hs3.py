@@ -281,8 +281,6 @@ def _simultaneous(names: Sequence[str], constraints: Mapping[str, Mapping[str, A
 def from_hs3(document: Mapping[str, Any], *, likelihood: str | None = None) -> dict[str, Any]:
     """Return the HistFactory workspace of an HS3 document.
 
-    Notes
-    -----
     Fixed normalisation factors (ROOT's ``Lumi``) are multiplied into the yields. A Gaussian ``shapesys`` over
     parameters that samples share becomes a ``staterror`` of equal size.
     """
@@ -476,8 +474,6 @@ def chosen(
 def with_names(document: Mapping[str, Any]) -> dict[str, Any]:
     """Return a document in which every modifier of HistFactory names its parameters and its constraint.
 
-    Notes
-    -----
     As ROOT itself reads them (``JSONFactories_HistFactory.cxx``): the parameter of a normsys or histosys is
     ``alpha_<name>`` with a unit Gaussian around zero, that of a normfactor its name; a shapesys has
     ``constraint`` for ``constraint_type`` and ``gamma_<name>_bin_<i>``; staterrors have one ``constraint`` a

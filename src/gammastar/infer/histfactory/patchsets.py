@@ -177,8 +177,6 @@ def peak_workspace(
 ) -> dict[str, Any]:
     """Return the likelihood of one mass of a peak search.
 
-    Notes
-    -----
     Bernstein polynomials, none of them negative, span what the polynomial of the fit spans: each is a sample
     with a free factor, and no constraint stands in for the data.
     """

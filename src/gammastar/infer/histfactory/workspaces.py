@@ -302,8 +302,6 @@ def combine(
 def channels_of(workspace: Mapping[str, Any]) -> list[Channel]:
     """Return the channels of a workspace for the exact engine.
 
-    Notes
-    -----
     Of the measurement's parameters `fixed` takes a nuisance θ out, at its `inits`, and `auxdata` a moves the
     centre of its constraint. With θ = a + θ′ that is a unit normal around zero again, of yields times κ^a:
     those of the channels. `inits` of others are starting values, and the strength lies between zero and

@@ -64,8 +64,6 @@ def p_zero(
 ) -> tuple[FloatArray, FloatArray]:
     """Return p₀ of each data set from pseudo-experiments without signal, and q₀, shape (sets,) each.
 
-    Notes
-    -----
     p₀ is (k + 1)/(n + 1) if k of them have no smaller q₀: the data count as one more, and p₀ is never zero
     (A. C. Davison, D. V. Hinkley, Bootstrap Methods and their Application (1997), Eq. 4.11).
     """
@@ -97,8 +95,6 @@ def discovery_strengths(
 ) -> tuple[FloatArray, str]:
     """Return the signal strengths at which half of all experiments reach some significances, and the method.
 
-    Notes
-    -----
     Enumeration: the count that a discovery needs is that of `gammastar.infer.discovery_yield`, with the
     background averaged over its nuisances. The signal per strength is what pseudo-experiments of the pairs
     and of all auxiliary measurements, drawn at the parameters that are fitted without signal, find again:
@@ -176,8 +172,6 @@ class PairsFit:
 def pairs_fit(model: JointModel, *, rng: np.random.Generator, n_toys: int = PAIR_TOYS) -> PairsFit:
     """Return how well a window without signal describes its pairs; the search is left out.
 
-    Notes
-    -----
     S. Baker and R. D. Cousins, Nucl. Instrum. Meth. 221 (1984) 437. With few pairs in a bin the statistic is
     no χ². A sum of the terms of many bins is near enough to a Γ distribution (F. E. Satterthwaite, Biometrics
     Bull. 2 (1946) 110) that a few hundred pseudo-experiments tell p-values far below one over their number.
@@ -227,8 +221,6 @@ def joint_impacts(
 ) -> JointImpacts:
     """Return the impacts of the parameters on μ.
 
-    Notes
-    -----
     A content, which cannot be negative, is moved by a factor e^{±σ/value}.
     """
     unit = unit_of(replace(model, observed=None))

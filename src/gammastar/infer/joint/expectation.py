@@ -320,8 +320,6 @@ DESCRIPTION = "Expected signal of each cell per mass and coupling, on pairs and 
 def joint_workspace(model: JointModel, *, poi_maximum: float = 100.0) -> dict[str, Any]:
     """Return the workspace of a joint likelihood.
 
-    Notes
-    -----
     HistFactory: CERN-OPEN-2012-016; the JSON form is that of pyhf. With interpolation codes 4 and 4p, which
     pyhf and ROOT take by default, its likelihood is that of `fit` to rounding.
     """

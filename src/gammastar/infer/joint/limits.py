@@ -39,8 +39,6 @@ def q_tilde(
 ) -> FloatArray:
     """Return q̃ of each data set at its signal strength, shape (n,).
 
-    Notes
-    -----
     Where −ln L falls with μ at the strength, μ̂ lies beyond it and q̃ is zero: no second fit is needed.
     """
     fixed = fit(arrays, data, strength) if at is None else at
@@ -120,8 +118,6 @@ class JointLimits:
 def joint_asymptotic(model: JointModel, *, cl: float = 0.90) -> Limit:
     """Return the asymptotic limit on μ, and those expected without signal.
 
-    Notes
-    -----
     Eqs. 62-66 and 80 of Cowan et al. The expected data are those of the fit without signal: the pairs as
     fitted, the search at its background. While masked the pairs are as measured, which gives the same fit.
     """
@@ -199,8 +195,6 @@ def crossings(levels: Callable[[FloatArray], FloatArray]) -> FloatArray:
 def joint_limit(model: JointModel, options: JointLimits | None = None, *, seed: int = 0) -> Limit:
     """Return the CLs limit on μ, observed and expected.
 
-    Notes
-    -----
     A limit is inf where the pairs do not bound the signal from below: a content of zero of every cell that
     the search sees is then as likely as needed, and no strength is excluded.
     """
@@ -293,8 +287,6 @@ def levels_over(
 ) -> JointLevels:
     """Return limits over a plane from those on μ at some couplings of each mass.
 
-    Notes
-    -----
     A limit on μ times the signal is one in events. It changes with the coupling as the cells of the search
     do; its logarithm is straight between the couplings, constant beyond, in the number of the coupling.
     """

@@ -243,8 +243,6 @@ def window_model(
 ) -> Window:
     """Return the joint likelihood of a mass window.
 
-    Notes
-    -----
     Expected pairs are Σ_j R_ij n_j/(1 − f_i) with the fraction f_i of fakes: pairs from outside the true axes
     follow those from inside, as in the unfolding. Bins that the simulation leaves empty are left out.
 

@@ -407,8 +407,6 @@ def _sources_of(read: _Reading, given: FloatArray) -> tuple[Sources, list[str]]:
 def _symmetric(read: _Reading, error: TableError) -> tuple[FloatArray, list[str]]:
     """Return one standard deviation with its sign, and what was assumed.
 
-    Notes
-    -----
     Half the distance of both ends, (plus − minus)/2; where both move the same way, the larger of them.
     """
     minus, plus = error.minus[read.rows], error.plus[read.rows]
