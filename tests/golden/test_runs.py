@@ -14,6 +14,7 @@ import pytest
 import gammastar
 from gammastar.pipeline.run import STAGES
 
+FLOOR = 1e-12  # sums that are rounding alone differ with the number of threads
 RTOL = 1e-6  # processors add in another order, and fits end somewhere else in their tolerance
 
 _spec = importlib.util.spec_from_file_location("golden_runs", Path(__file__).with_name("runs.py"))
@@ -68,7 +69,7 @@ def test_numbers_are_the_stored_ones(job):
     moved = [
         f"{item}: {values} for {stored[item]}"
         for item, values in found.items()
-        if values != pytest.approx(stored[item], rel=RTOL, abs=RTOL * stored[item][2])
+        if values != pytest.approx(stored[item], rel=RTOL, abs=max(RTOL * stored[item][2], FLOOR))
     ]
     assert not moved, (
         "python3 tests/golden/runs.py --pin, and the changelog, if these should move:\n" + "\n".join(moved)
