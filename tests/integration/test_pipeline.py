@@ -263,6 +263,20 @@ def test_reinterpretation_for_another_detector(results, resumed, tmp_path):
     assert "steering.json" in run.stderr
 
 
+def test_a_detector_that_sees_muons_alone(resumed, tmp_path):
+    """The run asks for e⁺e⁻ too: left out, and said so; without a shared state nothing begins."""
+    card = ROOT / "data" / "detectors" / "vertex_telescope.toml"
+    gammastar("reinterpret", resumed, "--detector", card, "--output", tmp_path / "muons")
+    notes = read_json(tmp_path / "muons" / "manifest.json")["notes"]
+    assert any("sees mumu alone" in note for note in notes)
+    blind = tmp_path / "pions.toml"
+    blind.write_text(card.read_text().replace("mumu = 1.0", "pipi = 1.0"))
+    run = gammastar("reinterpret", resumed, "--detector", blind, "--output", tmp_path / "none", check=False)
+    assert run.returncode == 2
+    assert "pions.toml" in run.stderr
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_reinterpretation_shows_its_first_contour_before_there_are_results(results, tmp_path, monkeypatch):
     """The page is there while masses are still worked on, says so, and holds after a stop in between."""
     seen = []

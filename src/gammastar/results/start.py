@@ -19,6 +19,7 @@ from gammastar.core.errors import SteeringError, UserError, require
 from gammastar.core.files import write_whole
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray
+from gammastar.physics.detector import load_detector
 from gammastar.pipeline import record as run_record
 from gammastar.pipeline.cache import open_cache
 from gammastar.pipeline.context import Context, RunState, Tell
@@ -313,6 +314,10 @@ def reinterpret(
         cache.partial |= manifest["partial"]
         ctx = Context(steering, Path().resolve(), output, cache, tell, allow_partial=allow_partial)
         run_record.tell_code(ctx, results, own=own)
+        asked = run_record.kept_steering(results).accept
+        if asked and steering.accept and asked.final_states != steering.accept.final_states:
+            seen = ", ".join(steering.accept.final_states)
+            cache.alarm(f"{detector}: sees {seen} alone; other final states of the run are left out")
         spectrum = read_spectrum(results / "spectrum.json")
         found = flow.load(results / "flow")
         with cache.write_on_exit():
@@ -336,6 +341,17 @@ def reinterpret(
     return output
 
 
+def _shared_states(path: Path, asked: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the final states of a run that another detector sees."""
+    seen = load_detector(path).efficiency
+    shared = tuple(state for state in asked if state in seen)
+    text = (
+        f"{path}: has an efficiency for {', '.join(seen) or 'nothing'}, the run asks for {', '.join(asked)}"
+    )
+    require(shared, f"{text} ([accept] final_states); name one of these under [efficiency]", SteeringError)
+    return shared
+
+
 def _steering(results: Path, model: str | None, detector: Path | None) -> config.Steering:
     """Return the steering of the run with model and detector replaced, and without its measured half."""
     kept = run_record.kept_steering(results)
@@ -346,7 +362,10 @@ def _steering(results: Path, model: str | None, detector: Path | None) -> config
     if model is not None:
         changes["predict"] = kept.predict.model_copy(update={"model": model})
     if detector is not None:
-        changes["accept"] = kept.accept.model_copy(update={"detectors": (str(detector),)})
+        states = _shared_states(detector, kept.accept.final_states)
+        changes["accept"] = kept.accept.model_copy(
+            update={"detectors": (str(detector),), "final_states": states}
+        )
         share = kept.predict.n_sample / max(1, len(kept.accept.detectors))  # of one detector
         asked = {"n_sample": max(int(share), min(FEWEST, kept.predict.n_sample))}
         changes["predict"] = changes.get("predict", kept.predict).model_copy(update=asked)
