@@ -173,6 +173,9 @@ def count_probabilities(
     return counts[keep], probability[keep] / probability[keep].sum()
 
 
+VAST = 1e10  # expected counts from which a Poisson number is as good as normal
+
+
 def poisson_quantile(probability: float, mean: float) -> float:
     """Return the smallest count that a Poisson number exceeds with no more than 1 − probability.
 
@@ -180,6 +183,9 @@ def poisson_quantile(probability: float, mean: float) -> float:
     """
     if pdtr(0.0, mean) >= probability:
         return 0.0  # pdtrik is not finite for the smallest means
+    if mean > VAST:  # nor for the largest: Cornish and Fisher to second order
+        z = float(ndtri(probability))
+        return float(np.ceil(mean + z * np.sqrt(mean) + (z * z - 1.0) / 6.0))
     count = float(np.ceil(pdtrik(probability, mean)))
     below = max(count - 1.0, 0.0)
     return below if pdtr(below, mean) >= probability else count

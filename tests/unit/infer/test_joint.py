@@ -390,3 +390,17 @@ def test_few_pairs_have_several_minima_of_which_the_lowest_counts(monkeypatch):
     gained = np.array([fit(arrays, toys, mu).value for mu in (0.05, 0.2)]) - several
     assert gained.min() > -1e-6
     assert gained.max() > 0.3
+
+
+def test_no_experiment_as_extreme_excludes_nothing(monkeypatch):
+    """With none of n below the data without signal CLs is 0/0: it was zero, and so was the limit."""
+    tails = np.array([0.06]), np.array([0.0]), np.array([0.1])
+    monkeypatch.setattr(limits, "tail_probabilities", lambda *_: tails)
+    assert joint_cls(None, None, 1e-6, 50, None).cls == 1.0
+
+
+def test_limits_of_few_experiments_are_no_zeros():
+    """Found by whole runs: a million of background and fifty experiments, of which none is at −2σ."""
+    many = replace(model(), background=np.array([1e6]), observed=None)
+    found = joint_limit(many, JointLimits(n_toys=10), seed=1)
+    assert (found.expected > 0).all()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gammastar.core.errors import PhysicsError
-from gammastar.infer import counting_limit, upper_limit
+from gammastar.infer import counting, counting_limit, upper_limit
 from gammastar.infer.counting import expected_limits_of, limits_at
 
 POT = np.log(1.2)
@@ -149,3 +149,15 @@ def test_many_events_have_the_error_of_their_expectation(sigma):
     found = expected_limits_of(background, background_sigma=sigma)
     wanted = upper_limit(background, sigma, "masked", method="asymptotic").expected
     np.testing.assert_allclose(found, wanted, rtol=0.01 + 2 * sigma)  # a log-normal is not symmetric
+
+
+@pytest.mark.parametrize("probability", [1e-8, 0.16, 0.5, 1 - 1e-8])
+def test_quantiles_of_the_largest_poisson_numbers(monkeypatch, probability):
+    """Beyond 2e10 scipy has none: a background of a million known to a factor e³ ended in a traceback."""
+    exact = counting.poisson_quantile(probability, 3e9)
+    monkeypatch.setattr(counting, "VAST", 1e9)
+    assert counting.poisson_quantile(probability, 3e9) == pytest.approx(exact, abs=2)
+    monkeypatch.undo()
+    counts, weights = counting.count_probabilities(1e6, 3.0)
+    assert counts[-1] > 1e10
+    assert weights.sum() == pytest.approx(1.0)

@@ -98,7 +98,9 @@ def joint_cls(arrays: Arrays, data: JointData, strength: float, n: int, rng: np.
     """Return CLs of a signal strength from pseudo-experiments of pairs and search."""
     clsb, clb, q = (float(x[0]) for x in tail_probabilities(arrays, data, strength, n, rng))
     label = f"q̃μ of pairs and search, {n} + {n} pseudo-experiments"
-    if clb <= 0 or clsb <= 0:
+    if clb <= 0:  # none without signal is as extreme: (k + 1)/(0 + 1) is no exclusion
+        return CLs(1.0, 1.0, clsb, clb, q, 2 * n, float(n), label)
+    if clsb <= 0:
         return CLs(0.0, 1.0 / n, clsb, clb, q, 2 * n, float(n), label)
     error = clsb / clb * float(np.sqrt((1 - clsb) / (n * clsb) + (1 - clb) / (n * clb)))
     return CLs(clsb / clb, error, clsb, clb, q, 2 * n, float(n), label)
@@ -222,7 +224,7 @@ def joint_limit(model: JointModel, options: JointLimits | None = None, *, seed: 
     for count in sorted(wanted):
         data = model.with_search([count])
         found[count] = limit, _ = _toy_limit(arrays, data, asked, seed, start)
-        start = limit if np.isfinite(limit) else start
+        start = limit if 0.0 < limit < np.inf else start
     bands = np.array([found.get(count, (np.nan, 0.0))[0] for count in counts.tolist()])
     observed, error = found[float(counts[MEDIAN]) if seen is None else seen]
     label = f"CLs by {asked.n_toys} + {asked.n_toys} pseudo-experiments of pairs and search, q̃μ"
