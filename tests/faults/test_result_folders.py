@@ -177,6 +177,7 @@ def test_only_one_module_removes_files():
     assert {name for name, text in code.items() if removes.search(text)} == {
         "files.py",
         "folder.py",
+        "crew.py",
         "executors.py",
     }
 
