@@ -173,7 +173,7 @@ def count_probabilities(
     return counts[keep], probability[keep] / probability[keep].sum()
 
 
-VAST = 1e10  # expected counts from which a Poisson number is as good as normal
+LARGEST_MEAN = 1e10  # expected events; scipy has no quantiles beyond twice that
 
 
 def poisson_quantile(probability: float, mean: float) -> float:
@@ -183,7 +183,7 @@ def poisson_quantile(probability: float, mean: float) -> float:
     """
     if pdtr(0.0, mean) >= probability:
         return 0.0  # pdtrik is not finite for the smallest means
-    if mean > VAST:  # nor for the largest: Cornish and Fisher to second order
+    if mean > LARGEST_MEAN:  # nor for the largest: Cornish and Fisher to second order
         z = float(ndtri(probability))
         return float(np.ceil(mean + z * np.sqrt(mean) + (z * z - 1.0) / 6.0))
     count = float(np.ceil(pdtrik(probability, mean)))

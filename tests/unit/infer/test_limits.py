@@ -155,7 +155,7 @@ def test_many_events_have_the_error_of_their_expectation(sigma):
 def test_quantiles_of_the_largest_poisson_numbers(monkeypatch, probability):
     """Beyond 2e10 scipy has none: a background of a million known to a factor e³ ended in a traceback."""
     exact = counting.poisson_quantile(probability, 3e9)
-    monkeypatch.setattr(counting, "VAST", 1e9)
+    monkeypatch.setattr(counting, "LARGEST_MEAN", 1e9)
     assert counting.poisson_quantile(probability, 3e9) == pytest.approx(exact, abs=2)
     monkeypatch.undo()
     counts, weights = counting.count_probabilities(1e6, 3.0)
