@@ -99,7 +99,8 @@ def nominal(made):
 @pytest.fixture(scope="module")
 def charmed(made):
     """The run that removes open charm, with posterior weights and systematic errors, in its own folder."""
-    sources = "polarisation = 0.3\nradiation = 0.5\nefficiency = 0.02\nbackground = true\ncharm = true\n"
+    sources = "polarisation = 0.3\nradiation = 0.5\nmomentum_scale = 0.01\nmomentum_resolution = 0.1\n"
+    sources += "efficiency = 0.02\nbackground = true\ncharm = true\n"
     return made(
         PLAIN + CHARM,
         f"[unfold]\nmethod = 'iterative'\nn_replicas = 5\n[systematics]\n{sources}",
@@ -259,6 +260,8 @@ def test_systematic_sources_make_up_the_covariance(made, charmed):
         "open charm",
         "polarisation of virtual photons",
         "final-state radiation",
+        "momentum scale",
+        "momentum resolution",
         "efficiency",
     ]
     shifts = found["source_shifts"]
@@ -269,6 +272,8 @@ def test_systematic_sources_make_up_the_covariance(made, charmed):
     assert sizes["efficiency"][0] == pytest.approx(-0.02, rel=0.01)
     assert 0.02 < sizes["polarisation of virtual photons"][1] < 0.4
     assert 0.002 < sizes["final-state radiation"][1] < 0.2
+    assert 0.002 < sizes["momentum scale"][1] < 0.2
+    assert 0.0002 < sizes["momentum resolution"][1] < 0.1
     assert sizes["open charm"][0] < 0
     assert (found["statistics"] > 0).all()
     assert found["scan"].shape == (6, 4)

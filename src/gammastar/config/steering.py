@@ -25,7 +25,10 @@ from gammastar.core.files import Finding, Pathlike, from_toml, shortened
 from gammastar.core.sources import KINDS
 
 Share = Annotated[float, Field(ge=0, le=1)]
-UNFOLDED = ("polarisation", "radiation", "efficiency", "prior", "background", "charm", "corrections")
+UNFOLDED = (
+    *("polarisation", "radiation", "momentum_scale", "momentum_resolution", "efficiency", "prior"),
+    *("background", "charm", "corrections"),
+)
 
 
 class Systematics(Section):
@@ -35,6 +38,10 @@ class Systematics(Section):
     """Of the spectrum: σ(λθ) about the flight of the pair in the laboratory."""
     radiation: Annotated[float, Field(gt=0, le=1)] | None = None
     """Of the spectrum: radiation of photons by the leptons, relative."""
+    momentum_scale: Annotated[float, Field(gt=0, le=0.2)] | None = None
+    """Of the spectrum: scale of the lepton momenta in the data against that of the simulation, relative."""
+    momentum_resolution: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Of the spectrum: width of the resolution in mass, pt and energy, relative."""
     efficiency: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Of the spectrum: efficiency of a pair, relative."""
     prior: bool | None = None

@@ -19,12 +19,14 @@ __all__ = [
     "FLOW",
     "KINDS",
     "MEASUREMENT",
+    "MOMENTUM_SCALE",
     "PAIRS",
     "POLARISATION",
     "POT",
     "PRIOR",
     "RADIATION",
     "RESERVED",
+    "RESOLUTION",
     "SAMPLE",
     "SCALING",
     "SEARCH_POT",
@@ -58,6 +60,7 @@ MEASUREMENT, THEORY = "measurement", "theory"
 POT, SEARCH_POT = "protons on target", "protons on target of the search"
 POLARISATION, RADIATION, EFFICIENCY = "polarisation of virtual photons", "final-state radiation", "efficiency"
 PRIOR = "prior of the unfolding"
+MOMENTUM_SCALE, RESOLUTION = "momentum scale", "momentum resolution"
 THEORY_OF = "theory, "
 """Before the group of a theory channel that stands beside measured photons."""
 SPIN, FLOW, SCALING = "spin state of the decays", "flow", "scaling with A"
@@ -68,7 +71,7 @@ PAIRS = "finite pairs"
 RESERVED = (
     *(MEASUREMENT, THEORY, POT, SEARCH_POT, POLARISATION, RADIATION, EFFICIENCY, SPIN, FLOW, SCALING),
     *(WIDTHS, EXTRAPOLATION, SAMPLE, PAIRS, "background", "open charm", "charm", "mass", "total"),
-    *(PRIOR, "prior", "in the limit", *KINDS),
+    *(PRIOR, MOMENTUM_SCALE, RESOLUTION, "prior", "in the limit", *KINDS),
 )
 """Names that no source of a user may take."""
 

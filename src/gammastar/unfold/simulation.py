@@ -1,4 +1,4 @@
-"""Other views of the simulated pairs: cut, reweighted, unsmeared, with more radiation."""
+"""Other views of the simulated pairs: cut, reweighted, unsmeared, with other momenta or resolution."""
 
 from __future__ import annotations
 
@@ -111,19 +111,19 @@ def _domain(domain: Spectrum | Response) -> tuple[Sequence[Any], BoolArray]:
     return tuple(domain.hist.axes), domain.domain.ravel()
 
 
-def radiated_pairs(matched: MatchedPairs, kept: FloatArray, *, m_lepton: float = M_MU) -> MatchedPairs:
-    """Return the simulated pairs with photons radiated off their reconstructed leptons.
+def scaled_momenta(matched: MatchedPairs, factors: FloatArray, *, m_lepton: float = M_MU) -> MatchedPairs:
+    """Return the simulated pairs with the momenta of both reconstructed leptons times factors, shape (2, n).
 
-    Photons go along their lepton. E₊ and E₋ follow from energy, mass and cos θ of the pair; the product of
-    the momenta p₊·p₋ scales with both shares, so M² = 2m² + 2(E₊E₋ − p₊·p₋) is exact. The transverse
-    momentum is scaled with the energy, and a lepton that loses so much that it would miss the detector is
+    So do photons radiated along a lepton, and another momentum scale. E₊ and E₋ follow from energy, mass and
+    cos θ of the pair; the product of the momenta p₊·p₋ scales with both factors, so
+    M² = 2m² + 2(E₊E₋ − p₊·p₋) is exact. The transverse momentum is scaled with the energy, and a lepton that loses so much that it would miss the detector is
     not removed: for the size of an uncertainty that suffices.
     """
-    if COSINE not in matched.columns or np.shape(kept) != (2, len(matched)):
-        msg = f"radiated_pairs: needs the column {COSINE!r} and shares of shape {(2, len(matched))}"
+    if COSINE not in matched.columns or np.shape(factors) != (2, len(matched)):
+        msg = f"scaled_momenta: needs the column {COSINE!r} and factors of shape {(2, len(matched))}"
         raise UserError(msg)
-    if not ((kept > 0) & (kept <= 1)).all():
-        msg = f"radiated_pairs: shares must lie in (0, 1], found {kept.min():g} to {kept.max():g}"
+    if not ((factors > 0) & (factors <= 2)).all():
+        msg = f"scaled_momenta: factors must lie in (0, 2], found {factors.min():g} to {factors.max():g}"
         raise UserError(msg)
     mass, pt, energy = matched.reco.T
     velocity = np.sqrt(np.clip(1 - (2 * m_lepton / np.maximum(mass, 2 * m_lepton)) ** 2, 0, None))
@@ -133,9 +133,9 @@ def radiated_pairs(matched: MatchedPairs, kept: FloatArray, *, m_lepton: float =
     dot = one * two - 0.5 * (mass**2 - 2 * m_lepton**2)
     after = [
         np.sqrt(z**2 * np.clip(e**2 - m_lepton**2, 0, None) + m_lepton**2)
-        for z, e in zip(kept, (one, two), strict=True)
+        for z, e in zip(factors, (one, two), strict=True)
     ]
-    square = 2 * m_lepton**2 + 2 * (after[0] * after[1] - kept[0] * kept[1] * dot)
+    square = 2 * m_lepton**2 + 2 * (after[0] * after[1] - factors[0] * factors[1] * dot)
     left = after[0] + after[1]
     reco = np.stack([np.sqrt(np.maximum(square, 4 * m_lepton**2)), pt * left / energy, left], axis=1)
     return replace(matched, reco=np.where(matched.reconstructed[:, None], reco, np.nan))
@@ -162,7 +162,26 @@ def more_radiation(share: float, m_lepton: float, rng: np.random.Generator) -> V
         pair = part.event ^ mass.view(np.int64)
         numbers = np.stack([uniform(event_seeds(pair, run=salt)) for salt in salts])
         kept = np.maximum(kept_momentum(numbers, mass, m_lepton), 1e-3)
-        return mixed_simulation(part, radiated_pairs(part, kept, m_lepton=m_lepton), share)
+        return mixed_simulation(part, scaled_momenta(part, kept, m_lepton=m_lepton), share)
+
+    return view
+
+
+def other_scale(size: float, m_lepton: float) -> View:
+    """Return what reconstructs both leptons of a pair with momenta larger by a relative size."""
+    return lambda part: scaled_momenta(part, np.full((2, len(part)), 1 + size), m_lepton=m_lepton)
+
+
+def other_resolution(size: float, m_lepton: float) -> View:
+    """Return what widens the distance of reconstructed from true mass, pt and energy by a relative size.
+
+    No number is drawn: the response varies without noise of its own.
+    """
+
+    def view(part: MatchedPairs) -> MatchedPairs:
+        mass, pt, energy = (part.true + (1 + size) * (part.reco - part.true)).T
+        mass = np.maximum(mass, 2 * m_lepton)
+        return replace(part, reco=np.stack([mass, np.abs(pt), np.maximum(energy, mass)], axis=1))
 
     return view
 

@@ -10,11 +10,11 @@ import numpy as np
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import FloatArray, Response, Spectrum, filled
-from gammastar.core.sources import EFFICIENCY, POLARISATION, PRIOR, RADIATION, OwnSource
+from gammastar.core.sources import EFFICIENCY, POLARISATION, OwnSource
 from gammastar.unfold.folding import Unfolder
 from gammastar.unfold.response_matrix import parts_of, polarised_response, without_replicas
 from gammastar.unfold.response_matrix import response as simulated_response
-from gammastar.unfold.simulation import View, reweighted_to
+from gammastar.unfold.simulation import View
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,23 +112,20 @@ def response_variations(
     matched: MatchedPairs | Iterable[MatchedPairs],
     response: Response,
     *,
+    views: Sequence[tuple[str, View]] = (),
     polarisation: float | None = None,
-    radiation: View | None = None,
-    prior: Spectrum | None = None,
     efficiency: float | None = None,
     own: Sequence[OwnSource] = (),
 ) -> list[Variation]:
-    """Return one variation of the response, or up and down, per source in the simulation."""
-    axes, varied, views = (response.reco, response.true), [], []
+    """Return one variation of the response, or up and down, per source in the simulation.
+
+    `views` are the named ones that another view of the simulated pairs gives.
+    """
+    axes, varied = (response.reco, response.true), []
     if polarisation is not None:
         sizes = (polarisation, -polarisation)
         varied += [(POLARISATION, polarised_response(matched, *axes, size)) for size in sizes]
-    if radiation is not None:
-        views.append((RADIATION, radiation))
-    if prior is not None:
-        views.append((PRIOR, reweighted_to(prior, response)))
-    views += [(source.name, source.checked) for source in own if source.pairs is not None]
-    for name, view in views:
+    for name, view in (*views, *((one.name, one.checked) for one in own if one.pairs is not None)):
         varied.append((name, simulated_response(map(view, parts_of(matched)), *axes, n_replicas=0)))
     if efficiency is not None:
         varied += [(EFFICIENCY, scaled_response(response, 1 + size)) for size in (efficiency, -efficiency)]

@@ -1,4 +1,4 @@
-"""Variations of the simulation: angles, polarisation, radiation."""
+"""Variations of the simulation: angles, polarisation, radiation, momenta."""
 
 import numpy as np
 import pytest
@@ -81,18 +81,44 @@ def test_radiation_is_that_of_the_four_vectors(matched, decays):
     plus, minus = (leg[:, :3] * z[:, None] for leg, z in zip(decays[4], kept, strict=True))
     e = [np.sqrt((leg**2).sum(axis=1) + M_MU**2) for leg in (plus, minus)]
     mass = np.sqrt((e[0] + e[1]) ** 2 - ((plus + minus) ** 2).sum(axis=1))
-    found = unfold.simulation.radiated_pairs(matched, kept)
+    found = unfold.simulation.scaled_momenta(matched, kept)
     seen = matched.reconstructed
     np.testing.assert_allclose(found.reco[seen, 0], mass[seen], rtol=1e-5)
     np.testing.assert_allclose(found.reco[seen, 2], (e[0] + e[1])[seen], rtol=1e-6)
-    unchanged = unfold.simulation.radiated_pairs(matched, np.ones((2, N)))
+    unchanged = unfold.simulation.scaled_momenta(matched, np.ones((2, N)))
     np.testing.assert_allclose(unchanged.reco[seen], matched.reco[seen], rtol=1e-9)
     assert np.isnan(found.reco[~seen]).all()
 
 
+def test_another_momentum_scale_and_resolution_are_those_of_the_tracks(matched, decays):
+    """Data whose tracks are off are unfolded right with the response of the same fault, and only with it."""
+    rng = np.random.default_rng(3)
+    pt, legs = decays[1], decays[4]
+    fine, seen = (regular("mass", 60, 0.3, 1.1),), matched.reconstructed
+    for size in (0.02, -0.02):
+        e, p = 0.0, 0.0
+        for leg in legs:
+            scaled = (1 + size) * leg[:, :3]
+            e, p = e + np.sqrt((scaled**2).sum(axis=1) + M_MU**2), p + scaled
+        data = np.histogram(np.sqrt(e**2 - (p**2).sum(axis=1))[seen], fine[0].edges)[0]
+        found = unfold.simulation.other_scale(size, M_MU)(matched)
+        again = unfold.response(found, fine, TRUE, n_replicas=0)
+        np.testing.assert_allclose(again.migration @ again.prior, data, atol=3)
+        np.testing.assert_allclose(found.reco[seen, 2], e[seen], rtol=1e-6)
+        np.testing.assert_allclose(found.reco[seen, 1], (1 + size) * pt[seen], rtol=2e-3)
+    noise = rng.normal(0, [0.02, 0.05, 0.4], (N, 3))
+    smeared = matched_pairs(matched.true, np.where(seen[:, None], matched.true + noise, np.nan))
+    for size in (0.2, -0.2):
+        wider = unfold.simulation.other_resolution(size, M_MU)(smeared)
+        off = (wider.reco - matched.true)[seen & (pt > 0.5)]
+        np.testing.assert_allclose(off.std(axis=0), (1 + size) * noise.std(axis=0), rtol=0.01)
+    with pytest.raises(UserError, match="factors"):
+        unfold.simulation.other_scale(1.5, M_MU)(matched)
+
+
 def test_a_share_of_another_simulation_moves_the_response_in_proportion(matched):
     reco = (regular("mass", 8, 0.3, 1.0),)
-    other = unfold.simulation.radiated_pairs(matched, np.full((2, N), 0.8))
+    other = unfold.simulation.scaled_momenta(matched, np.full((2, N), 0.8))
     one, two, mixed = (
         unfold.response(part, reco, TRUE, n_replicas=0).migration
         for part in (matched, other, unfold.simulation.mixed_simulation(matched, other, 0.25))
@@ -106,8 +132,8 @@ def test_wrong_variations_are_refused(matched):
         unfold.response_matrix.polarised_response(plain, TRUE, TRUE, 0.1)
     with pytest.raises(UserError, match="lambda"):
         unfold.response_matrix.polarised_response(matched, TRUE, TRUE, 2.0)
-    with pytest.raises(UserError, match="shares"):
-        unfold.simulation.radiated_pairs(matched, np.zeros((2, N)))
+    with pytest.raises(UserError, match="factors"):
+        unfold.simulation.scaled_momenta(matched, np.zeros((2, N)))
     with pytest.raises(UserError, match="share"):
         unfold.simulation.mixed_simulation(matched, matched, 1.5)
     with pytest.raises(PhysicsError, match="columns"):

@@ -286,7 +286,7 @@ def match_stage(ctx: Context, given: Inputs) -> Truth:
     if not given.response:
         raise SteeringError("read.response: no simulation with truth is given; [unfold] needs it")
     columns, asked = _columns(ctx), ctx.steering.systematics
-    if asked.polarisation or asked.radiation or asked.own:
+    if asked.polarisation or asked.radiation or asked.momentum_scale or asked.own:
         columns = tuple(dict.fromkeys((*columns, "cos_theta")))
     reader = _Reader.of(ctx, columns)
     folder, name = ctx.folder / "stages" / "truth", f"{ctx.steering.analysis.name}, simulation"

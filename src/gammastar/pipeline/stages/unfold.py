@@ -16,6 +16,7 @@ from gammastar.core.errors import SteeringError
 from gammastar.core.records import MASS, Arrays, FloatArray, PairHists, Response, Spectrum, flow_free
 from gammastar.core.resolve import python_names, resolve
 from gammastar.core.sampling import stream
+from gammastar.core.sources import MOMENTUM_SCALE, PRIOR, RADIATION, RESOLUTION
 from gammastar.pipeline.context import Context, axes_of, needed, pack_spectrum, simulation_of, unpack_spectrum
 from gammastar.pipeline.stages.read import match_simulation
 from gammastar.store.manifest import digest, write_table
@@ -55,6 +56,8 @@ def unfold_stage(ctx: Context, state: Any) -> None:
         total, mean = kept["source_sizes"].T
         table = {"source": kept["source_names"].tolist(), "total": total.tolist(), "cell": mean.tolist()}
         write_table(ctx.folder / "systematics.csv", table)
+        for name in (str(name) for name, size in zip(table["source"], mean, strict=True) if size == 0):
+            ctx.cache.alarm(f"systematics: {name!r} moves no cell of the spectrum")
     if "intervals" in kept:
         write_table(ctx.folder / "cells.csv", _cells(state.unfolded, kept))
     if "scan" in kept:
@@ -222,19 +225,27 @@ def varied_responses(
     Unfolding and joint likelihood take this list. `first` gives the spectrum that the prior is moved to; a
     joint likelihood, whose contents are free, has none.
     """
-    asked, radiation = ctx.steering.systematics, None
+    asked = ctx.steering.systematics
+    lepton = LEPTON_MASS["mu" if ctx.steering.spectrum is None else ctx.steering.spectrum.lepton]
+    views = []
     if asked.radiation is not None:
-        lepton = LEPTON_MASS["mu" if ctx.steering.spectrum is None else ctx.steering.spectrum.lepton]
-        radiation = simulation.more_radiation(asked.radiation, lepton, stream(ctx.seed, "radiation"))
+        rng = stream(ctx.seed, "radiation")
+        views.append((RADIATION, simulation.more_radiation(asked.radiation, lepton, rng)))
+    for name, size, view in (
+        (MOMENTUM_SCALE, asked.momentum_scale, simulation.other_scale),
+        (RESOLUTION, asked.momentum_resolution, simulation.other_resolution),
+    ):
+        views += [(name, view(sign * size, lepton)) for sign in (1, -1) if size is not None]
     section = needed(ctx.steering.unfold, "unfold")
     other = sum(len(axis) > 1 for axis in plain.true if axis.name != MASS)
     asked_prior = method_of(section.method).fine and other > 0 if asked.prior is None else asked.prior
+    if first is not None and asked_prior:
+        views.append((PRIOR, simulation.reweighted_to(first(), plain)))
     return systematics.response_variations(
         known.parts,
         plain,
+        views=views,
         polarisation=asked.polarisation,
-        radiation=radiation,
-        prior=first() if first is not None and asked_prior else None,
         efficiency=asked.efficiency,
         own=ctx.own_sources(),
     )
