@@ -116,8 +116,8 @@ def scaled_momenta(matched: MatchedPairs, factors: FloatArray, *, m_lepton: floa
 
     So do photons radiated along a lepton, and another momentum scale. E₊ and E₋ follow from energy, mass and
     cos θ of the pair; the product of the momenta p₊·p₋ scales with both factors, so
-    M² = 2m² + 2(E₊E₋ − p₊·p₋) is exact. The transverse momentum is scaled with the energy, and a lepton that loses so much that it would miss the detector is
-    not removed: for the size of an uncertainty that suffices.
+    M² = 2m² + 2(E₊E₋ − p₊·p₋) is exact. The transverse momentum is scaled with the energy, and a lepton that
+    loses so much that it would miss the detector is not removed: for an uncertainty that suffices.
     """
     if COSINE not in matched.columns or np.shape(factors) != (2, len(matched)):
         msg = f"scaled_momenta: needs the column {COSINE!r} and factors of shape {(2, len(matched))}"
