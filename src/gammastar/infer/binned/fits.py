@@ -3,7 +3,9 @@
 Where the Hessian does not lead down, a step takes the curvature of scoring: n/ν² of each bin times the
 products of slopes, plus that of log-normal factors where n < ν and that of the constraints; it is never
 negative. Each set has its own damping (K. Levenberg, Q. Appl. Math. 2 (1944) 164) and is taken out when it
-has converged. All starts of a set are fitted side by side, and the lowest counts.
+has converged. Once a step failed, free samples change their yields linearly along the next ones: straight
+steps creep along the curved valley of a factor and a nuisance. All starts of a set are fitted side by side,
+and the lowest counts.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 from scipy.special import xlogy
 
 from gammastar.core.errors import PhysicsError
@@ -22,6 +25,7 @@ from gammastar.core.records import FloatArray
 from gammastar.infer.binned.model import SMALLEST, Bends, BinnedModel, Expectation, IntArray, Layout
 
 STEPS = 2000  # few sets need more than some tens
+RIDGE = 1e-10  # curvature of parameters that nothing else bends, in units of them or of one
 DONE = 1e-11  # gain of −ln L that a step still promises
 ROUNDING = 1e-15  # of −ln L for each count, by which a step may seem to rise
 ENOUGH = 1e-4  # the same after all steps, for sets that creep along a kink or a flat valley
@@ -29,6 +33,7 @@ KINK = 1.0  # damping that a smooth likelihood does not need near its minimum
 SOFTER = 0.8  # what is left of the curvature of a kink after a step that gained
 # Steps without such a gain, after which a set of parameters lies on kinks from all sides
 IDLE, GAIN = 100, 1e-8
+SMOOTH = 10  # steps that one counts for in a valley without kinks, which may end at infinity
 CAREFUL = 30.0  # damping of short steps, for a second fit that does not jump over a kink
 NEAR = 1e-8  # a parameter this near to the bound that it is pushed to goes there
 FLAT = 1e-12  # least curvature along an eigenvector of the scaled Hessian
@@ -215,6 +220,7 @@ def _minimised(model: BinnedModel, data: Data, x: FloatArray, damping: float) ->
     open_sets, damp, idle = np.arange(n), np.full(n, damping), np.zeros(n, dtype=np.int64)
     newton, stiffness = np.ones(n, dtype=np.bool_), np.zeros((n, model.events.nominal.size))
     state, rounding = _State.at(model, best, data), ROUNDING * (1.0 + data.counts.sum(axis=1))
+    yields, curved = _Yields.of(model, data), np.zeros(n, dtype=np.bool_)
     for _ in range(STEPS):
         own = state.of(open_sets)
         if (stiff := stiffness[open_sets]).any():
@@ -224,17 +230,23 @@ def _minimised(model: BinnedModel, data: Data, x: FloatArray, damping: float) ->
         distance = np.where(gradient > 0, here - low, high - here)
         stuck = distance <= NEAR
         step, promised = _step(model.events.layout, own, newton[open_sets], stuck, distance, damp[open_sets])
+        to_bound = np.where(stuck & (gradient != 0), np.where(gradient > 0, low, high), here + step)
+        trial = np.clip(to_bound, low, high)
+        if (rows := np.flatnonzero(curved[open_sets])).size:
+            steps, part = yields.followed(model.events, here[rows], trial[rows])
+            trial[rows] = np.clip(steps, low[rows], high[rows])
+            promised[rows] *= part * (2.0 - part)
         going = promised > DONE
-        open_sets = open_sets[going]
+        open_sets, trial = open_sets[going], trial[going]
         if not open_sets.size:
             break
-        to_bound = np.where(stuck & (gradient != 0), np.where(gradient > 0, low, high), here + step)
-        trial = np.clip(to_bound, low, high)[going]
         new = _nll(model, trial, data.of(open_sets))
         better = new <= found[open_sets] + rounding[open_sets]
-        idle[open_sets] = np.where(found[open_sets] - new > GAIN, 0, idle[open_sets] + 1)
+        waits = np.where(curved[open_sets] & ~stiffness[open_sets].any(axis=1), SMOOTH, 1)
+        idle[open_sets] = np.where(found[open_sets] - new > GAIN, 0, idle[open_sets] + waits)
         moved = open_sets[better]
         failed, met = open_sets[~better], newton[open_sets]
+        curved[failed] = True
         if failed.size and model.events.shifted:
             kinks = crossings(model.events, best[failed], trial[~better])
             met[~better] |= (kinks > 1.1 * stiffness[failed]).any(axis=1)
@@ -255,6 +267,62 @@ def _minimised(model: BinnedModel, data: Data, x: FloatArray, damping: float) ->
     else:
         ended[open_sets[gain > ENOUGH]] = False
     return Fitted(best, np.where(ended, found, np.inf), state.gradient[:, model.poi])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Yields:
+    """Free factors of samples that no other one scales, and the others, as μ in a joint fit."""
+
+    alone: IntArray
+    beside: IntArray
+    # Which cells they scale, shape (factors, cells)
+    cells_alone: csr_array
+    cells_beside: csr_array
+
+    @classmethod
+    def of(cls, model: BinnedModel, data: Data) -> _Yields:
+        """Return those that are free in any data set."""
+        free = np.flatnonzero((data.low < data.high).any(axis=0))
+        free = np.union1d(_loose(model, free), np.intersect1d(free, [model.poi]))
+        scaled = (model.events.linear[None] == free[:, None, None]).any(axis=2)
+        single = scaled & (scaled.sum(axis=0) == 1)
+        some = single.any(axis=1)
+        return cls(free[some], free[~some], csr_array(1.0 * single[some]), csr_array(1.0 * scaled[~some]))
+
+    def followed(
+        self, events: Expectation, x: FloatArray, trial: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return the ends of steps that change yields linearly, not factors, and the part of each taken.
+
+        Where a nuisance takes events from a template and its factor brings them back, −ln L has a curved
+        valley, which straight steps leave at once. None takes more than 90 % of a template.
+        """
+        step, part = trial - x, np.ones(len(x))
+        for factors, cells in ((self.alone, self.cells_alone), (self.beside, self.cells_beside)):
+            if not factors.size:
+                continue
+            begin = np.concatenate([x, x + NUDGE * step])
+            here, nudged = np.split(_per_factor(events, begin, factors, cells), 2)
+            change = (nudged - here) / NUDGE
+            if factors is self.alone:
+                lost = np.divide(-change, here, out=np.zeros_like(here), where=here > 0.0).max(axis=1)
+                part = KEPT / np.maximum(lost, KEPT)
+                step, change = step * part[:, None], change * part[:, None]
+                trial = x + step
+            there = _per_factor(events, trial, factors, cells)
+            new = here * trial[:, factors] + x[:, factors] * change
+            trial[:, factors] = np.divide(new, there, out=trial[:, factors], where=there > 0.0)
+        return trial, part
+
+
+NUDGE, KEPT = 1e-3, 0.9  # part of a step, to differentiate; part of a template that a step may take
+
+
+def _per_factor(events: Expectation, x: FloatArray, factors: IntArray, cells: csr_array) -> FloatArray:
+    """Return the events of samples at factors of one, shape (n, factors)."""
+    x = x.copy()
+    x[:, factors] = 1.0
+    return np.asarray((cells @ events.cells(x)).T)
 
 
 def negative_log(model: BinnedModel, x: FloatArray, counts: FloatArray, aux: FloatArray) -> FloatArray:
@@ -292,7 +360,7 @@ class _State:
         core = np.matmul(weight[:, None, :], found.core)[:, 0]
         near = found.core * root[:, :, None]
         square = np.swapaxes(near, 1, 2) @ near
-        own, behind = layout.split(diagonal + 1e-10, 1.0)
+        own, behind = layout.split(diagonal + RIDGE / np.maximum(x**2, 1.0), 1.0)
         square[:, m, m] += own
         (g, s), bent = layout.local.shape, events.curvature(weight, found)
         cross, blocks = bent.cross, bent.blocks

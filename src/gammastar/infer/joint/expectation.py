@@ -292,10 +292,12 @@ def _from(
     if held is not None:
         low, high = (np.where(held.x > 0, x, bound) for bound in (low, high))
     x = np.clip(x, low, high)
-    lost = ((model.expected(x) <= SMALLEST) & (counts > 0)).any(axis=1) & (held is None)
     contents = np.isnan(model.centre)
     contents[0] = False
+    lost = ((model.expected(x) <= SMALLEST) & (counts > 0)).any(axis=1) & (held is None)
     x[lost] = np.clip(np.where(contents, np.maximum(x[lost], LIFTED), x[lost]), low[lost], high[lost])
+    gone = fits.vanished(model.events, x) & (held is None)  # where measured nuisances take a template away
+    x[gone] = np.clip(np.where(contents, x[gone], model.start), low[gone], high[gone])
     found = fits.lowest(
         model, fits.Data(counts, aux, low, high), np.stack([x, np.clip(nominal, low, high)]), further=False
     )
