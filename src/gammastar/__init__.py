@@ -46,8 +46,7 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module("gammastar.results.loaded"), name)
     if name in ROOMS:
         return importlib.import_module(f"gammastar.{name}")
-    msg = f"module 'gammastar' has no attribute {name!r}; there are {', '.join(__dir__())}"
-    raise AttributeError(msg)
+    raise AttributeError(f"module 'gammastar' has no attribute {name!r}; there are {', '.join(__dir__())}")
 
 
 def __dir__() -> list[str]:

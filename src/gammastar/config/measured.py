@@ -412,10 +412,9 @@ def _subtraction_method(name: str) -> str:
     from gammastar.subtract.estimate import METHODS
 
     if name not in METHODS and re.fullmatch(r".+\.py:\w+", name) is None:
-        msg = (
+        raise ValueError(
             f"must be one of {', '.join(map(repr, METHODS))}, or a function of one's own, 'file.py:function'"
         )
-        raise ValueError(msg)
     return name
 
 
@@ -477,11 +476,10 @@ class Subtract(Section):
         seen: dict[str, str] = {}
         for name in (correction.name for correction in self.corrections):
             if spelling(name) in seen:
-                msg = (
+                raise ValueError(
                     f"corrections: {seen[spelling(name)]!r} and {name!r} need different names; one would "
                     "overwrite the other"
                 )
-                raise ValueError(msg)
             seen[spelling(name)] = name
         unused = sorted(asked - OWN_TAKES) if self.own else []
         rules = (
@@ -517,8 +515,7 @@ def _unfolding_method(name: str) -> str:
 
     if name not in METHODS and re.fullmatch(r".+\.py:\w+", name) is None:
         known = ", ".join(map(repr, METHODS))
-        msg = f"must be one of {known}, or a function of one's own, 'file.py:function'"
-        raise ValueError(msg)
+        raise ValueError(f"must be one of {known}, or a function of one's own, 'file.py:function'")
     return name
 
 
@@ -579,10 +576,7 @@ class Unfold(Section):
                 way.pairs and self.n_replicas < 2,
                 "n_replicas: OmniFold takes its covariance from at least 2 replicas",
             ),
-            (
-                self.debias and self.n_replicas < 2,
-                "debias: the bias is taken from at least 2 n_replicas",
-            ),
+            (self.debias and self.n_replicas < 2, "debias: the bias is taken from at least 2 n_replicas"),
             (self.preset.startswith("smeared") and own_axes, "mass, pt, energy: 'smeared' keeps [select]'s"),
         )
         for broken, text in rules:

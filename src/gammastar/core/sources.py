@@ -131,11 +131,10 @@ class OwnSource:
             return np.ones(len(pt))
         found = np.asarray(function(mass, pt, energy), dtype=np.float64)
         if found.shape != pt.shape or not (np.isfinite(found) & (found >= 0)).all():
-            msg = (
+            raise PhysicsError(
                 f"source {self.name!r}: factors of shape {found.shape} for {len(pt)} particles, or some "
                 "that are negative or not finite"
             )
-            raise PhysicsError(msg)
         return found
 
 
@@ -201,11 +200,10 @@ class Sources:
         for part in self.parts:
             plain = spelling(part.name)
             if plain in seen:
-                msg = (
+                raise PhysicsError(
                     f"two sources of uncertainty are called {seen[plain]!r} and {part.name!r}; "
                     "each needs a name of its own, as one would overwrite the other"
                 )
-                raise PhysicsError(msg)
             seen[plain] = part.name
         shapes = {part.cov.shape for part in self.parts}
         if len(shapes) > 1:

@@ -50,14 +50,10 @@ __all__ = [
 ]
 
 # What trains needs torch, which takes longer to import than a reach to compute: only who asks for it waits.
-_TRAINING = {
-    "PaperFlow": "paper",
-    **dict.fromkeys(("fit", "fit_pairs", "fit_paper"), "training"),
-}
+_TRAINING = {"PaperFlow": "paper", **dict.fromkeys(("fit", "fit_pairs", "fit_paper"), "training")}
 
 
 def __getattr__(name: str) -> Any:
     if name not in _TRAINING:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_TRAINING[name]}"), name)

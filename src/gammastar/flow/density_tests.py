@@ -249,15 +249,13 @@ def _checked(
     weight = np.ones(n) if weight is None else np.asarray(weight, dtype=np.float64)
     event = np.arange(n) if event is None else np.asarray(event)
     if data.ndim != 2 or data.shape[1] != 3 or weight.shape != (n,) or event.shape != (n,):
-        msg = (
+        raise PhysicsError(
             f"density_test: data {data.shape} must be (n, 3), weight {weight.shape} and event {event.shape} "
             "(n,)"
         )
-        raise PhysicsError(msg)
     bad = ~((np.isfinite(data) & (data > 0)).all(axis=1) & np.isfinite(weight))
     if bad.any():
-        msg = f"density_test: {int(bad.sum())} pairs are not finite and positive; remove them"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"density_test: {int(bad.sum())} pairs are not finite and positive; remove them")
     low, high = sampler.mass_range
     covered = (weight != 0) & (data[:, 0] >= low) & (data[:, 0] <= high)
     if inside is not None:
@@ -268,11 +266,10 @@ def _checked(
     used = np.flatnonzero(covered & np.isfinite(pt))
     size = effective_size(weight[used])
     if size < FEWEST:
-        msg = (
+        raise PhysicsError(
             f"density_test: {len(used)} pairs (effective {size:.0f}) between {low:g} and {high:g} GeV; at "
             f"least {FEWEST} are needed"
         )
-        raise PhysicsError(msg)
     data, weight = data[used], weight[used]
     twins = _coordinates(data[:, 0], pt[used], energy[used])
     unique, rank = np.unique(event[used], return_inverse=True)
@@ -288,10 +285,7 @@ def _grouped(values: FloatArray, weight: FloatArray, group: npt.NDArray[np.int64
 
 
 def _group_sums(
-    kernel: _Kernel,
-    both: tuple[FloatArray, FloatArray],
-    weight: FloatArray,
-    group: npt.NDArray[np.int64],
+    kernel: _Kernel, both: tuple[FloatArray, FloatArray], weight: FloatArray, group: npt.NDArray[np.int64]
 ) -> FloatArray:
     """Return the weighted differences of the features of pairs and twins, summed over groups."""
     total = np.zeros((int(group.max()) + 1, len(kernel.root)))

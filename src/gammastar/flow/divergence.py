@@ -47,11 +47,10 @@ class _Points:
         usable = (own > 0) & (other > 0)
         number = int(np.count_nonzero(usable))
         if number < 0.99 * n:
-            msg = (
+            raise PhysicsError(
                 f"kl_divergence: {n - number} of {n} points coincide with their neighbours; "
                 "remove repeated points (resampling with replacement makes them)"
             )
-            raise PhysicsError(msg)
         if number < n:
             own, other = own[usable], other[usable]
         log_ratio = 0.5 * model.shape[1] * np.log(other / own)
@@ -101,11 +100,10 @@ def kl_divergence(model: FloatArray, data: FloatArray, *, k: int = 2) -> float:
     model, data = np.asarray(model, dtype=np.float64), np.asarray(data, dtype=np.float64)
     n, m = len(model), len(data)
     if model.ndim != 2 or data.ndim != 2 or model.shape[1] != data.shape[1] or min(n - 1, m) < k or k < 1:
-        msg = (
+        raise PhysicsError(
             f"kl_divergence: model {model.shape} and data {data.shape} must be (n, d) and (m, d) with "
             f"more than k = {k} points and k at least 1"
         )
-        raise PhysicsError(msg)
     lost = [int((~np.isfinite(points)).any(axis=1).sum()) for points in (model, data)]
     if any(lost):
         msg = f"kl_divergence: {lost[0]} points of model and {lost[1]} of data are not finite; remove them"
@@ -324,12 +322,11 @@ class _Windows:
         data = np.asarray(data, dtype=np.float64)
         weight = np.ones(len(data)) if weight is None else np.asarray(weight, dtype=np.float64)
         if data.ndim != 2 or data.shape[1] != 3 or weight.shape != (len(data),) or (weight < 0).any():
-            msg = (
+            raise PhysicsError(
                 f"kl_scan: data {data.shape} must be (n, 3) and weight {weight.shape} (n,) without "
                 f"negative values ({int((weight < 0).sum())} here); give posterior weights or truth, not "
                 "signed weights"
             )
-            raise PhysicsError(msg)
         usable = (weight > 0) & (data[:, 0] >= known[0]) & (data[:, 0] <= known[1])
         data, weight = data[usable], weight[usable]
         order = np.argsort(data[:, 0], kind="stable")
@@ -404,8 +401,7 @@ def _of_model(
 
 
 def _refuse(half_width: float) -> None:
-    msg = (
+    raise PhysicsError(
         f"kl_scan: no window of ±{half_width:g} GeV holds {2 * _MIN_POINTS} pairs (effective); "
         "widen them ([flow] window is the whole width)"
     )
-    raise PhysicsError(msg)

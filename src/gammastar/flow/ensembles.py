@@ -47,8 +47,7 @@ class LocalStatistics:
             msg = f"LocalStatistics: {self.mass.shape} masses must increase and have a count ≥ 1 each"
             raise PhysicsError(msg)
         if not self.half_width > 0:
-            msg = f"LocalStatistics: half_width = {self.half_width!r} GeV must be positive"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"LocalStatistics: half_width = {self.half_width!r} GeV must be positive")
 
     @classmethod
     def of(
@@ -265,11 +264,10 @@ class FlowVariations:
         low, high = self.nominal.mass_range
         inner, outer = self.ensemble.mass_range
         if inner > low or outer < high:
-            msg = (
+            raise PhysicsError(
                 f"FlowVariations: the members know {inner:.6g} to {outer:.6g} GeV, the flow {low:.6g} to "
                 f"{high:.6g} GeV; train them with the same mass_range"
             )
-            raise PhysicsError(msg)
 
     def __len__(self) -> int:
         return len(self.ensemble)
@@ -504,8 +502,7 @@ def fit_ensemble(
     """
     folder = None if folder is None else Path(folder)
     if members < 2:
-        msg = f"fit_ensemble: members = {members}; at least two are needed for a spread"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"fit_ensemble: members = {members}; at least two are needed for a spread")
     options = FlowOptions() if options is None else options
     if options.mass_range is None:  # the same for every replica
         lowest, highest = float(np.min(pairs.mass)), float(np.max(pairs.mass))

@@ -227,8 +227,7 @@ class KinematicFlow(Sampler):
         try:
             zuko.load_state_dict({name: torch.from_numpy(np.array(a)) for name, a in tensors.items()})
         except RuntimeError as error:
-            msg = f"the tensors are not those of the flow of the card ({error})"
-            raise PhysicsError(msg) from error
+            raise PhysicsError(f"the tensors are not those of the flow of the card ({error})") from error
         beam_energy, low, high = (float(a) for a in (card["beam_energy"], *card["mass_range"]))
         bijection = Bijection(beam_energy, (low, high), **maps, octaves=octaves)
         return cls(bijection, zuko.requires_grad_(False), TrainingReport.from_mapping(card["report"]))
@@ -322,10 +321,9 @@ def load(stem: str | Path) -> KinematicFlow | PaperFlow:
             return PaperFlow.from_tensors(tensors, card)
         return KinematicFlow.from_tensors(tensors, card)
     except (SafetensorError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        msg = (
+        raise InputFileError(
             f"{path if isinstance(error, SafetensorError) else path_card} is damaged ({error}); save it again"
-        )
-        raise InputFileError(msg) from error
+        ) from error
     except (KeyError, TypeError, ValueError, PhysicsError) as error:
         msg = f"{path_card} and {path.name} do not make a flow ({error}); save it again"
         raise InputFileError(msg) from error
@@ -405,8 +403,7 @@ def draw_events(source: Transport, n: int, *, seed: int, mass: MassSource, first
         If a mass lies outside the range of `source`, or the spectrum is empty or negative.
     """
     if n < 0 or first < 0:
-        msg = f"draw_events: n = {n} and first = {first} must not be negative"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"draw_events: n = {n} and first = {first} must not be negative")
     start = first // BLOCK * BLOCK
     stop = -((first + n) // -BLOCK) * BLOCK
     uniform = event_uniform(seed, start, stop - start)
@@ -433,11 +430,10 @@ def _masses(mass: MassSource, uniform: FloatArray, inner: slice, limits: tuple[f
     if isinstance(mass, tuple):
         edges, contents = (np.asarray(a, dtype=np.float64) for a in mass)
         if edges.shape != (len(contents) + 1,) or (contents < 0).any() or not contents.sum() > 0:
-            msg = (
+            raise PhysicsError(
                 f"mass spectrum: {edges.shape} edges and {contents.shape} contents; contents must be one "
                 "fewer than edges, not negative and not all zero"
             )
-            raise PhysicsError(msg)
         filled = np.flatnonzero(contents > 0)
         _inside(edges[[filled[0], filled[-1] + 1]], low, high)
         cumulative = np.concatenate([[0.0], np.cumsum(contents)]) / contents.sum()
@@ -472,7 +468,6 @@ def two_leptons(events: GeneratedEvents, m_lepton: float) -> tuple[FloatArray, F
 def decay_vertices(events: GeneratedEvents, ctau: float, origin: FloatArray | None = None) -> FloatArray:
     """Return where the particles decay, shape (3, n) [m]; no detector's volume is imposed."""
     if not ctau >= 0:
-        msg = f"decay_vertices: ctau = {ctau!r} m must not be negative"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"decay_vertices: ctau = {ctau!r} m must not be negative")
     flight: FloatArray = -ctau * np.log(events.uniform[:, 2]) * events.p4[:3] / events.mass
     return flight if origin is None else flight + origin

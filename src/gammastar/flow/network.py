@@ -155,12 +155,11 @@ class Bijection:
         low, high = self.mass_range
         outside = ~((mass >= low) & (mass <= high))
         if outside.any():
-            msg = (
+            raise PhysicsError(
                 f"mass = {float(mass[outside][0]):.6g} GeV ({int(outside.sum())} of {mass.size} values) lies "
                 f"outside the range [{low:.6g}, {high:.6g}] GeV where the flow was trained; stay inside "
                 "it or train on a wider sample"
             )
-            raise PhysicsError(msg)
         position = 2.0 * (mass - low) / (high - low) - 1.0 if high > low else np.zeros_like(mass)
         result = np.empty((len(mass), 2 + 2 * self.octaves))
         result[:, 0], result[:, 1] = self.context.forward(mass)[0], position
@@ -247,8 +246,7 @@ def device_of(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if has_cuda() else "cpu")
     if name.startswith("cuda") and not has_cuda():
-        msg = f"device = {name!r}: no CUDA device is available; use 'cpu' or 'auto'"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"device = {name!r}: no CUDA device is available; use 'cpu' or 'auto'")
     return torch.device(name)
 
 

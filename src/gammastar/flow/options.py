@@ -68,8 +68,7 @@ class NetworkOptions:
     def _positive(self, names: str) -> None:
         for name in names.split():
             if not getattr(self, name) > 0:
-                msg = f"{type(self).__name__}.{name} = {getattr(self, name)!r} must be positive"
-                raise PhysicsError(msg)
+                raise PhysicsError(f"{type(self).__name__}.{name} = {getattr(self, name)!r} must be positive")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,14 +171,11 @@ class FlowOptions(NetworkOptions):
         NetworkOptions.__post_init__(self)
         self._positive("epoch_size patience steps window checkpoint_every")
         if not self.prior >= 0:
-            msg = f"FlowOptions.prior = {self.prior!r} must not be negative"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"FlowOptions.prior = {self.prior!r} must not be negative")
         if not 0 < self.validation < 1:
-            msg = f"FlowOptions.validation = {self.validation!r} must lie between 0 and 1"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"FlowOptions.validation = {self.validation!r} must lie between 0 and 1")
         if not 0 <= self.mass_flattening <= 1:
-            msg = f"FlowOptions.mass_flattening = {self.mass_flattening!r} must lie in [0, 1]"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"FlowOptions.mass_flattening = {self.mass_flattening!r} must lie in [0, 1]")
         known = {"schedule": ("one-cycle", "constant"), "preset": ("default", "paper")}
         for name, values in known.items():
             if getattr(self, name) not in values:
@@ -242,8 +238,7 @@ def validated(
     table = Table(mass, pt, energy, weight, np.asarray(pairs.event, dtype=np.int64))
     lengths = [len(a) for a in (mass, pt, energy, weight, table.event)]
     if len(set(lengths)) != 1:
-        msg = f"pairs: mass, pt, energy, weight, event have different lengths {lengths}"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"pairs: mass, pt, energy, weight, event have different lengths {lengths}")
     if options.mass_range is not None:
         low, high = options.mass_range
         table = table.select((table.mass >= low) & (table.mass <= high))
@@ -253,20 +248,18 @@ def validated(
     outside = ~inside_limits(table.mass, table.pt, table.energy, beam_energy)
     if outside.any():
         first = int(np.argmax(outside))
-        msg = (
+        raise PhysicsError(
             f"{int(outside.sum())} of {len(outside)} pairs lie outside the physical limits (0 < pt, "
             f"√(mass² + pt²) < energy < {beam_energy:g} GeV); the first has (mass, pt, energy) = "
             f"({table.mass[first]:.6g}, {table.pt[first]:.6g}, {table.energy[first]:.6g}) GeV; "
             "drop them with flow.inside_limits"
         )
-        raise PhysicsError(msg)
     size = effective_size(table.weight)
     if size < _MIN_EFFECTIVE:
-        msg = (
+        raise PhysicsError(
             f"flow: effective sample size {size:.1f} ({len(outside)} weighted pairs); at least "
             f"{_MIN_EFFECTIVE:.0f} needed; take more data, or no [flow] and predict.sampler = 'histogram'"
         )
-        raise PhysicsError(msg)
     table = table.select(table.weight != 0)
     mass_range = (float(table.mass.min()), float(table.mass.max()))
     mass_range = mass_range if options.mass_range is None else options.mass_range
@@ -320,11 +313,10 @@ def split(table: Table, fraction: float, rng: np.random.Generator) -> tuple[Tabl
     parts = table.select(~held_out), table.select(held_out)
     for name, part in zip(("training", "validation"), parts, strict=True):
         if not part.weight.sum() > 0:
-            msg = (
+            raise PhysicsError(
                 f"the weights of the {name} sample ({len(part.mass)} pairs) sum to {part.weight.sum():.4g}; "
                 "the sum must be positive: check the background subtraction"
             )
-            raise PhysicsError(msg)
     return parts
 
 

@@ -193,10 +193,9 @@ class PaperFlow(Sampler):
         low, high = self.mass_range
         outside = ~((mass >= low) & (mass <= high))
         if outside.any():
-            msg = (
+            raise PhysicsError(
                 f"mass = {float(mass[outside][0]):.6g} GeV lies outside the range [{low:.6g}, {high:.6g}] GeV"
             )
-            raise PhysicsError(msg)
 
     def _in_chunks(self, function: Any, values: FloatArray, context: FloatArray) -> FloatArray:
         with torch.inference_mode(), one_thread():

@@ -32,15 +32,7 @@ from gammastar.flow.network import (
     one_thread,
     spline_flow,
 )
-from gammastar.flow.options import (
-    FlowOptions,
-    PairTable,
-    Table,
-    TrainingReport,
-    flattened,
-    split,
-    validated,
-)
+from gammastar.flow.options import FlowOptions, PairTable, Table, TrainingReport, flattened, split, validated
 
 if TYPE_CHECKING:
     from gammastar.flow.paper import PaperFlow
@@ -302,8 +294,7 @@ def optimise(
         if checkpoint is not None and state.epoch % options.checkpoint_every == 0:
             state.save(checkpoint, key)
     if not course.validation_loss:
-        msg = f"the loss is not finite at learning_rate = {options.learning_rate:g}: lower it"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"the loss is not finite at learning_rate = {options.learning_rate:g}: lower it")
     with torch.no_grad():
         for tensor, kept in zip(parameters, state.best, strict=True):
             tensor.copy_(kept)
@@ -399,8 +390,7 @@ def fit_pairs(
     checkpoint = None if checkpoint is None else Path(checkpoint)
     options = FlowOptions() if options is None else options
     if options.preset != "default":
-        msg = "fit_pairs trains the default preset; use fit_paper for the paper's"
-        raise PhysicsError(msg)
+        raise PhysicsError("fit_pairs trains the default preset; use fit_paper for the paper's")
     table, mass_range = validated(pairs, beam_energy, options)
     train, validation = split(table, options.validation, rng)
     bijection = make_bijection(

@@ -109,11 +109,10 @@ class MassResolution:
         grid = np.linspace(low, high, 4001)
         passed = np.concatenate([[0.0], np.cumsum(np.diff(grid) / self.sigma(0.5 * (grid[1:] + grid[:-1])))])
         if passed[-1] > MOST:
-            msg = (
+            raise PhysicsError(
                 f"in_situ.resolution: {passed[-1]:.3g} widths lie between {low:g} and {high:g} GeV, at most "
                 f"{MOST} are searched: give the width in GeV, or fewer masses"
             )
-            raise PhysicsError(msg)
         n = max(int(np.ceil(per_width * passed[-1])), 1)
         return np.asarray(np.interp(np.linspace(0.0, passed[-1], n + 1), passed, grid))
 

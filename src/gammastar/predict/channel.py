@@ -385,11 +385,10 @@ def _check(mass: float, total: float, sampler: Sampler, n: int) -> None:
         raise PhysicsError(f"rate {total!r} at {mass:g} GeV must not be negative: merge mass bins")
     low, high = sampler.mass_range
     if n < 1 or not low <= mass <= high:
-        msg = (
+        raise PhysicsError(
             f"[predict]: {n} particles of mass {mass:g} GeV: kinematics are known from {low:g} to {high:g} "
             "GeV; take masses there, or fewer and wider bins of mass"
         )
-        raise PhysicsError(msg)
 
 
 def _sample(

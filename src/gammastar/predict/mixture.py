@@ -78,10 +78,7 @@ class TargetTransfer:
         (name, target), (a_measured, own), sigma = to, measured, 0.0
         if self.alpha is not None:
             pt, alpha = np.array(self.alpha).T
-            law: dict[str, Any] = {
-                "alpha_inelastic": self.alpha_inelastic,
-                "alpha_sigma": self.alpha_sigma,
-            }
+            law: dict[str, Any] = {"alpha_inelastic": self.alpha_inelastic, "alpha_sigma": self.alpha_sigma}
             known = a_measured, target.a, lambda x: np.interp(x, pt, alpha)
             scaled, sigma = on_nucleus(sample, *known, **law)
             weight = scaled.weight if own is None else np.where(own, scaled.weight, sample.weight)

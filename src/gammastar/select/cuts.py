@@ -233,10 +233,9 @@ class Condition:
         if column.dtype.kind not in "iu":
             raise SteeringError(f"{where}: all, any and none need integers, and the column is {column.dtype}")
         if widest >> size:
-            msg = (
+            raise SteeringError(
                 f"{where}: mask {widest:#x} has {widest.bit_length()} bits, a column of {column.dtype} {size}"
             )
-            raise SteeringError(msg)
         return column.view(f"u{column.dtype.itemsize}")
 
 

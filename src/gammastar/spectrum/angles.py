@@ -57,8 +57,7 @@ class DecayAngles:
         for name, shape in shapes.items():
             found = getattr(self, name)
             if found.shape != shape or not np.isfinite(found).all():
-                msg = f"DecayAngles.{name}: {found.shape} must be {shape} finite numbers"
-                raise PhysicsError(msg)
+                raise PhysicsError(f"DecayAngles.{name}: {found.shape} must be {shape} finite numbers")
 
     def select(self, mask: npt.NDArray[np.bool_]) -> DecayAngles:
         """Return the pairs of a mask.
@@ -137,11 +136,10 @@ def fit_spin_densities(
         where = f"spin density from {low:g} to {high:g} GeV"
         total = float(data.weight.sum())
         if len(mc.weight) < 2 * cell or not total > 0:
-            msg = (
+            raise PhysicsError(
                 f"{where}: {total:.0f} subtracted pairs and {len(mc.weight)} simulated ones; it needs more "
                 f"than 0 and at least {2 * cell}: widen the region"
             )
-            raise PhysicsError(msg)
         found.append((*_region(data, mc, m_lepton, cell, where), total))
     moments, cov, pairs = (np.array(column) for column in zip(*found, strict=True))
     return SpinDensities(bounds, moments, cov, pairs)

@@ -170,11 +170,10 @@ class MassShape:
         m = np.atleast_1d(np.asarray(mass, dtype=np.float64))
         outside = ~((m >= self.edges[0]) & (m <= self.edges[-1]))
         if outside.any():
-            msg = (
+            raise PhysicsError(
                 f"mass {m[outside][0]:g} GeV lies outside the measured {self.edges[0]:g} to "
                 f"{self.edges[-1]:g} GeV: it is not extrapolated; scan masses inside, see [predict]"
             )
-            raise PhysicsError(msg)
         return m
 
     def density(self, mass: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
@@ -583,5 +582,4 @@ def usable_components(
         why = f"{len(edges) - 1} bins are too few for {len(components)} components"
     else:
         return components
-    msg = f"mass shape: {why}; ω and φ cannot be told from the continuum"
-    raise PhysicsError(msg)
+    raise PhysicsError(f"mass shape: {why}; ω and φ cannot be told from the continuum")

@@ -56,13 +56,11 @@ def per_pot(spectrum: Spectrum, exposure: Exposure, domain: BoolArray | None = N
         If `domain` does not have the shape of the cells.
     """
     if spectrum.quantity != "counts":
-        msg = f"per_pot: the spectrum is already {spectrum.quantity!r}; give counts"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"per_pot: the spectrum is already {spectrum.quantity!r}; give counts")
     inside = spectrum.domain
     if domain is not None:
         if domain.shape != inside.shape:
-            msg = f"per_pot: domain has shape {domain.shape}, the cells have {inside.shape}"
-            raise UserError(msg)
+            raise UserError(f"per_pot: domain has shape {domain.shape}, the cells have {inside.shape}")
         inside = inside & domain
     cov = spectrum.cov / exposure.pot**2
     hist = filled(tuple(spectrum.hist.axes), spectrum.values / exposure.pot, np.diag(cov))
@@ -73,8 +71,7 @@ def per_pot(spectrum: Spectrum, exposure: Exposure, domain: BoolArray | None = N
 def _mass_axis(spectrum: Spectrum) -> int:
     names = [axis.name for axis in spectrum.hist.axes]
     if MASS not in names:
-        msg = f"the spectrum has no mass axis; it has {names}"
-        raise PhysicsError(msg)
+        raise PhysicsError(f"the spectrum has no mass axis; it has {names}")
     return names.index(MASS)
 
 
@@ -122,8 +119,7 @@ def mass_density(
     inside = spectrum.domain.ravel()
     masks = {"all": np.ones_like(inside), "measured": inside, "extrapolated": ~inside}
     if part not in masks:
-        msg = f"mass_density: part {part!r} is unknown; choose one of {', '.join(masks)}"
-        raise UserError(msg)
+        raise UserError(f"mass_density: part {part!r} is unknown; choose one of {', '.join(masks)}")
     axis, total = _mass_label(spectrum)
     edges = np.asarray(axis.edges, dtype=np.float64)
     operator = total * masks[part] / np.diff(edges)[:, None]
@@ -255,8 +251,7 @@ def in_domain(spectrum: Spectrum, mass: FloatArray, pt: FloatArray, energy: Floa
     index = []
     for axis in spectrum.hist.axes:
         if axis.name not in columns:
-            msg = f"in_domain: axis {axis.name!r} is none of {', '.join(KINEMATICS)}"
-            raise PhysicsError(msg)
+            raise PhysicsError(f"in_domain: axis {axis.name!r} is none of {', '.join(KINEMATICS)}")
         place = np.asarray(axis.index(np.ascontiguousarray(columns[axis.name], dtype=np.float64)))
         inside &= (place >= 0) & (place < len(axis))
         index.append(np.clip(place, 0, len(axis) - 1))
@@ -337,8 +332,7 @@ class EfficiencyMap:
             If `floor` is not in (0, 1].
         """
         if not 0 < floor <= 1:
-            msg = f"EfficiencyMap.weights: floor = {floor} must lie in (0, 1]"
-            raise UserError(msg)
+            raise UserError(f"EfficiencyMap.weights: floor = {floor} must lie in (0, 1]")
         value = self(mass, pt, energy)
         error = self.relative_error(mass, pt, energy)
         good = (value >= floor) & (error <= largest_error)
@@ -423,11 +417,10 @@ def efficiency_map(
     parts = (matched,) if isinstance(matched, MatchedPairs) else matched
     n_seen, size, low, high = _extent(parts)
     if size < _FEWEST:
-        msg = (
+        raise UserError(
             f"efficiency of [unfold]: {n_seen} reconstructed pairs (effective {size:.0f}); at least "
             f"{_FEWEST:.0f} are needed: simulate more, or unfold more masses"
         )
-        raise UserError(msg)
     if cells is None:
         factor = float(np.clip((size / 1e5) ** (1.0 / 7.0), 0.3, 1.3))
         cells = (

@@ -51,8 +51,7 @@ class HistSampler(Sampler):
             raise PhysicsError(msg)
         if beam_energy is None:
             if spectrum.exposure is None:
-                msg = "HistSampler: the spectrum has no exposure; give beam_energy"
-                raise PhysicsError(msg)
+                raise PhysicsError("HistSampler: the spectrum has no exposure; give beam_energy")
             beam_energy = spectrum.exposure.beam_energy
         self._beam_energy = float(beam_energy)
         order = [names.index(name) for name in KINEMATICS]

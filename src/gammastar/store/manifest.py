@@ -23,15 +23,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
 from gammastar.core.errors import PhysicsError, StoreError, require
-from gammastar.core.files import (
-    ANY_SIZE,
-    MAX_FILE,
-    atomic,
-    bytes_of,
-    cell,
-    from_json,
-    opened,
-)
+from gammastar.core.files import ANY_SIZE, MAX_FILE, atomic, bytes_of, cell, from_json, opened
 from gammastar.core.records import MASS, Exposure, PairHists, Spectrum, filled, variable
 from gammastar.spectrum import mass_histogram
 

@@ -79,8 +79,7 @@ class Job:
         if missing and len(part):
             known = ", ".join(part.columns) or "none"
             asked = "subtract.charm.offset, [select] vertex"
-            msg = f"{asked}: the pairs have no column {', '.join(missing)}; they have {known}"
-            raise SteeringError(msg)
+            raise SteeringError(f"{asked}: the pairs have no column {', '.join(missing)}; they have {known}")
         return {name: part.columns.get(name, np.zeros(0)) for name in self.columns}
 
     def chunk_key(self, chunk: Chunk) -> str:

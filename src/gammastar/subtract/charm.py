@@ -64,11 +64,10 @@ def _pair_offset(columns: Mapping[str, FloatArray], names: Sequence[str]) -> Flo
     """Return one pair column, or the distance of the two leptons in several lepton columns."""
     missing = [name for name in offset_columns(names) if name not in columns]
     if missing:
-        msg = (
+        raise UserError(
             f"subtract.charm.offset: the pairs have no column {', '.join(missing)}; name lepton_columns in "
             "the schema"
         )
-        raise UserError(msg)
     if len(names) == 1:
         return np.asarray(columns[names[0]])
     squares = [(columns[f"{name}_1"] - columns[f"{name}_2"]) ** 2 for name in names]
@@ -92,8 +91,7 @@ def prompt_pairs(matched: MatchedPairs, names: Sequence[str]) -> Pairs:
 def _two_dimensional(hist: Hist[Any], what: str) -> tuple[int, tuple[int, int]]:
     names = [axis.name for axis in hist.axes]
     if len(names) != 2 or MASS not in names:
-        msg = f"fit_charm: {what} has the axes {names}; give the mass and one vertex offset"
-        raise UserError(msg)
+        raise UserError(f"fit_charm: {what} has the axes {names}; give the mass and one vertex offset")
     return names.index(MASS), (len(hist.axes[0]), len(hist.axes[1]))
 
 
@@ -148,15 +146,13 @@ def fit_charm(
     position, shape = _two_dimensional(hists.os, "the data")
     for hist in (charm, prompt):
         if tuple(hist.axes) != tuple(hists.os.axes):
-            msg = "fit_charm: the templates must be on the axes of the data"
-            raise UserError(msg)
+            raise UserError("fit_charm: the templates must be on the axes of the data")
     n_mass = shape[position]
     label = np.indices(shape)[position].ravel()
     (c, var_c), (p, var_p) = flow_free(charm), flow_free(prompt)
     per_bin = np.bincount(label, p, n_mass)
     if c.sum() <= 0 or (per_bin <= 0).any():
-        msg = "fit_charm: the charm template is empty, or the prompt one is empty in a mass bin"
-        raise UserError(msg)
+        raise UserError("fit_charm: the charm template is empty, or the prompt one is empty in a mass bin")
     offset, weight_p = p / per_bin[label], np.bincount(label, var_p, n_mass) / per_bin
     c_shape, var_shape = c / c.sum(), var_c / c.sum() ** 2
     r = checked_r_factor(method, r_factor, shape)
@@ -281,8 +277,7 @@ def _result(
 def subtract_component(spectrum: Spectrum, template: Hist[Any], amount: float, sigma: float) -> Spectrum:
     """Subtract a template of known total with its covariance."""
     if tuple(template.axes) != tuple(spectrum.hist.axes):
-        msg = "subtract_component: the template must be on the axes of the spectrum"
-        raise UserError(msg)
+        raise UserError("subtract_component: the template must be on the axes of the spectrum")
     values, variances = flow_free(template)
     total = float(values.sum())
     if total <= 0 or sigma < 0:
@@ -300,10 +295,7 @@ WINDOW = 2.0  # standard deviations of the mass around the η whose simulated pa
 
 _TWO, _DALITZ = BRANCHING["eta -> mu mu"], BRANCHING["eta -> mu mu gamma"]
 _RATIO = _TWO.value / _DALITZ.value
-ETA_DIMUON_RATIO = (
-    _RATIO,
-    _RATIO * float(np.hypot(_TWO.error / _TWO.value, _DALITZ.error / _DALITZ.value)),
-)
+ETA_DIMUON_RATIO = (_RATIO, _RATIO * float(np.hypot(_TWO.error / _TWO.value, _DALITZ.error / _DALITZ.value)))
 """BR(η → μ⁺μ⁻)/BR(η → μ⁺μ⁻γ) and its standard deviation."""
 
 
@@ -337,8 +329,7 @@ class Correction:
     def removed(self) -> Removed:
         """Return the pairs with weights that sum to the amount inside the axes, 0 outside."""
         if self.pairs is None:
-            msg = f"{self.name}: the correction has a histogram and no pairs"
-            raise UserError(msg)
+            raise UserError(f"{self.name}: the correction has a histogram and no pairs")
         inside = np.ones(self.template.values().shape)
         weight = self.pairs.weight * cell_values(self.pairs, tuple(self.template.axes), inside)
         return self.pairs, weight * (self.amount / max(float(weight.sum()), 1e-300))
@@ -373,14 +364,12 @@ def apply_corrections(
     """
     names = [c.name for c in corrections]
     if len(set(names)) < len(names):
-        msg = f"corrections: names must differ, got {', '.join(names)}"
-        raise UserError(msg)
+        raise UserError(f"corrections: names must differ, got {', '.join(names)}")
     total = float(spectrum.values.sum())
     done = []
     for c in corrections:
         if c.template.values().sum() <= 0:
-            msg = f"subtract: no pair of the template {c.name!r} lies inside the axes of [select]"
-            raise UserError(msg)
+            raise UserError(f"subtract: no pair of the template {c.name!r} lies inside the axes of [select]")
         spectrum = subtract_component(spectrum, c.template, c.amount, c.sigma)
         fraction = c.amount / total if total != 0 else float("nan")
         done.append(Applied(c.name, c.amount, c.sigma, fraction, c.source))

@@ -109,8 +109,7 @@ def own_subtraction(function: object, name: str) -> Callable[[PairHists], Spectr
         found: Any = function(hists)
         problem = _wrong_spectrum(found, hists)
         if problem:
-            msg = f"{name}: {problem}"
-            raise UserError(msg)
+            raise UserError(f"{name}: {problem}")
         subtracted: Spectrum = found
         return subtracted
 
@@ -187,11 +186,7 @@ def _by_likelihood(
 
 
 def _by_formula(
-    formula: Formula,
-    hists: PairHists,
-    ratio: ChargeRatio,
-    coarse: Coarse | None,
-    _mixed: PairHists | None,
+    formula: Formula, hists: PairHists, ratio: ChargeRatio, coarse: Coarse | None, _mixed: PairHists | None
 ) -> Combinatorial:
     r, sigma = ratio.of(formula)
     with warnings.catch_warnings():  # `few_like_sign` says it in more words
@@ -209,8 +204,7 @@ def _by_mixed_events(
 ) -> Combinatorial:
     axes = tuple(hists.os.axes)
     if ratio.mixed is None or mixed is None:
-        msg = "subtract.method = 'mixed events' needs mixed events"
-        raise UserError(msg)
+        raise UserError("subtract.method = 'mixed events' needs mixed events")
     spectrum = mixed_spectrum(hists, mixed, coarse=coarse)
     shape: FloatArray = np.asarray(mixed.os.values(), dtype=np.float64)
     scale: FloatArray = np.divide(
@@ -246,12 +240,7 @@ METHODS: Mapping[str, Method] = {
     "geometric mean": Method(partial(_by_formula, "geometric mean"), formula="geometric mean"),
     "sum": Method(partial(_by_formula, "sum"), formula="sum", takes_r=False),
     "mixed events": Method(
-        _by_mixed_events,
-        takes_r=False,
-        takes_regions=True,
-        signed=False,
-        own_covariance=True,
-        mixes=True,
+        _by_mixed_events, takes_r=False, takes_regions=True, signed=False, own_covariance=True, mixes=True
     ),
 }
 """By name; a new one is a line."""
@@ -390,8 +379,7 @@ def control_cells(axes: Sequence[Any], ranges: Mapping[str, tuple[float, float]]
         along[position] = len(axis)
         inside &= ((axis.centers >= low) & (axis.centers < high)).reshape(along)
     if not inside.any():
-        msg = f"subtract.control = {dict(ranges)}: no cell of [select] has its centre in there"
-        raise UserError(msg)
+        raise UserError(f"subtract.control = {dict(ranges)}: no cell of [select] has its centre in there")
     return inside
 
 
@@ -426,8 +414,7 @@ def control_ratio(
     """
     shape = tuple(len(axis) for axis in hists.os.axes)
     if region.shape != shape:
-        msg = f"control_ratio: region has shape {region.shape}, the cells have {shape}"
-        raise UserError(msg)
+        raise UserError(f"control_ratio: region has shape {region.shape}, the cells have {shape}")
     chosen = region.ravel()
     r_cell = checked_r_factor(method, r_factor, shape)
     size, cov = background(hists, method=method, r_factor=r_cell, region=regions(hists.os.axes, coarse))

@@ -89,19 +89,14 @@ def mixing_pool(parts: Iterable[Leptons], *, dataset: str = "", most: int = MOST
     Kaplan, PODC 2007).
     """
     if most < 1:
-        msg = f"mixing_pool: most = {most} leptons must be positive"
-        raise UserError(msg)
+        raise UserError(f"mixing_pool: most = {most} leptons must be positive")
     kept: dict[int, _Class] = {}
     for momentum, charge, event, group in parts:
         seed = event_seeds(event, dataset=dataset)
         for label in map(int, np.unique(group)):
             inside = group == label
             found = _Class(
-                momentum[inside],
-                charge[inside],
-                event[inside],
-                seed[inside],
-                len(np.unique(event[inside])),
+                momentum[inside], charge[inside], event[inside], seed[inside], len(np.unique(event[inside]))
             )
             if label in kept:
                 found = kept[label].joined(found)
@@ -255,10 +250,7 @@ def _ratio(os: FloatArray, pp: FloatArray, mm: FloatArray) -> FloatArray:
 
 
 def r_factor(
-    mixed: Pairs,
-    axes: Sequence[Any],
-    *,
-    coarse: Coarse | None = None,
+    mixed: Pairs, axes: Sequence[Any], *, coarse: Coarse | None = None
 ) -> tuple[FloatArray, FloatArray]:
     """Return R = M₊₋/(2√(M₊₊M₋₋)) of mixed events and its error.
 
@@ -315,8 +307,7 @@ def with_multiplicity(
     """Return R of the acceptance times R of the multiplicities, with its error."""
     values = [np.asarray(a, dtype=np.float64) for a in (r, sigma, r_mult, r_mult_sigma)]
     if (values[0] <= 0).any() or (values[2] <= 0).any() or any((v < 0).any() for v in values):
-        msg = "with_multiplicity: R and R_mult must be positive, their errors not negative"
-        raise UserError(msg)
+        raise UserError("with_multiplicity: R and R_mult must be positive, their errors not negative")
     product = values[0] * values[2]
     return product, np.asarray(product * np.hypot(values[1] / values[0], values[3] / values[2]))
 
@@ -345,8 +336,7 @@ def mixed_spectrum(hists: PairHists, mixed: PairHists, *, coarse: Coarse | None 
     of +- cells that hold fewer pairs than it.
     """
     if tuple(hists.os.axes) != tuple(mixed.os.axes):
-        msg = "mixed_spectrum: data and mixed pairs have different axes"
-        raise UserError(msg)
+        raise UserError("mixed_spectrum: data and mixed pairs have different axes")
     region = regions(hists.os.axes, coarse)
     member = np.eye(int(region.max(initial=0)) + 1)[region]
     (os, var_os), (shape, var_shape) = flow_free(hists.os), flow_free(mixed.os)
@@ -354,8 +344,7 @@ def mixed_spectrum(hists: PairHists, mixed: PairHists, *, coarse: Coarse | None 
     for hist, power in ((hists.pp, 1), (hists.mm, 1), (mixed.pp, -1), (mixed.mm, -1)):
         value, variance = (part @ member for part in flow_free(hist))
         if (value <= 0).any():
-            msg = "mixed_spectrum: a region has no like-sign pairs of one charge; widen `coarse`"
-            raise UserError(msg)
+            raise UserError("mixed_spectrum: a region has no like-sign pairs of one charge; widen `coarse`")
         scale2 = scale2 * value**power
         relative = relative + variance / value**2 / 4
     a = np.sqrt(scale2)[region]

@@ -38,8 +38,7 @@ def regions(axes: Sequence[Any], coarse: Coarse | None = None) -> IntArray:
     names = [axis.name for axis in axes]
     for name, edges in coarse.items():
         if name not in names:
-            msg = f"coarse: there is no axis {name!r}; the pair histograms have {names}"
-            raise UserError(msg)
+            raise UserError(f"coarse: there is no axis {name!r}; the pair histograms have {names}")
         position = names.index(name)
         fine = np.asarray(axes[position].edges, dtype=np.float64)
         inner = np.asarray(edges, dtype=np.float64)
@@ -136,8 +135,7 @@ def _per_cell(name: str, value: float | FloatArray, shape: tuple[int, ...]) -> F
         raise UserError(msg)
     result: FloatArray = np.broadcast_to(array, shape).ravel()
     if not np.isfinite(result).all() or (result < 0).any():
-        msg = f"{name} must be finite and not negative; its smallest value is {result.min()}"
-        raise UserError(msg)
+        raise UserError(f"{name} must be finite and not negative; its smallest value is {result.min()}")
     return result
 
 
@@ -148,8 +146,7 @@ def checked_r_factor(method: Formula, r_factor: float | FloatArray, shape: tuple
         raise UserError(msg)
     result = _per_cell("r_factor", r_factor, shape)
     if method == "sum" and (result != 1).any():
-        msg = "subtract: method 'sum' takes no r_factor; use 'geometric mean' or 'regions'"
-        raise UserError(msg)
+        raise UserError("subtract: method 'sum' takes no r_factor; use 'geometric mean' or 'regions'")
     return result
 
 
@@ -346,8 +343,7 @@ def bootstrap_covariance(
         If fewer than two replicas are asked for.
     """
     if n_replicas < 2:
-        msg = f"bootstrap_covariance: n_replicas = {n_replicas}; a covariance needs at least 2"
-        raise UserError(msg)
+        raise UserError(f"bootstrap_covariance: n_replicas = {n_replicas}; a covariance needs at least 2")
     axes = tuple(axes)
     shape = tuple(len(axis) for axis in axes)
     r_cell, region = checked_r_factor(method, r_factor, shape), regions(axes, coarse)

@@ -113,8 +113,7 @@ def closure(
     """
     t = response.prior if truth is None else true_cells(truth, response, "closure: truth")
     if n_toys < 2:
-        msg = f"closure: n_toys = {n_toys} must be at least 2"
-        raise UserError(msg)
+        raise UserError(f"closure: n_toys = {n_toys} must be at least 2")
     genuine = np.where(response.fakes < 1, 1 - response.fakes, 1.0)
     expected = response.migration @ t / genuine
     shape = tuple(len(axis) for axis in response.reco)
@@ -136,11 +135,10 @@ def closure(
         value, ndf = refolding(found, measured, known)
         folded[i] = value / max(ndf, 1)
     if not used.any():
-        msg = (
+        raise UserError(
             f"closure: no true cell stays in the domain in all {n_toys} toys; truth of {t.sum():.3g} pairs, "
             f"simulation (the prior of the response) of {response.prior.sum():.3g}: give both in pairs"
         )
-        raise UserError(msg)
     return ToyStudy(pulls[:, used], used, float(chi2s.mean()), float(folded.mean()))
 
 
@@ -274,12 +272,7 @@ class Refolding:
 
 
 def refolding_test(
-    measured: Spectrum,
-    response: Response,
-    unfolder: Unfolder,
-    *,
-    rng: np.random.Generator,
-    n_toys: int = 100,
+    measured: Spectrum, response: Response, unfolder: Unfolder, *, rng: np.random.Generator, n_toys: int = 100
 ) -> Refolding:
     """Unfold, fold again, and tell which χ² that should give.
 
@@ -307,8 +300,7 @@ def refolding_test(
     with the covariance of the data (Gaussian), and is unfolded with a replica of the response.
     """
     if n_toys < 10:
-        msg = f"refolding_test: n_toys = {n_toys} must be at least 10"
-        raise UserError(msg)
+        raise UserError(f"refolding_test: n_toys = {n_toys} must be at least 10")
     found = unfolder(measured, response)
     chi2, cells = refolding(found, measured, response)
     inside = found.domain.ravel()

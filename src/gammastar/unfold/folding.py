@@ -68,10 +68,9 @@ def true_cells(values: FloatArray, response: Response, what: str) -> FloatArray:
     found = np.asarray(values, dtype=np.float64)
     if found.size != response.prior.size:
         shape = tuple(len(axis) for axis in response.true)
-        msg = (
+        raise UserError(
             f"{what} has the shape {found.shape}; the response has {response.prior.size} true cells, {shape}"
         )
-        raise UserError(msg)
     return found.ravel()
 
 

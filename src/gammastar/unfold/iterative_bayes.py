@@ -104,15 +104,12 @@ def iterative(
     """
     check_axes(tuple(measured.hist.axes), response.reco, "the measured spectrum")
     if n_iterations < 1:
-        msg = f"unfold: n_iterations = {n_iterations} must be at least 1"
-        raise UserError(msg)
+        raise UserError(f"unfold: n_iterations = {n_iterations} must be at least 1")
     if not 0 < efficiency_floor <= 1:
-        msg = f"unfold: efficiency_floor = {efficiency_floor} must lie in (0, 1]"
-        raise UserError(msg)
+        raise UserError(f"unfold: efficiency_floor = {efficiency_floor} must lie in (0, 1]")
     start = response.prior if prior is None else np.asarray(prior, dtype=np.float64).ravel()
     if start.shape != response.prior.shape or not np.isfinite(start).all() or (start < 0).any():
-        msg = f"unfold: the prior must hold {response.prior.size} finite numbers, none negative"
-        raise UserError(msg)
+        raise UserError(f"unfold: the prior must hold {response.prior.size} finite numbers, none negative")
     if prior is not None:
         response = replace(response, prior_replicas=np.zeros((0, start.size)))
     genuine = 1 - response.fakes

@@ -99,18 +99,13 @@ def best_candidate(candidates: Sequence[Candidate], *, most_bias: float = 0.25) 
     If none is, the one with the smallest bias.
     """
     if not candidates:
-        msg = "unfold: best_candidate needs at least one candidate"
-        raise UserError(msg)
+        raise UserError("unfold: best_candidate needs at least one candidate")
     good = [c for c in candidates if c.bias < most_bias]
     return good[0] if good else min(candidates, key=lambda c: c.bias)
 
 
 def mass_scan(
-    measured: Spectrum,
-    response: Response,
-    method: Method,
-    options: Options,
-    strengths: Sequence[float] = (),
+    measured: Spectrum, response: Response, method: Method, options: Options, strengths: Sequence[float] = ()
 ) -> tuple[FloatArray, tuple[Candidate, ...]]:
     """Unfold a mass spectrum with several strengths; alternative truths have another slope."""
     if method.candidates is None:
@@ -131,15 +126,13 @@ def method_of(name: str) -> Method:
 def own_method(unfolder: object, name: str) -> Method:
     """Return a function of the user as a method whose result is checked."""
     if not callable(unfolder):
-        msg = f"{name}: {type(unfolder).__name__} is no function (measured, response) -> Spectrum"
-        raise UserError(msg)
+        raise UserError(f"{name}: {type(unfolder).__name__} is no function (measured, response) -> Spectrum")
 
     def checked(measured: Spectrum, response: Response) -> Spectrum:
         unfolded: Spectrum = unfolder(measured, response)
         problem = _problem(unfolded, response)
         if problem:
-            msg = f"{name}: {problem}"
-            raise UserError(msg)
+            raise UserError(f"{name}: {problem}")
         return unfolded
 
     return Method(lambda *_: (checked, 0.0), lambda *_: f"own method {name}", linear=True)
@@ -160,10 +153,7 @@ def _problem(unfolded: object, response: Response) -> str:
             f"its axes {found} are not response.true: {wanted}",
         ),
         (unfolded.quantity != "counts", f"its result is {unfolded.quantity!r}; it must be 'counts'"),
-        (
-            not (np.isfinite(values).all() and np.isfinite(cov).all()),
-            "its numbers are not all finite",
-        ),
+        (not (np.isfinite(values).all() and np.isfinite(cov).all()), "its numbers are not all finite"),
         (not np.allclose(cov, cov.T, rtol=0, atol=1e-9 * scale), "its covariance is not symmetric"),
         (bool((np.diag(cov) < 0).any()), "its covariance has a negative variance"),
         (not unfolded.domain.any(), "no cell of its result lies in the domain"),

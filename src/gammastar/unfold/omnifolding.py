@@ -212,11 +212,10 @@ def subtracted_replicas(
     """
     n = len(values)
     if not np.shape(signed) == np.shape(posterior) == np.shape(event) == (n,) or np.shape(values) != (n, 3):
-        msg = (
+        raise UserError(
             f"subtracted_replicas: values {np.shape(values)}, signed {np.shape(signed)}, posterior "
             f"{np.shape(posterior)}, event {np.shape(event)}; give (n, 3) and three times (n,)"
         )
-        raise UserError(msg)
     if n and float(np.min(posterior)) < 0:
         msg = f"subtracted_replicas: the lowest posterior weight, below zero, is {posterior.min():.3g}"
         raise UserError(msg)
@@ -252,8 +251,7 @@ class Unbinned:
 def _columns(values: FloatArray, names: Sequence[str]) -> FloatArray:
     wrong = [name for name in names if name not in KINEMATICS]
     if wrong or not names:
-        msg = f"omnifold: columns {list(names)} must be some of {', '.join(KINEMATICS)}"
-        raise UserError(msg)
+        raise UserError(f"omnifold: columns {list(names)} must be some of {', '.join(KINEMATICS)}")
     return np.ascontiguousarray(values[:, [KINEMATICS.index(name) for name in names]])
 
 
@@ -354,8 +352,7 @@ def omnifold(
     """
     problem = _problem(data, matched, data_weight, columns, classifier or BoostedTrees())
     if n_iterations < 1:
-        msg = f"omnifold: n_iterations = {n_iterations} must be at least 1"
-        raise UserError(msg)
+        raise UserError(f"omnifold: n_iterations = {n_iterations} must be at least 1")
     push = np.ones(len(matched))
     history, change = [], []
     for number in range(n_iterations):
@@ -388,8 +385,7 @@ def _problem(
             raise UserError(msg)
     seen = matched.reconstructed
     if weight.sum() <= 0 or matched.weight[seen].sum() <= 0:
-        msg = "omnifold: the data or the reconstructed simulation is empty"
-        raise UserError(msg)
+        raise UserError("omnifold: the data or the reconstructed simulation is empty")
     # data and simulation of the same size, so that ratios are of order one; fakes keep their share of it
     scale = float(weight.sum() / (matched.weight[seen].sum() + matched.fake_weight.sum()))
     return _Problem(
@@ -440,11 +436,10 @@ def omnifold_replicas(
     weight = np.ones(len(data)) if data_weight is None else np.asarray(data_weight, dtype=np.float64)
     ready = weight.ndim == 2
     if weight.shape != ((n_replicas, len(data)) if ready else (len(data),)):
-        msg = (
+        raise UserError(
             f"omnifold_replicas: data_weight of shape {weight.shape}; give ({len(data)},), or "
             f"({n_replicas}, {len(data)}) with the draws of each replica"
         )
-        raise UserError(msg)
     event = np.arange(len(data)) if data_event is None else np.asarray(data_event)
     _, group = np.unique(event, return_inverse=True)
     _, mc_group = np.unique(matched.event, return_inverse=True)
@@ -502,11 +497,10 @@ def omnifold_bias(
     """
     weight = np.asarray(truth, dtype=np.float64)
     if weight.shape != (len(matched),) or n_repeats < 1:
-        msg = (
+        raise UserError(
             f"omnifold_bias: weights of shape {weight.shape} for {len(matched)} simulated pairs, "
             f"n_repeats = {n_repeats}; give one weight for each true pair and at least 1 repetition"
         )
-        raise UserError(msg)
     seen = matched.reconstructed
     folded = np.concatenate([matched.reco[seen], matched.fakes])
     share = float(weight[seen].sum()) / max(float(matched.weight[seen].sum()), 1e-300)
@@ -592,8 +586,7 @@ def scaled_sources(
 
 
 def _prepare(*_: object) -> tuple[Unfolder, float]:
-    msg = "OmniFold weights pairs; it cannot unfold a histogram"
-    raise UserError(msg)
+    raise UserError("OmniFold weights pairs; it cannot unfold a histogram")
 
 
 OMNIFOLD = Method(

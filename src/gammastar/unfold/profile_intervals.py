@@ -147,11 +147,7 @@ class _Windows:
 
 
 def _scale(
-    windows: _Windows,
-    truths: FloatArray,
-    critical: FloatArray,
-    level: float,
-    rng: np.random.Generator,
+    windows: _Windows, truths: FloatArray, critical: FloatArray, level: float, rng: np.random.Generator
 ) -> FloatArray:
     """Return the factors on √c with which intervals hold the fitted contents in pseudo-experiments."""
     n = len(windows.coefficients)

@@ -54,8 +54,7 @@ def penalty_matrix(
 ) -> FloatArray:
     """Return L, whose rows are the penalised combinations of cells."""
     if penalty not in PENALTIES:
-        msg = f"unfold: penalty {penalty!r} is unknown; choose one of {', '.join(PENALTIES)}"
-        raise UserError(msg)
+        raise UserError(f"unfold: penalty {penalty!r} is unknown; choose one of {', '.join(PENALTIES)}")
     shape = tuple(len(axis) for axis in axes)
     number = np.arange(int(np.prod(shape))).reshape(shape)
     stencil = STENCIL[penalty]
@@ -115,8 +114,7 @@ def fit(
     the rows of L that touch them.
     """
     if not np.isfinite(tau) or tau < 0:
-        msg = f"unfold: tau = {tau!r} must be zero or positive"
-        raise UserError(msg)
+        raise UserError(f"unfold: tau = {tau!r} must be zero or positive")
     used = response.efficiency > 0
     x0 = np.zeros(used.size) if start is None else np.asarray(start, dtype=np.float64).ravel()
     rows = penalty_matrix(response.true, penalty, used, density=density)[:, used]
@@ -147,11 +145,10 @@ def _inverse(matrix: FloatArray, n_reco: int) -> FloatArray:
     scale = 1 / np.sqrt(np.maximum(np.diag(matrix), np.finfo(float).tiny))
     scaled = matrix * np.outer(scale, scale)
     if np.linalg.eigvalsh(scaled)[0] <= len(matrix) * np.finfo(float).eps:
-        msg = (
+        raise UserError(
             f"unfold: {n_reco} measured cells do not fix {len(matrix)} true cells; use fewer true cells "
             "or regularise (tau > 0)"
         )
-        raise UserError(msg)
     result: FloatArray = np.linalg.inv(scaled) * np.outer(scale, scale)
     return (result + result.T) / 2
 
@@ -280,8 +277,7 @@ def _scanned(
         taus = scale * np.geomspace(1e-3, 1e2, 60)
     tau = np.asarray(taus, dtype=np.float64)
     if tau.ndim != 1 or len(tau) < 5 or (tau <= 0).any() or (np.diff(tau) <= 0).any():
-        msg = "unfold: a scan needs at least 5 positive, increasing values of tau"
-        raise UserError(msg)
+        raise UserError("unfold: a scan needs at least 5 positive, increasing values of tau")
     fits = [fit(y, cov, response, tau=float(t), penalty=penalty, start=start, density=density) for t in tau]
     return tau, np.array([(f.chi2, f.penalty, f.mean_correlation) for f in fits]).T
 

@@ -47,8 +47,7 @@ def cells(values: FloatArray, axes: Sequence[Any]) -> IntArray:
     inside = np.isfinite(values[:, 0] + values[:, 1] + values[:, 2])  # much faster than all() of each row
     for axis in axes:
         if axis.name not in KINEMATICS:
-            msg = f"response: axis {axis.name!r} is none of {', '.join(KINEMATICS)}"
-            raise UserError(msg)
+            raise UserError(f"response: axis {axis.name!r} is none of {', '.join(KINEMATICS)}")
         column = np.ascontiguousarray(values[:, KINEMATICS.index(axis.name)])
         index = np.asarray(axis.index(column), dtype=np.int64)
         inside &= (index >= 0) & (index < len(axis))
@@ -168,9 +167,7 @@ class _Sums:
         self.n = 0
 
     def of(
-        self,
-        parts: Iterable[MatchedPairs],
-        factor: Callable[[MatchedPairs], FloatArray] | None = None,
+        self, parts: Iterable[MatchedPairs], factor: Callable[[MatchedPairs], FloatArray] | None = None
     ) -> _Sums:
         """Add parts; `factor` multiplies the weights of reconstructed pairs in the matrix."""
         for part in parts:
@@ -178,11 +175,7 @@ class _Sums:
         return self
 
     def _add(self, part: MatchedPairs, factor: FloatArray | None) -> None:
-        i, j, k = (
-            cells(part.true, self.true),
-            cells(part.reco, self.reco),
-            cells(part.fakes, self.reco),
-        )
+        i, j, k = (cells(part.true, self.true), cells(part.reco, self.reco), cells(part.fakes, self.reco))
         n_reco, n_true = self.shape
         hit, outside = (i >= 0) & (j >= 0), (i < 0) & (j >= 0)
         codes = (j * n_true + i)[hit]
@@ -260,11 +253,9 @@ def without_replicas(response: Response) -> Response:
 def cosine_weights(matched: MatchedPairs, lambda_theta: float) -> FloatArray:
     """Return the weights of `polarised_response`, 1 where nothing was reconstructed."""
     if not -1 <= lambda_theta <= 1:
-        msg = f"polarised_response: lambda = {lambda_theta:g} must lie in [-1, 1]"
-        raise UserError(msg)
+        raise UserError(f"polarised_response: lambda = {lambda_theta:g} must lie in [-1, 1]")
     if COSINE not in matched.columns:
-        msg = f"polarised_response: the simulated pairs have no column {COSINE!r}"
-        raise UserError(msg)
+        raise UserError(f"polarised_response: the simulated pairs have no column {COSINE!r}")
     cosine = matched.columns[COSINE]
     seen = matched.reconstructed & np.isfinite(cosine)
     weight = np.ones(len(matched))
@@ -378,12 +369,10 @@ def from_hist(
     reco, true = tuple(migration.axes[:n_reco]), tuple(migration.axes[n_reco:])
     for name, extra, axes in (("miss", miss, true), ("fake", fake, reco)):
         if extra is not None and tuple(extra.axes) != axes:
-            msg = f"from_hist: the axes of `{name}` differ from those of the migration"
-            raise UserError(msg)
+            raise UserError(f"from_hist: the axes of `{name}` differ from those of the migration")
     content, variance = _flow(migration)
     if (content < 0).any() or (variance < 0).any():
-        msg = f"from_hist: negative contents (smallest {content.min():g}); fill positive weights"
-        raise UserError(msg)
+        raise UserError(f"from_hist: negative contents (smallest {content.min():g}); fill positive weights")
     parts = _parts(content, variance, n_reco)
     if miss is not None:
         lost, square = (np.asarray(a, dtype=np.float64).ravel() for a in (miss.values(), miss.variances()))
@@ -392,8 +381,7 @@ def from_hist(
     inside, lost = parts["inside"][0], parts["lost"][0]
     prior = inside.sum(axis=0) + lost
     if not (prior > 0).any():
-        msg = "from_hist: the histogram holds no true pair inside the true axes"
-        raise UserError(msg)
+        raise UserError("from_hist: the histogram holds no true pair inside the true axes")
     replicas, total = np.zeros((0, *inside.shape)), np.zeros((0, inside.shape[1]))
     if n_replicas > 0 and rng is not None:
         drawn = _scattered(*parts["inside"], n_replicas, rng)

@@ -73,8 +73,7 @@ def reweighted(
     over those of the data.
     """
     if (unfolded is None) == (weight is None):
-        msg = "reweighted: give either an unfolded spectrum or ready weights"
-        raise UserError(msg)
+        raise UserError("reweighted: give either an unfolded spectrum or ready weights")
     if unfolded is not None:
         axes = tuple(unfolded.hist.axes)
         cell = cells(matched.true, axes)
@@ -95,8 +94,7 @@ def fiducial(matched: MatchedPairs, domain: Spectrum | Response) -> MatchedPairs
     cell = cells(matched.true, axes)
     kept = (cell >= 0) & inside[cell]
     if not kept.any():
-        msg = "fiducial: no simulated pair lies inside the domain"
-        raise UserError(msg)
+        raise UserError("fiducial: no simulated pair lies inside the domain")
     spill = ~kept & matched.reconstructed
     return replace(
         matched.select(kept),
@@ -144,8 +142,7 @@ def scaled_momenta(matched: MatchedPairs, factors: FloatArray, *, m_lepton: floa
 def mixed_simulation(nominal: MatchedPairs, other: MatchedPairs, share: float) -> MatchedPairs:
     """Return a simulation of which a share is replaced by another version of the same events."""
     if len(nominal) != len(other) or not 0 <= share <= 1:
-        msg = f"mixed_simulation: {len(nominal)} and {len(other)} pairs, share {share:g} of [0, 1]"
-        raise UserError(msg)
+        raise UserError(f"mixed_simulation: {len(nominal)} and {len(other)} pairs, share {share:g} of [0, 1]")
     parts = [
         replace(part, weight=part.weight * w, fake_weight=part.fake_weight * w)
         for part, w in ((nominal, 1.0 - share), (other, share))

@@ -148,11 +148,10 @@ def flow_options(section: FlowSection, mass_range: tuple[float, float]) -> FlowO
         msg = "flow.members: an ensemble is of the default preset; set flow.preset = 'default' or members = 0"
         raise SteeringError(msg)
     if section.device == "cuda" and not flow.has_cuda():
-        msg = (
+        raise SteeringError(
             "flow.device = 'cuda': this computer has no CUDA device that torch can use; set flow.device = "
             "'cpu' (the same physics), or install a CUDA build of torch"
         )
-        raise SteeringError(msg)
     given = {name: getattr(section, name) for name in GIVEN if getattr(section, name) is not None}
     make = flow.FlowOptions.paper if section.preset == "paper" else flow.FlowOptions
     return make(

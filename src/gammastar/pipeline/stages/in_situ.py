@@ -432,11 +432,10 @@ def _masses(section: Section, resolution: MassResolution, edges: FloatArray, lep
         margin = MARGIN * resolution.sigma(grid)
         good = grid[(grid - margin >= edges[0]) & (grid + margin <= edges[-1])]
         if not len(good):
-            msg = (
+            raise SteeringError(
                 f"in_situ: between {edges[0]:g} and {edges[-1]:g} GeV no mass has {MARGIN:g} resolutions "
                 "(select.mass) on either side; give masses, or measure a wider range"
             )
-            raise SteeringError(msg)
         low, high = float(good[0]), float(good[-1])
     steps = resolution.steps(low, high, 50.0)
     return np.asarray(

@@ -120,11 +120,10 @@ def _tell_fits(ctx: Context, fits: Mapping[float, PairsFit]) -> None:
 def _measured(ctx: Context, state: Any) -> _Measured:
     kept = state.subtraction
     if state.pairs is None or kept is None or state.inputs is None:
-        msg = (
+        raise SteeringError(
             "infer.likelihood = 'joint' fits the pairs of the run itself, which are not here; "
             "take likelihood = 'two-step'"
         )
-        raise SteeringError(msg)
     stored, hists = stored_pairs(ctx, state.cutflow), state.hists
     plus, minus = (float(h.sum().value) for h in (hists.pp, hists.mm))
     section = needed(ctx.steering.unfold, "unfold")

@@ -30,12 +30,7 @@ from gammastar.core.resolve import python_names, resolve
 from gammastar.core.sampling import stream
 from gammastar.pipeline.context import Context, axes_of, needed, pack_spectrum, unpack_spectrum
 from gammastar.pipeline.stages.flow import columns_for_angles
-from gammastar.pipeline.stages.read import (
-    Inputs,
-    columns_for_vertices,
-    match_simulation,
-    stored_pairs,
-)
+from gammastar.pipeline.stages.read import Inputs, columns_for_vertices, match_simulation, stored_pairs
 from gammastar.select.histogram import of_sums
 from gammastar.spectrum.angles import ANGLES
 from gammastar.store.events import write_tree
@@ -153,10 +148,9 @@ def subtracted(
     parts: Parts = stored if isinstance(stored, StoredPairs) else (pairs,)
     hists = stored if isinstance(stored, PairHists) else select.fill(parts, axes)
     if not any(hist.values().any() for hist in (hists.os, hists.pp, hists.mm)):
-        msg = (
+        raise SteeringError(
             f"none of {len(pairs)} selected pairs lies within [select] mass, pt and energy; see unit and axes"
         )
-        raise SteeringError(msg)
     before = ctx.cache.key_of("select", "match") if _needs_simulation(section) else ctx.cache.key_of("select")
     others = _other_files(ctx, section)
     angles, vertices = columns_for_angles(ctx.steering), columns_for_vertices(ctx.steering)

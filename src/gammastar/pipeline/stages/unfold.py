@@ -188,12 +188,11 @@ def _check_yield(section: config.Unfold, method: Method, subtracted: Spectrum) -
     total, error = folding.summed(subtracted)
     if total > 0 or method.linear:
         return
-    msg = (
+    raise SteeringError(
         f"unfold: {total:.4g} ± {error:.2g} pairs are left inside the axes of [select] after subtraction; "
         f"method = {section.method!r} needs more than none: take more data, or method = 'least squares', "
         "whose cells may be negative"
     )
-    raise SteeringError(msg)
 
 
 def true_axes(ctx: Context) -> tuple[Any, ...]:
