@@ -417,12 +417,6 @@ def decay_table(
         cdf=cdf,
         angle=np.array([grid[2] for grid in grids]).reshape(-1, POINTS, 2),
     )
-    _one_line(sector, table)
-    return table
-
-
-def _one_line(sector: DarkSector, table: DecayTable) -> None:
-    """Refuse a state that is made in flight and splits into several that fly on and are seen."""
     fed = {int(d) for d, (k, _) in zip(table.daughter, table.partner, strict=True) if k < 0 <= d}
     for state in sorted(fed):
         if table.lines[state] > 1:
@@ -430,6 +424,7 @@ def _one_line(sector: DarkSector, table: DecayTable) -> None:
                 f"{sector.name}: state {state + 1} comes from decays in flight and splits into dark states, "
                 f"{table.lines[state]} of which are seen later: such a tree of flights is not modelled"
             )
+    return table
 
 
 def _ctau(sector: DarkSector, per_state: Sequence[Sequence[_Channel]]) -> FloatArray:

@@ -26,12 +26,8 @@ def radial(mass: FloatArray, pt: FloatArray, energy: FloatArray, beam_energy: fl
     root = np.sqrt(2.0 * M_PROTON * (M_PROTON + beam_energy))
     pz = np.sqrt(np.clip(energy**2 - mass**2 - pt**2, 0.0, None))
     centre = (energy * (beam_energy + M_PROTON) - pz * np.sqrt(beam_energy**2 - M_PROTON**2)) / root
-    return np.asarray(centre / _largest(mass, beam_energy))
-
-
-def _largest(mass: FloatArray, beam_energy: float) -> FloatArray:
-    square = 2.0 * M_PROTON * (M_PROTON + beam_energy)
-    return np.asarray((square + mass**2 - 4.0 * M_PROTON**2) / (2.0 * np.sqrt(square)))
+    largest = (root**2 + mass**2 - 4.0 * M_PROTON**2) / (2.0 * root)
+    return np.asarray(centre / largest)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -165,7 +165,9 @@ def fit_charm(
     os, var_os = flow_free(hists.os)
     scale = _mean_weight(os, var_os, label, n_mass)
     one_prompt = (weight_p / per_bin)[label]  # variance of a fraction of 1
-    pooled = _pooled(p, np.indices(shape)[1 - position].ravel())
+    column = np.indices(shape)[1 - position].ravel()
+    total = np.bincount(column, p)
+    pooled = np.asarray(total[column] / total.sum())
     templates = _Templates(label, offset, pooled * one_prompt, one_prompt, c_shape, var_shape)
     try:
         found, cov, chi2 = _fit(os - size, cov_b, expected, scale, templates)
@@ -206,12 +208,6 @@ class _Templates:
         result[np.arange(len(prompt)), self.label] = prompt
         result[:, n_mass] = charm
         return result
-
-
-def _pooled(prompt: FloatArray, column: Any) -> FloatArray:
-    """Return the fraction of the offset bin of each cell, of all masses: a first variance."""
-    total = np.bincount(column, prompt)
-    return np.asarray(total[column] / total.sum())
 
 
 def _fit(
