@@ -132,9 +132,8 @@ def expectation(
     np.True_
     """
     if not (np.isfinite(events) and events > 0 and relative_sigma >= 0 and n >= 1):
-        raise PhysicsError(
-            f"expectation: events = {events!r}, sigma = {relative_sigma!r}, n = {n!r} out of range"
-        )
+        given = f"events = {events!r}, sigma = {relative_sigma!r}, n = {n!r}"
+        raise PhysicsError(f"expectation: {given} out of range")
     if shape not in {"gamma", "gaussian", "lognormal"}:
         raise PhysicsError(f"expectation: shape = {shape!r} must be 'gamma', 'gaussian' or 'lognormal'")
     draws = _normalisation(events, relative_sigma, shape, n, rng)
@@ -268,9 +267,8 @@ def vertex_tails(
     limits = np.atleast_1d(np.asarray(cuts, dtype=np.float64))
     first, last = fiducial
     if not (limits[0] > 0 and (np.diff(limits) > 0).all() and 0 <= first < last and window[0] < window[1]):
-        raise PhysicsError(
-            f"vertex_tails: cuts {limits}, fiducial {fiducial}, window {window}: not increasing"
-        )
+        ranges = f"cuts {limits}, fiducial {fiducial}, window {window}"
+        raise PhysicsError(f"vertex_tails: {ranges}: not increasing")
     pairs = pairs if pairs.good.all() else pairs.select(pairs.good)
     charm = None if charm is None else charm.select(charm.good)
     inside = (pairs.mass >= window[0]) & (pairs.mass < window[1])

@@ -287,10 +287,8 @@ def _planes(contract: Contract, detector: Detector, entry: FloatArray) -> None:
         contract.need(plane.z > first, f"plane {plane.name!r} at z = {plane.z:g} m lies before the volume")
 
 
-NO_RATE = (
-    "rate_ratio(mass): say how many particles are made per squared coupling over dark photons per ε²; "
-    "np.ones_like(mass) for kinetic mixing"
-)
+NO_RATE = "rate_ratio(mass): say how many particles are made per squared coupling over dark photons per ε²; "
+NO_RATE += "np.ones_like(mass) for kinetic mixing"
 _LEPTONS = {"ee": M_E, "mumu": M_MU}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -89,9 +90,8 @@ def protons_needed(
     if a.ndim != 2 or nu.shape[:1] != a.shape[1:]:
         raise PhysicsError(f"protons_needed: signal {a.shape} and pairs {nu.shape} are not of the same cells")
     if not (np.isfinite(precision) and precision > 0 and background >= 0):
-        raise PhysicsError(
-            f"protons_needed: precision = {precision!r} must be positive, background = {background!r} not < 0"
-        )
+        good = f"precision = {precision!r} must be positive, background = {background!r} not negative"
+        raise PhysicsError(f"protons_needed: {good}")
     seen, top = nu > 0, float(a.max(initial=0.0))
     a = a / top if top > 0 else a  # of tiny signals the squares would be zero
     inverse = np.divide(1.0, nu, out=np.zeros_like(nu), where=seen)
@@ -118,9 +118,8 @@ class Windows:
     def usual(min_momentum: float, m_lepton: float = M_MU) -> Windows:
         """Return round angles from 0.1 to 80 mrad for the smallest, 2 to 500 mrad for the largest."""
         angles = 1e-3 * np.concatenate([ROUND * 10.0**k for k in range(-1, 3)])
-        return Windows(
-            angles[angles < 0.081], angles[(angles > 0.0019) & (angles < 0.51)], min_momentum, m_lepton
-        )
+        inner, outer = angles[angles < 0.081], angles[(angles > 0.0019) & (angles < 0.51)]
+        return Windows(inner, outer, min_momentum, m_lepton)
 
 
 def dimuons_in_windows(
@@ -184,10 +183,8 @@ def scan_windows(
     inside = np.tensordot(mean.T, covered, axes=1)
     share = np.divide(inside.T, total, out=np.zeros_like(inside.T), where=total > 0).T
     pairs = np.where(covered, found, 0.0)
-    protons = [
-        protons_needed(signal[:, :, k], pairs, precision, background=background)
-        for k in range(signal.shape[2])
-    ]
+    need = functools.partial(protons_needed, pairs=pairs, precision=precision, background=background)
+    protons = [need(signal[:, :, k]) for k in range(signal.shape[2])]
     return share, np.stack(protons), covered
 
 

@@ -300,9 +300,8 @@ class Replicated(Sample):
     def __post_init__(self) -> None:
         Sample.__post_init__(self)
         if self.replicas.ndim != 2 or self.replicas.shape[1] != len(self.weight):
-            raise PhysicsError(
-                f"Replicated: replicas {self.replicas.shape} do not fit {len(self.weight)} particles"
-            )
+            shape, n = self.replicas.shape, len(self.weight)
+            raise PhysicsError(f"Replicated: replicas {shape} do not fit {n} particles")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -506,9 +505,8 @@ def lifetime_scan(
     allowed = LEPTONS if detector.accept_on == "daughters" else states
     for state, value in states.items():
         if state not in allowed or not (np.isfinite(value) and value >= 0):
-            raise PhysicsError(
-                f"final state {state!r} with weight {value!r}: weights are >= 0, known are {sorted(allowed)}"
-            )
+            known = f"weights are >= 0, known are {sorted(allowed)}"
+            raise PhysicsError(f"final state {state!r} with weight {value!r}: {known}")
     lines = Lines.of(sample, mass, detector)
     found = accepted(sample, lines, detector, states=states, rng=rng, spins=spins)
     return found.scan(lifetimes, sample.replicas[:, found.index] if isinstance(sample, Replicated) else None)

@@ -294,10 +294,8 @@ def plane_of(
         values = np.where(signal > 0, 1.0 / np.sqrt(np.maximum(pairs, 1.0 / MOST**2)), 0.0)
         ordered.append(Effect(PAIRS, "kinematics", "relative", values))
     beyond = parts.pop(BEYOND, None)
-    return SignalPlane(
-        *(rate, coupling, signal, inside, error, effective, tuple(ordered), parts),
-        *(width_sigma, curves, pairs, beyond),
-    )
+    arrays = rate, coupling, signal, inside, error, effective, tuple(ordered), parts
+    return SignalPlane(*arrays, width_sigma, curves, pairs, beyond)
 
 
 def _measured_share(plane: SignalPlane) -> FloatArray:
@@ -312,12 +310,8 @@ def measured_only(plane: SignalPlane) -> SignalPlane:
     """
     share = _measured_share(plane)
     effects = [e.times(share) for e in plane.effects if e.kind not in ("extrapolation", "theory")]
-    moved = [
-        replace(e, values=width_shift(plane.in_domain, plane.coupling, plane.width_sigma))
-        if e.name == WIDTHS
-        else e
-        for e in effects
-    ]
+    widths = width_shift(plane.in_domain, plane.coupling, plane.width_sigma)
+    moved = [replace(e, values=widths) if e.name == WIDTHS else e for e in effects]
     parts = {VIRTUAL_PHOTON: plane.in_domain} if VIRTUAL_PHOTON in plane.parts else {}
     return replace(plane, signal=plane.in_domain, effects=tuple(moved), parts=parts, beyond=None)
 

@@ -85,9 +85,8 @@ def shown() -> Iterator[Tell]:
                     progress.stop_task(task)
                 tasks[stage] = progress.add_task("", total=None, stage=stage)
             total = None if fraction is None else 1.0
-            progress.update(
-                tasks[stage], total=total, completed=fraction or 0.0, description=plain(text, keep="")
-            )
+            shown = plain(text, keep="")
+            progress.update(tasks[stage], total=total, completed=fraction or 0.0, description=shown)
 
         yield tell
         for task in tasks.values():
@@ -155,14 +154,9 @@ def run(steering: Path, only: str | None, allow_partial: bool, **options: Any) -
             executor = stack.enter_context(open_executor(**elsewhere))
         else:
             skip_numba_entrypoints(steering)
-        folder = run(
-            steering,
-            only=only,
-            tell=stack.enter_context(shown()),
-            executor=executor,
-            allow_partial=allow_partial,
-            **options,
-        )
+        tell = stack.enter_context(shown())
+        options |= {"executor": executor, "allow_partial": allow_partial}
+        folder = run(steering, only=only, tell=tell, **options)
     show_checks(folder)
     report = folder / "report.html"
     say(f"results in {folder}" + (f"; open {report}" if report.is_file() and only is None else ""))
@@ -440,9 +434,8 @@ def export(results: Path, *, hepdata: bool, events: int | None, tool: Any, **opt
             given = point["mass"] and point["coupling"]
             decays = Decays(**point, events=events or 10_000) if given else None
             output = options.pop("output")
-            files = export_for(
-                results, tool, output=output, request=ExportRequest(decays=decays, **options), tell=tell
-            )
+            request = ExportRequest(decays=decays, **options)
+            files = export_for(results, tool, output=output, request=request, tell=tell)
     say_all(files)
 
 
@@ -608,11 +601,8 @@ def main() -> None:
     except OSError as error:
         if error.errno is None:  # of a library, not of the system
             _crash(error)
-        said = (
-            disk_full_message(error)
-            if is_disk_full(error)
-            else f"{error.filename or ''}: {error.strerror or error}"
-        )
+        plain_text = f"{error.filename or ''}: {error.strerror or error}"
+        said = disk_full_message(error) if is_disk_full(error) else plain_text
         say(f"error: {said}", err=True)
         sys.exit(1)
     except (click.Abort, KeyboardInterrupt) as error:

@@ -260,10 +260,8 @@ def _masses(ctx: CheckContext, section: Predict) -> Findings:
     key = "predict.masses" if section.masses else "predict.mass_range"
     outside = [m for m in masses if not low - 1e-9 <= m <= high + 1e-9]
     if outside:
-        text = (
-            f"{listed(outside)} GeV: the spectrum gives rates from {low:.4g} to {high:.4g} GeV, between the "
-            "centres of its first and last mass bin"
-        )
+        rates = f"from {low:.4g} to {high:.4g} GeV, between the centres of its first and last mass bin"
+        text = f"{listed(outside)} GeV: the spectrum gives rates {rates}"
         yield wrong(key, text)
     threshold = 2 * LEPTON_MASS[ctx.steering.spectrum.lepton]
     below = [m for m in masses if m < threshold and m not in outside]
@@ -347,10 +345,8 @@ def _states(where: str, name: str, detector: Any, section: Accept) -> Findings:
     """Compare the final states and planes of a detector with what is asked of it."""
     unknown = [state for state in section.final_states if state not in detector.efficiency]
     if unknown:
-        text = (
-            f"{name} has no efficiency for {' and '.join(unknown)} of accept.final_states; it has "
-            f"{', '.join(detector.efficiency) or 'none'}"
-        )
+        has = ", ".join(detector.efficiency) or "none"
+        text = f"{name} has no efficiency for {' and '.join(unknown)} of accept.final_states; it has {has}"
         yield wrong(where, text)
     z0, z1 = detector.volume.z_range
     if detector.magnet is not None and detector.magnet.z <= z0:
@@ -414,9 +410,7 @@ def _displaced(ctx: CheckContext, telescope: str, select: Select) -> Findings:
     from gammastar.physics.detector import load_telescope
 
     if not select.vertex:
-        text = (
-            'pairs have no vertex; name the two lepton columns of [select] vertex, as vertex = ["dx", "dy"]'
-        )
+        text = 'pairs have no vertex; name the two lepton columns of [select], as vertex = ["dx", "dy"]'
         yield wrong("in_situ.displaced", text)
     load = functools.partial(shipped, telescope, ctx.base, "cards")
     yield from tried("in_situ.displaced.telescope", lambda: load_telescope(load()))[1]

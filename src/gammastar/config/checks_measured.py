@@ -279,20 +279,14 @@ def _cuts(ctx: CheckContext, section: measured.Select) -> Findings:
     for name in section.vertex:
         if name not in schema.lepton_columns:
             has = ", ".join(sorted(schema.lepton_columns)) or "none"
-            yield wrong(
-                "select.vertex",
-                f"the leptons have no column {name!r}; name it in lepton_columns of the schema, now {has}",
-            )
+            text = f"the leptons have no column {name!r}; name it in lepton_columns of the schema, now {has}"
+            yield wrong("select.vertex", text)
     momenta = {"momentum", "energy", "theta", "pt", "eta", "px", "py", "pz", "mass", "charge"}
     vertex = {"vertex_z", "vertex_distance", "vertex_impact"} if section.vertex else set()
-    of_events, simulated = (
-        set(one.event_columns) | ({"run", "block"} if one.run else set())
-        for one in (schema, schema.of_simulation())
-    )
+    both = (schema, schema.of_simulation())
+    of_events, simulated = (set(s.event_columns) | ({"run", "block"} if s.run else set()) for s in both)
     for name in set(section.event) & (of_events - simulated):
-        text = (
-            "simulation has no runs, and a cut on them must not act on it; name it under [select.data.event]"
-        )
+        text = "simulation has no runs, so that no cut may act on them: name it under [select.data.event]"
         yield wrong(f"select.event.{name}", text)
     for name in () if section.data is None else section.data.event:
         if name not in of_events:
@@ -431,9 +425,8 @@ def _offset(ctx: CheckContext, names: Sequence[str]) -> Findings:
     if ctx.schema is None:
         return
     columns = set(ctx.schema.lepton_columns)
-    missing = [
-        n for n in names if n not in (columns if len(names) > 1 else columns | _pair_columns(ctx.schema))
-    ]
+    known = columns if len(names) > 1 else columns | _pair_columns(ctx.schema)
+    missing = [name for name in names if name not in known]
     if missing:
         text = (
             f"the pairs have no column {', '.join(missing)}; name it in lepton_columns of the schema, which "
@@ -501,10 +494,8 @@ def _true_axes(ctx: CheckContext, section: measured.Unfold) -> Findings:
         edges = own or getattr(select, name)
         values = chunk["truth"][name].to_numpy()
         if not ((values >= edges[0]) & (values < edges[-1])).any():
-            text = (
-                f"no simulated photon of the first {len(chunk)} rows of {ctx.response[0].name} lies between "
-                f"{edges[0]:g} and {edges[-1]:g} GeV"
-            )
+            rows = f"the first {len(chunk)} rows of {ctx.response[0].name}"
+            text = f"no simulated photon of {rows} lies between {edges[0]:g} and {edges[-1]:g} GeV"
             yield Finding("warning", f"{'unfold' if own else 'select'}.{name}", text)
 
 

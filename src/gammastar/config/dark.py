@@ -341,13 +341,8 @@ def theory_options(section: Predict, where: Path | UserCode) -> TheoryOptions:
     from gammastar.predict.models import TheoryOptions
 
     base = where if isinstance(where, Path) else where.folder
-    return TheoryOptions(
-        section.bremsstrahlung,
-        section.off_shell,
-        lambda: mesons_of(section, base),
-        where,
-        section.sigma_inelastic,
-    )
+    about = section.bremsstrahlung, section.off_shell, lambda: mesons_of(section, base)
+    return TheoryOptions(*about, where, section.sigma_inelastic)
 
 
 TABLES = ("foresee:", "eventcalc:")

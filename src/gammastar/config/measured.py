@@ -129,11 +129,9 @@ def load_published(section: PublishedSpectrum, base: Path, exposed: Any) -> Meas
     table = hepdata(table_path(section.file, base), section.table or None)
     column = section.column or None
     check_beam(table, exposed.beam_energy, column=column)
-    factor = {
-        "counts": 1.0 if isinstance(exposed.pot, str) else 1.0 / exposed.pot,
-        "per_interaction": -math.expm1(-exposed.thickness),
-        "per_pot": 1.0,
-    }[section.quantity]
+    per_pot = 1.0 if isinstance(exposed.pot, str) else 1.0 / exposed.pot
+    factors = {"counts": per_pot, "per_interaction": -math.expm1(-exposed.thickness), "per_pot": 1.0}
+    factor = factors[section.quantity]
     told = {name: getattr(section, name) for name in Conventions.__dataclass_fields__ if name != "scale"}
     conventions = Conventions(**told, scale=section.scale * factor)
     found = published_spectrum(table, column, conventions, quantity="per_pot")
@@ -476,10 +474,8 @@ class Subtract(Section):
         seen: dict[str, str] = {}
         for name in (correction.name for correction in self.corrections):
             if spelling(name) in seen:
-                raise ValueError(
-                    f"corrections: {seen[spelling(name)]!r} and {name!r} need different names; one would "
-                    "overwrite the other"
-                )
+                both = f"{seen[spelling(name)]!r} and {name!r}"
+                raise ValueError(f"corrections: {both} need different names; one would overwrite the other")
             seen[spelling(name)] = name
         unused = sorted(asked - OWN_TAKES) if self.own else []
         rules = (
@@ -733,9 +729,8 @@ def load_runs(section: Read, base: Path) -> select.Runs | None:
     if not asked.table:
         return runs
     file, tree = _table_of_runs(asked)
-    columns = {
-        name: getattr(asked, name) for name in ("run", "block", "pot", "prescale") if getattr(asked, name)
-    }
+    kinds = ("run", "block", "pot", "prescale")
+    columns = {name: getattr(asked, name) for name in kinds if getattr(asked, name)}
     table = run_table(base / file, list(columns.values()), tree)
     try:
         return runs.with_table(**{name: table[column] for name, column in columns.items()})

@@ -145,11 +145,9 @@ class Steering(Section):
         published = self.spectrum is not None and self.spectrum.table is not None
         if published:
             del needs["spectrum"]
-        missing = [
-            f"[{stage}] needs the section [{before}]"
-            for stage, before in needs.items()
-            if getattr(self, stage) is not None and getattr(self, before) is None
-        ]
+        asked = {stage: before for stage, before in needs.items() if getattr(self, stage) is not None}
+        absent = ((stage, before) for stage, before in asked.items() if getattr(self, before) is None)
+        missing = [f"[{stage}] needs the section [{before}]" for stage, before in absent]
         if self.unfold is not None and self.select is not None:
             own, other = self.unfold, self.select
             axes = (own.mass or other.mass, own.pt or other.pt, own.energy or other.energy)
@@ -186,17 +184,14 @@ class Steering(Section):
         """Return what contradicts ``[spectrum.table]``."""
         names = ("simulate", "read", "select", "subtract", "unfold", "flow")
         given = [f"[{name}]" for name in names if getattr(self, name) is not None]
-        contradictions = (
-            [f"[spectrum.table] stands for {', '.join(given)}: drop one of them"] if given else []
-        )
+        listed = f"[spectrum.table] stands for {', '.join(given)}: drop one of them"
+        contradictions = [listed] if given else []
         if self.in_situ is not None:
             contradictions.append("[in_situ] searches among measured pairs; a published table has none")
         if self.predict is not None and self.predict.outside:
             contradictions.append("[predict] outside: a published table says nothing of a measured domain")
         if self.accept is not None and self._unmodelled():
-            contradictions.append(
-                "[accept] needs q_T and energy: give [spectrum.table] kinematics, the name of a card"
-            )
+            contradictions.append("[accept] needs q_T and energy: give [spectrum.table] kinematics, a card")
         return contradictions
 
     def _unmodelled(self) -> bool:
@@ -215,15 +210,12 @@ class Steering(Section):
         contradictions = []
         if assumed:
             keys = ", ".join(assumed)
-            contradictions.append(
-                f"[flow] angles measures the spin state that {keys} would assume: drop one of them"
-            )
+            state = f"the spin state that {keys} would assume"
+            contradictions.append(f"[flow] angles measures {state}: drop one of them")
         if self.subtract is not None and not self.subtract.way.signed:
             method = self.subtract.method
-            contradictions.append(
-                f"[flow] angles needs like-sign pairs with weights: [subtract] method {method!r} has none, "
-                "take 'regions'"
-            )
+            what = f"[subtract] method {method!r} has none, take 'regions'"
+            contradictions.append(f"[flow] angles needs like-sign pairs with weights: {what}")
         return contradictions
 
 
@@ -579,9 +571,8 @@ def markdown() -> str:
         parts.append(f"## {table.header}\n")
         parts += [f"{paragraph}\n" for paragraph in _paragraphs(table.about)]
         rows = [(f"`{k.name}`", k.kind, k.unit, _code(k.default), k.meaning) for k in table.keys]
-        cells = [
-            [cell.replace("|", r"\|").replace("*", r"\*") for cell in row] for row in (HEAD, RULE, *rows)
-        ]
+        every = (HEAD, RULE, *rows)
+        cells = [[cell.replace("|", r"\|").replace("*", r"\*") for cell in row] for row in every]
         parts.append("\n".join(f"| {' | '.join(row)} |" for row in cells) + "\n")
     return "\n".join(parts)
 

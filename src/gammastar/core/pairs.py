@@ -84,15 +84,11 @@ class Pairs(ReprMixin):
             found = np.shape(getattr(self, name))
             require(found == shape, f"Pairs.{name} has shape {found}, expected {shape} as Pairs.mass")
         for name, column in self.columns.items():
-            require(
-                np.shape(column) == shape,
-                f"Pairs.columns[{name!r}] has shape {np.shape(column)}, expected {shape} as Pairs.mass",
-            )
+            what = f"Pairs.columns[{name!r}] has shape {np.shape(column)}"
+            require(np.shape(column) == shape, f"{what}, expected {shape} as Pairs.mass")
         wrong = ~np.isin(self.charge, CHARGES)
-        require(
-            not wrong.any(),
-            f"Pairs.charge must be +2, 0 or -2 (sum of two charges), found {np.unique(self.charge[wrong])}",
-        )
+        found = np.unique(self.charge[wrong])
+        require(not wrong.any(), f"Pairs.charge must be +2, 0 or -2 (sum of two charges), found {found}")
 
     def __len__(self) -> int:
         return len(self.mass)
@@ -130,10 +126,8 @@ class Pairs(ReprMixin):
             return Pairs.empty()
         names = list(parts[0].columns)
         for part in parts[1:]:
-            require(
-                set(part.columns) == set(names),
-                f"Pairs.concatenate: extra columns differ, {sorted(names)} and {sorted(part.columns)}",
-            )
+            both = f"{sorted(names)} and {sorted(part.columns)}"
+            require(set(part.columns) == set(names), f"Pairs.concatenate: extra columns differ, {both}")
         return _joined(parts, names)
 
 
@@ -156,10 +150,8 @@ class MatchedPairs(ReprMixin):
         for name, rows in (("true", n), ("reco", n), ("fakes", m)):
             found = np.shape(getattr(self, name))
             require(found == (rows, 3), f"MatchedPairs.{name} has shape {found}, expected {(rows, 3)}")
-        require(
-            np.shape(self.event) == (n,),
-            f"MatchedPairs.event has shape {np.shape(self.event)}, expected {(n,)}",
-        )
+        events = np.shape(self.event)
+        require(events == (n,), f"MatchedPairs.event has shape {events}, expected {(n,)}")
         for name, column in self.columns.items():
             found = np.shape(column)
             require(found == (n,), f"MatchedPairs.columns[{name!r}] has shape {found}, expected {(n,)}")

@@ -172,9 +172,8 @@ def _packed(kind: Any, arrays: Mapping[str, npt.NDArray[Any]], name: str) -> Any
         return _packed(inner[0], arrays, name) if there else None
     if isinstance(kind, type) and is_dataclass(kind):
         hints, record = get_type_hints(kind), kind
-        return record(
-            **{one.name: _packed(hints[one.name], arrays, start + one.name) for one in fields(kind)}
-        )
+        named = {one.name: _packed(hints[one.name], arrays, start + one.name) for one in fields(kind)}
+        return record(**named)
     if origin in (tuple, Mapping):
         keys = arrays[name].tolist()
         values = [_packed(inner[origin is Mapping], arrays, f"{start}{i}") for i in range(len(keys))]
@@ -211,10 +210,8 @@ class PairHists(ReprMixin):
     mm: Hist[Any]  # −− pairs
 
     def __post_init__(self) -> None:
-        require(
-            self.os.axes == self.pp.axes == self.mm.axes,
-            "PairHists: the opposite-sign, ++ and -- histograms must share their axes",
-        )
+        shared = self.os.axes == self.pp.axes == self.mm.axes
+        require(shared, "PairHists: the opposite-sign, ++ and -- histograms must share their axes")
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -233,13 +230,9 @@ class Spectrum(ReprMixin):
         shape = tuple(len(axis) for axis in self.hist.axes)
         n = int(np.prod(shape))
         require(self.cov.shape == (n, n), f"Spectrum.cov has shape {self.cov.shape}, expected {(n, n)}")
-        require(
-            self.domain.shape == shape, f"Spectrum.domain has shape {self.domain.shape}, expected {shape}"
-        )
+        require(self.domain.shape == shape, f"Spectrum.domain has shape {self.domain.shape}, not {shape}")
         for source, shift in self.shifts.items():
-            require(
-                np.shape(shift) == (n,), f"Spectrum.shifts {source!r} has shape {np.shape(shift)}, not {(n,)}"
-            )
+            require(np.shape(shift) == (n,), f"Spectrum.shifts {source!r} has {np.shape(shift)}, not {(n,)}")
         for name, values in (("cov", self.cov), ("hist", self.hist.values()), *self.shifts.items()):
             require(bool(np.isfinite(values).all()), f"Spectrum.{name} holds values that are not finite")
 
@@ -292,15 +285,10 @@ class Response(ReprMixin):
     def __post_init__(self) -> None:
         n_reco = int(np.prod([len(a) for a in self.reco]))
         n_true = int(np.prod([len(a) for a in self.true]))
-        require(
-            self.migration.shape == (n_reco, n_true),
-            f"Response.migration has shape {self.migration.shape}, "
-            f"expected (n_reco, n_true) = {(n_reco, n_true)}",
-        )
-        require(
-            bool(np.allclose(self.migration.sum(axis=0), self.efficiency, atol=1e-9)),
-            "Response: the columns of `migration` must sum to `efficiency`",
-        )
+        shape, expected = self.migration.shape, (n_reco, n_true)
+        require(shape == expected, f"Response.migration has shape {shape}, (n_reco, n_true) = {expected}")
+        sums = bool(np.allclose(self.migration.sum(axis=0), self.efficiency, atol=1e-9))
+        require(sums, "Response: the columns of `migration` must sum to `efficiency`")
         require(bool((self.efficiency <= 1 + 1e-9).all()), "Response.efficiency exceeds one")
         found, wanted = self.prior_replicas.shape, (len(self.cov_replicas), n_true)
         require(found[0] == 0 or found == wanted, f"Response.prior_replicas has shape {found}, not {wanted}")
@@ -354,9 +342,8 @@ class Momenta:
         """The same as ``vector.MomentumNumpy4D``."""
         import vector
 
-        return vector.array(
-            {one.name: np.asarray(getattr(self, one.name), dtype=np.float64) for one in fields(self)}
-        )
+        columns = {one.name: np.asarray(getattr(self, one.name), dtype=np.float64) for one in fields(self)}
+        return vector.array(columns)
 
     def __len__(self) -> int:
         return len(self.E)
@@ -390,13 +377,9 @@ class Sample(ReprMixin):
 
     def __post_init__(self) -> None:
         n = len(self.weight)
-        require(
-            self.parent is None or self.parent.shape == (n, 4),
-            f"Sample.parent does not have the shape {(n, 4)}",
-        )
-        require(
-            self.origin.shape == (n, 3), f"Sample.origin has shape {self.origin.shape}, expected {(n, 3)}"
-        )
+        alike = self.parent is None or self.parent.shape == (n, 4)
+        require(alike, f"Sample.parent does not have the shape {(n, 4)}")
+        require(self.origin.shape == (n, 3), f"Sample.origin has shape {self.origin.shape}, not {(n, 3)}")
         require(len(self.p4) == n and self.in_domain.shape == (n,), "Sample: arrays of different length")
 
     @property

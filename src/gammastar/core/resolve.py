@@ -99,14 +99,8 @@ def freeze(names: Iterable[str], folder: Path) -> UserCode:
         path = (folder / found["file"]).resolve()
         if path.is_file():
             _reached(path.parent, path.name, roots.setdefault(path.parent, {}), look=True)
-    return UserCode(
-        folder,
-        tuple(
-            (str(root), path, source)
-            for root, files in sorted(roots.items())
-            for path, source in sorted(files.items())
-        ),
-    )
+    every = ((str(root), files) for root, files in sorted(roots.items()))
+    return UserCode(folder, tuple((root, *file) for root, files in every for file in sorted(files.items())))
 
 
 def python_names(content: Any) -> Iterator[str]:

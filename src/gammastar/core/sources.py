@@ -131,10 +131,8 @@ class OwnSource:
             return np.ones(len(pt))
         found = np.asarray(function(mass, pt, energy), dtype=np.float64)
         if found.shape != pt.shape or not (np.isfinite(found) & (found >= 0)).all():
-            raise PhysicsError(
-                f"source {self.name!r}: factors of shape {found.shape} for {len(pt)} particles, or some "
-                "that are negative or not finite"
-            )
+            what = f"factors of shape {found.shape} for {len(pt)} particles"
+            raise PhysicsError(f"source {self.name!r}: {what}, or some that are negative or not finite")
         return found
 
 

@@ -249,10 +249,8 @@ def _checked(
     weight = np.ones(n) if weight is None else np.asarray(weight, dtype=np.float64)
     event = np.arange(n) if event is None else np.asarray(event)
     if data.ndim != 2 or data.shape[1] != 3 or weight.shape != (n,) or event.shape != (n,):
-        raise PhysicsError(
-            f"density_test: data {data.shape} must be (n, 3), weight {weight.shape} and event {event.shape} "
-            "(n,)"
-        )
+        shapes = f"data {data.shape}, weight {weight.shape}, event {event.shape}"
+        raise PhysicsError(f"density_test: {shapes} must be (n, 3), (n,) and (n,)")
     bad = ~((np.isfinite(data) & (data > 0)).all(axis=1) & np.isfinite(weight))
     if bad.any():
         raise PhysicsError(f"density_test: {int(bad.sum())} pairs are not finite and positive; remove them")
@@ -266,10 +264,8 @@ def _checked(
     used = np.flatnonzero(covered & np.isfinite(pt))
     size = effective_size(weight[used])
     if size < FEWEST:
-        raise PhysicsError(
-            f"density_test: {len(used)} pairs (effective {size:.0f}) between {low:g} and {high:g} GeV; at "
-            f"least {FEWEST} are needed"
-        )
+        pairs = f"{len(used)} pairs (effective {size:.0f}) between {low:g} and {high:g} GeV"
+        raise PhysicsError(f"density_test: {pairs}; at least {FEWEST} are needed")
     data, weight = data[used], weight[used]
     twins = _coordinates(data[:, 0], pt[used], energy[used])
     unique, rank = np.unique(event[used], return_inverse=True)

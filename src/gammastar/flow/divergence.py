@@ -333,10 +333,8 @@ class _Windows:
         ordered = data[order, 0]
         samples = []
         for centre in masses:  # windows of different size: each is a neighbour search of its own
-            near = slice(
-                np.searchsorted(ordered, centre - half_width - _SLACK),
-                np.searchsorted(ordered, centre + half_width + _SLACK, "right"),
-            )
+            first = np.searchsorted(ordered, centre - half_width - _SLACK)
+            near = slice(first, np.searchsorted(ordered, centre + half_width + _SLACK, "right"))
             inside = np.sort(order[near])
             inside = inside[np.abs(data[inside, 0] - centre) <= half_width]
             samples.append((data[inside], weight[inside]))
@@ -373,11 +371,8 @@ class _Windows:
                             min(len(b) for _, b in halves) < _MIN_POINTS // 2
                         ):  # few pairs carry all the weight
                             smallest = 0
-                        searched = [
-                            _Points(_coordinates(second[:, 1], second[:, 2]))
-                            for _, second in halves
-                            if smallest
-                        ]
+                        few = [second for _, second in halves if smallest]
+                        searched = [_Points(_coordinates(second[:, 1], second[:, 2])) for second in few]
                     rng.bit_generator.state = after
                     if smallest >= _MIN_POINTS:
                         model[j, i] = _of_model(sampler, halves, searched, rng)

@@ -130,10 +130,8 @@ class FlowEnsemble(Sampler):
     @property
     def mass_range(self) -> tuple[float, float]:
         """Lowest and highest mass that every member knows [GeV]."""
-        return (
-            max(member.mass_range[0] for member in self.members),
-            min(member.mass_range[1] for member in self.members),
-        )
+        lows, highs = zip(*(member.mass_range for member in self.members), strict=True)
+        return max(lows), min(highs)
 
     def sample(self, mass: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
         """Draw one (pt, energy) per entry of `mass`, each from a member drawn at random."""

@@ -173,10 +173,8 @@ class KinematicFlow(Sampler):
         size = _CHUNK if self.device == "cpu" else _CHUNK_CUDA
         with torch.inference_mode(), network.one_thread():
             x, c = (torch.split(torch.from_numpy(a).to(dtype), size) for a in (values, context))
-            parts = [
-                getattr(network, function)(trained, a.to(self.device), b.to(self.device)).cpu()
-                for a, b in zip(x, c, strict=True)
-            ]
+            run, blocks = getattr(network, function), zip(x, c, strict=True)
+            parts = [run(trained, a.to(self.device), b.to(self.device)).cpu() for a, b in blocks]
             result: FloatArray = torch.cat(parts).to(torch.float64).numpy()
         return result
 
@@ -212,10 +210,8 @@ class KinematicFlow(Sampler):
 
         from gammastar.flow.network import spline_flow
 
-        maps = {
-            name: Gaussianiser(*(np.array(card["maps"][name][key], dtype=np.float64) for key in _KNOTS))
-            for name in _MAPS
-        }
+        knots = {name: (np.array(card["maps"][name][key], np.float64) for key in _KNOTS) for name in _MAPS}
+        maps = {name: Gaussianiser(*arrays) for name, arrays in knots.items()}
         bins, hidden, layers, octaves = (
             int(card["architecture"][name]) for name in ("bins", "hidden", "layers", "octaves")
         )
@@ -321,9 +317,8 @@ def load(stem: str | Path) -> KinematicFlow | PaperFlow:
             return PaperFlow.from_tensors(tensors, card)
         return KinematicFlow.from_tensors(tensors, card)
     except (SafetensorError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputFileError(
-            f"{path if isinstance(error, SafetensorError) else path_card} is damaged ({error}); save it again"
-        ) from error
+        damaged = path if isinstance(error, SafetensorError) else path_card
+        raise InputFileError(f"{damaged} is damaged ({error}); save it again") from error
     except (KeyError, TypeError, ValueError, PhysicsError) as error:
         msg = f"{path_card} and {path.name} do not make a flow ({error}); save it again"
         raise InputFileError(msg) from error

@@ -73,11 +73,8 @@ class Gaussianiser:
         mixed = t * (1.0 - t)
         bottom = secant + (d0 + d1 - 2.0 * secant) * mixed
         z = z0 + height * (secant * t**2 + d0 * mixed) / bottom
-        log_slope = (
-            2.0 * np.log(secant)
-            + np.log(d1 * t**2 + 2.0 * secant * mixed + d0 * (1.0 - t) ** 2)
-            - 2.0 * np.log(bottom)
-        )
+        steepness = d1 * t**2 + 2.0 * secant * mixed + d0 * (1.0 - t) ** 2
+        log_slope = 2.0 * np.log(secant) + np.log(steepness) - 2.0 * np.log(bottom)
         # The linear continuation: t is clipped to the outermost knot, whose slope is already in log_slope.
         below, above = np.minimum(x - self.x[0], 0.0), np.maximum(x - self.x[-1], 0.0)
         return z + below * self.slope[0] + above * self.slope[-1], log_slope

@@ -177,13 +177,8 @@ class _State:
         groups = {"now": self.parameters, "best": self.best}
         groups |= {n: [self.optimiser.state[p][n] for p in self.parameters] for n in _MOMENTS}
         tensors = {f"{n}{i}": t.detach().cpu().numpy() for n, g in groups.items() for i, t in enumerate(g)}
-        entries = {
-            "format": _FORMAT,
-            "digest": digest(tensors),
-            "key": key,
-            "epoch": self.epoch,
-            **asdict(self.course),
-        }
+        head = {"format": _FORMAT, "digest": digest(tensors), "key": key, "epoch": self.epoch}
+        entries = head | asdict(self.course)
         card = np.frombuffer(json.dumps(entries).encode(), dtype=np.uint8).copy()
         write_whole(path, encode_tensors(tensors | {"card": card}))
 
@@ -205,10 +200,8 @@ class _State:
             for i, (now, best) in enumerate(zip(self.parameters, self.best, strict=True)):
                 now.copy_(torch.from_numpy(tensors[f"now{i}"]))
                 best.copy_(torch.from_numpy(tensors[f"best{i}"]))
-        moments = {
-            i: {name: torch.from_numpy(tensors[f"{name}{i}"]) for name in _MOMENTS}
-            for i in range(len(self.parameters))
-        }
+        names = range(len(self.parameters))
+        moments = {i: {name: torch.from_numpy(tensors[f"{name}{i}"]) for name in _MOMENTS} for i in names}
         self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": moments})
         self.epoch = int(entries["epoch"])
         self.course = Course(
@@ -393,12 +386,9 @@ def fit_pairs(
         raise PhysicsError("fit_pairs trains the default preset; use fit_paper for the paper's")
     table, mass_range = validated(pairs, beam_energy, options)
     train, validation = split(table, options.validation, rng)
-    bijection = make_bijection(
-        *(train.mass, train.pt, train.energy, train.weight),
-        beam_energy=beam_energy,
-        mass_range=mass_range,
-        octaves=options.octaves,
-    )
+    columns = train.mass, train.pt, train.energy, train.weight
+    ends: Any = {"beam_energy": beam_energy, "mass_range": mass_range}
+    bijection = make_bijection(*columns, **ends, octaves=options.octaves)
     train, validation = (flattened(part, bijection.context, options) for part in (train, validation))
     device = device_of(options.device)
     parts = (_part(bijection, train).to(device), _part(bijection, validation).to(device))

@@ -100,9 +100,7 @@ class Polarisation(Part):
     @model_validator(mode="after")
     def _positive(self) -> Polarisation:
         if self.lowest < -1e-9:
-            raise ValueError(
-                f"the angular distribution becomes negative ({self.lowest:.3g}) for these coefficients"
-            )
+            raise ValueError(f"the angular density becomes negative, {self.lowest:.3g}, for these values")
         return self
 
     @property
@@ -366,9 +364,7 @@ class Card(Part):
     def _mesons_exist(self) -> Card:
         for key, mode in self.modes.items():
             if mode.meson not in self.mesons:
-                raise ValueError(
-                    f"modes.{key}.meson = {mode.meson!r} is not among the mesons {sorted(self.mesons)}"
-                )
+                raise ValueError(f"modes.{key}.meson = {mode.meson!r} is none of {sorted(self.mesons)}")
         require(any(mode.enabled for mode in self.modes.values()), "modes: none is enabled", ValueError)
         return self
 
@@ -401,9 +397,7 @@ class Card(Part):
         if name == "nominal":
             return self
         if name not in self.priors:
-            raise SteeringError(
-                f"prior {name!r} is not in the card; it has {['nominal', *sorted(self.priors)]}"
-            )
+            raise SteeringError(f"prior {name!r} is not in the card: {['nominal', *sorted(self.priors)]}")
         prior = self.priors[name]
         mesons = {}
         for key, meson in self.mesons.items():
@@ -434,15 +428,11 @@ def _untag(node: Any, key: str, sources: Mapping[str, str], found: dict[str, Pro
             if not isinstance(node["tag"], str) or node["tag"] not in TAGS:
                 raise SteeringError(f"{path}: {key}.tag = {node['tag']!r} is not one of {list(TAGS)}")
             if not isinstance(node["source"], str) or node["source"] not in sources:
-                raise SteeringError(
-                    f"{path}: {key}.source = {node['source']!r} is not in [sources]: {sorted(sources)}"
-                )
+                raise SteeringError(f"{path}: {key}.source = {node['source']!r}: not in {sorted(sources)}")
             found[key] = Provenance(node["tag"], sources[node["source"]])
             return node["value"]
-        return {
-            name: _untag(value, f"{key}.{name}" if key else name, sources, found, path)
-            for name, value in node.items()
-        }
+        inner = ((name, f"{key}.{name}" if key else name, value) for name, value in node.items())
+        return {name: _untag(value, at, sources, found, path) for name, at, value in inner}
     name = key.rpartition(".")[2]
     if isinstance(node, str) and name in FRACTIONS:
         try:
@@ -452,9 +442,8 @@ def _untag(node: Any, key: str, sources: Mapping[str, str], found: dict[str, Pro
         found[key] = Provenance("published", f"{EDITION}, {BRANCHING[node].source}: {node}")
         return value
     if isinstance(node, int | float) and not isinstance(node, bool) and name not in LABELS:
-        raise SteeringError(
-            f"{path}: {key} = {node!r} has no source; write {{ value = …, tag = …, source = … }}"
-        )
+        given = f"{path}: {key} = {node!r} has no source"
+        raise SteeringError(f"{given}; write {{value = …, tag = …, source = …}}")
     return node
 
 
@@ -482,9 +471,7 @@ def load_card(path: str | Path, *, leave_out: Sequence[str] = ()) -> Card:
         raw = from_toml(Path(path))
         sources = sources_of(raw)
     except OSError as error:
-        raise InputFileError(
-            f"card {path}: cannot be read ({error.strerror}); give the path of a card (TOML)"
-        ) from error
+        raise InputFileError(f"card {path}: cannot be read ({error.strerror}); give a TOML file") from error
     except ValueError as error:
         raise InputFileError(f"card {path}: not valid TOML: {error}") from error
     raw.pop("sources", None)

@@ -98,9 +98,7 @@ def mass_density(mode: Mode, pdg: int, mass: npt.ArrayLike, lepton: float = M_MU
         For a mode of kind "narrow", which has no density.
     """
     if mode.kind == "narrow":
-        raise PhysicsError(
-            f"mass_density: the mode of {mode.meson!r} is a line without width; it has no density"
-        )
+        raise PhysicsError(f"mass_density: the mode of {mode.meson!r} is a line without width or density")
     m = np.asarray(mass, dtype=np.float64)
     low, high = mass_range(mode, pdg, lepton)
     inside = (m > low) & (m < high)
@@ -361,10 +359,8 @@ def generate_pairs(
     parts = []
     for start in range(0, n, CHUNK):
         counts = rng.multinomial(min(CHUNK, n - start), values / values.sum())
-        parts += [
-            _generate_mode(card, card.modes[key], int(count), weight, rng, mesons or toy_mesons)
-            for key, count in zip(keys, counts, strict=True)
-        ]
+        make, parts_of = mesons or toy_mesons, zip(keys, counts, strict=True)
+        parts += [_generate_mode(card, card.modes[key], int(n), weight, rng, make) for key, n in parts_of]
     return Dimuons.concatenate(parts)
 
 
@@ -380,12 +376,8 @@ def sample_angles(
     while len(left):
         c, f = rng.uniform(-1.0, 1.0, len(left)), rng.uniform(-np.pi, np.pi, len(left))
         sine2 = 1.0 - c**2
-        density = (
-            1.0
-            + polarisation.theta * c**2
-            + polarisation.phi * sine2 * np.cos(2.0 * f)
-            + polarisation.theta_phi * 2.0 * c * np.sqrt(sine2) * np.cos(f)
-        )
+        density = 1.0 + polarisation.theta * c**2 + polarisation.phi * sine2 * np.cos(2.0 * f)
+        density = density + polarisation.theta_phi * 2.0 * c * np.sqrt(sine2) * np.cos(f)
         good = rng.random(len(left)) * polarisation.highest < density
         cosine[left[good]], phi[left[good]] = c[good], f[good]
         left = left[~good]

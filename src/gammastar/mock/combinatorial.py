@@ -90,9 +90,8 @@ def recorded_weight(card: Card, pairs: MuonPairs) -> FloatArray:
 def charge_sums(pairs: MuonPairs, weight: FloatArray) -> FloatArray:
     """Return sums of `weight` of +−, ++ and −− pairs in blocks of interactions, shape (3, 50)."""
     block, charge = pairs.muons.event[pairs.first] * N_BLOCKS // pairs.muons.n_events, pairs.charge
-    return np.stack(
-        [np.bincount(block[charge == q], weight[charge == q], minlength=N_BLOCKS) for q in (0, 2, -2)]
-    )
+    of_charge = [charge == q for q in (0, 2, -2)]
+    return np.stack([np.bincount(block[own], weight[own], minlength=N_BLOCKS) for own in of_charge])
 
 
 def like_sign_ratio(sums: FloatArray) -> tuple[float, float]:
@@ -100,9 +99,7 @@ def like_sign_ratio(sums: FloatArray) -> tuple[float, float]:
     totals = sums.sum(axis=1, keepdims=True)
     os, pp, mm = np.concatenate([totals, totals - sums], axis=1)
     if bool(np.any(pp <= 0) | np.any(mm <= 0)):
-        raise PhysicsError(
-            f"R: too few like-sign pairs (++: {pp[0]:.3g}, --: {mm[0]:.3g}); use more interactions"
-        )
+        raise PhysicsError(f"R: too few like-sign pairs (++: {pp[0]:.3g}, --: {mm[0]:.3g}); use more")
     ratio = os / (2.0 * np.sqrt(pp * mm))
     blocks = sums.shape[1]
     error = np.sqrt((blocks - 1) * np.mean((ratio[1:] - ratio[1:].mean()) ** 2))
@@ -371,9 +368,8 @@ def generate_charm(card: Card, n: int, rng: np.random.Generator) -> CharmPairs:
     sqrt_s, y_cm = cocktail.beam_kinematics(card.beam.energy)
     u = rng.random((2, n))
     pt = np.minimum(cocktail.sample_pt(charm.p0, charm.n, u), 0.3 * sqrt_s)
-    limit = cocktail.rapidity_limit(
-        sqrt_s, mass, np.sqrt(mass**2 + pt**2), float(mass.min()) + 2.0 * M_PROTON
-    )
+    mt, recoil = np.sqrt(mass**2 + pt**2), float(mass.min()) + 2.0 * M_PROTON
+    limit = cocktail.rapidity_limit(sqrt_s, mass, mt, recoil)
     y = limit * (2.0 * rng.beta(charm.y_power + 1.0, charm.y_power + 1.0, (2, n)) - 1.0)
     first = rng.uniform(-np.pi, np.pi, n)
     phi = np.stack([first, first + np.pi + rng.vonmises(0.0, charm.back_to_back, n)])

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias, get_args
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -54,25 +54,13 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class ToyEngine:
-    """Spectra of the card."""
+    """Power laws and Gaussians, charge-balanced clusters and charm spectra of the card, which says all."""
 
     name: str = "toy"
-
-    def mesons(self, card: Card, mode: Mode, mass: FloatArray, rng: np.random.Generator) -> FloatArray:
-        """Return mesons of the card's power laws and Gaussians."""
-        return toy_mesons(card, mode, mass, rng)
-
-    def decay_muons(self, card: Card, n: int, rng: np.random.Generator) -> DecayMuons:
-        """Return muons of charge-balanced clusters."""
-        return combinatorial.decay_muons(card, n, rng)
-
-    def charm(self, card: Card, n: int, rng: np.random.Generator) -> CharmPairs:
-        """Return pairs of the card's charm spectra."""
-        return combinatorial.generate_charm(card, n, rng)
-
-    def meta(self) -> Mapping[str, Any]:
-        """Return nothing: the card says all."""
-        return {}
+    mesons = staticmethod(toy_mesons)
+    decay_muons = staticmethod(combinatorial.decay_muons)
+    charm = staticmethod(combinatorial.generate_charm)
+    meta: ClassVar[Callable[[], Mapping[str, Any]]] = dict
 
 
 TOY = ToyEngine()
@@ -155,9 +143,8 @@ class PythiaEngine:
         else:
             events = rng.choice(len(weight), n, p=weight / weight.sum())
         events = np.sort(events)
-        parts = [
-            self._muons(card, events[start : start + EVENTS], start, rng) for start in range(0, n, EVENTS)
-        ]
+        starts = range(0, n, EVENTS)
+        parts = [self._muons(card, events[start : start + EVENTS], start, rng) for start in starts]
         return DecayMuons.concatenate(parts, n_events=n, correlated=True)
 
     @cached_property
@@ -183,9 +170,8 @@ class PythiaEngine:
                 lepton, weight, flight = combinatorial.in_flight(p, hadron, length, rng)
             seen = np.flatnonzero(accepted(lepton, card.detector))
             sign, event = np.sign(mother[seen]).astype(np.int8), number[chosen[seen]]
-            parts.append(
-                DecayMuons(lepton[:, seen], sign, mother[seen], weight[seen], event, flight[seen], n)
-            )
+            about = sign, mother[seen], weight[seen], event, flight[seen], n
+            parts.append(DecayMuons(lepton[:, seen], *about))
         return DecayMuons.concatenate(parts, n_events=n).ordered()
 
     def charm(self, card: Card, n: int, rng: np.random.Generator) -> CharmPairs:
@@ -198,9 +184,7 @@ class PythiaEngine:
         table[list(branching)] = list(branching.values())
         weight = np.cumsum(arrays["charm_weight"] * np.prod(table[np.abs(arrays["charm_pdg"])], axis=0))
         if not weight[-1] > 0:
-            raise PhysicsError(
-                "charm: the card has none of the charmed hadrons that Pythia makes (411, 421, 431, 4122)"
-            )
+            raise PhysicsError("charm: the card has none of Pythia's charmed hadrons (411, 421, 431, 4122)")
         index = np.searchsorted(weight, rng.random(n) * weight[-1])
         p = arrays["charm_p"][:, :, index]
         turn = rng.uniform(-np.pi, np.pi, n)
@@ -230,10 +214,8 @@ def _mirrored(
 ) -> tuple[FloatArray, FloatArray]:
     """Return pz and E, those of the chosen ones with the rapidity in the centre of mass reversed."""
     sinh, cosh = np.sinh(2.0 * y_cm), np.cosh(2.0 * y_cm)
-    return (
-        np.where(chosen, sinh * energy - cosh * pz, pz),
-        np.where(chosen, cosh * energy - sinh * pz, energy),
-    )
+    mirrored = sinh * energy - cosh * pz, cosh * energy - sinh * pz
+    return np.where(chosen, mirrored[0], pz), np.where(chosen, mirrored[1], energy)
 
 
 def pythia_engine(

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 import awkward as ak
@@ -156,9 +157,8 @@ def background_candidates(
     first, second = np.repeat(pairs.first, times), np.repeat(pairs.second, times)
     n = len(first)
     turn = _turn(n, sextants, rng) if pairs.muons.correlated else None
-    a, b = (
-        _draw_muons(pairs.muons, i, rng, turn=turn, sextants=sextants, length=length) for i in (first, second)
-    )
+    draw = partial(_draw_muons, pairs.muons, rng=rng, turn=turn, sextants=sextants, length=length)
+    a, b = draw(first), draw(second)
     present = rng.random(n) < probability
     p, charge, mother, place = _third(pairs.muons, present, rng, sextants, length)
     both = np.ones(n, dtype=np.bool_)
@@ -191,9 +191,8 @@ def triggered(
     probability = spectrometer.efficiency(*pair, card.efficiency)
     if card.spectrometer is not None:
         some = candidates.take(chosen)
-        probability *= spectrometer.recorded_share(
-            card, some.p, some.charge, some.present, prescaled=prescaled
-        )
+        muons = some.p, some.charge, some.present
+        probability *= spectrometer.recorded_share(card, *muons, prescaled=prescaled)
     enough[chosen] = rng.random(len(chosen)) < probability
     return np.asarray(enough, dtype=np.bool_)
 
@@ -376,10 +375,8 @@ class SimulatedEvents:
         for key, value in self.meta.items():
             nested = isinstance(value, Mapping)
             flat |= {f"{key}_{name}": item for name, item in value.items()} if nested else {key: value}
-        return {
-            key: ak.Array([value]) if isinstance(value, str) else np.array([value])
-            for key, value in flat.items()
-        }
+        single = ((key, value, isinstance(value, str)) for key, value in flat.items())
+        return {key: ak.Array([value]) if text else np.array([value]) for key, value, text in single}
 
 
 def shifted(block: SimulatedEvents, events: int, bursts: int, per_burst: int) -> SimulatedEvents:

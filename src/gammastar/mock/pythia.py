@@ -154,11 +154,8 @@ def _arrays(events: Any) -> tuple[IntArray, Mapping[str, Any], FloatArray]:
     counts = ak.to_numpy(ak.num(particles))
     flat = ak.flatten(particles)
     p = flat.p
-    columns = {
-        "id": ak.to_numpy(flat.id),
-        "status": ak.to_numpy(flat.status),
-        **{key: ak.to_numpy(p[key]) for key in ("px", "py", "pz", "e")},
-    }
+    columns = {"id": ak.to_numpy(flat.id), "status": ak.to_numpy(flat.status)}
+    columns |= {key: ak.to_numpy(p[key]) for key in ("px", "py", "pz", "e")}
     weights = ak.to_numpy(events.info.weights[:, 0]).astype(np.float64)
     return np.repeat(np.arange(len(counts)), counts), columns, weights
 
@@ -389,9 +386,8 @@ def _joined(shares: Sequence[Arrays]) -> Arrays:
         if "hadron_event" in share:
             share["hadron_event"] = share["hadron_event"] + offset
         offset += len(share["event_weight"])
-    joined = {
-        key: np.concatenate([share[key] for share in shares], axis=-1) for key in shares[0] if key != "sigma"
-    }
+    keys = [key for key in shares[0] if key != "sigma"]
+    joined = {key: np.concatenate([share[key] for share in shares], axis=-1) for key in keys}
     return joined | {"sigma": np.asarray(np.mean([share["sigma"] for share in shares]))}
 
 

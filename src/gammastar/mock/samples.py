@@ -110,19 +110,15 @@ def normalisation(
     share = recorded_share(card, both.p, both.charge, both.present)
     alone = recorded_share(card, both.p[:, :2], both.charge[:2], both.present[:2])
     signal = float((both.weight * alone / share).sum())
-    require(
-        signal > 0,
-        f"card {card.name!r}: none of {n} dimuons is recorded; widen [detector] or raise [efficiency]",
-    )
+    none = f"card {card.name!r}: none of {n} dimuons is recorded"
+    require(signal > 0, f"{none}; widen [detector] or raise [efficiency]")
     third = float(muons.weight.sum()) / muons.n_events * card.background.third_muon_factor
     linear = ntuple.false_pairs(candidates) * third
     sums = combinatorial.charge_sums(pairs, combinatorial.recorded_weight(card, pairs))
     sums = sums * card.target.interactions
     fraction = card.background.fraction
-    require(
-        fraction <= 0 or sums[0].sum() > 0,
-        f"card {card.name!r}: no pair of decay muons in {muons.n_events} interactions is recorded",
-    )
+    none = f"card {card.name!r}: no pair of decay muons in {muons.n_events} interactions is recorded"
+    require(fraction <= 0 or sums[0].sum() > 0, none)
     scale = 0.0
     if fraction > 0:  # quadratic scale² + linear scale = background
         background = fraction / (1.0 - fraction) * signal

@@ -33,9 +33,8 @@ class YieldFit:
 
     def __str__(self) -> str:
         """Return factors and quality in a line."""
-        factors = ", ".join(
-            f"{key} × {value:.3f} ± {self.error.get(key, 0.0):.3f}" for key, value in self.factor.items()
-        )
+        rows = ((key, value, self.error.get(key, 0.0)) for key, value in self.factor.items())
+        factors = ", ".join(f"{key} × {value:.3f} ± {error:.3f}" for key, value, error in rows)
         return f"{factors}; χ²/ndof = {self.chi2:.1f}/{self.ndof}"
 
 
@@ -78,10 +77,8 @@ def fit_yields(
     shapes = {name: np.asarray(template, dtype=np.float64) for name, template in templates.items()}
     for name, shape in shapes.items():
         if shape.shape != observed.shape or not shape.sum() > 0:
-            raise PhysicsError(
-                f"fit_yields: template {name!r} has shape {shape.shape} and sum {shape.sum():g}; "
-                f"the spectrum has shape {observed.shape}"
-            )
+            what = f"template {name!r} has shape {shape.shape} and sum {shape.sum():g}"
+            raise PhysicsError(f"fit_yields: {what}; the spectrum has shape {observed.shape}")
     spread = {k: np.asarray(v, dtype=np.float64) for k, v in (variance or {}).items()}
     known = dict(constraints or {})
 
@@ -106,9 +103,7 @@ def fit_yields(
     minuit.strategy = 2
     minuit.migrad()
     minuit.hesse()
-    require(
-        minuit.valid, f"fit_yields: the templates {names} do not describe the spectrum (no valid minimum)"
-    )
+    require(minuit.valid, f"fit_yields: the templates {names} do not describe the spectrum (no minimum)")
     return YieldFit(
         factor=fixed | {name: float(minuit.values[name]) for name in names},
         error={name: float(minuit.errors[name]) for name in names},
@@ -195,9 +190,8 @@ def tune_card(
     """
     edges, counts = np.asarray(edges, dtype=np.float64), np.asarray(counts, dtype=np.float64)
     if len(edges) != len(counts) + 1 or not pot > 0:
-        raise PhysicsError(
-            f"tune_card: {len(edges)} edges for {len(counts)} bins, pot = {pot!r}; one more edge, pot > 0"
-        )
+        given = f"{len(edges)} edges for {len(counts)} bins, pot = {pot!r}"
+        raise PhysicsError(f"tune_card: {given}; one more edge, pot > 0")
     templates, variance = mass_templates(card, edges, pot, n=n, seed=seed)
     fit = fit_yields(counts, templates, variance=variance, constraints=constraints)
     tuned = card.scaled(fit.factor).model_copy(update={"name": f"{card.name} (tuned)", "tuning": None})

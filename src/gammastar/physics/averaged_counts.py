@@ -54,9 +54,8 @@ def exactly(count: FloatArray, background: float, sigma: float) -> FloatArray:
     if sigma < FIXED or background == 0:
         return _poisson(count, np.full(count.shape, background))
     low, high = gammainccinv(count + 1.0, FULL), gammainccinv(count + 1.0, EMPTY)
-    theta, weight = _between(
-        *((np.log(x) - np.log(background)) / sigma for x in (np.maximum(low, 1e-300), high))
-    )
+    ends = ((np.log(x) - np.log(background)) / sigma for x in (np.maximum(low, 1e-300), high))
+    theta, weight = _between(*ends)
     rate = background * np.exp(sigma * theta)
     return np.asarray((_poisson(count[:, None], rate) * weight).sum(axis=-1))
 

@@ -230,13 +230,8 @@ PRESETS: dict[str, Bremsstrahlung] = {
 }
 
 
-TITLES = {
-    "qra_v2": "quasi-real, v2",
-    "qra_v1": "quasi-real, v1",
-    "na62": "as NA62",
-    "fairship": "as FairShip",
-    "fww_vmd": "FWW, VMD form factor",
-}
+TITLES = {"qra_v2": "quasi-real, v2", "qra_v1": "quasi-real, v1", "na62": "as NA62"}
+TITLES |= {"fairship": "as FairShip", "fww_vmd": "FWW, VMD form factor"}
 """What figures call the presets."""
 
 
@@ -255,10 +250,8 @@ def band(central: Bremsstrahlung, factor: float = 2.0) -> tuple[Bremsstrahlung, 
     if central.off_shell is None:
         raise PhysicsError(f"bremsstrahlung {central.name!r} has no off-shell form factor, so no band of Λ")
     low, high = central.off_shell / factor, central.off_shell * factor
-    return (
-        replace(central, name=f"{central.name}, Λ = {low:g} GeV", off_shell=low),
-        replace(central, name=f"{central.name}, Λ = {high:g} GeV", off_shell=high),
-    )
+    low_name, high_name = (f"{central.name}, Λ = {scale:g} GeV" for scale in (low, high))
+    return replace(central, name=low_name, off_shell=low), replace(central, name=high_name, off_shell=high)
 
 
 def virtuality(z: npt.ArrayLike, pt2: npt.ArrayLike, mass: npt.ArrayLike) -> FloatArray:
@@ -275,10 +268,8 @@ def dirac_splitting(z: npt.ArrayLike, pt2: npt.ArrayLike, mass: npt.ArrayLike) -
     """
     z, m2 = np.asarray(z, dtype=np.float64), np.square(mass)
     h = virtuality(z, pt2, mass)
-    return np.asarray(
-        ALPHA / (2 * np.pi * h) * ((1 + (1 - z) ** 2) / z - z * (1 - z) * (2 * _MP2 + m2) / h),
-        dtype=np.float64,
-    )
+    bracket = (1 + (1 - z) ** 2) / z - z * (1 - z) * (2 * _MP2 + m2) / h
+    return np.asarray(ALPHA / (2 * np.pi * h) * bracket, dtype=np.float64)
 
 
 def pauli_splitting(z: npt.ArrayLike, pt2: npt.ArrayLike, mass: npt.ArrayLike) -> FloatArray:

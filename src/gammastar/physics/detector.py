@@ -77,9 +77,7 @@ class MassResolution:
         centre = m + np.interp(m, self.mass, self.shift)
         pull = (np.asarray(edges, dtype=np.float64)[None, :] - centre) / self.sigma(m)
         rows = np.atleast_2d(self.pull)
-        place = (
-            np.interp(m[:, 0], self.mass, np.arange(len(self.mass))) if len(rows) > 1 else np.zeros(len(m))
-        )
+        place = np.interp(m[:, 0], self.mass, np.arange(len(self.mass)) if len(rows) > 1 else 0.0 * self.mass)
         below = np.zeros_like(pull)
         for i, row in enumerate(rows):
             share = np.clip(1.0 - np.abs(place - i), 0.0, None)
@@ -94,11 +92,8 @@ class MassResolution:
         low, high = max(e[0] - reach, LOWEST), e[-1] + reach
         even = np.arange(low, high, min(FINE, STEP * float(self.width.max())))
         grid = np.unique(np.concatenate([even, np.geomspace(low, high, 400), [high]]))
-        return np.asarray(
-            np.trapezoid(
-                (density(grid) * self.efficiency_at(grid))[:, None] * self.cells(grid, e), grid, axis=0
-            )
-        )
+        selected = (density(grid) * self.efficiency_at(grid))[:, None] * self.cells(grid, e)
+        return np.asarray(np.trapezoid(selected, grid, axis=0))
 
     def scaled(self, factor: float = 1.0, scale: float = 1.0) -> MassResolution:
         """Return the resolution with widths times `factor`, reconstructed masses times `scale`."""
@@ -156,13 +151,10 @@ def measured_resolution(
         if not there > 0:
             continue
         found, error = w[own].sum(), np.sqrt(np.sum(w[own] ** 2))
-        rows.append(
-            (np.average(m[own], weights=w[own]), 0.5 * (right - left), centre, found / there, error / found)
-        )
+        middle = np.average(m[own], weights=w[own])
+        rows.append((middle, 0.5 * (right - left), centre, found / there, error / found))
     if not rows:
-        raise PhysicsError(
-            "mass resolution: photons of no mass weigh more than zero; see the unfolded spectrum"
-        )
+        raise PhysicsError("mass resolution: photons of no mass weigh more than zero: see the spectrum")
     mass, width, shift, efficiency, error = np.array(rows).T
     pull = (moved - np.interp(m, mass, shift)) / np.interp(m, mass, width)
     parts = np.array_split(np.argsort(m), int(np.clip(len(m) // TAILS, 1, SHAPES)))
@@ -285,10 +277,8 @@ class Plane:
         for name in ("half_x", "half_y", "octagon", "r_max"):
             value = getattr(self, name)
             require(value > 0, f"plane {self.name!r}: {name} = {value!r} must be positive")
-        require(
-            0 <= self.r_min < self.r_max,
-            f"plane {self.name!r}: 0 <= r_min < r_max needed, got {self.r_min!r}, {self.r_max!r}",
-        )
+        low, high = self.r_min, self.r_max
+        require(0 <= low < high, f"plane {self.name!r}: 0 <= r_min < r_max needed, got {low!r}, {high!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,27 +341,19 @@ class Detector(Exposed):
         Exposed.__post_init__(self)
         for name in ("pot_sigma", "background", "background_sigma"):
             value = getattr(self, name)
-            require(
-                value is None or 0 <= value < math.inf, f"{name} = {value!r} must be finite, not negative"
-            )
+            require(value is None or 0 <= value < math.inf, f"{name} = {value!r}: finite, not negative")
         softest = max(self.cuts.min_energy_sum, self.cuts.min_momentum)
-        require(
-            softest < self.beam_energy,
-            f"cuts: leptons above {softest:g} GeV are asked of a beam of {self.beam_energy:g} GeV",
-        )
+        soft = f"cuts: leptons above {softest:g} GeV are asked of a beam of {energy:g} GeV"
+        require(softest < energy, soft)
         for state, value in self.efficiency.items():
             require(state == state.lower(), f"efficiency.{state}: final states are in small letters")
             require(0 <= value <= 1, f"efficiency.{state} = {value!r} must lie between 0 and 1")
         require(len(self.efficiency) > 0, "efficiency: at least one final state is needed")
         daughters = self.accept_on == "daughters"
-        require(
-            not daughters or self.volume.is_bounded,
-            "volume: decays are drawn in it, so it must be finite when accept_on = 'daughters'",
-        )
-        require(
-            daughters or not (self.planes or self.magnet or self.cuts != LeptonCuts()),
-            "planes, magnet and cuts act on leptons: accept_on = 'daughters' is needed",
-        )
+        endless = "volume: decays are drawn in it, so it must be finite when accept_on = 'daughters'"
+        require(not daughters or self.volume.is_bounded, endless)
+        idle = "planes, magnet and cuts act on leptons: accept_on = 'daughters' is needed"
+        require(daughters or not (self.planes or self.magnet or self.cuts != LeptonCuts()), idle)
         self._check_places()
 
     def _check_places(self) -> None:
@@ -385,11 +367,8 @@ class Detector(Exposed):
             "nothing is seen; begin behind it or beside it (keys of volume), or correct target.position",
         )
         for plane in self.planes:
-            require(
-                plane.z > first,
-                f"plane {plane.name!r}: z = {plane.z:g} m lies before the decay volume, which begins at "
-                f"{first:g} m: no lepton reaches it",
-            )
+            before = f"z = {plane.z:g} m lies before the decay volume, which begins at {first:g} m"
+            require(plane.z > first, f"plane {plane.name!r}: {before}: no lepton reaches it")
 
 
 def _leaves(data: Any, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -416,11 +395,8 @@ def read_detector(path: Path) -> dict[str, Any]:
     filled_in(data, f"{path}: ")
     leaves = dict(_leaves({key: value for key, value in data.items() if key != "sources"}))
     numbers = [key for key, value in leaves.items() if isinstance(value, int | float)]
-    missing = [
-        key
-        for key in numbers
-        if not isinstance(leaves[key], bool) and not any(f"{key}.".startswith(f"{s}.") for s in sources)
-    ]
+    counted = [key for key in numbers if not isinstance(leaves[key], bool)]
+    missing = [key for key in counted if not any(f"{key}.".startswith(f"{s}.") for s in sources)]
     if missing:
         raise SteeringError(f"{path}: no source for {missing}; name each key, or its table, under [sources]")
     true = next((key for key in numbers if isinstance(leaves[key], bool) and key not in FLAGS), None)
@@ -459,10 +435,8 @@ def target_factor(
         )
     ratio = detector.target.interaction_probability / -math.expm1(-exposure.thickness)
     if scaling == "per_interaction":
-        require(
-            alpha is None and alpha_inelastic is None,
-            "target_factor: 'per_interaction' takes no exponents; choose scaling = 'power'",
-        )
+        none = alpha is None and alpha_inelastic is None
+        require(none, "target_factor: 'per_interaction' takes no exponents; choose scaling = 'power'")
         return ratio
     if alpha is None or alpha_inelastic is None:
         raise PhysicsError("target_factor: scaling = 'power' needs alpha and alpha_inelastic")
@@ -494,14 +468,10 @@ class VertexTelescope:
 
     def __post_init__(self) -> None:
         first, last = self.fiducial
-        _require(
-            len(self.planes) > 0 and all(np.diff((0.0, *self.planes)) > 0),
-            f"planes = {list(self.planes)} must be positive and increase",
-        )
-        _require(
-            1 <= self.min_hits <= len(self.planes),
-            f"min_hits = {self.min_hits} must lie between 1 and {len(self.planes)}, the number of planes",
-        )
+        rising = len(self.planes) > 0 and all(np.diff((0.0, *self.planes)) > 0)
+        _require(rising, f"planes = {list(self.planes)} must be positive and increase")
+        hits, n = self.min_hits, len(self.planes)
+        _require(1 <= hits <= n, f"min_hits = {hits} must lie between 1 and {n}, the number of planes")
         _require(0 < self.hit_efficiency <= 1, f"hit_efficiency = {self.hit_efficiency:g} must lie in (0, 1]")
         _require(
             self.resolution > 0 and min(self.scattering, self.slope, self.momentum) >= 0,
@@ -565,10 +535,8 @@ def _errors(telescope: VertexTelescope, pairs: Pairs, z: FloatArray, lepton_mass
     momentum = np.sqrt(np.maximum(pairs.energy**2 - pairs.mass**2, 0.0))
     velocity = np.sqrt(np.maximum(1.0 - (2.0 * lepton_mass / pairs.mass) ** 2, 0.0))
     half = 0.5 * momentum * velocity * pairs.columns["cos_theta"]
-    legs = [
-        np.sqrt(np.maximum(e**2 - lepton_mass**2, 1e-12))
-        for e in (0.5 * pairs.energy + half, 0.5 * pairs.energy - half)
-    ]
+    energies = 0.5 * pairs.energy + half, 0.5 * pairs.energy - half
+    legs = [np.sqrt(np.maximum(e**2 - lepton_mass**2, 1e-12)) for e in energies]
     square = [telescope.resolution**2 + (telescope.scattering / p) ** 2 for p in legs]
     total = legs[0] + legs[1]
     mean = (legs[0] ** 2 * square[0] + legs[1] ** 2 * square[1]) / total**2

@@ -109,10 +109,8 @@ class Cone(Geometry):
     __pydantic_config__: ClassVar[ConfigDict] = _FROZEN
 
     def __post_init__(self) -> None:
-        require(
-            0 <= self.theta_min < self.theta_max < math.pi / 2,
-            f"Cone: 0 <= theta_min < theta_max < pi/2 needed, got {self.theta_min!r}, {self.theta_max!r}",
-        )
+        low, high = self.theta_min, self.theta_max
+        require(0 <= low < high < math.pi / 2, f"Cone: 0 <= theta_min < theta_max < pi/2, {low!r}, {high!r}")
         require(
             self.z_min < self.z_max and math.isfinite(self.z_min) and math.isfinite(self.apex),
             f"Cone: finite z_min below z_max needed, got {self.z_min!r}, {self.z_max!r}",
@@ -197,9 +195,8 @@ class Frustum(Geometry):
 
     def _corners(self) -> FloatArray:
         halves = ((self.half_x0, self.half_y0), (self.half_x1, self.half_y1))
-        return np.array(
-            [[self.x + a * p, self.y + b * q] for p, q in halves for a in (-1, 1) for b in (-1, 1)]
-        )
+        signs = [(a, b) for a in (-1, 1) for b in (-1, 1)]
+        return np.array([[self.x + a * p, self.y + b * q] for p, q in halves for a, b in signs])
 
     def _interval(self, origin: FloatArray, unit: FloatArray) -> Interval:
         pieces = slab(origin[:, 2], unit[:, 2], self.z0, self.z1)
@@ -265,14 +262,11 @@ class Box(Geometry):
     def _interval(self, origin: FloatArray, unit: FloatArray) -> Interval:
         horizontal, other, axis = self._frame()
         local = origin - np.array([self.x, self.y, self.z0])
-        limits = (
-            (horizontal, -self.half_x, self.half_x),
-            (other, -self.half_y, self.half_y),
-            (axis, 0.0, (self.z1 - self.z0) / axis[2]),
-        )
-        return meet(
-            piece for edge, low, high in limits for piece in slab(local @ edge, unit @ edge, low, high)
-        )
+        length = (self.z1 - self.z0) / axis[2]
+        limits = [(horizontal, -self.half_x, self.half_x), (other, -self.half_y, self.half_y)]
+        limits.append((axis, 0.0, length))
+        slabs = (slab(local @ edge, unit @ edge, low, high) for edge, low, high in limits)
+        return meet(piece for pieces in slabs for piece in pieces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,9 +295,8 @@ class Cylinder(Geometry):
     def _corners(self) -> FloatArray | None:
         if not math.isfinite(self.radius):
             return None
-        return np.array(
-            [[self.x + a * self.radius, self.y + b * self.radius] for a in (-1, 1) for b in (-1, 1)]
-        )
+        r = self.radius
+        return np.array([[self.x + a * r, self.y + b * r] for a in (-1, 1) for b in (-1, 1)])
 
     def _interval(self, origin: FloatArray, unit: FloatArray) -> Interval:
         pieces = slab(origin[:, 2], unit[:, 2], self.z0, self.z1)

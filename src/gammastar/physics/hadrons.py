@@ -128,9 +128,7 @@ class TabulatedFormFactor:
         if self.mass.ndim != 1 or not self.mass.shape == self.f1.shape == self.f2.shape:
             raise PhysicsError(f"form factor {self.name!r}: mass, F1 and F2 must be equally long columns")
         if len(self.mass) < 2 or (np.diff(self.mass) <= 0).any():
-            raise PhysicsError(
-                f"form factor {self.name!r}: masses must increase strictly, two or more of them"
-            )
+            raise PhysicsError(f"form factor {self.name!r}: two masses or more must increase strictly")
 
     @classmethod
     def read(cls, path: Path) -> TabulatedFormFactor:
@@ -154,13 +152,9 @@ class TabulatedFormFactor:
         try:
             table = np.array([[complex(word.replace("+-", "-")) for word in line.split()] for line in lines])
         except ValueError as error:
-            raise InputFileError(
-                f"{path}: three columns, mass and complex F1 and F2, expected ({error})"
-            ) from error
+            raise InputFileError(f"{path}: three columns, mass and complex F1 and F2 ({error})") from error
         if table.ndim != 2 or table.shape[1] != 3:
-            raise InputFileError(
-                f"{path}: three columns, mass and complex F1 and F2, expected; found shape {table.shape}"
-            )
+            raise InputFileError(f"{path}: columns mass and complex F1 and F2 expected, not {table.shape}")
         return cls(path.stem, table[:, 0].real, table[:, 1], table[:, 2])
 
     def __call__(self, mass: npt.ArrayLike) -> tuple[ComplexArray, ComplexArray]:
@@ -171,14 +165,10 @@ class TabulatedFormFactor:
                 f"form factor {self.name!r} is tabulated from {self.mass[0]:g} to {self.mass[-1]:g} GeV; "
                 f"asked for {values.min():g} to {values.max():g} GeV"
             )
-        found = [
-            np.interp(values, self.mass, part)
-            for part in (self.f1.real, self.f1.imag, self.f2.real, self.f2.imag)
-        ]
-        return (
-            np.asarray(found[0] + 1j * found[1], dtype=np.complex128),
-            np.asarray(found[2] + 1j * found[3], dtype=np.complex128),
-        )
+        parts = (self.f1.real, self.f1.imag, self.f2.real, self.f2.imag)
+        found = [np.interp(values, self.mass, part) for part in parts]
+        f1, f2 = found[0] + 1j * found[1], found[2] + 1j * found[3]
+        return np.asarray(f1, dtype=np.complex128), np.asarray(f2, dtype=np.complex128)
 
 
 FormFactor: TypeAlias = PoleFormFactor | DipolePenalty | TabulatedFormFactor
@@ -373,10 +363,6 @@ def cocktail_components(
         result.append(Component(name, partial(breit_wigner, pole=mass(pdg), gamma=width(pdg))))
     if smooth:
         result.append(Component("drell_yan", partial(_drell_yan, m_lepton=m_lepton)))
-    result += [
-        Component(
-            f"smooth_{k}", partial(_bernstein, k=k, degree=smooth - 1, ends=mass_range, m_lepton=m_lepton)
-        )
-        for k in range(smooth)
-    ]
+    basis = partial(_bernstein, degree=smooth - 1, ends=mass_range, m_lepton=m_lepton)
+    result += [Component(f"smooth_{k}", partial(basis, k=k)) for k in range(smooth)]
     return tuple(result)

@@ -57,9 +57,8 @@ class Cells:
         what is left out back into the detector.
         """
         with np.errstate(divide="ignore"):
-            keep = (self.log_angle - self.width[0] / 2 < np.log10(max_angle)) & (
-                self.log_momentum + self.width[1] / 2 > np.log10(min_momentum)
-            )
+            near = self.log_angle - self.width[0] / 2 < np.log10(max_angle)
+            keep = near & (self.log_momentum + self.width[1] / 2 > np.log10(min_momentum))
         log_angle, log_momentum, weight = self.log_angle[keep], self.log_momentum[keep], self.weight[keep]
         return replace(self, log_angle=log_angle, log_momentum=log_momentum, weight=weight)
 
@@ -89,25 +88,20 @@ def read_cells(path: Pathlike) -> Cells:
             table = np.loadtxt(text_of(path, MAX_TABLE_BYTES).splitlines(), comments="#", ndmin=2).T
         columns = np.asarray(table, dtype=np.float64)
     except (OSError, ValueError, UnicodeDecodeError) as error:
-        raise InputFileError(
-            f"{path}: is no table of log10 angle, momentum, cross section ({error})"
-        ) from error
+        raise InputFileError(f"{path}: is no table of log10 angle, momentum, content ({error})") from error
     if columns.ndim != 2 or len(columns) != 3 or columns.shape[1] < 2:
-        raise InputFileError(
-            f"{path}: expected log10 angle, momentum and cross section, found {columns.shape}"
-        )
+        raise InputFileError(f"{path}: expected log10 angle, momentum, cross section; found {columns.shape}")
     bad = ~np.isfinite(columns).all(axis=0) | (columns[2] < 0)
     for row, (low, high), name in zip(columns, LOG_RANGES, ("angle", "momentum"), strict=False):
         outside = ~((row >= low) & (row <= high)) & ~bad
         if outside.any():
             value = row[outside][0]
-            raise InputFileError(
-                f"{path}: log10 {name} = {value:g} not in {low:g} to {high:g}; give rad and GeV"
-            )
+            outside_of = f"not in {low:g} to {high:g}; give rad and GeV"
+            raise InputFileError(f"{path}: log10 {name} = {value:g} {outside_of}")
     if bad.any():
         where = int(np.argmax(bad))
         raise InputFileError(
-            f"{path}: cell {where}: {columns[:, where].tolist()}; finite, not negative needed"
+            f"{path}: cell {where}: {columns[:, where].tolist()}: must be finite, not negative"
         )
     angle, momentum, content = columns
     return Cells(angle, momentum, content, (_step(path, angle, "angle"), _step(path, momentum, "momentum")))
@@ -205,9 +199,7 @@ def read_meson_spectra(
         spectra[name] = path, MesonSpectrum(int(match[1]), read_cells(path), scale, sigma)
     if not spectra:
         known = ", ".join(map(str, NAMES))
-        raise InputFileError(
-            f"{folder}: no spectra <generator>_<energy>TeV_<PDG number>.txt of {known} in it"
-        )
+        raise InputFileError(f"{folder}: no spectra <generator>_<energy>TeV_<PDG number>.txt of {known}")
     return {name: spectrum for name, (_, spectrum) in spectra.items()}
 
 
@@ -273,9 +265,8 @@ class Meson(Species):
         top = (sqrt_s**2 + np.square(mass) - 4 * M_PROTON**2) / (2 * sqrt_s)
         limit = np.arccosh(np.maximum(top / mt, 1.0)) / self.y_width
         first, last = ndtr(-limit), ndtr(limit)
-        y = y_beam + self.y_width * np.clip(
-            ndtri(first + rng.uniform(size=n) * (last - first)), -limit, limit
-        )
+        level = ndtri(first + rng.uniform(size=n) * (last - first))
+        y = y_beam + self.y_width * np.clip(level, -limit, limit)
         phi = rng.uniform(-np.pi, np.pi, n)
         return np.stack([pt * np.cos(phi), pt * np.sin(phi), mt * np.sinh(y), mt * np.cosh(y)])
 
@@ -364,9 +355,7 @@ class MesonTable:
     def __post_init__(self) -> None:
         empty = sorted(name for name, meson in self.mesons.items() if meson.per_interaction == 0)
         if empty:
-            log.warning(
-                "mesons of %r: %s have zero multiplicity, they add nothing", self.source, ", ".join(empty)
-            )
+            log.warning("mesons of %r: %s have zero multiplicity, add nothing", self.source, ", ".join(empty))
         _check_parents(self.mesons, self.decays)
 
     @classmethod

@@ -147,9 +147,8 @@ def largest_recoil(energy: npt.ArrayLike, m_chi: float) -> FloatArray:
     e = np.asarray(energy, dtype=np.float64)
     if not (np.isfinite(m_chi) and m_chi >= 0 and np.isfinite(e).all() and (e >= m_chi * (1 - 1e-9)).all()):
         low = float(e.min()) if e.size else np.nan
-        raise PhysicsError(
-            f"recoils: energies from {low:g} GeV of a particle of {m_chi:g} GeV: below its mass"
-        )
+        particle = f"a particle of {m_chi:g} GeV"
+        raise PhysicsError(f"recoils: energies from {low:g} GeV of {particle}: below its mass")
     p2 = np.clip(e**2 - m_chi**2, 0.0, None)
     return np.asarray(2 * M_E * p2 / (m_chi**2 + 2 * e * M_E + M_E**2), dtype=np.float64)
 
@@ -301,9 +300,8 @@ class MillichargeDetector(Exposed):
         _positive(beam_energy=self.beam_energy, efficiency=self.efficiency)
         Exposed.__post_init__(self)
         if self.front.z <= self.target.position[2]:
-            raise PhysicsError(
-                f"front.z = {self.front.z:g} m: not behind the target at {self.target.position[2]:g} m"
-            )
+            where = f"the target at {self.target.position[2]:g} m"
+            raise PhysicsError(f"front.z = {self.front.z:g} m: not behind {where}")
 
     @property
     def exponent(self) -> int:

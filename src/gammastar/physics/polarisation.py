@@ -26,10 +26,8 @@ def momentum_in_rest_frame(parent_mass: npt.ArrayLike, m1: npt.ArrayLike, m2: np
     if bool(np.any(parent < total * (1.0 - 1e-9))):
         gap = np.broadcast_to(parent - total, np.broadcast_shapes(parent.shape, total.shape)).ravel()
         worst = int(np.argmin(gap))
-        raise PhysicsError(
-            f"two-body decay {worst}: the parent is lighter than its daughters by {-gap[worst]:.6g} GeV; "
-            "draw masses inside the phase space"
-        )
+        why = f"the parent is lighter than its daughters by {-gap[worst]:.6g} GeV"
+        raise PhysicsError(f"two-body decay {worst}: {why}; draw masses inside the phase space")
     square = (parent**2 - total**2) * (parent**2 - (a - b) ** 2)
     return np.asarray(np.sqrt(np.clip(square, 0.0, None)) / (2.0 * parent), dtype=np.float64)
 
@@ -183,10 +181,9 @@ class SpinState:
 
     def __post_init__(self) -> None:
         if not 0 <= self.longitudinal <= 1 or self.frame not in FRAMES:
-            raise PhysicsError(
-                f"spin state: longitudinal = {self.longitudinal!r} must lie between 0 and 1, and frame = "
-                f"{self.frame!r} be one of {', '.join(FRAMES)}"
-            )
+            share = f"longitudinal = {self.longitudinal!r} must lie between 0 and 1"
+            frames = f"frame = {self.frame!r} be one of {', '.join(FRAMES)}"
+            raise PhysicsError(f"spin state: {share}, and {frames}")
 
     def weight(
         self, photon: FloatArray, mass: float, fermion: FloatArray, m_fermion: float, beam_energy: float
@@ -215,9 +212,8 @@ def cosine_between(photon: FloatArray, mass: float, first: FloatArray, second: F
     one, two = (_product(photon, q) / mass for q in (first, second))
     sizes = [np.sqrt(np.clip(e**2 - _product(q, q), 0.0, None)) for e, q in ((one, first), (two, second))]
     size = sizes[0] * sizes[1]
-    angle = np.divide(
-        one * two - _product(first, second), size, out=np.full_like(size, np.nan), where=size > 0
-    )
+    nowhere = np.full_like(size, np.nan)
+    angle = np.divide(one * two - _product(first, second), size, out=nowhere, where=size > 0)
     return np.asarray(np.clip(angle, -1.0, 1.0), dtype=np.float64)
 
 
@@ -386,9 +382,8 @@ class SpinDensities:
     @classmethod
     def of(cls, arrays: Mapping[str, Any]) -> SpinDensities:
         """Return the densities of a record, as `arrays` gives them."""
-        return cls(
-            *(np.asarray(arrays[key], dtype=np.float64) for key in ("edges", "moments", "cov", "pairs"))
-        )
+        keys = ("edges", "moments", "cov", "pairs")
+        return cls(*(np.asarray(arrays[key], dtype=np.float64) for key in keys))
 
     @classmethod
     def known(cls, lambdas: npt.ArrayLike) -> SpinDensities:
@@ -439,8 +434,5 @@ class SpinDensities:
         """
         values, vectors = np.linalg.eigh(self.cov)
         steps = vectors * np.sqrt(np.clip(values, 0.0, None))[:, np.newaxis, :]
-        return tuple(
-            replace(self, moments=self.moments + sign * steps[:, :, k])
-            for k in range(3)
-            for sign in (1.0, -1.0)
-        )
+        moved = (self.moments + sign * steps[:, :, k] for k in range(3) for sign in (1.0, -1.0))
+        return tuple(replace(self, moments=moments) for moments in moved)

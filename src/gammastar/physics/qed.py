@@ -100,10 +100,8 @@ def dark_photon_rate(dn_dm: npt.ArrayLike, mass: npt.ArrayLike, m_lepton: float)
     """
     mass = np.asarray(mass, dtype=np.float64)
     if not bool(np.all(mass > 2.0 * m_lepton)):
-        raise PhysicsError(
-            f"dark_photon_rate: mass {float(np.min(mass)):.6g} GeV is not above the threshold "
-            f"{2.0 * m_lepton:.6g} GeV; remove these masses from the scan"
-        )
+        lowest = f"mass {float(np.min(mass)):.6g} GeV is not above the threshold {2.0 * m_lepton:.6g} GeV"
+        raise PhysicsError(f"dark_photon_rate: {lowest}; remove these masses from the scan")
     return 0.5 * mass * np.asarray(dn_dm, dtype=np.float64) / kappa(mass, m_lepton)
 
 
@@ -193,23 +191,17 @@ class RTable:
 
     def __post_init__(self) -> None:
         if self.mass.ndim != 1 or self.mass.shape != self.ratio.shape or self.mass.size == 0:
-            raise PhysicsError(
-                f"RTable: mass {self.mass.shape} and ratio {self.ratio.shape} must be equally long columns"
-            )
+            raise PhysicsError(f"RTable: mass {self.mass.shape}, ratio {self.ratio.shape}: unequal columns")
         if not (np.isfinite(self.mass).all() and np.isfinite(self.ratio).all()):
             raise PhysicsError("RTable: mass or ratio holds values that are not finite")
         if (np.diff(self.mass) <= 0).any() or self.mass[0] < _HADRON_THRESHOLD:
-            raise PhysicsError(
-                f"RTable: masses must increase strictly from above 2 m_pi = {_HADRON_THRESHOLD:.5f} GeV"
-            )
+            raise PhysicsError(f"RTable: masses must increase, above 2 m_pi = {_HADRON_THRESHOLD:.5f} GeV")
         if (self.ratio < 0).any():
             raise PhysicsError(f"RTable: ratio {self.ratio.min()!r} is negative")
         if self.error is None:
             return
         if self.error.shape != self.mass.shape or not (np.isfinite(self.error) & (self.error >= 0)).all():
-            raise PhysicsError(
-                f"RTable: error {self.error.shape} must be a column like mass {self.mass.shape}, 0 or more"
-            )
+            raise PhysicsError(f"error {self.error.shape} must be a column like mass {self.mass.shape}, ≥ 0")
 
     @classmethod
     def read(cls, path: Path) -> RTable:
@@ -242,9 +234,7 @@ class RTable:
         """
         values = _masses(mass)
         if (values > self.mass[-1]).any():
-            raise PhysicsError(
-                f"R is tabulated up to {self.mass[-1]} GeV; asked for {values.max()} GeV: extend the table"
-            )
+            raise PhysicsError(f"R is tabulated up to {self.mass[-1]} GeV, not {values.max()} GeV")
         # The threshold joins as a point of its own, unless the table already begins there.
         keep = self.mass > _HADRON_THRESHOLD
         mass_points = np.concatenate([[_HADRON_THRESHOLD], self.mass[keep]])

@@ -130,11 +130,8 @@ class Charges:
         """
         m = np.asarray(mass_, dtype=np.float64)
         induced = E_CHARGE * np.abs(kinetic_mixing_loop(m**2)) if self.loop_mixing else np.zeros(m.shape)
-        return {
-            "ee": np.abs(self.electron) + induced,
-            "mumu": np.full(m.shape, abs(self.muon)),
-            "tautau": np.full(m.shape, abs(self.tau)),
-        }
+        muon, tau = np.full(m.shape, abs(self.muon)), np.full(m.shape, abs(self.tau))
+        return {"ee": np.abs(self.electron) + induced, "mumu": muon, "tautau": tau}
 
     def lepton_widths(self, mass_: npt.ArrayLike) -> dict[str, FloatArray]:
         """Return partial widths per g² into charged leptons and neutrinos [GeV].

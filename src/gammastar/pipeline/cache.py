@@ -330,9 +330,7 @@ def open_cache(
             raise StoreError(f"{error}; or run without --resume") from error
     cache = StageCache(folder, resume, seed, mock, previous, old=old, wanted=stages)
     if previous and previous["code"] != package_digest():
-        cache.notes.append(
-            "the code of gammastar changed since the run that is resumed: its stages run again"
-        )
+        cache.notes.append("the code of gammastar changed since the resumed run: its stages run again")
         logger.warning("%s: %s", folder, cache.notes[-1])
     before, now = previous.get("versions", {}), versions()
     others = ", ".join(f"{name} {before.get(name, 'none')}" for name in now if before.get(name) != now[name])

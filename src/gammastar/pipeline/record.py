@@ -79,9 +79,8 @@ def write_record(ctx: Context, domain: Domain, trend: spectrum.Trend | None = No
 
     ``steering.json``, ``domain.safetensors``, ``extrapolation.safetensors`` and the files of the detectors.
     """
-    write_json(
-        ctx.folder / "steering.json", ctx.steering.model_dump(mode="json", by_alias=True, exclude_none=True)
-    )
+    content = ctx.steering.model_dump(mode="json", by_alias=True, exclude_none=True)
+    write_json(ctx.folder / "steering.json", content)
     write_tensors(ctx.folder / "domain.safetensors", domain.arrays())
     if trend is not None:
         write_trend(ctx.folder, trend)

@@ -157,10 +157,8 @@ def unit_of(channels: Sequence[Channel]) -> Unit:
     units = {channel.group: getattr(channel, "unit", "proton") for channel in channels}
     if len(set(units.values())) > 1:
         text = ", ".join(f"{group!r} in {unit}" for group, unit in units.items())
-        raise PhysicsError(
-            f"rates count per proton or as cross sections, not both: {text}; give predict.sigma_inelastic to "
-            "have all of them per interacting proton"
-        )
+        what = f"rates count per proton or as cross sections, not both: {text}"
+        raise PhysicsError(f"{what}; give predict.sigma_inelastic to have all of them per interacting proton")
     return "pb" if "pb" in units.values() else "proton"
 
 
@@ -323,9 +321,8 @@ def rate(
     mass = np.asarray(mass_centres, dtype=np.float64)
     density, covariance = np.asarray(dn_dm, dtype=np.float64), np.asarray(cov, dtype=np.float64)
     if mass.ndim != 1 or density.shape != mass.shape or covariance.shape != 2 * mass.shape:
-        raise PhysicsError(
-            f"rate: masses {mass.shape}, dn_dm {density.shape}, cov {covariance.shape} do not fit"
-        )
+        shapes = f"masses {mass.shape}, dn_dm {density.shape}, cov {covariance.shape}"
+        raise PhysicsError(f"rate: {shapes} do not fit")
     factor = _factors(mass, m_lepton) if edges is None else _bin_factors(edges, mass, m_lepton)
     return factor * density, covariance * np.outer(factor, factor)
 
@@ -353,10 +350,8 @@ def interpolate_rate(
     centres = np.asarray(mass_centres, dtype=np.float64)
     outside = ~((wanted >= centres[0]) & (wanted <= centres[-1]))
     if outside.any():
-        raise PhysicsError(
-            f"mass {wanted[outside][0]:g} GeV lies outside the measured centres "
-            f"{centres[0]:g} to {centres[-1]:g} GeV: scan masses inside, see [predict]"
-        )
+        ends = f"the measured centres {centres[0]:g} to {centres[-1]:g} GeV"
+        raise PhysicsError(f"mass {wanted[outside][0]:g} GeV lies outside {ends}, see [predict]")
     if len(centres) == 1:
         weights = np.ones((len(wanted), 1))
     else:

@@ -140,9 +140,7 @@ def peak_search(
     known = Background() if background is None else background
     fits = e.ndim == 1 and n.shape in {(len(e) - 1,), (len(m), len(e) - 1)}
     if not fits or not (np.diff(e) > 0).all() or not (n >= 0).all():
-        raise PhysicsError(
-            f"peak search: {e.shape} edges must increase and hold one non-negative content each, {n.shape}"
-        )
+        raise PhysicsError(f"peak search: {e.shape} edges must increase, {n.shape} contents be non-negative")
     n = np.broadcast_to(n, (len(m), len(e) - 1))
     peak = resolution.cells(m, e)
     design, prior, offset, inside = _designs(e, m, peak, resolution.sigma(m), half_window, known)
@@ -189,9 +187,7 @@ def cls_limits(
     Ŝ + σ Φ⁻¹[1 − (1 − CL) Φ(Ŝ/σ)].
     """
     require(0.5 <= cl < 1, f"peak search: cl = {cl!r} must lie between 0.5 and 1")
-    s, width, delta = np.broadcast_arrays(
-        *(np.asarray(x, dtype=np.float64) for x in (fitted, sigma, relative))
-    )
+    s, width, delta = np.broadcast_arrays(*(np.asarray(x, np.float64) for x in (fitted, sigma, relative)))
     low, high = np.zeros(s.shape), np.maximum(s, 0.0) + 10.0 * width
     if (delta > 0).any():
         high = high / np.maximum(1.0 - 3.0 * delta, 0.02)
@@ -258,9 +254,8 @@ def window_of(
     found, cov = _solve(columns[None], prior[:, 1:], weight, expected[None] - offset[:, bins])
     value, error = found[0], np.sqrt(np.diag(cov[0]))
     free = [j for j in range(terms, terms + len(background.lines)) if not prior[0, 1 + j]]
-    lines = tuple(
-        (background.names[j - terms], columns[:, j], float(value[j]), float(error[j])) for j in free
-    )
+    names = background.names
+    lines = tuple((names[j - terms], columns[:, j], float(value[j]), float(error[j])) for j in free)
     shifts = columns[:, [j for j in range(terms, columns.shape[1]) if j not in free]].T
     small = SMALL * np.sqrt(np.clip(expected, 0.0, None)).max()
     head = bins, peak[0, bins], expected, offset[0, bins], columns[:, :terms].T

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -62,9 +62,8 @@ def chi_rate(
     factors = bin_factors(edges, m_chi, m_lepton)
     values, covariance = np.asarray(pairs, dtype=np.float64), np.asarray(cov, dtype=np.float64)
     if values.shape != factors.shape[1:] or covariance.shape != 2 * values.shape:
-        raise PhysicsError(
-            f"chi_rate: pairs {values.shape} cov {covariance.shape} do not fit {factors.shape[1]} bins"
-        )
+        shapes = f"pairs {values.shape} and cov {covariance.shape}"
+        raise PhysicsError(f"chi_rate: {shapes} do not fit {factors.shape[1]} bins")
     return factors @ values, factors @ covariance @ factors.T
 
 
@@ -139,16 +138,14 @@ def chi_pairs(
     fraction = fraction if spin is None else polarisation.UNPOLARISED
     above = np.maximum(photons.mass, 2 * m_chi * (1 + 1e-12))
     known = np.zeros(n, dtype=np.bool_) if photons.parent is None else ~np.isnan(photons.parent[:, 0])
-    lam = polarisation.lambda_theta(
-        np.where(known, polarisation.TRANSVERSE, np.broadcast_to(fraction, (n,))), above, m_chi
-    )
+    share = np.where(known, polarisation.TRANSVERSE, np.broadcast_to(fraction, (n,)))
+    lam = polarisation.lambda_theta(share, above, m_chi)
     cos_theta, around = polarisation.cosine(lam, rng.uniform(size=n)), rng.uniform(-np.pi, np.pi, n)
     first = polarisation.daughter(parent, photons.mass, m_chi, m_chi, cos_theta, around)
     if photons.parent is not None and known.any():
         meson = _turned(photons.parent[known].T, phi[known])
-        first[:, known] = polarisation.daughter_about(
-            parent[:, known], photons.mass[known], m_chi, meson, cos_theta[known], around[known]
-        )
+        own = photons.mass[known], m_chi, meson, cos_theta[known], around[known]
+        first[:, known] = polarisation.daughter_about(parent[:, known], *own)
     weight = photons.weight
     if spin is not None and not known.all():
         free = ~known
@@ -184,9 +181,8 @@ def chi_from_channel(
     low, high = max(2 * m_chi, mass_range[0]), mass_range[1]
     total = 0.0
     if low < high:
-        total = float(
-            from_dark_photons(lambda m: channel.rate(m)[0], [m_chi], high, mass_min=mass_range[0])[0]
-        )
+        rate = from_dark_photons(lambda m: channel.rate(m)[0], [m_chi], high, mass_min=mass_range[0])
+        total = float(rate[0])
     require(total > 0, f"channel {channel.group!r} makes no virtual photon between {low:g} and {high:g} GeV")
     grid = low * (high / low) ** np.linspace(0.0, 1.0, 601) ** 2
     middle = np.sqrt(grid[1:] * grid[:-1])
@@ -261,10 +257,10 @@ class TheoryPairs:
             sigma = self.channel.table.mesons["jpsi"].sigma
             return np.stack([value, (1 - sigma) * value, (1 + sigma) * value])
 
+        ends: Any = {"mass_min": self.low, "panels": 200}
+
         def edge(i: int) -> FloatArray:
-            return from_dark_photons(
-                lambda m: envelope(self.channel, m)[i], m_chi, self.high, mass_min=self.low, panels=200
-            )
+            return from_dark_photons(lambda m: envelope(self.channel, m)[i], m_chi, self.high, **ends)
 
         return np.stack([edge(i) for i in range(3)])
 
@@ -292,10 +288,8 @@ def theory_pairs(
         (MAX_THEORY_MASS, 0.0) if measured is None else (float(measured[0][0]), float(measured[0][-1]))
     )
     top = first if measured is None else max(first, 2 * m_lepton)
-    parts = [
-        TheoryPairs(name, channel, 0.0, min(top, constants.M_PI0) if name == "pion_dalitz" else top)
-        for name, channel in channels
-    ]
+    tops = {name: min(top, constants.M_PI0) if name == "pion_dalitz" else top for name, _ in channels}
+    parts = [TheoryPairs(name, channel, 0.0, tops[name]) for name, channel in channels]
     check_exclusive([part.channel for part in parts])
     if any(isinstance(part.channel, JPsi) for part in parts) and "jpsi" in held((first, last)):
         raise PhysicsError(

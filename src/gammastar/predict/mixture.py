@@ -46,9 +46,8 @@ def on_nucleus(
 ) -> tuple[Sample, float]:
     """Return the sample per interaction on another nucleus, and its relative uncertainty."""
     if not (a_measured > 0 and a_wanted > 0 and alpha_sigma >= 0):
-        raise PhysicsError(
-            f"on_nucleus: A = {a_measured!r}, {a_wanted!r} sigma = {alpha_sigma!r} not positive"
-        )
+        given = f"A = {a_measured!r}, {a_wanted!r}, sigma = {alpha_sigma!r}"
+        raise PhysicsError(f"on_nucleus: {given} not positive")
     ratio = np.log(a_wanted / a_measured)
     exponent = np.asarray(alpha(np.asarray(sample.p4.pt, dtype=np.float64)), dtype=np.float64)
     weight = sample.weight * np.exp(ratio * (exponent - alpha_inelastic))
@@ -315,11 +314,8 @@ class Mixture(Channel):
     ) -> FloatArray | None:
         """Return the replicas of the channels that have some; `members` says which made each particle."""
         own = self.members(mass, len(sample.weight)) if members is None else members
-        rows_of = [
-            (own == i, channel.replicas(mass, sample.part(own == i)))
-            for i, channel in enumerate(self.channels)
-            if (own == i).any()
-        ]
+        drawn = [(own == i, channel) for i, channel in enumerate(self.channels) if (own == i).any()]
+        rows_of = [(mine, channel.replicas(mass, sample.part(mine))) for mine, channel in drawn]
         sizes = {len(rows) for _, rows in rows_of if rows is not None}
         if not sizes:
             return None

@@ -162,10 +162,8 @@ class DarkPhoton(Model):
 
     def width_error(self, mass: float) -> float:
         """Return the relative error of the total width, that of R."""
-        plain, moved = (
-            sum(float(part) for part in qed.dark_photon_widths(mass, table).values())
-            for table in (self.r_table, self.r_table.shifted(1.0))
-        )
+        widths = [qed.dark_photon_widths(mass, table) for table in (self.r_table, self.r_table.shifted(1.0))]
+        plain, moved = (sum(float(part) for part in parts.values()) for parts in widths)
         return moved / plain - 1.0 if plain > 0 else 0.0
 
 
@@ -201,9 +199,8 @@ class VectorModel(Model):
     def labels(self) -> Labels:
         """X and g; limits on dark photons are recast."""
         plane = next((name for name, known in CHARGES.items() if known == self.charges), self.charges.name)
-        return Labels(
-            f"{self.charges.name} vectors", coupling_name="coupling g", limits="recast", plane=plane
-        )
+        name = f"{self.charges.name} vectors"
+        return Labels(name, coupling_name="coupling g", limits="recast", plane=plane)
 
     def rate_ratio(
         self, mass: npt.ArrayLike, shares: Mapping[Process, npt.ArrayLike] | None = None
@@ -258,9 +255,8 @@ def rate_ratio(charges: Charges, mass: npt.ArrayLike, shares: Mapping[Process, n
     columns = {name: np.broadcast_to(np.asarray(value, float), m.shape) for name, value in shares.items()}
     total = np.sum(list(columns.values()), axis=0)
     if not np.allclose(total, 1.0, atol=1e-6):
-        raise PhysicsError(
-            f"{charges.name}: shares of the processes sum to {total.min():g} … {total.max():g}, not to one"
-        )
+        sums = f"{total.min():g} … {total.max():g}"
+        raise PhysicsError(f"{charges.name}: shares of the processes sum to {sums}, not to one")
     parts = [share * charges.production_ratio(name, m) for name, share in columns.items()]
     return np.asarray(np.sum(parts, axis=0), dtype=np.float64)
 
@@ -398,8 +394,6 @@ def theory_channel(
     channel: Channel = _of_user(Channel, f"predict.channels: {name!r}", name, options.where)
     named = isinstance(getattr(channel, "group", None), str), getattr(channel, "processes", None)
     if not (named[0] and isinstance(named[1], frozenset) and named[1]):
-        raise SteeringError(
-            f"predict.channels: {name!r} needs group, a name, and processes, a frozenset of names: they keep "
-            "channels from counting a process twice"
-        )
+        what = "group, a name, and processes, a frozenset of names"
+        raise SteeringError(f"predict.channels: {name!r} needs {what}, lest a process counts twice")
     return channel

@@ -149,9 +149,8 @@ def _own_rate(model: Model) -> Callable[[FloatArray], FloatArray]:
             raise PhysicsError(f"{name}.rate_ratio: shape {values.shape} for masses of shape {mass.shape}")
         bad = ~(np.isfinite(values) & (values >= 0))
         if bad.any():
-            raise PhysicsError(
-                f"{name}.rate_ratio: {values[bad][0]:g} at {mass[bad][0]:g} GeV must be finite, not negative"
-            )
+            ratio = f"{values[bad][0]:g} at {mass[bad][0]:g} GeV"
+            raise PhysicsError(f"{name}.rate_ratio: {ratio} must be finite, not negative")
         return values
 
     return ratio
@@ -185,10 +184,8 @@ def measured_production(
     threshold = 2 * photon.m_lepton
     if needs_shares(model):
         if others:
-            raise PhysicsError(
-                f"predict.channels and outside, beside a spectrum: {model.charges.name!r} needs its own "
-                "ratio in each of them"
-            )
+            own = f"{model.charges.name!r} needs its own ratio in each of them"
+            raise PhysicsError(f"predict.channels and outside, beside a spectrum: {own}")
         charges = model.charges
         scaled = Scaled(photon, lambda mass: rate_ratio(charges, mass, shares(mass)))
         return Production(scaled, (photon,), exposure, photon.mass_range, threshold)
@@ -242,18 +239,15 @@ def rate_of(production: Production, masses: FloatArray, shifts: Mapping[str, Flo
     own = rates[0] * factor(masses)
     moved = _moved(production, photon, masses, shifts)
     sources = sources_of(MEASUREMENT, own, covs[0], pot_sigma, moved)
-    beside = [
-        Source(f"{THEORY_OF}{part.group}", "theory", part_cov)
-        for part, part_cov in zip(production.parts[1:], covs[1:], strict=True)
-    ]
+    others = zip(production.parts[1:], covs[1:], strict=True)
+    beside = [Source(f"{THEORY_OF}{part.group}", "theory", part_cov) for part, part_cov in others]
     rate = Rate(masses, value, cov, sources + Sources(tuple(beside)), production.threshold, channels)
     if production.trend is None:
         return rate
     share = np.divide(own, value, out=np.zeros_like(value), where=value > 0)
     part, error, step = extrapolated(photon, production.trend, masses, seed)
-    return replace(
-        rate, measured_part=part * share, extrapolation=error * share, extrapolation_step=step * share
-    )
+    beyond = {"extrapolation": error * share, "extrapolation_step": step * share}
+    return replace(rate, measured_part=part * share, **beyond)
 
 
 def sources_of(

@@ -44,10 +44,8 @@ class Bremsstrahlung(Channel):
         central = self.interaction * self.kernel.rate(mass, self.beam_energy)
         if self.kernel.off_shell is None:
             return central, central, central
-        low, high = (
-            self.interaction * kernel.rate(mass, self.beam_energy)
-            for kernel in bremsstrahlung.band(self.kernel)
-        )
+        ends = [kernel.rate(mass, self.beam_energy) for kernel in bremsstrahlung.band(self.kernel)]
+        low, high = (self.interaction * end for end in ends)
         return central, low, high
 
     def rate(self, mass: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
@@ -63,10 +61,8 @@ class Bremsstrahlung(Channel):
         p4 = sample.p4
         z = np.asarray(p4.pz, dtype=np.float64) / self.beam_energy
         pt2 = np.square(np.asarray(p4.pt, dtype=np.float64))
-        centre, *ends = (
-            kernel.differential(z, pt2, mass, self.beam_energy)
-            for kernel in (self.kernel, *bremsstrahlung.band(self.kernel))
-        )
+        kernels = (self.kernel, *bremsstrahlung.band(self.kernel))
+        centre, *ends = (kernel.differential(z, pt2, mass, self.beam_energy) for kernel in kernels)
         return np.divide(np.stack(ends), centre, out=np.ones((2, len(z))), where=centre > 0)
 
     def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
@@ -124,12 +120,8 @@ class MesonChannel(Channel):
         """Return the rate per proton on target and ε²; a multiplicity is one error common to all masses."""
         rows = self.by_decay(mass)
         parents = [decay.parent for decay in self.decays]
-        shifts = np.stack(
-            [
-                self.table.mesons[name].sigma * rows[[parent == name for parent in parents]].sum(axis=0)
-                for name in dict.fromkeys(parents)
-            ]
-        )
+        by_meson = {name: rows[[parent == name for parent in parents]].sum(axis=0) for name in parents}
+        shifts = np.stack([self.table.mesons[name].sigma * row for name, row in by_meson.items()])
         return rows.sum(axis=0), np.einsum("dm,dn->mn", shifts, shifts)
 
     def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
@@ -138,15 +130,11 @@ class MesonChannel(Channel):
         total = float(rows.sum())
         require(total > 0, f"channel {self.group!r}: no decay is open at {mass:g} GeV; see [predict]")
         counts = rng.multinomial(n, rows / total)
-        parts = [
-            self._kinematics(decay, mass, int(count), rng)
-            for decay, count in zip(self.decays, counts, strict=True)
-            if count
-        ]
+        shares = [(decay, int(n)) for decay, n in zip(self.decays, counts, strict=True) if n]
+        parts = [self._kinematics(decay, mass, n, rng) for decay, n in shares]
         photons, parents = (np.concatenate(rows, axis=1) for rows in zip(*parts, strict=True))
-        return sample_at_origin(
-            photons, np.full(n, total / n), None if np.isnan(parents).all() else parents.T
-        )
+        mesons_of = None if np.isnan(parents).all() else parents.T
+        return sample_at_origin(photons, np.full(n, total / n), mesons_of)
 
     def _kinematics(
         self, decay: mesons.Decay, mass: float, n: int, rng: np.random.Generator
@@ -304,9 +292,7 @@ def tabulated_channel(name: str, base: Path, sigma_inelastic: float | None = Non
 def _between(masses: FloatArray, mass: float, what: str) -> tuple[int, float]:
     """Return the place of the mass below, and how far the next one is, in [0, 1]; refuse others."""
     if not masses[0] <= mass <= masses[-1]:
-        raise PhysicsError(
-            f"{what}: {mass:g} GeV lies outside the tables, {masses[0]:g} to {masses[-1]:g} GeV"
-        )
+        raise PhysicsError(f"{what}: {mass:g} GeV is outside the tables, {masses[0]:g} to {masses[-1]:g} GeV")
     i = int(np.clip(np.searchsorted(masses, mass, side="right") - 1, 0, len(masses) - 2))
     return i, float((mass - masses[i]) / (masses[i + 1] - masses[i]))
 
@@ -336,9 +322,8 @@ class ForeseeSpectra(Channel):
                 files.setdefault((match[2], float(match[4])), []).append(path)
         masses = np.array(sorted({mass for _, mass in files}))
         if len(masses) < 2:
-            raise InputFileError(
-                f"{folder}: spectra <energy>TeV_<mode>_<generator>_m_<mass>.npy of two masses are needed"
-            )
+            names = "<energy>TeV_<mode>_<generator>_m_<mass>.npy"
+            raise InputFileError(f"{folder}: spectra {names} of two masses are needed")
         modes = sorted({mode for mode, _ in files})
         _whole(folder, masses, {mode: {m for other, m in files if other == mode} for mode in modes})
         grid: mesons.Cells | None = None
@@ -387,10 +372,8 @@ class ForeseeSpectra(Channel):
     def rate(self, mass: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Return the rate and its covariance: half the range of the generators, common to all masses."""
         m = np.atleast_1d(np.asarray(mass, dtype=np.float64))
-        value, low, high = (
-            np.interp(m, self.masses, row, left=0.0, right=0.0)
-            for row in (self.weight.sum(axis=1), *self.edges)
-        )
+        rows = (self.weight.sum(axis=1), *self.edges)
+        value, low, high = (np.interp(m, self.masses, row, left=0.0, right=0.0) for row in rows)
         half = 0.5 * (high - low)
         return value, np.outer(half, half)
 
@@ -470,15 +453,8 @@ class EventCalcTables(Channel):
             raise InputFileError(
                 f"{folder / f'DoubleDistr-{name}.txt'}: two masses, angles and energies at least are needed"
             )
-        return cls(
-            *axes,
-            density,
-            limit_masses,
-            limit_angles,
-            largest,
-            np.stack([*central, *edges]),
-            f"{name} of EventCalc in {folder.name}",
-        )
+        yields, source = np.stack([*central, *edges]), f"{name} of EventCalc in {folder.name}"
+        return cls(*axes, density, limit_masses, limit_angles, largest, yields, source)
 
     @property
     def mass_range(self) -> tuple[float, float]:
@@ -524,10 +500,8 @@ class EventCalcTables(Channel):
         m = np.atleast_1d(np.asarray(mass, dtype=np.float64))
         low, high = self.mass_range
         part = np.interp(m, self.masses, self.held)
-        value, lower, upper = (
-            np.where((m >= low) & (m < high), part * np.interp(m, self.yields[0], row), 0.0)
-            for row in self.yields[1:]
-        )
+        inside, rows = (m >= low) & (m < high), (np.interp(m, self.yields[0], row) for row in self.yields[1:])
+        value, lower, upper = (np.where(inside, part * row, 0.0) for row in rows)
         half = 0.5 * (upper - lower)
         return value, np.outer(half, half)
 
@@ -560,9 +534,7 @@ def _columns(path: Path, count: int) -> FloatArray:
         raise InputFileError(f"{path}: is no table of {count} columns of numbers ({error})") from error
     if len(columns) != count or not np.isfinite(columns).all() or (columns < 0).any():
         found = f"a table of shape {columns.shape[::-1]}"
-        raise InputFileError(
-            f"{path}: expected {count} columns of numbers, finite, not negative; found {found}"
-        )
+        raise InputFileError(f"{path}: expected {count} columns of finite numbers ≥ 0, found {found}")
     if count == 2:
         columns = columns[:, np.argsort(columns[0], kind="stable")]
     return columns

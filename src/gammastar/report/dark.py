@@ -460,10 +460,8 @@ def _events(reach: Reach) -> str:
 
 def _numbers(search: Any) -> dict[str, str]:
     name = search.detector.name
-    numbers = {
-        f"expected limit, {name}": f"{search.limit.expected[2]:.3f} events",
-        f"reach, {name}": masses_reached(search.reach.intervals),
-    }
+    numbers = {f"expected limit, {name}": f"{search.limit.expected[2]:.3f} events"}
+    numbers[f"reach, {name}"] = masses_reached(search.reach.intervals)
     if np.isfinite(search.significance):
         numbers[f"observed significance, {name}"] = f"{search.significance:.2f}"
     return numbers
@@ -576,13 +574,10 @@ def _table(scan: Any, levels: FloatArray) -> Table:
         "signal per squared coupling": scan.signal,
         "expected limit on the coupling": levels[:, 2],
     }
-    columns |= {
-        f"relative error, {part.name}": np.sqrt(np.clip(np.diag(part.cov), 0.0, None)) / scan.signal
-        for part in scan.sources.parts
-    }
-    plain = {
-        name: [float(x) if np.isfinite(x) else "-" for x in values[rows]] for name, values in columns.items()
-    }
+    errors = {part.name: np.sqrt(np.clip(np.diag(part.cov), 0.0, None)) for part in scan.sources.parts}
+    columns |= {f"relative error, {name}": error / scan.signal for name, error in errors.items()}
+    cells = ((name, values[rows]) for name, values in columns.items())
+    plain = {name: [float(x) if np.isfinite(x) else "-" for x in values] for name, values in cells}
     return Table(plain, caption="Search in situ: pairs, errors [pairs] and limits")
 
 

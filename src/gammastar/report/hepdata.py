@@ -67,11 +67,8 @@ class _Record:
     files: dict[str, bytes] = field(default_factory=dict)
 
     def add_table(self, name: str, description: str, file: str, content: Content) -> None:
-        keywords = {
-            "reactions": [self.submission.reaction],
-            "observables": [self.observable],
-            "phrases": list(self.phrases),
-        }
+        keywords = {"reactions": [self.submission.reaction], "observables": [self.observable]}
+        keywords["phrases"] = list(self.phrases)
         listed = [{"name": key, "values": values} for key, values in keywords.items()]
         entry = {"name": name, "description": description, "keywords": listed, "data_file": file}
         self.tables.append(entry)
@@ -146,11 +143,8 @@ def write_submission(
             text += f"; one likelihood in each of {len(likelihoods)} folders"
         record.add_resource(ARCHIVE, text, _archive(likelihoods), type="HistFactory")
     foreign = sorted({path.name for path in directory.glob("contour*.yaml")} - set(record.files))
-    require(
-        not foreign,
-        f"{directory}: holds {', '.join(foreign[:3])} of another submission; give a folder without it",
-        StoreError,
-    )
+    holds = f"holds {', '.join(foreign[:3])} of another submission; give a folder without it"
+    require(not foreign, f"{directory}: {holds}", StoreError)
     return record.write(directory)
 
 
@@ -251,11 +245,9 @@ def _contour(reach: Reach, submission: Submission) -> Content:
         require(finite, f"{start} qualifier {name} = {value!r} must be finite")
     columns = {f"{submission.coupling}, {side} edge": edges[:, k] for k, side in SIDES}
     if reach.bands is not None:
-        columns |= {
-            f"{submission.coupling}, {side} edge, expected {label}": reach.bands[reached][:, i, k]
-            for i, label in enumerate(BANDS)
-            for k, side in SIDES
-        }
+        bands = [(i, label, k, side) for i, label in enumerate(BANDS) for k, side in SIDES]
+        for i, label, k, side in bands:
+            columns[f"{submission.coupling}, {side} edge, expected {label}"] = reach.bands[reached][:, i, k]
     errors: dict[str, FloatArray] = {}
     if reach.errors is not None:  # of log10 of the coupling, by source
         total = edges * math.log(10.0) * np.sqrt((reach.errors[reached] ** 2).sum(axis=2))

@@ -116,9 +116,8 @@ def spectrum_section(unfolding: Unfolding, *, method: str, floor: float, mock: b
         label, chosen = ("iterations", float(arrays["strength"])) if iterative else (r"$\tau$", None)
         caption = "Scan of the regularisation on the mass spectrum alone; bias for truths of another slope."
         drawn["regularisation", caption] = figures.scan_figure(points, mock=mock, chosen=chosen, label=label)
-    drawn["correlations", "Correlations of the mass bins."] = figures.correlation_matrix(
-        unfolding.cov, edges, mock=mock
-    )
+    correlations = figures.correlation_matrix(unfolding.cov, edges, mock=mock)
+    drawn["correlations", "Correlations of the mass bins."] = correlations
     numbers = {
         "virtual photons per POT": f"{total:.4g}",
         "part of the spectrum in the measured domain": f"{share:.3f}",
@@ -175,10 +174,8 @@ def pairs_section(
         charm = (arrays["charm_mass"], arrays["charm_mass_sigma"])
         numbers["open charm, fitted"] = f"{n:.0f} ± {error:.0f} pairs"
         text.append(words("charm", n=n, error=error, chi2=chi2, ndf=ndf))
-    caption = (
-        "Pair mass: opposite sign, like sign, estimated background with the band of R, the difference"
-        + (", and open charm." if charm else ".")
-    )
+    caption = "Pair mass: opposite sign, like sign, estimated background with the band of R, the difference"
+    caption += ", and open charm." if charm else "."
     spectra = figures.subtraction_figure(hists, like, mock=mock, r_factor_sigma=sigma / r_factor, charm=charm)
     lost = str(cutflow.get("cutflow_lost", ""))
     headings = {"name": "step", "n": "left", "weight": "sum of weights", "os": "+−", "pp": "++", "mm": "−−"}
@@ -241,10 +238,8 @@ def _density(arrays: Arrays) -> tuple[list[str], dict[str, str]]:
         shifts.append(f"{name} {100 * shift:+.2f} ± {100 * error:.2f} %{of_band}")
         least.append(f"{100 * smallest:.2g} % in all {name}")
     in_band = "" if np.isnan(within) else f", {within:.2g} within the band of its replicas"
-    numbers = {
-        "flow against its pairs, p-value": f"{p:.2g}{in_band}",
-        f"shifts of the flow found with {100 * power:.0f} %": ", ".join(least),
-    }
+    numbers = {"flow against its pairs, p-value": f"{p:.2g}{in_band}"}
+    numbers[f"shifts of the flow found with {100 * power:.0f} %"] = ", ".join(least)
     found = {"shifts": shifts, "smallest": least, "power": power, "significance": significance}
     return [words("density", size=size, p=p, in_band=in_band, **found)], numbers
 
@@ -261,9 +256,8 @@ def _slices(arrays: Arrays) -> list[Table]:
     for k, name in enumerate(("E", "q_T")):
         shift, error, band, smallest = 100.0 * arrays["slice_shift"][:, k].T
         total = np.hypot(error, np.nan_to_num(band))
-        columns[f"{name} of pairs over flow [%]"] = [
-            f"{s:+.1f} ± {e:.1f}" for s, e in zip(shift, total, strict=True)
-        ]
+        moved = zip(shift, total, strict=True)
+        columns[f"{name} of pairs over flow [%]"] = [f"{s:+.1f} ± {e:.1f}" for s, e in moved]
         columns[f"{name} found from [%]"] = [f"{one:.2g}" for one in smallest]
     significance, power = arrays["density_level"]
     return [Table(columns, caption=words("slices", power=power, significance=significance))]
@@ -274,15 +268,10 @@ def _windows(arrays: Arrays, among: str, *, mock: bool) -> tuple[list[tuple[str,
     if "kl_tested" not in arrays:
         return [], "The flow was not checked in windows of mass: none holds enough pairs ([flow] window)."
     tested, inside = arrays["kl_tested"], arrays["kl_inside"]
-    caption = (
-        "Divergence of flow and pairs in windows of mass, over that of the pairs with themselves. "
-        f"Dotted: 95 % band of draws of the flow{among}."
-    )
-    figure = kinematics.kl_figure(
-        *(arrays[name][tested] for name in ("kl_mass", "kl_model", "kl_data")),
-        mock=mock,
-        model_error=arrays["kl_error"][tested],
-    )
+    caption = "Divergence of flow and pairs in windows of mass, over that of the pairs with themselves. "
+    caption += f"Dotted: 95 % band of draws of the flow{among}."
+    curves = (arrays[name][tested] for name in ("kl_mass", "kl_model", "kl_data"))
+    figure = kinematics.kl_figure(*curves, mock=mock, model_error=arrays["kl_error"][tested])
     text = words("windows", inside=int(inside[tested].sum()), tested=int(tested.sum()))
     return [titled("flow_divergence", caption, figure)], text
 
@@ -297,9 +286,8 @@ def flow_section(check: FlowCheck, *, mock: bool) -> Section:
     poor = "density_p" in arrays and float(np.nanmax(arrays["density_p"])) < SUSPICIOUS
     text = words("trained", n=int(arrays["n_pairs"]), effective=float(arrays["effective_size"]))
     losses = arrays["train_loss"].tolist(), arrays["validation_loss"].tolist()
-    training = kinematics.training_figure(
-        *losses, mock=mock, best_epoch=int(arrays["best_epoch"]), members=check.losses
-    )
+    best = int(arrays["best_epoch"])
+    training = kinematics.training_figure(*losses, mock=mock, best_epoch=best, members=check.losses)
     caption = "Loss per epoch." + (band and f"{band} Each replica is moved to the same lowest value.")
     return Section(
         "Kinematics: the flow",
@@ -324,9 +312,8 @@ def _at_masses(check: FlowCheck, band: str, *, mock: bool) -> list[tuple[str, An
     if not masses:
         return []
     bands = None if members is None else {"flow": members}
-    projections = kinematics.flow_vs_data(
-        masses, data, {"flow": drawn}, mock=mock, window=half, members=bands
-    )
+    options: Any = {"mock": mock, "window": half, "members": bands}
+    projections = kinematics.flow_vs_data(masses, data, {"flow": drawn}, **options)
     plane = kinematics.flow_plane(masses, data, drawn, mock=mock, window=half, members=members)
     first = "Transverse momentum and energy at fixed mass: pairs before acceptance, and the flow." + band
     second = "The same in the plane, with pulls from statistical errors alone"

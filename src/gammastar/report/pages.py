@@ -66,10 +66,8 @@ def _entry(value: object) -> str:
 def cells(table: Table) -> tuple[list[list[str]], list[bool]]:
     """Return the columns as text and which of them hold numbers."""
     texts = [[_entry(value) for value in column] for column in table.columns.values()]
-    numeric = [
-        all(value is None or isinstance(value, (int, float, np.number)) for value in column)
-        for column in table.columns.values()
-    ]
+    kinds, every = (int, float, np.number), table.columns.values()
+    numeric = [all(value is None or isinstance(value, kinds) for value in column) for column in every]
     return texts, numeric
 
 
@@ -87,15 +85,11 @@ def text_table(table: Table) -> str:
     texts, numeric = cells(table)
     names = list(table.columns)
     widths = [max(map(len, [name, *column])) for name, column in zip(names, texts, strict=True)]
-    lines = [
-        "  ".join(name.ljust(width) for name, width in zip(names, widths, strict=True)).rstrip(),
-        "  ".join("-" * width for width in widths),
-    ]
+    heading = "  ".join(name.ljust(width) for name, width in zip(names, widths, strict=True)).rstrip()
+    lines = [heading, "  ".join("-" * width for width in widths)]
     for row in zip(*texts, strict=True):
-        line = [
-            cell.rjust(width) if number else cell.ljust(width)
-            for cell, width, number in zip(row, widths, numeric, strict=True)
-        ]
+        columns = zip(row, widths, numeric, strict=True)
+        line = [cell.rjust(width) if number else cell.ljust(width) for cell, width, number in columns]
         lines.append("  ".join(line).rstrip())
     return "\n".join([table.caption, *lines] if table.caption else lines)
 
@@ -104,10 +98,9 @@ def masses_reached(intervals: Sequence[MassInterval]) -> str:
     """Return every interval of masses in which anything is reached, with its ends, as words."""
     if not intervals:
         return "nothing is reached"
-    named = [
-        f"from {_end(i.low, i.low_coupling, i.low_closed)} to {_end(i.high, i.high_coupling, i.high_closed)}"
-        for i in intervals[:MOST]
-    ]
+    lows = [_end(i.low, i.low_coupling, i.low_closed) for i in intervals[:MOST]]
+    highs = [_end(i.high, i.high_coupling, i.high_closed) for i in intervals[:MOST]]
+    named = [f"from {low} to {high}" for low, high in zip(lows, highs, strict=True)]
     more = len(intervals) - MOST
     return "reached " + "; ".join(named) + (f" … and {more} more intervals" if more > 0 else "")
 
@@ -268,12 +261,8 @@ def page(
     if first.section is not None and shown[first.section]["figures"]:
         flagship = shown[first.section]["figures"].pop(0)
     seeds = {name: str(seed) for name, seed in source.seeds.items()}
-    entries = [
-        ("Methods", source.methods, False),
-        ("Versions", source.versions, False),
-        ("Seeds", seeds, False),
-        ("Digests (SHA-256)", source.digests, True),
-    ]
+    entries = [("Methods", source.methods, False), ("Versions", source.versions, False)]
+    entries += [("Seeds", seeds, False), ("Digests (SHA-256)", source.digests, True)]
     known = {"title": title, "mock": mock, "source": source, "sections": shown, "lead": first}
     entries = [entry for entry in entries if entry[1]]
     return _templates().get_template("page.html").render(**known, flagship=flagship, entries_of=entries)

@@ -384,9 +384,8 @@ def drawn(figure: Figure, kind: str, *, dpi: int = 150) -> bytes:
         settle(figure, dpi=dpi)
         if kind == "png":  # on the canvas of the layout, without a second drawing for the extent
             canvas: Any = figure.canvas
-            canvas.print_png(
-                buffer, metadata={"Software": "gammastar"}, pil_kwargs={"compress_level": PNG_LEVEL}
-            )
+            fast = {"compress_level": PNG_LEVEL}
+            canvas.print_png(buffer, metadata={"Software": "gammastar"}, pil_kwargs=fast)
         else:
             figure.savefig(buffer, format=kind, dpi=dpi, metadata=_METADATA[kind])
     return buffer.getvalue()

@@ -146,13 +146,8 @@ def open_run(results: Path, detector: str, *, trust_code: bool = False) -> OpenR
     ctx = Context(steering, Path().resolve(), results, cache, lambda *_: None)
     run_record.tell_code(ctx, results)
     domain, sampler = run_record.read_domain(results / "domain.safetensors"), flow.load(results / "flow")
-    state = RunState(
-        spectrum=read_spectrum(results / "spectrum.json"),
-        training=domain,
-        flow=sampler,
-        spin=read_spin(results),
-        record=results,
-    )
+    kept: Any = {"training": domain, "flow": sampler, "spin": read_spin(results), "record": results}
+    state = RunState(spectrum=read_spectrum(results / "spectrum.json"), **kept)
     production = production_of(ctx, state, lambda: domain, lambda: (sampler, None, None))
     return OpenRun(ctx, state, production, card, path.stem)
 
@@ -168,9 +163,7 @@ def _masses(run: OpenRun, request: tuple[float, ...]) -> tuple[float, ...]:
         default = low + (high - low) * (np.arange(N_MASSES) + 0.5) / N_MASSES
     for mass in request:
         if not low < mass < high:
-            raise UserError(
-                f"--masses {mass:g}: lies outside what the run measured, {low:.5g} to {high:.5g} GeV"
-            )
+            raise UserError(f"--masses {mass:g}: the run measured {low:.5g} to {high:.5g} GeV")
     return request or tuple(np.round(default, 3).tolist())
 
 
@@ -352,11 +345,8 @@ def _proposal(run: OpenRun, request: DesignRequest, tell: Tell) -> tuple[list[st
     if not found:
         text = "no sampled particle reaches the detector at any of these masses: there is nothing to design"
         return [title, text], content | {"points": [], "proposal": None}, None
-    scan = WindowScan(
-        _windows(run, request),
-        np.concatenate([at.share for at in found]),
-        np.concatenate([at.protons for at in found]),
-    )
+    share, protons = (np.concatenate([getattr(at, name) for at in found]) for name in ("share", "protons"))
+    scan = WindowScan(_windows(run, request), share, protons)
     i, j = scan.narrowest(request.share)
     rows = [row for at in found for row in rows_of(at, cells, (i, j))]
     proposal = proposal_of(run.detector, scan, (i, j), rows, vars(request))
@@ -389,21 +379,17 @@ def _other_beam(run: OpenRun, beam: float) -> tuple[list[str], dict[str, Any]]:
         f"{detector.name} stands behind protons of {energy}, the run measured at {beam:g} GeV: no scaling "
         "carries a spectrum from one beam energy to another"
     )
-    what = (
-        f"needed: a spectrum of lepton pairs at {energy}, best on A = {target.a:g} as in its target; on "
-        f"straight lines from the target {seen}"
-    )
-    how = (
-        f"with results of `gammastar run` for data, or a MOCK card, of {energy} this command proposes "
-        "angles, energies and protons"
-    )
+    what = f"needed: a spectrum of lepton pairs at {energy}, best on A = {target.a:g} as in its target; "
+    what += f"on straight lines from the target {seen}"
+    how = f"with results of `gammastar run` for data, or a MOCK card, of {energy} this command proposes "
+    how += "angles, energies and protons"
     lines = [why, what, how]
-    needed = {
+    needed: dict[str, Any] = {
         "spectrum_at_GeV": detector.beam_energy,
         "target_a": target.a,
         "target_z": target.z,
-        "theta_of_lines_mrad": [low, high] if np.isfinite(high) else None,
     }
+    needed["theta_of_lines_mrad"] = [low, high] if np.isfinite(high) else None
     return lines, {"measured_at_GeV": beam, "points": [], "proposal": None, "needed": needed}
 
 
@@ -558,10 +544,8 @@ def sentences(detector: DetectorLike, proposal: dict[str, Any], rows: list[dict[
         f"{detector.beam_energy:g} GeV on {proposal['thickness']:g} interaction lengths of A = "
         f"{detector.target.a:g}"
     )
-    covers = (
-        f"it covers {covered:.1%} of the signal at the least (cells of angle and energy of which it sees a "
-        "tenth of the pairs)"
-    )
+    cells = "cells of angle and energy of which it sees a tenth of the pairs"
+    covers = f"it covers {covered:.1%} of the signal at the least ({cells})"
     if covered < proposal["share"]:
         why = "other angles would cover more" if proposal["given"] else "softer leptons would have to be seen"
         covers += f"; less than the wanted {proposal['share']:.1%}: {why}"
@@ -575,9 +559,7 @@ def sentences(detector: DetectorLike, proposal: dict[str, Any], rows: list[dict[
         f"pairs: {number}" + ("" if proposal["background"] else "; random pairs multiply them by 1 + 2 B/S")
     )
     if any(row["n_effective"] < FEW for row in rows):
-        lines.append(
-            f"* fewer than {FEW:g} effective particles behind this point: raise -n to know its protons"
-        )
+        lines.append(f"* fewer than {FEW:g} effective particles behind this point: raise -n for its protons")
     return lines
 
 
@@ -599,12 +581,8 @@ def figure_of(
         domain = measured(at.photon_mass, angles, energies)
         maps = np.moveaxis(at.signal.reshape(*cells.shape, -1), 2, 0)
         points = zip(at.names, at.couplings, maps, at.measured, strict=True)
-        rows.append(
-            [
-                ProductionMap(f"{at.mass:g} GeV, {name}, {symbol} = {coupling:.2g}", signal, part, domain)
-                for name, coupling, signal, part in points
-            ]
-        )
+        maps_of = [(f"{at.mass:g} GeV, {name}, {symbol} = {g:.2g}", s, part) for name, g, s, part in points]
+        rows.append([ProductionMap(label, signal, part, domain) for label, signal, part in maps_of])
     corner = 2 * proposal["min_momentum"]
     box = (1e-3 * proposal["theta_min_mrad"], 1e-3 * proposal["theta_max_mrad"]), corner
     axes = (cells.theta, cells.energy), (angles, energies)

@@ -83,9 +83,7 @@ def _column(path: Path) -> FloatArray:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: is no list of masses, one number [GeV] per line ({error})") from error
     if values.ndim != 1 or not values.size or not (np.isfinite(values) & (values > 0)).all():
-        raise UserError(
-            f"{path}: must hold one positive mass [GeV] per line; it has the shape {values.shape}"
-        )
+        raise UserError(f"{path}: must hold one positive mass [GeV] per line; it has shape {values.shape}")
     return values
 
 
@@ -99,9 +97,8 @@ def _drawn_from(path: Path, above: float, limits: tuple[float, float]) -> tuple[
     contents = np.clip(read.values.sum(axis=others), 0.0, None)
     if above > edges[0]:
         if above >= min(edges[-1], limits[1]):
-            raise UserError(
-                f"--above {above:g} GeV: the spectrum and the flow end at {min(edges[-1], limits[1]):g} GeV"
-            )
+            end = min(edges[-1], limits[1])
+            raise UserError(f"--above {above:g} GeV: the spectrum and the flow end at {end:g} GeV")
         inner = np.concatenate([[above], edges[edges > above]])
         k = len(edges) - len(inner)
         share = (inner[1] - above) / (edges[k + 1] - edges[k])
@@ -151,9 +148,7 @@ def chi_file(
             check_beside(results / name)
     measured = read_spectrum(results / "spectrum.json")
     if measured.exposure is None:
-        raise InputFileError(
-            f"{results / 'spectrum.json'}: no beam and target; run with the section [spectrum]"
-        )
+        raise InputFileError(f"{results / 'spectrum.json'}: no beam and target; run with [spectrum]")
     _, density, _ = normalised.mass_density(measured)
     edges = np.asarray(measured.hist.axes["mass"].edges, dtype=np.float64)
     rng = stream(seed, "chi", f"{m_chi:.9f}")

@@ -82,11 +82,8 @@ def export_for(
     else:
         produced, masses = _produced(record, request.n), masses_of(record).tolist()
         if tool == "foresee":
-            protons = {
-                one.name: one.exposure * one.target.interaction_probability
-                for one in detectors.values()
-                if one.luminosity is None
-            }
+            dumps = [one for one in detectors.values() if one.luminosity is None]
+            protons = {one.name: one.exposure * one.target.interaction_probability for one in dumps}
             written = write_foresee(produced, masses, output, protons=protons)
         elif tool == "eventcalc":
             fine = scan_masses(produced.channel, masses[0], masses[-1], FINE)
@@ -434,9 +431,7 @@ def write_alpinist(
     name, beam, first, last = ALPINIST[experiment]
     if abs(beam / produced.beam_energy - 1.0) > 1e-3:
         own = produced.beam_energy
-        raise PhysicsError(
-            f"{experiment} of ALPINIST has a beam of {beam:g} GeV, the rate one of {own:g} GeV"
-        )
+        raise PhysicsError(f"{experiment} of ALPINIST has a beam of {beam:g} GeV, the rate {own:g} GeV")
     theta = np.linspace(first, last, THETA_BINS)
     energy = np.linspace(*ENERGY_GRID[beam], ENERGY_BINS)
     steps = theta[1] - theta[0], energy[1] - energy[0]
@@ -452,9 +447,8 @@ def write_alpinist(
                 angle, _, e, weight = produced.particles(float(mass))
                 content, *_ = np.histogram2d(angle, e, bins=edges, weights=weight / size)
             columns = np.meshgrid(energy, theta, indexing="ij")
-            blocks.append(
-                np.stack([columns[1], columns[0], np.full(columns[0].shape, mass), content.T], axis=-1)
-            )
+            masses = np.full(columns[0].shape, mass)
+            blocks.append(np.stack([columns[1], columns[0], masses, content.T], axis=-1))
         path = folder / name / f"dp_{PRODUCTION}_beam{beam:g}GeV_{label}_{name}.dat"
         header = "".join(f"# {line}\n" for line in f"{produced.note}\n{UNITS}".split("\n"))
         write_whole(path, (header + table_text(np.concatenate(blocks).reshape(-1, 4), "%.3e")).encode())

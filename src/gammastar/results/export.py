@@ -185,9 +185,8 @@ def efficiency_table(
         scan = sight.accepted(sample, rng, towards, spins=(spin,), lines=flight.lines).scan(ctau)
         none = np.full_like(ctau, np.nan)
         part = np.divide(scan.in_domain, scan.accepted, out=none, where=scan.accepted > 0)
-        rows.append(
-            np.stack([np.full_like(ctau, mass), ctau, scan.accepted / rate, scan.mc_error / rate, part])
-        )
+        at_mass = np.full_like(ctau, mass)
+        rows.append(np.stack([at_mass, ctau, scan.accepted / rate, scan.mc_error / rate, part]))
     names = ("mass_GeV", "ctau_m", "efficiency", "mc_error", "measured_fraction")
     return dict(zip(names, np.concatenate(rows, axis=1), strict=True))
 
@@ -198,17 +197,13 @@ def _write_rate(record: Record, masses: FloatArray, output: Path) -> None:
     columns = {"mass_GeV": masses, "rate_per_pot_per_eps2": rate, "error": error}
     write_table(output / "rate.csv", _text(columns))
     names = [f"{mass:.6g}" for mass in masses]
-    write_table(
-        output / "rate_covariance.csv",
-        {"mass_GeV": names} | {name: [f"{x:.6g}" for x in cov[:, i]] for i, name in enumerate(names)},
-    )
+    rows = {name: [f"{x:.6g}" for x in cov[:, i]] for i, name in enumerate(names)}
+    write_table(output / "rate_covariance.csv", {"mass_GeV": names} | rows)
 
 
 def _text(columns: dict[str, FloatArray]) -> dict[str, list[str]]:
-    return {
-        name: ["" if np.isnan(x) else f"{x:.6g}" for x in np.asarray(values, dtype=np.float64)]
-        for name, values in columns.items()
-    }
+    numbers = {name: np.asarray(values, dtype=np.float64) for name, values in columns.items()}
+    return {name: ["" if np.isnan(x) else f"{x:.6g}" for x in row] for name, row in numbers.items()}
 
 
 @writes_folder
@@ -291,9 +286,7 @@ def write_published(record: Record, folder: Path, *, events: int = 100_000, seed
     """Write the record of a run."""
     section, exposure = record.steering.spectrum, record.spectrum.exposure
     if section is None or exposure is None:
-        raise SteeringError(
-            f"{record.folder}: the spectrum has no exposure, so no record per proton can be made"
-        )
+        raise SteeringError(f"{record.folder}: the spectrum has no exposure, so no record per proton")
     mock = "MOCK: " if record.mock else ""
     lepton = {"e": "E+ E-", "mu": "MU+ MU-"}[section.lepton]
     says = report.Submission(

@@ -88,9 +88,7 @@ class Results:
         if not (self.folder / MANIFEST).is_file():
             near = sorted(path.parent.name for path in self.folder.glob(f"*/{MANIFEST}"))[:5]
             hint = f"; it holds the results {', '.join(near)}" if near else ""
-            raise UserError(
-                f"{self.folder}: no {MANIFEST}; is this the folder of the results of a run?{hint}"
-            )
+            raise UserError(f"{self.folder}: no {MANIFEST}; is this the folder of results of a run?{hint}")
         self.manifest = read_manifest(self.folder)
 
     @property
@@ -117,9 +115,8 @@ class Results:
         from gammastar.store.manifest import read_spectrum
 
         self._written("spectrum.json")
-        found: LoadedSpectrum = copied(
-            LoadedSpectrum, read_spectrum(self.folder / "spectrum.json"), mock=self.mock
-        )
+        spectrum = read_spectrum(self.folder / "spectrum.json")
+        found: LoadedSpectrum = copied(LoadedSpectrum, spectrum, mock=self.mock)
         return found
 
     @cached_property
@@ -188,9 +185,8 @@ class Results:
         missing = [name for name in names if name not in self.files]
         if missing:
             known = ", ".join(self.reach) or "none"
-            raise UserError(
-                f"{self.folder}: the run wrote no {' and no '.join(missing)}; it has the reaches {known}"
-            )
+            what = " and no ".join(missing)
+            raise UserError(f"{self.folder}: the run wrote no {what}; it has the reaches {known}")
         workspace = Workspace(read_result(self.folder, names[0]))
         workspace.mock = self.mock
         with of_this_version(self.folder / names[1]):
@@ -204,9 +200,7 @@ class Results:
             return ""
         if mass is None:
             listed = ", ".join(f"{value:g}" for value in sorted(known))
-            raise UserError(
-                f"{self.folder}: a joint likelihood has one for each mass; give mass, one of {listed}"
-            )
+            raise UserError(f"{self.folder}: a joint likelihood has one per mass; give mass, of {listed}")
         return known[min(known, key=lambda value: abs(value - mass))]
 
     def summary(self) -> PreformattedText:
@@ -245,9 +239,8 @@ class Results:
 
     def _repr_html_(self) -> str:
         """Return the same with a link to the page of the run, for notebooks."""
-        return (
-            f'{PreformattedText(repr(self))._repr_html_()}<a href="{self.report.as_posix()}">report.html</a>'
-        )
+        text = PreformattedText(repr(self))._repr_html_()
+        return f'{text}<a href="{self.report.as_posix()}">report.html</a>'
 
     @cached_property
     def _main(self) -> str:
@@ -270,9 +263,7 @@ class Results:
 
         path = self.folder / "stages" / f"{name}.npz"
         if not path.is_file():
-            raise InputFileError(
-                f"{path}: is not here: the run had no [{name}], or only its record was copied"
-            )
+            raise InputFileError(f"{path}: is not here: the run had no [{name}], or only its record is here")
         return kept_arrays(self.folder, name)
 
     def _reach(self, file: str, name: str) -> DetectorReach:
@@ -291,12 +282,8 @@ class Results:
         coupling = columns[0]
         intervals = content.get("mass_intervals", {})
         named = dict.fromkeys(row["part"] for row in rows)
-        parts = {
-            part: reach_of_rows(
-                [row for row in rows if row["part"] == part], intervals.get(part, ()), coupling
-            )
-            for part in named
-        }
+        of_part = {part: [row for row in rows if row["part"] == part] for part in named}
+        parts = {part: reach_of_rows(of_part[part], intervals.get(part, ()), coupling) for part in named}
         names = [f"fraction_in_domain_{side}" for side in ("low", "high")]
         shares = [[row.get(name) for name in names] for row in rows if row["part"] == ALL]
         fraction = np.array(shares, dtype=np.float64)

@@ -60,9 +60,7 @@ class PlaneRequest:
         for name in ("mass", "epsilon"):
             low, high = getattr(self, name)
             if not 0 < low < high < np.inf:
-                raise PhysicsError(
-                    f"{name} = [{low:g}, {high:g}]: two positive numbers, the smaller one first"
-                )
+                raise PhysicsError(f"{name} = [{low:g}, {high:g}]: positive numbers, the smaller one first")
         for name, least in (("n_mass", 2), ("n_epsilon", 2), ("events", 100), ("seed", 0)):
             if getattr(self, name) < least:
                 raise PhysicsError(f"{name} = {getattr(self, name)}: at least {least}")
@@ -206,11 +204,9 @@ def _excluded(result: Recast) -> dict[str, list[object]]:
 
 
 def _intervals(reach: Reach) -> list[tuple[object, ...]]:
-    return [
-        (f"{m:.6g}", f"{low:.6g}", f"{high:.6g}", side)
-        for m, (low, high), side in zip(reach.mass, reach.edges, reach.clipped_side, strict=True)
-        if np.isfinite(low)
-    ]
+    rows = zip(reach.mass, reach.edges, reach.clipped_side, strict=True)
+    reached = ((m, *ends, side) for m, ends, side in rows if np.isfinite(ends[0]))
+    return [(f"{m:.6g}", f"{low:.6g}", f"{high:.6g}", side) for m, low, high, side in reached]
 
 
 def _columns(names: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> dict[str, list[object]]:
@@ -224,9 +220,8 @@ def _tables(result: Recast) -> dict[str, dict[str, list[object]]]:
     where = np.array(np.meshgrid(plane.mass, plane.epsilon, indexing="ij")).reshape(2, -1)
     values = [getattr(plane, name).ravel() for name in names] + [x.ravel() for x in result.displaced]
     columns = ("mass_GeV", "epsilon", *names, "belle2_photon_events", "belle2_all_events")
-    grid = _columns(
-        columns, [tuple(f"{x:.6g}" for x in row) for row in np.column_stack([*where, *values]).tolist()]
-    )
+    rows = np.column_stack([*where, *values]).tolist()
+    grid = _columns(columns, [tuple(f"{x:.6g}" for x in row) for row in rows])
     states = [
         (f"{m:.6g}", k + 1, f"{result.masses[i, k]:.6g}", f"{result.ctau[i, k]:.6g}")
         for i, m in enumerate(plane.mass)
@@ -257,9 +252,8 @@ def recast_file(
     folder = Path(output)
     report.save_figure(_figure(result), folder / "plane")
     ctau = result.ctau / LIFETIMES_AT**2
-    report.save_figure(
-        lifetime_figure(result.plane.mass, ctau, LIFETIMES_AT, title=point.name), folder / "lifetimes"
-    )
+    drawn = lifetime_figure(result.plane.mass, ctau, LIFETIMES_AT, title=point.name)
+    report.save_figure(drawn, folder / "lifetimes")
     for name, columns in _tables(result).items():
         write_table(folder / name, columns)
     cards = (semivisible.load_babar(), semivisible.load_na64(), semivisible.load_displaced())
@@ -296,7 +290,5 @@ def _said(result: Recast) -> list[str]:
     lines += [f"warning: {plain(text, keep='')}" for text in result.warnings]
     few = [search for search, limit in result.limits.items() if not limit.full]
     if few:
-        lines.append(
-            f"warning: {' and '.join(few)} from a few shipped points; --curves names a folder of full curves"
-        )
+        lines.append(f"warning: {' and '.join(few)} from a few shipped points; --curves names a folder")
     return lines

@@ -243,9 +243,8 @@ def _convention(
         kind = statistic or said.get("statistic", "ratio")
         return infer.Convention(kind, auxiliary or usual, ties="mid-p" if how.method == "mid-p" else "whole")
     except PhysicsError as error:
-        raise InputFileError(
-            f"{path}: metadata of the patch set say how limits were set, but not so: {error}"
-        ) from error
+        why = f"{path}: metadata of the patch set say how limits were set, but not so: {error}"
+        raise InputFileError(why) from error
 
 
 def _checked(path: Path) -> None:
@@ -267,9 +266,8 @@ def _of_record(path: Path, likelihood: Likelihood) -> tuple[config.Infer | None,
         try:
             return config.Infer.model_validate(known), "the run that wrote the patch set"
         except ValidationError as error:
-            wrong = "; ".join(
-                f"{e['loc'][-1]} = {str(e['input'])[:50]!r}: {e['msg']}" for e in error.errors()
-            )
+            parts = ((e["loc"][-1], str(e["input"])[:50], e["msg"]) for e in error.errors())
+            wrong = "; ".join(f"{key} = {value!r}: {text}" for key, value, text in parts)
             raise InputFileError(
                 f"{path}: metadata of the patch set say how limits were set, but not so: {wrong[:500]}"
             ) from error

@@ -68,9 +68,8 @@ def show_results(folder: Path) -> str:
         content = read_result(folder, file)
         with of_this_version(folder / file):
             label, rows = content["label"], content["rows"]
-            names = content.get("columns") or [
-                k for k, value in rows[0].items() if not isinstance(value, dict)
-            ]
+            flat = [key for key, value in rows[0].items() if not isinstance(value, dict)]
+            names = content.get("columns") or flat
             table = {name: ["-" if row[name] is None else row[name] for row in rows] for name in names}
             reached = {
                 part: masses_reached([MassInterval(**interval) for interval in intervals])
@@ -169,9 +168,7 @@ class TableSpec:
         name, equal, rest = text.partition("=")
         path, _, column = rest.partition(":")
         if not name or not equal or not Path(path).exists():
-            raise InputFileError(
-                f"--table {text}: give NAME=FILE or NAME=FILE:COLUMN of a file that is there"
-            )
+            raise InputFileError(f"--table {text}: give NAME=FILE or NAME=FILE:COLUMN of an existing file")
         return TableSpec(name, Path(path), column)
 
 
@@ -208,9 +205,8 @@ def read_rates(spec: TableSpec) -> report.RateTable:
     low = high = None
     if spec.column:
         if spec.column not in names:
-            raise InputFileError(
-                f"{spec.path}: no column {spec.column!r}; it has {', '.join(names) or 'no header'}"
-            )
+            known = ", ".join(names) or "no header"
+            raise InputFileError(f"{spec.path}: no column {spec.column!r}; it has {known}")
         central = names.index(spec.column)
     elif names:
         central = _column(names, "central") or 1
@@ -308,12 +304,8 @@ def overlay_files(
     opened, folder = [run if isinstance(run, Results) else load(run) for run in runs], Path(output)
     chosen = _chosen(opened, detectors, part)
     report.save_figure(overlay(opened, detectors=detectors, part=part, limits=limits), folder / "overlay")
-    rows = [
-        (one.label, one.reach.about["pot"], *(row[name] for name in COLUMNS))
-        for one in chosen
-        for row in one.reach.rows
-        if row["part"] == part
-    ]
+    kept = [(one, row) for one in chosen for row in one.reach.rows if row["part"] == part]
+    rows = [(one.label, one.reach.about["pot"], *(row[name] for name in COLUMNS)) for one, row in kept]
     cells = [["" if value is None else value for value in column] for column in zip(*rows, strict=True)]
     write_table(folder / "overlay.csv", dict(zip(("reach", "pot", *COLUMNS), cells, strict=True)))
     return [one.label for one in chosen] + _explore(chosen, folder / "explorer.html", limits=limits)
@@ -327,9 +319,7 @@ def _explore(chosen: Sequence[_Drawn], path: Path, *, limits: bool) -> list[str]
         kept, grey = one.reach.about["explored"], one.reach.options(limits=limits)["limits"]
         try:
             if kept is None or (levels is not None and kept["cl"] != levels):
-                raise InputFileError(
-                    f"{one.run.folder}: kept no limits over the plane, or at other confidence levels"
-                )
+                raise InputFileError(f"{one.run.folder}: kept no limits over the plane, or at other CLs")
             signal = one.run.signal[one.reach.name]
             with of_this_version(one.run.folder):
                 planes[one.label] = report.Plane2D.of(signal, kept, grey)
@@ -357,21 +347,17 @@ def _chosen(runs: Sequence[Results | Pathlike], detectors: Sequence[str], part: 
         what = f"of {', '.join(detectors)}" if detectors else "of a detector"
         raise UserError(f"overlay: no reach {what}; there are {known}")
     for run, reach in (pair for pair in chosen if part not in pair[1].parts):
-        raise UserError(
-            f"overlay: {run.folder}: {reach.name} has no contour {part!r}, only {', '.join(reach.parts)}"
-        )
+        known = ", ".join(reach.parts)
+        raise UserError(f"overlay: {run.folder}: {reach.name} has no contour {part!r}, only {known}")
     for key, what in (("model", "couplings"), ("cl", "confidence levels")):
         values = {str(reach.about[key]): run.folder for run, reach in chosen}
         if len(values) > 1:
-            raise UserError(
-                f"overlay: {' and '.join(map(str, values.values()))} are of different {what}; draw them apart"
-            )
+            several = " and ".join(map(str, values.values()))
+            raise UserError(f"overlay: {several} are of different {what}; draw them apart")
     labels = [reach.detector for _, reach in chosen]
     twice = {label for label in labels if labels.count(label) > 1}
-    named = [
-        f"{run.folder.resolve().name}: {label}" if label in twice else label
-        for (run, _), label in zip(chosen, labels, strict=True)
-    ]
+    both = [(run.folder.resolve().name, label) for (run, _), label in zip(chosen, labels, strict=True)]
+    named = [f"{folder}: {label}" if label in twice else label for folder, label in both]
     again = {name for name in named if named.count(name) > 1}  # folders of one name
     return [
         _Drawn(f"{run.folder}: {label}" if name in again else name, run, reach)

@@ -75,9 +75,8 @@ def begin(
         texts, told = _from_ntuples(folder, source, simulation, lepton)
     there = [name for name in texts if (folder / name).exists()]
     if there and not replace:
-        raise UserError(
-            f"{folder}: {' and '.join(there)} would be overwritten; give another folder, or --force"
-        )
+        names = " and ".join(there)
+        raise UserError(f"{folder}: {names} would be overwritten; give another folder, or --force")
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         write_whole(folder / name, text.encode())
@@ -345,9 +344,7 @@ def _shared_states(path: Path, asked: tuple[str, ...]) -> tuple[str, ...]:
     """Return the final states of a run that another detector sees."""
     seen = load_detector(path).efficiency
     shared = tuple(state for state in asked if state in seen)
-    text = (
-        f"{path}: has an efficiency for {', '.join(seen) or 'nothing'}, the run asks for {', '.join(asked)}"
-    )
+    text = f"{path}: has an efficiency for {', '.join(seen) or 'nothing'}, the run wants {', '.join(asked)}"
     require(shared, f"{text} ([accept] final_states); name one of these under [efficiency]", SteeringError)
     return shared
 
@@ -363,9 +360,8 @@ def _steering(results: Path, model: str | None, detector: Path | None) -> config
         changes["predict"] = kept.predict.model_copy(update={"model": model})
     if detector is not None:
         states = _shared_states(detector, kept.accept.final_states)
-        changes["accept"] = kept.accept.model_copy(
-            update={"detectors": (str(detector),), "final_states": states}
-        )
+        new = {"detectors": (str(detector),), "final_states": states}
+        changes["accept"] = kept.accept.model_copy(update=new)
         share = kept.predict.n_sample / max(1, len(kept.accept.detectors))  # of one detector
         asked = {"n_sample": max(int(share), min(FEWEST, kept.predict.n_sample))}
         changes["predict"] = changes.get("predict", kept.predict).model_copy(update=asked)

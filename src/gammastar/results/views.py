@@ -170,9 +170,8 @@ class Kinematics(ReprMixin):
         from gammastar.report.figures.kinematics import densities_figure
 
         if quantity not in (None, *QUANTITIES) or (quantity is None and ax is not None):
-            raise UserError(
-                f"flow.plot: quantity {quantity!r}: give {' or '.join(map(repr, QUANTITIES))}, one panel"
-            )
+            known = " or ".join(map(repr, QUANTITIES))
+            raise UserError(f"flow.plot: quantity {quantity!r}: give {known}, one panel")
         low, high = self.mass_range
         chosen = np.linspace(low, high, 5)[1:4].round(2).tolist() if masses is None else masses
         samples = {float(mass): self.sample(float(mass), n=n) for mass in chosen}
@@ -337,10 +336,8 @@ class DetectorReach(Reach):
         ends = [(one.low, one.high) for one in self.intervals] or [(m, m) for m in self.mass[reached]]
         low, high = min(end[0] for end in ends), max(end[1] for end in ends)
         weakest, strongest = self.edges[reached].min(), self.edges[reached].max()
-        return (
-            f"{start}: masses from {low:.3g} to {high:.3g} GeV, {self.labels.coupling} from {weakest:.2g} to "
-            f"{strongest:.2g}{limit}"
-        )
+        masses = f"masses from {low:.3g} to {high:.3g} GeV"
+        return f"{start}: {masses}, {self.labels.coupling} from {weakest:.2g} to {strongest:.2g}{limit}"
 
     @property
     def labels(self) -> Labels:

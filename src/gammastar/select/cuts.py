@@ -152,11 +152,8 @@ def lost_leptons(flow: Cutflow, sources: Mapping[str, str] | None = None) -> str
         return ""
     causes = sorted(flow["finite"].lost.items(), key=lambda cause: -cause[1])
     named = sources or {}
-    text = "; ".join(
-        f"{number} because {named.get(key, key)} is not {'±1' if key == 'charge' else 'finite'}"
-        for key, number in causes
-        if number
-    )
+    rows = ((number, named.get(key, key), "±1" if key == "charge" else "finite") for key, number in causes)
+    text = "; ".join(f"{number} because {key} is not {what}" for number, key, what in rows if number)
     found = f"{lost} of {n} leptons ({lost / n:.1%}) are lost"
     if lost > MAX_LOST_BY_SCHEMA * n:
         raise BranchError(f"{found}: {text}; does the schema name the right branch?")
@@ -347,9 +344,8 @@ class Runs:
         total = math.fsum(self.pot[run] for run in events)
         if not total > 0:
             raise SteeringError(f"read.runs: the {len(events)} runs that are kept have no protons on target")
-        rest = {
-            r: n for r, n in self.pot.items() if r not in events and (self.good is None or r in self.good)
-        }
+        good = self.pot if self.good is None else self.good
+        rest = {run: n for run, n in self.pot.items() if run not in events and run in good}
         expected = {run: sum(events.values()) * pot / total for run, pot in rest.items()}
         missing = sorted(run for run, number in expected.items() if number >= FEWEST_OF_RUN)
         total += math.fsum(pot for run, pot in rest.items() if run not in missing)

@@ -127,13 +127,8 @@ def fill_pairs(
     mass, weight = _repeated(leptons["mass"]), _repeated(leptons["weight"])
     given = leptons["charge"]
     charge = (given == 1).astype(np.int8) - (given == -1)  # one type: another one is seconds of compilation
-    good = _loop(
-        np.asarray(leptons["offsets"], dtype=np.int64),
-        (*four, mass, charge, weight),
-        (layout, np.concatenate(edges), cut, bounds),
-        filled,
-        passed,
-    )
+    columns, offsets = (*four, mass, charge, weight), np.asarray(leptons["offsets"], dtype=np.int64)
+    good = _loop(offsets, columns, (layout, np.concatenate(edges), cut, bounds), filled, passed)
     return (filled.reshape(3, 2, *(n + 2 for n in sizes)), passed) if good else None
 
 
@@ -589,9 +584,8 @@ def _combine(leptons: Leptons, events: ak.Array, vertex: tuple[str, ...] = ()) -
     if vertex:
         columns |= vertex_columns(columns, legs, vertex)
     if "columns" in events.fields:
-        columns |= {
-            name: np.asarray(ak.to_numpy(events.columns[name]))[row] for name in events.columns.fields
-        }
+        extra = {name: np.asarray(ak.to_numpy(events.columns[name])) for name in events.columns.fields}
+        columns |= {name: column[row] for name, column in extra.items()}
     result = Pairs(
         mass=values[:, 0],
         pt=values[:, 1],
@@ -623,11 +617,9 @@ def vertex_columns(
     found = two_track_vertex(points[0], legs[0][:, :3], points[1], legs[1][:, :3])
     pz = [leg[:, 2:3] for leg in legs]
     impact = (pz[0] * points[0] + pz[1] * points[1]) / (pz[0] + pz[1])
-    return {
-        "vertex_z": found.position[:, 2],
-        "vertex_distance": found.distance,
-        "vertex_impact": np.hypot(impact[:, 0], impact[:, 1]),
-    }
+    impact_size = np.hypot(impact[:, 0], impact[:, 1])
+    found_columns = {"vertex_z": found.position[:, 2], "vertex_distance": found.distance}
+    return found_columns | {"vertex_impact": impact_size}
 
 
 def helicity_cosine(first: FloatArray, second: FloatArray, mass: FloatArray) -> FloatArray:

@@ -209,10 +209,8 @@ def prompt_missing(
         raise PhysicsError(f"prompt probabilities: n = {n}, copies = {copies}; at least 2 and 1 are needed")
     values, errors = _prompt(table, [card, *_variants(card)], n, copies, rng)
     value = float(values[0])
-    low, high = (
-        min(float(values.min()), value / card.factor),
-        max(float(values.max()), min(value * card.factor, 1.0)),
-    )
+    low, high = min(float(values.min()), value / card.factor), min(value * card.factor, 1.0)
+    high = max(float(values.max()), high)
     return Missing(np.ones(1), values[:1], errors[:1], np.array([low]), np.array([high]))
 
 
@@ -221,11 +219,8 @@ def _prompt(
 ) -> tuple[FloatArray, FloatArray]:
     """Return prompt P and its error for several selections, by importance for the first of them."""
     card = cards[0]
-    tables = {
-        int(state): _table(table, int(state), card, rng)
-        for state in np.unique(table.pairs)
-        if table.depth[state] > 0
-    }
+    decaying = [int(state) for state in np.unique(table.pairs) if table.depth[state] > 0]
+    tables = {state: _table(table, state, card, rng) for state in decaying}
     parts = []
     for pair, fraction in zip(table.pairs, table.pair_fraction, strict=True):
         chosen = _chosen(table, pair, (card, tables), max(int(n * np.sqrt(fraction)), 2), rng)
@@ -238,9 +233,8 @@ def _prompt(
 def _table(table: DecayTable, state: int, card: BaBar, rng: np.random.Generator) -> tuple[float, FloatArray]:
     """Return the largest momentum of the table and m on its nodes, even in momentum and polar angle."""
     top = 1.001 * (card.beam_minus + card.beam_plus)
-    p, theta = np.meshgrid(
-        np.linspace(0.0, 1.0, GRID) ** 2 * top, np.linspace(0.0, np.pi, GRID), indexing="ij"
-    )
+    size, polar = np.linspace(0.0, 1.0, GRID) ** 2 * top, np.linspace(0.0, np.pi, GRID)
+    p, theta = np.meshgrid(size, polar, indexing="ij")
     energy = np.hypot(p, table.masses[state])
     nodes = np.stack([p * np.sin(theta), np.zeros_like(p), p * np.cos(theta), energy], axis=-1).reshape(-1, 4)
     found = decay_states(table, state, np.repeat(nodes, PER_NODE, axis=0), rng)

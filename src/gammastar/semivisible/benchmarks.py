@@ -185,9 +185,8 @@ def load_benchmark(name: Pathlike) -> Benchmark:
     if name not in registry or registry[str(name)]["kind"] not in MODELS:
         raise PhysicsError(f"benchmark {name!r}: choose one of {', '.join(registry)}, or a file MODEL.toml")
     row = registry[str(name)]
-    return Benchmark(
-        str(name), row["kind"], row["status"], row["source"], row["parameters"], row.get("mediator")
-    )
+    about = row["kind"], row["status"], row["source"], row["parameters"], row.get("mediator")
+    return Benchmark(str(name), *about)
 
 
 class _Table(BaseModel):

@@ -99,9 +99,7 @@ def decay(
 def decay_states(table: DecayTable, state: int, momenta: FloatArray, rng: np.random.Generator) -> Cascade:
     """Decay dark states of one kind through their cascades, wherever they come from."""
     if not 0 <= state < len(table.masses) or table.depth[state] == 0:
-        raise PhysicsError(
-            f"state {state} of {len(table.masses)}: it does not exist, is stable or decays unseen"
-        )
+        raise PhysicsError(f"state {state} of {len(table.masses)} does not exist, is stable or decays unseen")
     p4 = _checked(momenta, float(table.masses[state]), f"state {state}")
     out = _empty(len(p4), int(table.depth[state]))
     generate_states(p4, state, *_compiled(table), rng, out)
@@ -216,11 +214,8 @@ def _pair(event: Vector, mediator: float, masses: Any, angle: Any, polarised: bo
         nx, ny, nz = event[0] / p, event[1] / p, event[2] / p
         t = np.sqrt(nx * nx + ny * ny)
         if t > 1e-12:
-            x, y, z = (
-                cosine * nx + (x * nx * nz - y * ny) / t,
-                cosine * ny + (x * ny * nz + y * nx) / t,
-                cosine * nz - x * t,
-            )
+            rotated = cosine * nx + (x * nx * nz - y * ny) / t, cosine * ny + (x * ny * nz + y * nx) / t
+            x, y, z = rotated[0], rotated[1], cosine * nz - x * t
     e_i = (mediator * mediator + m_i * m_i - m_j * m_j) / (2.0 * mediator)
     star = np.sqrt(max(e_i * e_i - m_i * m_i, 0.0))
     inverse, scale = 1.0 / mediator, 1.0 / (event[3] + mediator)

@@ -60,9 +60,7 @@ class Transition:
 
     def __post_init__(self) -> None:
         if not 0 <= self.light < self.heavy:
-            raise PhysicsError(
-                f"transition: the daughter ({self.light!r} GeV) must be lighter than {self.heavy!r} GeV"
-            )
+            raise PhysicsError(f"transition: {self.light!r} GeV must be lighter than {self.heavy!r} GeV")
         if self.heavy - self.light >= self.mediator:
             raise PhysicsError(
                 f"transition {self.heavy:g} -> {self.light:g} GeV: a dark photon of {self.mediator:g} GeV is "
@@ -285,9 +283,8 @@ def _on_shell(sector: DarkSector, vertex: Vertex, i: int, r_table: RTable | None
     for name, value in zip(PAIRS, widths, strict=True):
         if value > 0:
             # The mediator plays no part in the angle; a heavy one keeps the transition off its shell.
-            t = Transition(
-                vertex.heavy, vertex.light, 10.0 * vertex.heavy, vertex.g, vertex.d, name, vertex.scalar
-            )
+            couplings = vertex.g, vertex.d, name, vertex.scalar
+            t = Transition(vertex.heavy, vertex.light, 10.0 * vertex.heavy, *couplings)
             angle = np.broadcast_to(np.stack(angular(t, m**2)), (POINTS, 2))
             grid = partial(tuple, (log_s, cdf, angle))
             visible = (t.particle, t.particle), (-1, -1), PAIRS.index(t.pair)
@@ -307,9 +304,8 @@ class NeutrinoMixing:
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.squared) and self.squared >= 0) or self.state < 0:
-            raise PhysicsError(
-                f"mixing of state {self.state} with neutrinos: |V|² = {self.squared!r} must be >= 0"
-            )
+            what = f"|V|² = {self.squared!r} must be >= 0"
+            raise PhysicsError(f"mixing of state {self.state} with neutrinos: {what}")
 
     @property
     def strength(self) -> float:
@@ -354,9 +350,8 @@ class DecayTable:
             for c in range(int(self.first[j]), int(self.first[j + 1])):
                 daughter, dark = int(self.daughter[c]), self.partner[c, 0] >= 0
                 after = int(largest[daughter]) if daughter >= 0 else stable
-                sums.append(
-                    after + int(largest[self.partner[c]].sum()) if dark else visible + goes_on * after
-                )
+                below = int(largest[self.partner[c]].sum())
+                sums.append(after + below if dark else visible + goes_on * after)
             largest[j] = max(sums, default=stable)
         return largest
 

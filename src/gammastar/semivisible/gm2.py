@@ -85,6 +85,5 @@ def reference(name: str = DEFAULT) -> Reference:
     if name not in _file():
         raise PhysicsError(f"muon g-2 reference {name!r}: choose one of {', '.join(_file())}")
     row = _file()[name]
-    return Reference(
-        name, row["label"], row["source"], row["difference"] * 1e-11, row["sigma"] * 1e-11, row["verified"]
-    )
+    difference, sigma = 1e-11 * row["difference"], 1e-11 * row["sigma"]
+    return Reference(name, row["label"], row["source"], difference, sigma, row["verified"])

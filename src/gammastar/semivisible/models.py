@@ -316,9 +316,8 @@ def symmetric_seesaw(
 ) -> DarkSector:
     """Return the inverse seesaw with Λ_L = Λ_R that has three given masses m₁ < m₂ < m₃ [GeV]."""
     if not 0.0 < light < middle < heavy:
-        raise PhysicsError(
-            f"inverse seesaw: masses {light!r}, {middle!r}, {heavy!r} GeV must be positive and increase"
-        )
+        masses = f"{light!r}, {middle!r}, {heavy!r} GeV"
+        raise PhysicsError(f"inverse seesaw: masses {masses} must be positive and increase")
     signed = light if positive else -light
     mu = signed + heavy - middle  # trace of the C-even block, and its determinant for Λ
     coupling = float(np.sqrt(0.5 * (mu * middle - signed * heavy)))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -105,9 +106,8 @@ def scan(
         if progress is not None:
             progress((index + 1) / len(mass))
     value, low, high, error, strict, inclusive = (np.array(column) for column in zip(*rows, strict=True))
-    return Plane(
-        np.asarray(mass), np.asarray(epsilon), value, low, high, error, strict, inclusive, tuple(notes)
-    )
+    axes, bands = (np.asarray(mass), np.asarray(epsilon)), (value, low, high, error)
+    return Plane(*axes, *bands, strict, inclusive, tuple(notes))
 
 
 @cache
@@ -157,10 +157,8 @@ def _prompt_notes(sector: DarkSector, epsilon: float) -> list[str]:
         if length > PROMPT:
             remarks.append(f"{state} decays to dark states after c tau = {length:.2g} m: taken as at once")
         if (part := epsilon**2 * slow / dark) > VISIBLE:
-            remarks.append(
-                f"at epsilon = {epsilon:.2g} visible decays of {state} have {part:.2g} times the rate of "
-                "those to dark states: left out"
-            )
+            rate = f"{part:.2g} times the rate of those to dark states"
+            remarks.append(f"at epsilon = {epsilon:.2g} visible decays of {state} have {rate}: left out")
     return remarks
 
 
@@ -182,9 +180,8 @@ def _row(
         p = babar.missing(events, cards[0], epsilon, rng, prompt=prompt)
     value, low, high, error = (part * x for x in (p.value, p.low, p.high, p.error))
     if options.s_channel > 0 and len(mediator_widths(replace(sector, mediator=cards[0].sqrt_s))[0]):
-        more = babar.s_channel_cascades(
-            sector, cards[0], options.n, rng, r_table=options.r_table, neutrino=options.neutrino
-        )
+        other: Any = {"r_table": options.r_table, "neutrino": options.neutrino}
+        more = babar.s_channel_cascades(sector, cards[0], options.n, rng, **other)
         ratio = options.s_channel * babar.s_channel_ratio(sector, cards[0])
         q = babar.missing(more, cards[0], epsilon, rng)
         value, low, high = value + ratio * q.value, low + ratio * q.low, high + ratio * q.high
@@ -194,10 +191,8 @@ def _row(
     if table is not None and sector.mediator < cards[1].beam:
         target = na64.production(sector.mediator, cards[1])
         energy, decays = na64.cascades(table, target, options.n, rng, polarised=options.polarised)
-        strict, inclusive = (
-            part * na64.missing(energy, decays, cards[1], epsilon, rng, mode=mode).value
-            for mode in ("strict", "inclusive")
-        )
+        of_mode = functools.partial(na64.missing, energy, decays, cards[1], epsilon, rng)
+        strict, inclusive = (part * of_mode(mode=mode).value for mode in ("strict", "inclusive"))
     return value, low, high, error, strict, inclusive
 
 

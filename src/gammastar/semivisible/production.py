@@ -119,10 +119,8 @@ def ww_spectrum(x: npt.ArrayLike, mass: float, energy: float, material: Material
     t_min = (u / (2.0 * energy * (1.0 - v))) ** 2
     log_t, log_chi = _flux(mass, energy, material)
     chi = np.exp(np.interp(np.log(t_min), log_t, log_chi, left=log_chi[0], right=-700.0))
-    bracket = (
-        2.0 * (2.0 - 2.0 * v + v**2) / (1.0 - v)
-        + 4.0 * (mass**2 + 2.0 * M_E**2) * (u * v + mass**2 * (1.0 - v) + M_E**2 * v**2) / u**2
-    )
+    angles = (u * v + mass**2 * (1.0 - v) + M_E**2 * v**2) / u**2
+    bracket = 2.0 * (2.0 - 2.0 * v + v**2) / (1.0 - v) + 4.0 * (mass**2 + 2.0 * M_E**2) * angles
     momentum = np.sqrt(np.clip((v * energy) ** 2 - mass**2, 0.0, None))
     # dcos θ = θ dθ = du/(2 x E²) and du = |u| d(level)
     density = 2.0 * ALPHA**3 * momentum * energy * (1.0 - v) * chi / u**2 * bracket
@@ -194,9 +192,8 @@ def thick_target(
     """
     lowest = max(threshold, mass)
     if lowest >= beam:
-        raise PhysicsError(
-            f"dark photon of {mass:g} GeV above {threshold:g} GeV from a beam of {beam:g} GeV: not possible"
-        )
+        what = f"dark photon of {mass:g} GeV above {threshold:g} GeV"
+        raise PhysicsError(f"{what} from a beam of {beam:g} GeV: not possible")
     # Slices that shrink towards the beam energy, where most of the path lies.
     edges = beam - (beam - lowest) * np.linspace(0.0, 1.0, ELECTRONS + 1) ** 2
     path = np.diff(track_length(edges, beam))
@@ -226,9 +223,8 @@ def thick_target(
 def _shape(mass: npt.ArrayLike, s: float) -> FloatArray:
     m2 = np.square(np.asarray(mass, dtype=np.float64))
     if not (m2 < s).all():
-        raise PhysicsError(
-            f"dark photon of {float(np.sqrt(m2.max())):g} GeV cannot be made at {np.sqrt(s):g} GeV"
-        )
+        heaviest = float(np.sqrt(m2.max()))
+        raise PhysicsError(f"dark photon of {heaviest:g} GeV cannot be made at {np.sqrt(s):g} GeV")
     return np.asarray(4.0 * m2 * s / (s - m2) ** 2)
 
 

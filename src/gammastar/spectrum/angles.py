@@ -67,10 +67,8 @@ class DecayAngles:
         mask : NDArray of bool or int
             Which ones.
         """
-        return DecayAngles(
-            *(self.kinematics[mask], self.cos_theta[mask], self.phi[mask]),
-            *(self.weight[mask], self.event[mask]),
-        )
+        angles = self.kinematics[mask], self.cos_theta[mask], self.phi[mask]
+        return DecayAngles(*angles, self.weight[mask], self.event[mask])
 
     def observables(self, m_lepton: float) -> FloatArray:
         """Return the harmonics times the factor of the leptons' mass, shape (n, 3).
@@ -129,10 +127,8 @@ def fit_spin_densities(
     bounds = np.asarray(edges, dtype=np.float64)
     found = []
     for low, high in itertools.pairwise(bounds):
-        data, mc = (
-            part.select((part.kinematics[:, 0] >= low) & (part.kinematics[:, 0] < high))
-            for part in (measured, simulated)
-        )
+        both = (measured, simulated)
+        data, mc = (p.select((p.kinematics[:, 0] >= low) & (p.kinematics[:, 0] < high)) for p in both)
         where = f"spin density from {low:g} to {high:g} GeV"
         total = float(data.weight.sum())
         if len(mc.weight) < 2 * cell or not total > 0:
@@ -251,9 +247,8 @@ def _cells(points: FloatArray, others: FloatArray, least: int) -> tuple[IntArray
     depth = int(np.log2(len(points) / least))
     groups = [(np.arange(len(points)), np.arange(len(others)))]
     for level in range(depth):
-        column, theirs = (
-            np.ascontiguousarray(rows[:, ORDER[level % len(ORDER)]]) for rows in (points, others)
-        )
+        order = ORDER[level % len(ORDER)]
+        column, theirs = (np.ascontiguousarray(rows[:, order]) for rows in (points, others))
         groups = [half for group in groups for half in _halves(*group, column, theirs)]
     cells = []
     for which, rows in enumerate((points, others)):

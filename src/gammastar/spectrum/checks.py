@@ -27,28 +27,14 @@ KINEMATIC = ("mass", "pt", "energy", "angle")
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check.
-
-    Attributes
-    ----------
-    name : str
-        What is looked at.
-    number : float
-        What was found.
-    low, high : float
-        Range, ends included, in which it is plausible.
-    cure : str
-        What to look at, or to do, where it is not.
-    worst : (float, float)
-        Range beyond which no result can be right.
-    """
+    """A number, the range (ends included) in which it is plausible, and what to do where it is not."""
 
     name: str
     number: float
     low: float
     high: float
     cure: str
-    worst: tuple[float, float] = (-np.inf, np.inf)
+    worst: tuple[float, float] = (-np.inf, np.inf)  # Range beyond which no result can be right
 
     @property
     def verdict(self) -> Verdict:
@@ -89,46 +75,23 @@ def of_subtraction(hists: PairHists, subtracted: Spectrum) -> Iterator[Check]:
     yield Check("subtract: lowest mass bin after the background [σ]", number, low, np.inf, cure)
     os, pp, mm = (float(flow_free(part)[0].sum()) for part in (hists.os, hists.pp, hists.mm))
     if os > FEW:
-        yield Check(
-            "subtract: pairs left over their error",
-            float(subtracted.values.sum() / np.sqrt(max(float(subtracted.cov.sum()), 1e-300))),
-            SEEN,
-            np.inf,
-            "no signal is seen: mixed or wrongly selected events, a lost charge, or too few data",
-        )
-        yield Check(
-            "subtract: like-sign over opposite-sign pairs",
-            (pp + mm) / os,
-            1e-4,
-            np.inf,
-            "a skim that drops like-sign pairs leaves the background in: take files before it",
-        )
+        number = float(subtracted.values.sum() / np.sqrt(max(float(subtracted.cov.sum()), 1e-300)))
+        cure = "no signal is seen: mixed or wrongly selected events, a lost charge, or too few data"
+        yield Check("subtract: pairs left over their error", number, SEEN, np.inf, cure)
+        cure = "a skim that drops like-sign pairs leaves the background in: take files before it"
+        yield Check("subtract: like-sign over opposite-sign pairs", (pp + mm) / os, 1e-4, np.inf, cure)
     if pp + mm > FEW:
-        yield Check(
-            "subtract: ++ over −− pairs",
-            (pp + 0.5) / (mm + 0.5),
-            1 / 6,
-            6.0,
-            "is one sign missing, prescaled, or is the charge of one leg wrong? give its prescale",
-        )
+        cure = "is one sign missing, prescaled, or is the charge of one leg wrong? give its prescale"
+        yield Check("subtract: ++ over −− pairs", (pp + 0.5) / (mm + 0.5), 1 / 6, 6.0, cure)
     every = np.asarray(hists.os.values(flow=True), dtype=np.float64)
     if every.sum() > FEW:
         among = every[1:-1].sum()
-        yield Check(
-            "select: share of +− pairs outside the axes",
-            1.0 - os / every.sum(),
-            0.0,
-            0.6,
-            "wrong unit or mass range? widen the axes",
-        )
+        what, cure = "select: share of +− pairs outside the axes", "wrong unit or mass range? widen the axes"
+        yield Check(what, 1.0 - os / every.sum(), 0.0, 0.6, cure)
         if among > FEW:
-            yield Check(
-                "select: share of +− pairs of these masses outside in q_T or energy",
-                1.0 - os / among,
-                0.0,
-                0.25,
-                "widen pt and energy: what lies outside is not in the spectrum",
-            )
+            what = "select: share of +− pairs of these masses outside in q_T or energy"
+            cure = "widen pt and energy: what lies outside is not in the spectrum"
+            yield Check(what, 1.0 - os / among, 0.0, 0.25, cure)
 
 
 def of_pairs(pairs: Pairs, lepton: str, beam_energy: float, *, weighted: bool) -> Iterator[Check]:
@@ -143,13 +106,9 @@ def of_pairs(pairs: Pairs, lepton: str, beam_energy: float, *, weighted: bool) -
     number = max(float((same & within).sum()), float(twins.sum())) / n
     cure = "each muon is stored twice: drop the copies"
     yield Check("read: share of pairs twice in one event", number, 0.0, 1e-3, cure, (0.0, 0.3))
-    yield Check(
-        "read: share of pairs with the kinematics of another event",
-        float((same & ~within & ~twins[order][1:]).sum()) / n,
-        0.0,
-        1e-3,
-        "are events copied under new numbers? they count twice",
-    )
+    number = float((same & ~within & ~twins[order][1:]).sum()) / n
+    cure = "are events copied under new numbers? they count twice"
+    yield Check("read: share of pairs with the kinematics of another event", number, 0.0, 1e-3, cure)
     like = ~pairs.os
     first, counts = np.unique(pairs.event, return_index=True, return_counts=True)[1:]
     alone = np.zeros(n, dtype=np.bool_)
@@ -163,21 +122,12 @@ def of_pairs(pairs: Pairs, lepton: str, beam_energy: float, *, weighted: bool) -
             ratio = (plus + 0.5) / (minus + 0.5)
             yield Check("subtract: ++ over −− pairs, events with one pair", ratio, 1 / 6, 6.0, cure)
     if like.sum() >= FEW and pairs.os.sum() >= FEW:
-        yield Check(
-            "subtract: share of like-sign pairs that are beside a +− pair",
-            float(np.isin(pairs.event[like], pairs.event[pairs.os]).mean()),
-            0.0,
-            0.95,
-            "a skim asked for a +− pair and took the like-sign events: take files before it",
-        )
-    yield Check(
-        f"select: share of pairs above {FAR_BEYOND:g} of the beam energy",
-        float((pairs.energy > FAR_BEYOND * beam_energy).mean()),
-        0.0,
-        1e-2,
-        "is beam_energy or the unit of the files wrong?",
-        (0.0, 0.5),
-    )
+        share = float(np.isin(pairs.event[like], pairs.event[pairs.os]).mean())
+        cure = "a skim asked for a +− pair and took the like-sign events: take files before it"
+        yield Check("subtract: share of like-sign pairs that are beside a +− pair", share, 0.0, 0.95, cure)
+    share = float((pairs.energy > FAR_BEYOND * beam_energy).mean())
+    what = f"select: share of pairs above {FAR_BEYOND:g} of the beam energy"
+    yield Check(what, share, 0.0, 1e-2, "is beam_energy or the unit of the files wrong?", (0.0, 0.5))
     weight = pairs.weight
     cure = "is a branch that is no weight named as one?"
     yield Check("read: effective share of the pairs", effective_size(weight) / n, 0.1, np.inf, cure)
@@ -202,22 +152,14 @@ def of_simulation(matched: MatchedPairs, beam_energy: float) -> Iterator[Check]:
     yield Check("unfold: reconstructed share of the simulation", number, 0.0, 0.97, cure)
     true, reco = np.log(matched.true[found, 0]), np.log(matched.reco[found, 0])
     wide = true.std() > 0 and reco.std() > 0
-    yield Check(
-        "unfold: correlation of true and reconstructed mass",
-        float(np.corrcoef(true, reco)[0, 1]) if wide else 0.0,
-        0.5,
-        1 - 1e-9,
-        "are truth and pairs of the same event, and is the truth not the measured mass?",
-        (0.05, np.inf),
-    )
-    yield Check(
-        "unfold: share of simulated photons above the beam energy",
-        float((matched.true[:, 2] > beam_energy).mean()),
-        0.0,
-        1e-3,
-        "is beam_energy or the unit of the simulation wrong?",
-        (0.0, 0.5),
-    )
+    number = float(np.corrcoef(true, reco)[0, 1]) if wide else 0.0
+    cure = "are truth and pairs of the same event, and is the truth not the measured mass?"
+    what = "unfold: correlation of true and reconstructed mass"
+    yield Check(what, number, 0.5, 1 - 1e-9, cure, (0.05, np.inf))
+    number = float((matched.true[:, 2] > beam_energy).mean())
+    cure = "is beam_energy or the unit of the simulation wrong?"
+    what = "unfold: share of simulated photons above the beam energy"
+    yield Check(what, number, 0.0, 1e-3, cure, (0.0, 0.5))
     weight = effective_size(matched.weight) / len(matched)
     cure = "is a branch that is no weight named as one? then the response has few events"
     yield Check("unfold: effective share of the simulation", weight, 0.02, np.inf, cure)
@@ -237,9 +179,8 @@ def of_both(pairs: Pairs, signed: FloatArray, positive: FloatArray, matched: Mat
     if len(reco) < 10 * FEW or positive.sum() < 10 * FEW:
         return
     edges = np.quantile(reco[:, 0], np.linspace(0, 1, 21))
-    wanted, there = (
-        np.histogram(m, edges, weights=w)[0] for m, w in ((data[0], positive), (reco[:, 0], None))
-    )
+    samples = ((data[0], positive), (reco[:, 0], None))
+    wanted, there = (np.histogram(m, edges, weights=w)[0] for m, w in samples)
     place = np.clip(np.searchsorted(edges, reco[:, 0], side="right") - 1, 0, 19)
     weight = (wanted / np.maximum(there, 1))[place]
     kept = use & (data[0] >= edges[0]) & (data[0] < edges[-1])
@@ -303,9 +244,8 @@ def of_unfolding(
     expected = np.where(inside, np.ravel(prior), 0.0).reshape(shape[0], -1)
     total = expected.sum(axis=1, keepdims=True)
     found = content.reshape(shape[0], -1).sum(axis=1, keepdims=True)
-    expected = (
-        expected * np.clip(np.divide(found, total, out=np.zeros_like(found), where=total > 0), 0, None)
-    ).ravel()
+    share = np.divide(found, total, out=np.zeros_like(found), where=total > 0)
+    expected = (expected * np.clip(share, 0, None)).ravel()
     seen = expected * np.ravel(efficiency)
     poisson = expected / np.sqrt(np.maximum(seen, 1e-300))
     dead = inside & (seen > 1.0) & (np.abs(value) < 1e-3 * expected) & (error < 0.1 * poisson)
@@ -317,9 +257,8 @@ def of_unfolding(
         if well.any():
             number = float((em[well] / m[well] * (n[well] / en[well])).min())
             cure = 'errors below what the counts allow (Fisher): method = "likelihood", more n_replicas'
-            yield Check(
-                "unfold: least relative error of a mass bin over that of its pairs", number, 0.3, np.inf, cure
-            )
+            what = "unfold: least relative error of a mass bin over that of its pairs"
+            yield Check(what, number, 0.3, np.inf, cure)
     if p_value is not None and np.isfinite(p_value):
         cure = "the result, folded again, is not the data: wrong simulation, background or R?"
         yield Check("unfold: p-value of the refolding", p_value, 1e-4, 1.0, cure)
@@ -329,15 +268,9 @@ def of_yield(spectrum: Spectrum) -> Iterator[Check]:
     """Yield the check of photons per interaction of a spectrum per proton on target."""
     if spectrum.exposure is None:
         return
-    share = -np.expm1(-spectrum.exposure.thickness)
-    yield Check(
-        "spectrum: photons per interaction",
-        float(spectrum.values[spectrum.domain].sum() / share),
-        1e-7,
-        1.0,
-        "is pot in units of 1e12, or thickness not in interaction lengths?",
-        (-np.inf, 1e3),
-    )
+    number = float(spectrum.values[spectrum.domain].sum() / -np.expm1(-spectrum.exposure.thickness))
+    cure = "is pot in units of 1e12, or thickness not in interaction lengths?"
+    yield Check("spectrum: photons per interaction", number, 1e-7, 1.0, cure, (-np.inf, 1e3))
 
 
 def of_r_factor(mixed: PairHists, background: FloatArray, subtracted: Spectrum) -> Check | None:
@@ -369,13 +302,8 @@ def of_r_factor(mixed: PairHists, background: FloatArray, subtracted: Spectrum) 
         worst = max(worst, float(shift[np.abs(pulls) > 3].max(initial=0.0)))
     if not cells:
         return None
-    return Check(
-        f"subtract: shift by R that is not one number [σ] (χ² {chi2:.0f} for {cells})",
-        worst,
-        0.0,
-        4.0,
-        'charges differ in acceptance: r_factor = "mixed", in every cell',
-    )
+    what = f"subtract: shift by R that is not one number [σ] (χ² {chi2:.0f} for {cells})"
+    return Check(what, worst, 0.0, 4.0, 'charges differ in acceptance: r_factor = "mixed", in every cell')
 
 
 def of_tracks(
@@ -383,13 +311,9 @@ def of_tracks(
 ) -> Iterator[Check]:
     """Yield the checks of single leptons: momenta (n, 4) and charges; `counts`: leptons of simulated rows."""
     if len(counts) >= 10 * FEW and (counts == 1).sum() >= FEW:
-        yield Check(
-            "unfold: share of simulated rows without a lepton",
-            float((counts == 0).mean()),
-            1e-4,
-            1.0,
-            "a skim that asked for a lepton makes the efficiency too high: give all generated photons",
-        )
+        share, what = float((counts == 0).mean()), "unfold: share of simulated rows without a lepton"
+        cure = "a skim that asked for a lepton makes the efficiency too high: give all generated photons"
+        yield Check(what, share, 1e-4, 1.0, cure)
     for axis, name in enumerate("xy"):
         means, width = [], 1e-9
         for momentum, charge in (data, simulation):

@@ -97,9 +97,8 @@ class ForwardPower:
         points, weight = simulated
         columns = np.stack([points[:, KINEMATICS.index(axis.name)] for axis in axes], axis=1)
         bins = [np.asarray(axis.edges) for axis in axes]
-        before, after = (
-            np.histogramdd(columns, bins, weights=w)[0] for w in (weight, weight * self.factor(*points.T))
-        )
+        both = weight, weight * self.factor(*points.T)
+        before, after = (np.histogramdd(columns, bins, weights=w)[0] for w in both)
         return np.asarray(np.divide(after, before, out=np.ones_like(before), where=before > 0))
 
 
@@ -157,9 +156,8 @@ def forward_power(
         own = x[use & inside & (mass >= low) & (mass < high)]
         ends.append(min(float(np.quantile(own, 0.99)), 0.9) if len(own) else START)
     measured = np.array(ends)
-    return ForwardPower(
-        bounds, measured, np.maximum(measured, START), np.array(shapes), np.array(power), beam_energy
-    )
+    start = np.maximum(measured, START)
+    return ForwardPower(bounds, measured, start, np.array(shapes), np.array(power), beam_energy)
 
 
 def _groups(mass: FloatArray, weight: FloatArray, edges: FloatArray) -> FloatArray:

@@ -82,12 +82,8 @@ class _Model:
 
     def _rho(self, m: FloatArray, moved: FloatArray) -> FloatArray:
         t, pole, stretch, gounaris = moved * list(RHO.values())
-        return rho_mass_density(
-            m,
-            self.temperature * float(np.exp(t)),
-            m_lepton=self.m_lepton,
-            shape=(float(pole), float(np.exp(stretch)), float(gounaris)),
-        )
+        shape = float(pole), float(np.exp(stretch)), float(gounaris)
+        return rho_mass_density(m, self.temperature * float(np.exp(t)), m_lepton=self.m_lepton, shape=shape)
 
     def slopes(self, m: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return what is smooth, the whole, and its derivatives, shapes (n,), (n,), (k + 8, n)."""
@@ -344,9 +340,8 @@ class MassCounts:
         now = self._seen(known, m)
         some, one = now > UNSEEN_TAIL * now.max(), np.ones_like(now)  # farther out there is nothing to move
         moved = (self._seen(other, m) for other in (known.scaled(1 + WIDTH), known.scaled(scale=1 + SCALE)))
-        rows += [
-            (parts * (np.divide(other, now, out=one.copy(), where=some) - 1)).sum(axis=1) for other in moved
-        ]
+        ratios = [np.divide(other, now, out=one.copy(), where=some) for other in moved]
+        rows += [(parts * (ratio - 1)).sum(axis=1) for ratio in ratios]
         return np.asarray(np.transpose(rows) @ rows)
 
     def arrays(self) -> dict[str, FloatArray]:

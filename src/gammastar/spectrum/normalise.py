@@ -142,10 +142,11 @@ def relative_shifts(spectrum: Spectrum) -> dict[str, FloatArray]:
     """
     _, total = _mass_label(spectrum)
     contents = total @ spectrum.values.ravel()
-    return {
-        name: np.divide(shift, contents, out=np.zeros_like(contents), where=contents > 0)
-        for name, shift in mass_shifts(spectrum).items()
-    }
+
+    def relative(shift: FloatArray) -> FloatArray:
+        return np.divide(shift, contents, out=np.zeros_like(contents), where=contents > 0)
+
+    return {name: relative(shift) for name, shift in mass_shifts(spectrum).items()}
 
 
 def extrapolate(spectrum: Spectrum, prior_hist: Hist[Any]) -> Spectrum:
@@ -185,9 +186,7 @@ def extrapolate(spectrum: Spectrum, prior_hist: Hist[Any]) -> Spectrum:
     measured = total @ (prior * inside)
     lost = np.flatnonzero((measured <= 0) & (total @ (prior * ~inside) > 0))
     if lost.size:
-        log.warning(
-            "extrapolate: %d of %d mass bins have no measured cell and stay empty", lost.size, len(axis)
-        )
+        log.warning("extrapolate: %d of %d mass bins have no measured cell: empty", lost.size, len(axis))
     share = np.divide(1.0, measured, out=np.zeros_like(measured), where=measured > 0)
     # the rows of outer cells repeat per mass bin: keep (n_mass) sums instead of an (n, n) operator
     spread = (total.T * share) * (prior * ~inside)[:, None]
@@ -339,10 +338,8 @@ class EfficiencyMap:
         # the mean of 1/ε exceeds one over the mean of ε by the squared relative error
         raised = value * (1.0 + np.where(good, error, 0.0) ** 2)
         weight = np.divide(1.0, raised, out=np.zeros_like(value), where=good)
-        _LOG.info(
-            "efficiency map: %d pairs, %d inside the domain, effective sample size %.0f",
-            *(len(weight), int(good.sum()), effective_size(weight)),
-        )
+        sizes = len(weight), int(good.sum()), effective_size(weight)
+        _LOG.info("efficiency map: %d pairs, %d inside the domain, effective sample size %.0f", *sizes)
         return weight
 
 

@@ -229,25 +229,15 @@ class TruePosterior:
         near = near.reshape(len(points), k).astype(np.int64)
         inner = np.arange(1, PARTS) / PARTS
         parts = [np.quantile(points[:, i], inner) for i in (1, 2)]
-        measured, of_reco = (
-            _cells(np.searchsorted(mass_edges[1:-1], values[:, 0], "right"), values, parts)
-            for values in (points, reco)
-        )
+        bins = [(np.searchsorted(mass_edges[1:-1], v[:, 0], "right"), v) for v in (points, reco)]
+        measured, of_reco = (_cells(number, values, parts) for number, values in bins)
         of_true = _cells(_mass_cells(true[:, 0], weight, sigma), true, parts)
         rows, columns = len(mass_edges[1:]) * PARTS**2, (int(of_true.max()) // PARTS**2 + 1) * PARTS**2
         folded = np.bincount(of_reco * columns + of_true, weight, rows * columns).astype(np.float64)
         farthest = np.abs(np.log(reco[near[:, -1], 0] / points[:, 0])) / sigma
         distance = float(np.median(farthest)) if len(points) else 0.0
-        return cls(
-            points,
-            near,
-            np.column_stack([true[:, 0], shift[:, 1:]]),
-            weight,
-            of_true,
-            measured,
-            folded.reshape(rows, columns),
-            distance,
-        )
+        moved = np.column_stack([true[:, 0], shift[:, 1:]])
+        return cls(points, near, moved, weight, of_true, measured, folded.reshape(rows, columns), distance)
 
     def ratio(self, weight: FloatArray) -> FloatArray:
         """Return unfolded contents of the true cells over simulated ones, for weights of the pairs."""
@@ -447,10 +437,8 @@ class _Source:
             outer, event = self.outer.points, -1 - self.outer.event
             weight = self.outer.scaled(points[:, 0], reference) * self._count(event, member)
         kept = np.flatnonzero((signed != 0) | (reference != 0))
-        log.info(
-            "training set: %d measured pairs (effective %.0f), %d extrapolated ones",
-            *(len(kept), effective_size(signed[kept]), len(outer)),
-        )
+        sizes = len(kept), effective_size(signed[kept]), len(outer)
+        log.info("training set: %d measured pairs (effective %.0f), %d extrapolated ones", *sizes)
         mass, pt, energy = np.concatenate([points[kept], outer]).T
         return TrainingSet(
             *(mass, pt, energy),

@@ -132,14 +132,10 @@ def write_events(
             w = events.weight
             total = (float(w.sum()), float((w**2).sum()), float(w.max(initial=0.0)))
         if total is None:
-            raise UserError(
-                f"{path}: the header of a Les Houches file needs the total of the weights of all parts"
-            )
+            raise UserError(f"{path}: the header of a Les Houches file needs the total of the weights")
         write_lhe(path, parts, beam_energy, total)
     except ImportError as error:
-        raise UserError(
-            f"{path}: {suffix} needs the package {error.name}: pip install {error.name}"
-        ) from error
+        raise UserError(f"{path}: {suffix} needs {error.name}: pip install {error.name}") from error
 
 
 def _write_csv(path: Path, parts: Iterable[EventTable]) -> None:
@@ -240,9 +236,7 @@ def unweighted(sample: Sample, n: int, rng: np.random.Generator) -> Sample:
     weight = np.asarray(sample.weight, dtype=np.float64)
     total = float(weight.sum())
     if n < 1 or (weight < 0).any() or not (np.isfinite(total) and total > 0):
-        raise UserError(
-            f"unweighted: {n} particles from weights that sum to {total!r}; they must not be negative"
-        )
+        raise UserError(f"unweighted: {n} particles from weights that sum to {total!r}: none may be negative")
     steps = (np.arange(n) + rng.uniform()) / n
     index = np.searchsorted(np.cumsum(weight) / total, steps, side="right")
     index = rng.permutation(np.minimum(index, len(weight) - 1))
@@ -259,9 +253,8 @@ def write_particle_list(path: Path, sample: Sample, n: int, rng: np.random.Gener
     columns = [p4.px, p4.py, p4.pz, p4.E, *drawn.origin.T, np.zeros(n)]
     table = np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=1)
     lines = " ".join(note.splitlines())
-    header = (
-        f"{lines}; {drawn.weight.sum():.9g} per proton on target and squared coupling\npx py pz E x y z t"
-    )
+    total = f"{drawn.weight.sum():.9g} per proton on target and squared coupling"
+    header = f"{lines}; {total}\npx py pz E x y z t"
     with atomic(path) as temporary:
         np.savetxt(temporary, table, fmt="%.9g", header=header, comments="# ", encoding="utf-8")
 
@@ -272,9 +265,8 @@ def _path_length(events: EventTable) -> FloatArray:
         return np.zeros(len(events))
     distance = np.linalg.norm(events.decay - events.origin, axis=0)
     momentum = np.linalg.norm(events.p4[:3], axis=0)
-    proper: FloatArray = np.divide(
-        MM * distance * events.mass, momentum, out=np.zeros(len(events)), where=momentum > 0
-    )
+    none = np.zeros(len(events))
+    proper: FloatArray = np.divide(MM * distance * events.mass, momentum, out=none, where=momentum > 0)
     return proper
 
 
@@ -304,14 +296,8 @@ def _lhe_events(events: EventTable) -> Iterator[Any]:
         particles = [_particle(events.pdg, status, 0, events.p4[:, i], mass, float(proper[i]))]
         for (pdg, p4), light in zip(events.daughters, masses, strict=True):
             particles.append(_particle(pdg, 1, 1, p4[:, i], float(light[i]), 0.0))
-        info = pylhe.LHEEventInfo(
-            nparticles=len(particles),
-            pid=PROCESS,
-            weight=float(events.weight[i]),
-            scale=mass,
-            aqed=-1.0,
-            aqcd=-1.0,
-        )
+        about = {"weight": float(events.weight[i]), "scale": mass, "aqed": -1.0, "aqcd": -1.0}
+        info = pylhe.LHEEventInfo(nparticles=len(particles), pid=PROCESS, **about)
         vertex = " ".join(f"{MM * float(x):.9g}" for x in events.origin[:, i])
         note = f"# event {int(events.number[i])} vertex_mm {vertex}"
         yield pylhe.LHEEvent(eventinfo=info, particles=particles, optional=[note])
@@ -332,9 +318,8 @@ def write_lhe(
         procInfo=[pylhe.LHEProcInfo(total[0], error, total[2], PROCESS)],
         generators=[pylhe.LHEGenerator(name="gammastar", version="1", description="from measured dileptons")],
     )
-    content = pylhe.LHEFile(
-        init=init, events=itertools.chain.from_iterable(map(_lhe_events, parts)), version="3.0"
-    )
+    listed = itertools.chain.from_iterable(map(_lhe_events, parts))
+    content = pylhe.LHEFile(init=init, events=listed, version="3.0")
     with atomic(path) as temporary:
         content.tofile(str(temporary))
 

@@ -265,9 +265,7 @@ def _entry(line: str, where: str) -> tuple[str, str] | None:
     match = BSD.match(line) or GNU.match(line)
     if match is None:
         shown = line if len(line) <= 120 else f"{line[:120]}…"
-        raise InputFileError(
-            f"{where}: {shown!r} is no '<SHA-256>  <file>' nor 'SHA256 (<file>) = <SHA-256>'"
-        )
+        raise InputFileError(f"{where}: {shown!r} is no '<SHA-256>  <file>', 'SHA256 (<file>) = <SHA-256>'")
     file = match["file"]
     if match["escaped"]:
         file = ESCAPED.sub(lambda part: {"n": "\n", "r": "\r"}.get(part[1], part[1]), file)
@@ -384,9 +382,8 @@ def _file_entry(where: str, path: str, value: Any, sha256: str) -> Listed:
 
 def _covered(at: str, steps: Any, entries: int | None) -> int:
     """Return the number of entries that steps cover; steps that leave entries out are refused."""
-    good = isinstance(steps, list) and all(
-        isinstance(s, list) and len(s) == 2 and all(map(_count, s)) for s in steps
-    )
+    pairs = isinstance(steps, list) and all(isinstance(s, list) and len(s) == 2 for s in steps)
+    good = pairs and all(_count(x) for s in steps for x in s)
     if not good:
         raise InputFileError(f"{at}: steps {shortened(repr(steps), 80)} are no list of [first, last]")
     ordered = sorted(steps)
@@ -566,16 +563,12 @@ def _inside(
 ) -> Iterable[tuple[Path | Remote, Listed]]:
     for listed in dataset.files:
         if tree and listed.tree and listed.tree.partition(";")[0] != tree.partition(";")[0]:
-            raise InputFileError(
-                f"{listed.where}: {listed.path!r} is to be read from tree {listed.tree!r}, the schema reads "
-                f"{tree!r}"
-            )
+            other = f"is to be read from tree {listed.tree!r}, the schema reads {tree!r}"
+            raise InputFileError(f"{listed.where}: {listed.path!r} {other}")
         places = _places(listed.path, base, missing=missing)
         if len(places) > 1 and (listed.uuid or listed.entries is not None or listed.sha256):
-            raise InputFileError(
-                f"{listed.where}: {listed.path!r} stands for {len(places)} files, but has entries, UUID or "
-                "digest of one"
-            )
+            several = f"stands for {len(places)} files, but has entries, UUID or digest of one"
+            raise InputFileError(f"{listed.where}: {listed.path!r} {several}")
         for place in places:
             yield place, listed
 
@@ -587,9 +580,8 @@ def _agreed(one: Listed | None, other: Listed) -> Listed:
     for key in ("entries", "uuid", "sha256"):
         first, second = getattr(one, key), getattr(other, key)
         if first and second and first != second:
-            raise InputFileError(
-                f"{other.where}: {other.path!r} has {key} {second!r}, {one.where} has {first!r}"
-            )
+            said = f"{key} {second!r}, {one.where} has {first!r}"
+            raise InputFileError(f"{other.where}: {other.path!r} has {said}")
         if second and not first:
             one = replace(one, **{key: second})
     return one

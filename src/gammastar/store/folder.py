@@ -216,9 +216,8 @@ def claim(folder: Path) -> dict[str, Any]:
         return {}
     found = manifest_like(folder)
     if found is None:
-        some = ", ".join(sorted(strangers)[:3]) + (
-            f" and {len(strangers) - 3} more" if len(strangers) > 3 else ""
-        )
+        more = f" and {len(strangers) - 3} more" if len(strangers) > 3 else ""
+        some = ", ".join(sorted(strangers)[:3]) + more
         what = "its manifest.json cannot be read" if MANIFEST in strangers else "it is not one of results"
         raise UserError(
             f"{folder}: the folder is not empty ({some}) and {what}; choose another folder with --output"
@@ -437,9 +436,8 @@ def read_result(folder: Path, name: str) -> Any:
     content = read_json(path, MAX_JSON)
     finite(content, str(path))
     if not isinstance(content, dict) or not content:
-        raise StoreError(
-            f"{path}: holds {'nothing' if content == {} else type(content).__name__}, no result of a run"
-        )
+        what = "nothing" if content == {} else type(content).__name__
+        raise StoreError(f"{path}: holds {what}, no result of a run")
     return content
 
 
@@ -467,9 +465,7 @@ def check_results(folder: Path, names: Iterable[str], *, finished: bool = False)
     for name in names:
         path, expected = folder / name, known["files"].get(name)
         if expected is None:
-            raise StoreError(
-                f"{path}: the manifest of {folder} does not know this file; it is of another run"
-            )
+            raise StoreError(f"{path}: the manifest of {folder} does not know this file: of another run")
         try:
             sha = file_sha256(path)
         except OSError as error:
@@ -490,9 +486,7 @@ def read_tensors(path: Path, dimensions: Mapping[str, int]) -> dict[str, npt.NDA
     for name, n in dimensions.items():
         array = tensors.get(name)
         if array is None or array.ndim != n or not array.size or not np.isfinite(array).all():
-            what = (
-                "is missing" if array is None else f"has shape {array.shape}, or values that are not finite"
-            )
+            what = "is missing" if array is None else f"has shape {array.shape}, or is not finite"
             raise InputFileError(
                 f"{path}: {name} {what}; expected finite numbers in {n} dimensions; run again"
             )

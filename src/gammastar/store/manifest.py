@@ -180,10 +180,8 @@ def manifest_like(folder: Path) -> dict[str, Any] | None:
         return None
     if not all(isinstance(found.get(name), dict) for name in ("stages", "files", "inputs", "versions")):
         return None
-    named = {
-        name: {key: sha for key, sha in found[name].items() if isinstance(sha, str)}
-        for name in ("files", "inputs")
-    }
+    digests = ((name, found[name].items()) for name in ("files", "inputs"))
+    named = {name: {key: sha for key, sha in rows if isinstance(sha, str)} for name, rows in digests}
     return {"finished": found.get("finished") is True, "stages": list(found["stages"]), **named}
 
 
@@ -366,15 +364,12 @@ def write_spectrum_files(folder: Path, spectrum: Spectrum, unfolded: Spectrum | 
     """
     write_spectrum(folder / "spectrum.json", spectrum)
     axes = [axis.name for axis in spectrum.hist.axes]
-    named = {
-        "mass_per_pot": mass_histogram(spectrum),
-        "mass_per_pot_measured": mass_histogram(spectrum, "measured"),
-    }
+    measured = mass_histogram(spectrum, "measured")
+    named = {"mass_per_pot": mass_histogram(spectrum), "mass_per_pot_measured": measured}
     if unfolded is not None:
         named["mass_counts"] = mass_histogram(unfolded)
-    projections = {
-        f"{MASS}_{name}_per_pot": spectrum.hist.project(MASS, name) for name in axes if name != MASS
-    }
+    others = [name for name in axes if name != MASS]
+    projections = {f"{MASS}_{name}_per_pot": spectrum.hist.project(MASS, name) for name in others}
     write_histograms(folder / "spectrum.root", named | projections)
 
 

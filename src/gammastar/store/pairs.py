@@ -139,12 +139,8 @@ def write_chunk(path: Path, key: str, arrays: Arrays, notes: Mapping[str, Any]) 
     import pyarrow.parquet as pq
 
     content = digest(arrays)
-    head = {
-        "key": key,
-        "content": content,
-        "notes": dict(notes),
-        "arrays": {name: [array.dtype.str, *array.shape[1:]] for name, array in arrays.items()},
-    }
+    kinds = {name: [array.dtype.str, *array.shape[1:]] for name, array in arrays.items()}
+    head = {"key": key, "content": content, "notes": dict(notes), "arrays": kinds}
     text = json.dumps(head, allow_nan=False, sort_keys=True)
     table = pa.table(dict(_table(arrays)))
     table = table.replace_schema_metadata({b"gammastar": text.encode(), b"sha256": digest(text).encode()})
@@ -172,9 +168,8 @@ def read_chunk(path: Path, key: str | None = None) -> Kept:
         arrays = {name: _array(table, name, kind) for name, kind in head["arrays"].items()}
         found = str(head["key"]), str(head["content"]), head["notes"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
-        raise StoreError(
-            f"{path}: the kept chunk cannot be read ({type(error).__name__}: {str(error)[:200]})"
-        ) from error
+        why = f"{type(error).__name__}: {str(error)[:200]}"
+        raise StoreError(f"{path}: the kept chunk cannot be read ({why})") from error
     if key is not None and found[0] != key:
         raise StoreError(f"{path}: the chunk was made for another selection, code or input")
     if digest(arrays) != found[1]:
@@ -225,9 +220,7 @@ class PairChunk:
         for name in ("seed", "signed", "posterior"):
             array = getattr(self, name)
             if array is not None and np.shape(array) != (len(self.pairs),):
-                raise StoreError(
-                    f"PairChunk.{name} has shape {np.shape(array)}, expected {(len(self.pairs),)}"
-                )
+                raise StoreError(f"PairChunk.{name} has shape {np.shape(array)}, not {(len(self.pairs),)}")
 
 
 def _parquet() -> tuple[Any, Any]:
@@ -274,19 +267,16 @@ def read_pairs(source: Path | Sequence[Path]) -> Iterator[PairChunk]:
                 table = parquet.read_table(stream)
             about = from_json((table.schema.metadata or {})[b"gammastar"])
             columns = {name: table.column(name).to_numpy() for name in table.column_names}
-            pairs = Pairs(
-                **{name: columns[name] for name in FIXED},
-                columns={name: columns[name] for name in about["columns"]},
-            )
+            extra = {name: columns[name] for name in about["columns"]}
+            pairs = Pairs(**{name: columns[name] for name in FIXED}, columns=extra)
         except (
             OSError,
             KeyError,
             TypeError,
             ValueError,
         ) as error:  # pyarrow's derive from the first and last
-            raise StoreError(
-                f"{path}: is not a file of pairs, or damaged ({' '.join(str(error).split())[:200]})"
-            ) from error
+            why = " ".join(str(error).split())[:200]
+            raise StoreError(f"{path}: is not a file of pairs, or damaged ({why})") from error
         yield PairChunk(pairs, columns.get(SEED), columns.get(SIGNED), columns.get(POSTERIOR))
 
 
@@ -316,11 +306,8 @@ class StoredPairs:
 
     def to_arrays(self) -> Arrays:
         """Return what `from_arrays` needs, the digests of the parts among it."""
-        return {
-            "stored_pairs": np.array(self.n),
-            "stored_share": np.array(self.share),
-            "stored_parts": np.array(self.digests(), dtype=str),
-        }
+        parts = np.array(self.digests(), dtype=str)
+        return {"stored_pairs": np.array(self.n), "stored_share": np.array(self.share), "stored_parts": parts}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any], folder: Path, dataset: str) -> StoredPairs | None:
@@ -464,9 +451,8 @@ class StoredTruth:
             sums += whole.weight.sum(), whole.fake_weight.sum()
             parts.append(_matched(part.select(self.rows.chosen(part))))
         chosen = MatchedPairs.concatenate(parts)
-        return replace(
-            chosen, weight=rescaled(chosen.weight, sums[0]), fake_weight=rescaled(chosen.fake_weight, sums[1])
-        )
+        weight, fake_weight = rescaled(chosen.weight, sums[0]), rescaled(chosen.fake_weight, sums[1])
+        return replace(chosen, weight=weight, fake_weight=fake_weight)
 
 
 @dataclass(frozen=True, eq=False)
@@ -504,11 +490,8 @@ class Truth:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any], folder: Path, dataset: str) -> Truth:
         """Return the simulation of its arrays; `folder` and `dataset` as for `collect_truth`."""
-        columns = {
-            name.removeprefix("column_"): column
-            for name, column in arrays.items()
-            if name.startswith("column_")
-        }
+        extra = [name for name in arrays if name.startswith("column_")]
+        columns = {name.removeprefix("column_"): arrays[name] for name in extra}
         sample = MatchedPairs(**{name: arrays[name] for name in MATCHED}, columns=columns)
         rows = StoredPairs.from_arrays(arrays, folder, dataset)
         return cls(sample, None if rows is None else StoredTruth(rows, int(arrays["stored_photons"])))

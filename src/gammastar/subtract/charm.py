@@ -64,10 +64,8 @@ def _pair_offset(columns: Mapping[str, FloatArray], names: Sequence[str]) -> Flo
     """Return one pair column, or the distance of the two leptons in several lepton columns."""
     missing = [name for name in offset_columns(names) if name not in columns]
     if missing:
-        raise UserError(
-            f"subtract.charm.offset: the pairs have no column {', '.join(missing)}; name lepton_columns in "
-            "the schema"
-        )
+        absent = f"the pairs have no column {', '.join(missing)}"
+        raise UserError(f"subtract.charm.offset: {absent}; name lepton_columns in the schema")
     if len(names) == 1:
         return np.asarray(columns[names[0]])
     squares = [(columns[f"{name}_1"] - columns[f"{name}_2"]) ** 2 for name in names]
@@ -175,7 +173,7 @@ def fit_charm(
         cov = np.zeros((1, 1))
     if not (np.diag(cov) > 0).all():
         msg = (
-            f"fit_charm: {c.sum():.0f} charm and {p.sum():.0f} prompt pairs in the templates do not tell them"
+            f"fit_charm: {c.sum():.0f} charm and {p.sum():.0f} prompt pairs of the templates do not tell them"
         )
         raise UserError(msg + " apart; simulate more, or fit fewer cells")
     return _result(found, cov, (c_shape, var_shape), label, (chi2, len(os)))
@@ -258,16 +256,9 @@ def _result(
     mass_shape, mass_var = (np.bincount(label, part, n_mass).astype(np.float64) for part in template)
     charm, variance = float(found[n_mass]), float(cov[n_mass, n_mass])
     per_mass_cov = variance * np.outer(mass_shape, mass_shape) + np.diag(charm**2 * mass_var)
-    return CharmFit(
-        charm,
-        float(np.sqrt(variance)),
-        charm * mass_shape,
-        per_mass_cov,
-        found[:n_mass],
-        cov[:n_mass, :n_mass],
-        quality[0],
-        quality[1] - len(found),
-    )
+    per_bin, fit = charm * mass_shape, (found[:n_mass], cov[:n_mass, :n_mass])
+    error, freedom = float(np.sqrt(variance)), quality[1] - len(found)
+    return CharmFit(charm, error, per_bin, per_mass_cov, *fit, quality[0], freedom)
 
 
 def subtract_component(spectrum: Spectrum, template: Hist[Any], amount: float, sigma: float) -> Spectrum:

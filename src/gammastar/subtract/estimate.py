@@ -174,9 +174,8 @@ def _by_likelihood(
 ) -> Combinatorial:
     axes, smooth = tuple(hists.os.axes), smooth_background(hists, ratio.value, ratio.sigma)
     common = 0.0 if np.ndim(ratio.value) else float(ratio.sigma) / float(ratio.value)
-    factors = np.stack(
-        [np.ones_like(smooth.ratio), -smooth.r_factor * smooth.ratio, -smooth.r_factor / smooth.ratio]
-    )
+    slope = smooth.r_factor * smooth.ratio, smooth.r_factor / smooth.ratio
+    factors = np.stack([np.ones_like(smooth.ratio), -slope[0], -slope[1]])
 
     def signed(part: Pairs) -> FloatArray:
         cell, kind = pair_cells(part, axes), part.pp + 2 * part.mm
@@ -193,10 +192,8 @@ def _by_formula(
         warnings.simplefilter("ignore", LowCountWarning)
         spectrum = same_sign(hists, method=formula, r_factor=r, r_factor_sigma=sigma, coarse=coarse)
     axes = tuple(hists.os.axes)
-    return Combinatorial(
-        spectrum,
-        lambda part: event_weights(part, axes, hists=hists, method=formula, r_factor=r, coarse=coarse),
-    )
+    options: Any = {"hists": hists, "method": formula, "r_factor": r, "coarse": coarse}
+    return Combinatorial(spectrum, lambda part: event_weights(part, axes, **options))
 
 
 def _by_mixed_events(
@@ -207,9 +204,8 @@ def _by_mixed_events(
         raise UserError("subtract.method = 'mixed events' needs mixed events")
     spectrum = mixed_spectrum(hists, mixed, coarse=coarse)
     shape: FloatArray = np.asarray(mixed.os.values(), dtype=np.float64)
-    scale: FloatArray = np.divide(
-        hists.os.values() - spectrum.values, shape, out=np.zeros_like(shape), where=shape > 0
-    )
+    taken = hists.os.values() - spectrum.values
+    scale: FloatArray = np.divide(taken, shape, out=np.zeros_like(shape), where=shape > 0)
     os = ratio.mixed.select(ratio.mixed.os)
     inside = np.ones_like(shape)
     return Combinatorial(
@@ -290,9 +286,8 @@ def with_bootstrap(
         msg = f"subtract.bootstrap = {n_replicas}: {n_cells} cells need at least {n_cells + 2} replicas"
         raise UserError(msg)
     r, sigma = ratio.of(method)
-    cov = bootstrap_covariance(
-        parts, axes, method=method, r_factor=r, coarse=coarse, n_replicas=n_replicas, dataset=dataset
-    )
+    how: Any = {"method": method, "r_factor": r, "coarse": coarse}
+    cov = bootstrap_covariance(parts, axes, **how, n_replicas=n_replicas, dataset=dataset)
     shift = shift_by_r(hists, spectrum, ChargeRatio(r, sigma))
     # cells that no replica fills keep the variance of the formula
     empty = np.where(np.diag(cov) > 0, 0.0, np.diag(spectrum.cov))
@@ -342,10 +337,8 @@ class NegativeYield:
     def __str__(self) -> str:
         """Return the alarm as a sentence."""
         place = ", ".join(f"{name} {low:g}-{high:g}" for name, low, high in self.bounds)
-        return (
-            f"{place}: {self.value:.1f} ± {self.sigma:.1f}; look for split tracks"
-            " (like-sign pairs at small opening angle) or a wrong R"
-        )
+        cure = "look for split tracks (like-sign pairs at small opening angle) or a wrong R"
+        return f"{place}: {self.value:.1f} ± {self.sigma:.1f}; {cure}"
 
 
 def negative_yields(spectrum: Spectrum, *, threshold: float = 3.0) -> tuple[NegativeYield, ...]:
@@ -362,10 +355,8 @@ def negative_yields(spectrum: Spectrum, *, threshold: float = 3.0) -> tuple[Nega
     found = []
     for index in np.argwhere((values < -threshold * sigma) & (values < 0)):
         place = tuple(int(i) for i in index)
-        bounds = tuple(
-            (axis.name, float(edge[i]), float(edge[i + 1]))
-            for axis, edge, i in zip(spectrum.hist.axes, edges, place, strict=True)
-        )
+        at = zip(spectrum.hist.axes, edges, place, strict=True)
+        bounds = tuple((axis.name, float(edge[i]), float(edge[i + 1])) for axis, edge, i in at)
         found.append(NegativeYield(place, bounds, float(values[place]), float(sigma[place])))
     return tuple(found)
 

@@ -95,9 +95,8 @@ def mixing_pool(parts: Iterable[Leptons], *, dataset: str = "", most: int = MOST
         seed = event_seeds(event, dataset=dataset)
         for label in map(int, np.unique(group)):
             inside = group == label
-            found = _Class(
-                momentum[inside], charge[inside], event[inside], seed[inside], len(np.unique(event[inside]))
-            )
+            own = event[inside]
+            found = _Class(momentum[inside], charge[inside], own, seed[inside], len(np.unique(own)))
             if label in kept:
                 found = kept[label].joined(found)
             kept[label] = found.smallest(most) if len(found.seed) > 2 * most else found
@@ -225,22 +224,10 @@ def mixed_pairs(pool: Pool, n: int, *, rng: np.random.Generator) -> Pairs:
     for charge, one, two in SIGNS:
         first, second, weight = _drawn(pool, (one, two), n, rng)
         values = _kinematics(leptons, first, second)
-        columns = {
-            "angle": values[:, 3],
-            "event_1": events[first].astype(np.float64),
-            "event_2": events[second].astype(np.float64),
-        }
-        parts.append(
-            Pairs(
-                values[:, 0],
-                values[:, 1],
-                values[:, 2],
-                np.full(len(weight), charge, np.int8),
-                weight,
-                np.full(len(weight), -1, np.int64),
-                columns,
-            )
-        )
+        columns = {"angle": values[:, 3], "event_1": events[first].astype(np.float64)}
+        columns["event_2"] = events[second].astype(np.float64)
+        signs, none = np.full(len(weight), charge, np.int8), np.full(len(weight), -1, np.int64)
+        parts.append(Pairs(values[:, 0], values[:, 1], values[:, 2], signs, weight, none, columns))
     return Pairs.concatenate(parts)
 
 

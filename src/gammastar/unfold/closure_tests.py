@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -65,16 +66,8 @@ def drawn_again(response: Response, n_replicas: int, rng: np.random.Generator) -
     copies = rng.poisson(drawn, (n_replicas, *drawn.shape)).astype(np.float64)
     total = np.maximum(copies.sum(axis=1) + rng.poisson(missed, (n_replicas, len(missed))), 1.0)
     matrix = drawn / safe
-    return Response(
-        matrix,
-        matrix.sum(axis=0),
-        response.fakes,
-        response.reco,
-        response.true,
-        prior,
-        copies / total[:, None, :],
-        total,
-    )
+    axes, replicas = (response.reco, response.true), copies / total[:, None, :]
+    return Response(matrix, matrix.sum(axis=0), response.fakes, *axes, prior, replicas, total)
 
 
 def closure(
@@ -162,10 +155,8 @@ def stress(
     mc_statistics : bool
         Vary the response as well.
     """
-    return {
-        name: closure(response, unfolder, rng=rng, truth=truth, n_toys=n_toys, mc_statistics=mc_statistics)
-        for name, truth in alternatives.items()
-    }
+    how: Any = {"rng": rng, "n_toys": n_toys, "mc_statistics": mc_statistics}
+    return {name: closure(response, unfolder, truth=truth, **how) for name, truth in alternatives.items()}
 
 
 def linearity(

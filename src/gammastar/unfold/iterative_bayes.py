@@ -170,10 +170,8 @@ def mc_statistics(y: FloatArray, response: Response, prior: FloatArray, n_iterat
     n_true = len(prior)
     if len(response.cov_replicas) < 2:
         return np.zeros((n_true, n_true))
-    parts = [
-        _shifts(y, response, replicas, start, prior, n_iterations)
-        for replicas, start in _blocks(response, prior)
-    ]
+    blocks = _blocks(response, prior)
+    parts = [_shifts(y, response, replicas, start, prior, n_iterations) for replicas, start in blocks]
     return np.cov(np.concatenate(parts), rowvar=False).reshape(n_true, n_true).astype(np.float64)
 
 
@@ -276,10 +274,8 @@ def _describe(options: Options, strength: float) -> str:
 def _candidates(
     _measured: Spectrum, _response: Response, options: Options, strengths: Sequence[float]
 ) -> dict[float, Unfolder]:
-    return {
-        n: partial(iterative, n_iterations=int(n), efficiency_floor=options.efficiency_floor)
-        for n in strengths or ITERATIONS
-    }
+    unfold = partial(iterative, efficiency_floor=options.efficiency_floor)
+    return {n: partial(unfold, n_iterations=int(n)) for n in strengths or ITERATIONS}
 
 
 ITERATIVE = Method(

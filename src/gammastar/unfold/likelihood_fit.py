@@ -348,10 +348,8 @@ class LikelihoodUnfolder:
         chi2, mean, spread, n_counts = found.goodness
         scale = 0.5 * spread**2 / mean  # of a χ² distribution with this mean and variance
         p = float(chdtrc(mean / scale, chi2 / scale))
-        judged = {
-            "refolding_toys": np.array([chi2, n_counts, mean, spread, p]),
-            "refolded": found.expected - counts.base,
-        }
+        judged = {"refolding_toys": np.array([chi2, n_counts, mean, spread, p])}
+        judged["refolded"] = found.expected - counts.base
         if self.observed is not None:
             sums = response.sums.toarray()[:, prior.used]
             judged["intervals"] = profile_intervals(counts, found.content, sums, rng=rng)

@@ -75,9 +75,8 @@ def scan(
         chi2, ndf = refolding(found, measured, response)
         bias = {}
         for label, truth in (alternatives or {}).items():
-            shift = unfolder(asimov(truth, measured, response), response).values - np.reshape(
-                truth, found.values.shape
-            )
+            refolded = unfolder(asimov(truth, measured, response), response)
+            shift = refolded.values - np.reshape(truth, found.values.shape)
             bias[label] = float(np.mean(np.abs(shift.ravel()[use]) / sigma))
         rho = global_correlation(found.cov[np.ix_(use, use)])
         result.append(
@@ -143,9 +142,8 @@ def _problem(unfolded: object, response: Response) -> str:
     if not isinstance(unfolded, Spectrum):
         return f"returns {type(unfolded).__name__}; it must return a gammastar Spectrum"
     values, cov = unfolded.values, unfolded.cov
-    found, wanted = (
-        ", ".join(f"{a.name}({len(a)})" for a in axes) for axes in (unfolded.hist.axes, response.true)
-    )
+    both = unfolded.hist.axes, response.true
+    found, wanted = (", ".join(f"{a.name}({len(a)})" for a in axes) for axes in both)
     scale = max(float(np.abs(cov).max(initial=0.0)), np.finfo(float).tiny)
     rules = (
         (

@@ -270,10 +270,8 @@ class _Problem:
     def pull(self, push: FloatArray, rng: np.random.Generator) -> FloatArray:
         """Step 1: reweight the reconstructed simulation to the data, and carry that to the misses."""
         now = self.nominal * push
-        simulated = (
-            np.concatenate([self.reco, self.fakes[0]]),
-            np.concatenate([now[self.seen], self.fakes[1]]),
-        )
+        weights = np.concatenate([now[self.seen], self.fakes[1]])
+        simulated = np.concatenate([self.reco, self.fakes[0]]), weights
         ratio = self._ratio(self.data, simulated, rng)(self.reco)
         result = push.copy()
         result[self.seen] *= ratio
@@ -505,9 +503,8 @@ def omnifold_bias(
     folded = np.concatenate([matched.reco[seen], matched.fakes])
     share = float(weight[seen].sum()) / max(float(matched.weight[seen].sum()), 1e-300)
     pseudo = np.concatenate([weight[seen], share * matched.fake_weight])
-    again = [
-        omnifold(folded, matched, rng=rng, data_weight=pseudo, **options).weight for _ in range(n_repeats)
-    ]
+    options = {**options, "rng": rng, "data_weight": pseudo}
+    again = [omnifold(folded, matched, **options).weight for _ in range(n_repeats)]
     return np.asarray(np.mean(again, axis=0) - weight)
 
 

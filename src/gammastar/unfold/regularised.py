@@ -63,9 +63,8 @@ def penalty_matrix(
         n_rows = shape[position] - len(stencil) + 1
         if n_rows < 1:
             continue
-        parts = [
-            np.take(number, np.arange(k, k + n_rows), axis=position).ravel() for k in range(len(stencil))
-        ]
+        ranges = (np.arange(k, k + n_rows) for k in range(len(stencil)))
+        parts = [np.take(number, rows, axis=position).ravel() for rows in ranges]
         block = np.zeros((parts[0].size, number.size))
         for cell, factor in zip(parts, stencil, strict=True):
             block[np.arange(cell.size), cell] = factor
@@ -145,10 +144,8 @@ def _inverse(matrix: FloatArray, n_reco: int) -> FloatArray:
     scale = 1 / np.sqrt(np.maximum(np.diag(matrix), np.finfo(float).tiny))
     scaled = matrix * np.outer(scale, scale)
     if np.linalg.eigvalsh(scaled)[0] <= len(matrix) * np.finfo(float).eps:
-        raise UserError(
-            f"unfold: {n_reco} measured cells do not fix {len(matrix)} true cells; use fewer true cells "
-            "or regularise (tau > 0)"
-        )
+        few = f"{n_reco} measured cells do not fix {len(matrix)} true cells"
+        raise UserError(f"unfold: {few}; use fewer true cells or regularise (tau > 0)")
     result: FloatArray = np.linalg.inv(scaled) * np.outer(scale, scale)
     return (result + result.T) / 2
 
@@ -369,10 +366,8 @@ def _candidates(
     if not taus:
         best = _chosen(measured, response, options, start)
         taus = tuple(factor * best for factor in TAUS)
-    return {
-        tau: partial(tikhonov, tau=tau, penalty=options.penalty, start=start, efficiency_floor=floor)
-        for tau in taus
-    }
+    how: Any = {"penalty": options.penalty, "start": start, "efficiency_floor": floor}
+    return {tau: partial(tikhonov, tau=tau, **how) for tau in taus}
 
 
 def _plain(_measured: Spectrum, _response: Response, options: Options) -> tuple[Unfolder, float]:

@@ -202,9 +202,8 @@ class _Sums:
         shape = (len(element), len(event))
         filling = sparse.csr_array((part.weight[hit], (place, row[hit])), shape=shape)
         inside = i >= 0
-        truth = sparse.csr_array(
-            (part.weight[inside], (i[inside], row[inside])), shape=(self.shape[1], len(event))
-        )
+        at, shape = (i[inside], row[inside]), (self.shape[1], len(event))
+        truth = sparse.csr_array((part.weight[inside], at), shape=shape)
         seeds = event_seeds(event, run=self.salt)
         block = max(1, BLOCK // len(event))
         for start in range(0, len(self.replicas), block):
@@ -217,10 +216,8 @@ class _Sums:
         """Return the response of what was added."""
         if not (self.prior > 0).any() or not self.counts.any():
             where = "true pairs lies" if not (self.prior > 0).any() else "true pairs is reconstructed"
-            raise UserError(
-                f"response: none of {self.n} {where} inside the axes; check unit, the axes of [select] and "
-                "[unfold], and [infer.joint] window"
-            )
+            what = "unit, the axes of [select] and [unfold], and [infer.joint] window"
+            raise UserError(f"response: none of {self.n} {where} inside the axes; check {what}")
         migration = divide(self.counts.reshape(self.shape), self.prior)
         if at_most_one:  # a cell of few pairs may average to more than one
             migration = migration / np.maximum(migration.sum(axis=0), 1.0)
@@ -229,10 +226,8 @@ class _Sums:
         efficiency, totals = migration.sum(axis=0), np.broadcast_to(self.totals[:, None, :], replicas.shape)
         np.divide(replicas, totals, out=replicas, where=totals > 0, casting="same_kind")
         spectra = self.prior, replicas, self.totals
-        known = (
-            divide(self.prior**2, self.squares),
-            divide(self.count_squares.reshape(self.shape), self.prior**2),
-        )
+        of_true = divide(self.prior**2, self.squares)
+        known = of_true, divide(self.count_squares.reshape(self.shape), self.prior**2)
         return Response(migration, efficiency, fakes, self.reco, self.true, *spectra, *known)
 
 
@@ -245,9 +240,8 @@ def without_replicas(response: Response) -> Response:
         Bootstraps and sums of squares are empty: the simulation counts as known exactly.
     """
     none = np.zeros((0, *response.migration.shape))
-    return replace(
-        response, cov_replicas=none, prior_replicas=none[:, 0], entries=np.zeros(0), squares=np.zeros((0, 0))
-    )
+    no_sums: Any = {"entries": np.zeros(0), "squares": np.zeros((0, 0))}
+    return replace(response, cov_replicas=none, prior_replicas=none[:, 0], **no_sums)
 
 
 def cosine_weights(matched: MatchedPairs, lambda_theta: float) -> FloatArray:

@@ -41,12 +41,8 @@ def in_window(matched: MatchedPairs, axes: Sequence[Any]) -> MatchedPairs:
     """
     inside = cells(matched.reco, axes) >= 0
     kept = cells(matched.fakes, axes) >= 0
-    return replace(
-        matched,
-        reco=np.where(inside[:, None], matched.reco, np.nan),
-        fakes=matched.fakes[kept],
-        fake_weight=matched.fake_weight[kept],
-    )
+    reco, fakes = np.where(inside[:, None], matched.reco, np.nan), matched.fakes[kept]
+    return replace(matched, reco=reco, fakes=fakes, fake_weight=matched.fake_weight[kept])
 
 
 def unsmeared(matched: MatchedPairs) -> MatchedPairs:
@@ -143,10 +139,8 @@ def mixed_simulation(nominal: MatchedPairs, other: MatchedPairs, share: float) -
     """Return a simulation of which a share is replaced by another version of the same events."""
     if len(nominal) != len(other) or not 0 <= share <= 1:
         raise UserError(f"mixed_simulation: {len(nominal)} and {len(other)} pairs, share {share:g} of [0, 1]")
-    parts = [
-        replace(part, weight=part.weight * w, fake_weight=part.fake_weight * w)
-        for part, w in ((nominal, 1.0 - share), (other, share))
-    ]
+    both = ((nominal, 1.0 - share), (other, share))
+    parts = [replace(p, weight=p.weight * w, fake_weight=p.fake_weight * w) for p, w in both]
     return MatchedPairs.concatenate(parts)
 
 

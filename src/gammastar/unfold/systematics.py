@@ -157,12 +157,8 @@ def scaled_response(response: Response, factor: float | FloatArray) -> Response:
     most = np.divide(1.0, response.efficiency, out=np.ones_like(ratio), where=response.efficiency > 0)
     ratio = np.minimum(ratio, np.maximum(most, 0))
     migration = response.migration * ratio
-    return replace(
-        response,
-        migration=migration,
-        efficiency=migration.sum(axis=0),
-        cov_replicas=response.cov_replicas * ratio,
-    )
+    replicas = response.cov_replicas * ratio
+    return replace(response, migration=migration, efficiency=migration.sum(axis=0), cov_replicas=replicas)
 
 
 def with_efficiency(

@@ -73,9 +73,8 @@ def measured_of(ctx: Context, production: Production) -> accept.Measured:
     section, scaling = _section(ctx), _section(ctx).target_scaling
     if scaling == "power" or (scaling is None and section_of(ctx).source == "theory"):
         scaling = "per_interaction"  # the power of A is in the weights, as it may depend on pt
-    spins = accept.spin_states(
-        section.longitudinal, ctx.steering.systematics.spin, section.spin_frame, production.spin
-    )
+    given = section.longitudinal, ctx.steering.systematics.spin, section.spin_frame
+    spins = accept.spin_states(*given, production.spin)
     return accept.Measured(production.exposure, scaling, spins=spins)
 
 
@@ -117,22 +116,14 @@ def accept_stage(
 
     def planes(done: Rate, rows: list[dict[str, PlaneRow]]) -> dict[str, SignalPlane]:
         widths = np.array([model_of(ctx).width_error(float(mass)) for mass in done.mass])
-        return {
-            name: accept.plane_of(
-                done, [row[name] for row in rows], width_sigma=widths, pot_sigma=detector.pot_sigma
-            )
-            for name, detector in found.items()
-        }
+        plane, errors = functools.partial(accept.plane_of, done, width_sigma=widths), found.items()
+        return {n: plane([row[n] for row in rows], pot_sigma=detector.pot_sigma) for n, detector in errors}
 
     def compute() -> SignalPlanes:
         show = None if look is None else lambda done, rows: look(planes(done, rows))
         whole = planes(rate, _rows(ctx, production, rate, _sights(ctx, production, found, couplings), show))
-        return SignalPlanes(
-            {
-                name: replace(plane, curves=_curves(ctx, production, rate, name, found[name]))
-                for name, plane in whole.items()
-            }
-        )
+        curves = {name: _curves(ctx, production, rate, name, detector) for name, detector in found.items()}
+        return SignalPlanes({name: replace(plane, curves=curves[name]) for name, plane in whole.items()})
 
     return dict(ctx.cache.keep("accept", key, compute, SignalPlanes).by_detector)
 
@@ -196,10 +187,8 @@ def cell_signals(
     importance = importance_of(list(looking.values()), stream(ctx.seed, "importance", i), pairs)
     made = production.channel.focused(mass, n=n, rng=stream(ctx.seed, "predict", i), importance=importance)
     pt, energy = (np.asarray(c, dtype=np.float64) for c in (made.p4.pt, made.p4.E))
-    place = [
-        np.searchsorted(axis.edges, values, side="right") - 1
-        for axis, values in zip(axes, (pt, energy), strict=True)
-    ]
+    columns = zip(axes, (pt, energy), strict=True)
+    place = [np.searchsorted(axis.edges, values, side="right") - 1 for axis, values in columns]
     inside = np.all([(p >= 0) & (p < len(a)) for p, a in zip(place, axes, strict=True)], axis=0)
     cell = np.where(inside, place[0] * len(axes[1]) + place[1], -1)
     every = np.arange(len(axes[0]) * len(axes[1]))
@@ -208,9 +197,8 @@ def cell_signals(
     signal = {}
     for name, sight in looking.items():
         depth = stream(ctx.seed, "depth", sight.detector.name, i)
-        sample, _ = transfer.carry(
-            made, (name, sight.detector.target), (production.exposure.target_a, None), depth
-        )
+        source, target = (production.exposure.target_a, None), (name, sight.detector.target)
+        sample, _ = transfer.carry(made, target, source, depth)
         seen, _ = watched(sight, sample, stream(ctx.seed, "accept", sight.detector.name, i), pairs)
         signal[name] = np.asarray(sight.expected(seen, marks[:, seen.index]).replicas)
     return share, signal
@@ -298,10 +286,8 @@ def _note(ctx: Context, section: Accept, found: Mapping[str, Detector], spin: Sp
     names = [*found, *(Path(name).stem for name in section.millicharge_detectors)]
     ctx.cache.methods["production vertex"] = _depths(section, names)
     if section.target_scaling == "power":
-        ctx.cache.methods["scaling with A"] = (
-            f"A^(alpha - {section.alpha_inelastic:g}), alpha = {section.alpha} "
-            f"± {ctx.steering.systematics.scaling:g}"
-        )
+        law = f"A^(alpha - {section.alpha_inelastic:g}), alpha = {section.alpha}"
+        ctx.cache.methods["scaling with A"] = f"{law} ± {ctx.steering.systematics.scaling:g}"
 
 
 def _assumed(ctx: Context, section: Accept) -> str:
@@ -360,13 +346,8 @@ def _charged_point(
     for name, detector in found.items():
         depth, measured = stream(ctx.seed, "depth", name, i), (production.exposure.target_a, None)
         carried, sigma = transfer.carry(sample, (name, detector.target), measured, depth)
-        seen = accept.millicharge_yields(
-            accept.varied(carried, variations),
-            m_chi,
-            charges,
-            detector,
-            measured=measured_of(ctx, production),
-        )
+        varied, where = accept.varied(carried, variations), measured_of(ctx, production)
+        seen = accept.millicharge_yields(varied, m_chi, charges, detector, measured=where)
         rows[name] = accept.row_of(seen, variations, sigma)
     return rows
 
@@ -410,9 +391,8 @@ def _measured_photons(
     photon = production.parts[0]
     if not isinstance(photon, predict.VirtualPhoton):
         raise SteeringError("[predict.millicharge] with a spectrum is needed to sample millicharged pairs")
-    made = conditional(
-        *(m_chi, pairs[:2], lepton_mass(ctx), photon.sampler, photon.in_domain), n=section.n_sample, rng=rng
-    )
+    from_pairs = m_chi, pairs[:2], lepton_mass(ctx), photon.sampler, photon.in_domain
+    made = conditional(*from_pairs, n=section.n_sample, rng=rng)
     if photon.replica_weights is None:
         return made, None
     mass = np.clip(made.mass, *photon.sampler.mass_range)

@@ -180,14 +180,9 @@ def train_flow(
         tell("flow", (epoch + 1) / n_epochs, text)
 
     train: Any = flow.fit_paper if options.preset == "paper" else flow.fit_pairs
-    trained = train(
-        pairs,
-        beam_energy=beam_energy,
-        options=options,
-        rng=stream(seed, "flow"),
-        progress=progress,
-        checkpoint=folder / CHECKPOINTS / "flow.checkpoint",
-    )
+    checkpoint = folder / CHECKPOINTS / "flow.checkpoint"
+    how: Any = {"progress": progress, "checkpoint": checkpoint}
+    trained = train(pairs, beam_energy=beam_energy, options=options, rng=stream(seed, "flow"), **how)
     flow.save(trained, folder / "flow")
 
 
@@ -261,9 +256,8 @@ def _density(ctx: Context, pairs: TrainingSet, trained: Sampler, members: FlowVa
         "replicas": None if members is None else replace(members, local=None).weights,
     }
     try:
-        test = flow.density_test(
-            trained, pairs.points[measured], rng=stream(ctx.seed, "flow", "density"), **how
-        )
+        seeds = stream(ctx.seed, "flow", "density")
+        test = flow.density_test(trained, pairs.points[measured], rng=seeds, **how)
     except PhysicsError as error:  # too few pairs for a test are no reason to stop
         ctx.cache.alarm(f"the density of the flow is not tested: {error}")
         return {}

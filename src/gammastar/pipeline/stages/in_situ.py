@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass, replace
 from typing import Any
@@ -71,9 +72,8 @@ def displaced_search(ctx: Context, section: Section, state: RunState, prompt: In
     telescope, sha = load_telescope(path), file_sha256(path)
     ctx.cache.enter({path: sha})
     key = ctx.cache.key(section, ctx.cache.key_of("in_situ"), sha)
-    yields = ctx.cache.keep(
-        "displaced", key, lambda: _expected_pairs(ctx, section, state, prompt, telescope), DisplacedYields
-    )
+    compute = functools.partial(_expected_pairs, ctx, section, state, prompt, telescope)
+    yields = ctx.cache.keep("displaced", key, compute, DisplacedYields)
     search = _inferred(section, yields)
     _note_displaced(ctx, section, search, telescope)
     _write_displaced(ctx, section, search)
@@ -84,15 +84,10 @@ def _vertices(
     ctx: Context, section: Section, state: RunState, telescope: VertexTelescope
 ) -> tuple[VertexPairs, VertexPairs | None]:
     """Return the measured pairs with their vertices, and what is in them beside virtual photons."""
-    displaced, exposed = (
-        needed(section.displaced, "in_situ.displaced"),
-        needed(ctx.steering.spectrum, "spectrum"),
-    )
-    options: dict[str, Any] = {
-        "lepton_mass": LEPTON_MASS[exposed.lepton],
-        "unit": displaced.unit,
-        "most": (displaced.distance, displaced.impact),
-    }
+    displaced = needed(section.displaced, "in_situ.displaced")
+    exposed = needed(ctx.steering.spectrum, "spectrum")
+    options: dict[str, Any] = {"lepton_mass": LEPTON_MASS[exposed.lepton], "unit": displaced.unit}
+    options["most"] = displaced.distance, displaced.impact
     subtraction = needed(state.subtraction, "subtract")
     if stored_pairs(ctx, state.cutflow) is None:
         chunks = iter([(needed(state.pairs, "select"), subtraction["weight"])])
@@ -119,10 +114,8 @@ def _expected_pairs(
     pairs, others = _vertices(ctx, section, state, telescope)
     taken = [] if others is None else [replace(others, weight=-others.weight)]
     every = VertexPairs.concatenate([pairs, *taken])
-    cuts, coupling = (
-        np.array(options.cuts),
-        np.geomspace(options.coupling[0], options.coupling[1], options.n_couplings),
-    )
+    low, high = options.coupling
+    cuts, coupling = np.array(options.cuts), np.geomspace(low, high, options.n_couplings)
     fitted = needed(state.subtraction, "subtract").get("charm_fit", np.array([1.0, 0.0]))
     model, lepton = DarkPhoton(r_table()), prompt.templates.resolution
     own, good = pairs.select(~pairs.like), pairs.select(pairs.good)
@@ -134,14 +127,9 @@ def _expected_pairs(
         half = options.window * float(lepton.sigma(mass))
         window = (mass - half, mass + half)
         try:
-            tails = vertex_tails(
-                good,
-                cuts,
-                telescope.fiducial,
-                window=window,
-                charm=others,
-                charm_sigma=float(fitted[1] / fitted[0]),
-            )
+            size = float(fitted[1] / fitted[0])
+            charm: Any = {"charm": others, "charm_sigma": size}
+            tails = vertex_tails(good, cuts, telescope.fiducial, window=window, **charm)
             behind, before, error = displaced_shares(
                 every, telescope, cuts, mass=mass, half_window=half, ctau=model.ctau(mass, coupling)
             )
@@ -159,9 +147,8 @@ def _expected_pairs(
     relative = np.hypot(prompt.relative(ctx.steering.systematics.in_limit)[kept], options.efficiency_error)
     count = np.full((len(rows), len(cuts)), np.nan)
     if section.observed == "data":
-        count[:] = [
-            [selected_vertices(own, cut, telescope.fiducial, row[4]).sum() for cut in cuts] for row in rows
-        ]
+        window = telescope.fiducial
+        count[:] = [[selected_vertices(own, cut, window, row[4]).sum() for cut in cuts] for row in rows]
     shares = [row[3] for row in rows]
     names = tuple(dict.fromkeys(name for tails in shares for name in tails.parts))
     return DisplacedYields(
@@ -247,9 +234,8 @@ def _note_displaced(
     rows = np.arange(len(yields.mass))
     best = yields.signal[rows, search.best].max(axis=1) / search.limits[:, 2]
     top = int(best.argmax())
-    ctx.cache.numbers["displaced search, largest signal over its expected limit"] = (
-        f"{best[top]:.3g} at {yields.mass[top]:.3f} GeV"
-    )
+    largest = f"{best[top]:.3g} at {yields.mass[top]:.3f} GeV"
+    ctx.cache.numbers["displaced search, largest signal over its expected limit"] = largest
 
 
 def _write_displaced(ctx: Context, section: Section, search: DisplacedSearch) -> None:
@@ -347,12 +333,9 @@ def _searched(ctx: Context, section: Section, state: Any) -> InSitu:
     shapes = _shapes(ctx, measured, resolution, lepton)
     rest = [_smoothed(state, edges, fine, degree) for degree in COMBINATORIAL]
     background = _background(section, shapes, resolution, fine, scale, rest[0])
-    truths = [
-        scale * (other + sum(lines.values(), smooth))
-        for other, (smooth, lines) in zip(
-            rest, (_expected(s, resolution, fine) for s in shapes), strict=False
-        )
-    ]
+    expected = (_expected(s, resolution, fine) for s in shapes)
+    described = zip(rest, expected, strict=False)
+    truths = [scale * (other + sum(lines.values(), smooth)) for other, (smooth, lines) in described]
     signal, sources = _signal(shapes[0] if shapes else None, measured, masses, resolution, lepton)
     effective = np.interp(masses, 0.5 * (fine[1:] + fine[:-1]), scale)
     return search_in_situ(
@@ -411,14 +394,8 @@ def _resolution(section: Section, state: Any, axes: tuple[Any, ...]) -> MassReso
     at, width = np.array(points, dtype=np.float64).T
     given = MassResolution.gaussian(at, width)
     grid = np.unique(np.r_[found.mass, at])
-    return replace(
-        given,
-        mass=grid,
-        width=given.sigma(grid),
-        shift=0.0 * grid,
-        efficiency=found.efficiency_at(grid),
-        efficiency_error=0.0 * grid,
-    )
+    seen: Any = {"efficiency": found.efficiency_at(grid), "efficiency_error": 0.0 * grid}
+    return replace(given, mass=grid, width=given.sigma(grid), shift=0.0 * grid, **seen)
 
 
 def _masses(section: Section, resolution: MassResolution, edges: FloatArray, lepton: float) -> FloatArray:
@@ -438,9 +415,8 @@ def _masses(section: Section, resolution: MassResolution, edges: FloatArray, lep
             )
         low, high = float(good[0]), float(good[-1])
     steps = resolution.steps(low, high, 50.0)
-    return np.asarray(
-        np.interp(np.linspace(0.0, 1.0, section.n_masses), np.linspace(0.0, 1.0, len(steps)), steps)
-    )
+    even, wanted = np.linspace(0.0, 1.0, len(steps)), np.linspace(0.0, 1.0, section.n_masses)
+    return np.asarray(np.interp(wanted, even, steps))
 
 
 def _pairs(
@@ -545,25 +521,18 @@ def _note(ctx: Context, section: Section, prompt: InSitu, state: Any) -> None:
         numbers[f"search in situ, smallest expected epsilon, {100 * section.cl:.3g} % CL"] = text
         model, opposite = DarkPhoton(r_table()), state.pairs.select(state.pairs.os)
         energy = float(np.average(opposite.energy, weights=opposite.weight))
-        paths = [
-            energy / m * float(model.ctau(m, e)) for m, e in zip(mass_of[seen], middle[seen], strict=True)
-        ]
+        limits = zip(mass_of[seen], middle[seen], strict=True)
+        paths = [energy / m * float(model.ctau(m, epsilon)) for m, epsilon in limits]
         numbers["search in situ, longest mean flight at the limit"] = f"{max(paths):.2g} m"
     ctx.cache.methods["search in situ"] = _described(section, prompt)
 
 
 def _described(section: Section, prompt: InSitu) -> str:
     terms = f"a polynomial of degree {section.degree}"
-    smooth = (
-        terms
-        if prompt.templates.background.smooth is None
-        else f"continuum and subtracted pairs times {terms}"
-    )
-    lines = (
-        f", {' and '.join(prompt.templates.background.names)} with free yields"
-        if prompt.templates.background.names
-        else ""
-    )
+    plain_terms = prompt.templates.background.smooth is None
+    smooth = terms if plain_terms else f"continuum and subtracted pairs times {terms}"
+    names = " and ".join(prompt.templates.background.names)
+    lines = f", {names} with free yields" if names else ""
     width = "of the simulation" if section.resolution == "simulation" else "given"
     return (
         f"peak of the resolution ({width}) in ±{section.half_window:g} resolutions over {smooth}{lines}; "
@@ -603,12 +572,8 @@ def _rows(section: Section, prompt: InSitu, nuisances: tuple[str, ...]) -> list[
     for part, edge in parts.items():
         for i, at in enumerate(prompt.mass):
             low = np.nan if blind[i] else float(edge[i])
-            row: dict[str, Any] = {
-                "part": part,
-                "mass": float(at),
-                "coupling_low": low,
-                "coupling_high": np.nan,
-            }
+            row: dict[str, Any] = {"part": part, "mass": float(at), "coupling_low": low}
+            row["coupling_high"] = np.nan
             row |= {"closed": False, "clipped_side": "upper"}
             for name, level in zip(BANDS, levels[i], strict=True):
                 row[f"low_{name}"] = np.nan if blind[i] or part == "observed" else float(level)
@@ -642,10 +607,8 @@ def _write_likelihood(ctx: Context, section: Section, prompt: InSitu) -> None:
     parts = prompt.sources.of(nuisances).parts
     for i in use:
         window = prompt.window(i)
-        errors = {
-            re.sub(r"\W+", "_", part.name): float(np.sqrt(max(part.cov[i, i], 0.0)) / prompt.signal[i])
-            for part in parts
-        }
+        sigma = {part.name: float(np.sqrt(max(part.cov[i, i], 0.0))) for part in parts}
+        errors = {re.sub(r"\W+", "_", name): size / prompt.signal[i] for name, size in sigma.items()}
         spaces.append(
             peak_workspace(
                 CHANNEL,

@@ -94,15 +94,8 @@ def counting_search(
         raise SteeringError(msg)
     background = (section.background, section.background_sigma) if main else (None, 0.0)
     count = section.observed if isinstance(section.observed, str) else section.observed[0]
-    return CountingSearch(
-        detector,
-        in_use(ctx, plane),
-        options,
-        background_of(detector, background),
-        count if main else "masked",
-        exposure.pot_sigma,
-        ctx.cache.mock,
-    )
+    counts = background_of(detector, background), count if main else "masked", exposure.pot_sigma
+    return CountingSearch(detector, in_use(ctx, plane), options, *counts, ctx.cache.mock)
 
 
 def missing_masses(ctx: Context, planes: dict[str, SignalPlane], exposure: Exposure, room: int) -> FloatArray:
@@ -174,9 +167,8 @@ def infer_stage(
         detector = asked.detector
         ctx.tell("infer", None, detector.name)
         if not joint:
-            ctx.cache.methods[f"likelihood, {detector.name}"] = (
-                "two-step: a count whose signal comes from the unfolded spectrum with log-normal errors"
-            )
+            how = "two-step: a count whose signal comes from the unfolded spectrum with log-normal errors"
+            ctx.cache.methods[f"likelihood, {detector.name}"] = how
         search, suffix = asked.search(), "" if i == 0 else f"_{name}"
         if joint:
             documents = _write_joint(ctx, f"joint_{name}", joint[name])
@@ -273,14 +265,9 @@ def _write_grid(
     calibration, own = search.pot
     # likelihoods of several detectors can be combined: each has its own channel
     channel = re.sub(r"\W+", "_", search.detector.name).strip("_") or "counting"
-    spec = infer.workspace(
-        channel,
-        b,
-        b_sigma,
-        observed,
-        pot_calibration_sigma=calibration,
-        pot_search_sigma={pot_names(search.detector.name)[1]: own},
-    )
+    sigma: Any = {"pot_calibration_sigma": calibration}
+    sigma["pot_search_sigma"] = {pot_names(search.detector.name)[1]: own}
+    spec = infer.workspace(channel, b, b_sigma, observed, **sigma)
     write_json(ctx.folder / f"workspace{suffix}.json", spec)
     row, column = patched_points(plane.signal, section.max_patches)
     if not len(row):

@@ -106,9 +106,8 @@ def _tell_fits(ctx: Context, fits: Mapping[float, PairsFit]) -> None:
     write_table(ctx.folder / "joint_pairs.csv", {"mass": list(fits)} | table)
     worst = min(fits, key=lambda mass: fits[mass].p_value)
     p = fits[worst].p_value
-    ctx.cache.numbers["pairs in the joint likelihood, smallest p-value of a window"] = (
-        f"{p:.2g} at {worst:.4g} GeV, of {len(fits)} masses"
-    )
+    smallest = "pairs in the joint likelihood, smallest p-value of a window"
+    ctx.cache.numbers[smallest] = f"{p:.2g} at {worst:.4g} GeV, of {len(fits)} masses"
     if p * len(fits) < DOUBTFUL:
         ctx.cache.alarm(
             f"infer.joint: the window about {worst:.4g} GeV does not describe its pairs (p = {p:.2g}, "
@@ -243,9 +242,8 @@ def _others(
     for name, pairs, weight, relative in measured.removed:
         label = _plain(name)
         weighted = replace(pairs, weight=weight, charge=np.zeros(len(pairs), np.int8), columns={})
-        templates[label] = np.clip(
-            np.asarray(select.fill(weighted, axes).os.values(), dtype=np.float64).ravel(), 0.0, None
-        )
+        content = np.asarray(select.fill(weighted, axes).os.values(), dtype=np.float64)
+        templates[label] = np.clip(content.ravel(), 0.0, None)
         size = float(min(np.log1p(relative), WIDEST))
         if size > 0:
             effects.append(JointEffect(f"{label}_norm", templates={label: size}))
@@ -285,9 +283,8 @@ def _limited(
         f"joint of pairs and search: {len(joint.pt) - 1} × {len(joint.energy) - 1} cells of q_T and energy "
         f"in ±{joint.window:g} GeV about each mass, and side bands; free contents, no regularisation"
     )
-    ctx.cache.numbers[f"signal outside the cells of the joint likelihood, {search.detector.name}"] = (
-        f"{lost:.2%}"
-    )
+    outside = f"signal outside the cells of the joint likelihood, {search.detector.name}"
+    ctx.cache.numbers[outside] = f"{lost:.2%}"
     if lost > NOTABLE:
         ctx.cache.alarm(
             f"infer.joint: {lost:.0%} of the signal in {search.detector.name} lies outside the cells that "
@@ -326,9 +323,8 @@ def _with_others(ctx: Context, search: CountingSearch, where: Places, options: J
 
     @functools.cache
     def every(row: int) -> dict[str, FloatArray]:
-        return _kept_discoveries(
-            ctx, _stage(f"{name}_discovery", plane.mass[row]), models(row), (asked.discovery, options)
-        )
+        stage = _stage(f"{name}_discovery", plane.mass[row])
+        return _kept_discoveries(ctx, stage, models(row), (asked.discovery, options))
 
     def discovered(row: int, column: int) -> list[float]:
         at = places[row].tolist().index(column)
@@ -432,14 +428,9 @@ def _in_cells(plane: SignalPlane, events: FloatArray) -> SignalPlane:
     """Return the plane with the signal from the cells alone; errors keep their relative size."""
     share = np.divide(events, plane.signal, out=np.zeros_like(events), where=plane.signal > 0)
     inside = np.minimum(plane.in_domain * share, events)
-    return replace(
-        plane,
-        signal=events,
-        in_domain=inside,
-        mc_error=plane.mc_error * share,
-        effects=tuple(effect.times(share) for effect in plane.effects),
-        parts={},
-    )
+    own: Any = {"effects": tuple(effect.times(share) for effect in plane.effects), "parts": {}}
+    error = plane.mc_error * share
+    return replace(plane, signal=events, in_domain=inside, mc_error=error, **own)
 
 
 def _effects(search: CountingSearch, row: int, column: int) -> tuple[JointEffect, ...]:

@@ -115,9 +115,8 @@ def _measured_trend(ctx: Context, training: Any, state: Any) -> Trend:
     highest = highest_energies(data, trend.mass)
     trend = replace(trend, forward=forward, energy=highest)
     (power, width), errors = trend.slopes, np.sqrt(np.diag(trend.cov))
-    ctx.cache.numbers["measured over simulated density, slopes in ln mT and y*^2"] = (
-        f"{power:.3f} ± {errors[0]:.3f}, {width:.4f} ± {errors[1]:.4f}"
-    )
+    slopes = f"{power:.3f} ± {errors[0]:.3f}, {width:.4f} ± {errors[1]:.4f}"
+    ctx.cache.numbers["measured over simulated density, slopes in ln mT and y*^2"] = slopes
     ctx.cache.methods["error of the extrapolated part"] = (
         "step from the simulated shape to the trend of measured over simulated density (in ln mT and y*^2) "
         "continued outside the measured domain, the error of that trend, and that of the power of (1 - x_R)"
@@ -201,13 +200,9 @@ def production_of(
     section = section_of(ctx)
     if section.source == "theory":
         beam = needed(section.beam_energy, "predict")
-        return theory_production(
-            theory_channels(ctx, section.channels, beam),
-            model_of(ctx),
-            beam_energy=beam,
-            target_a=section.target_a,
-            target_z=section.target_z,
-        )
+        channels = theory_channels(ctx, section.channels, beam)
+        target: Any = {"target_a": section.target_a, "target_z": section.target_z}
+        return theory_production(channels, model_of(ctx), beam_energy=beam, **target)
     measured, exposed = state.spectrum, ctx.steering.spectrum
     if measured is None or exposed is None or measured.exposure is None:
         raise SteeringError("the section [spectrum] is missing: [predict] needs its rate of virtual photons")
@@ -293,9 +288,8 @@ def predict_stage(
     own = files_of(ctx)
     ctx.cache.inputs |= own
     # an edited file of the user makes another result under the same name
-    described = digest(
-        [describe(part) for part in production.parts], repr(production.exposure), *own.values(), masses
-    )
+    parts = [describe(part) for part in production.parts]
+    described = digest(parts, repr(production.exposure), *own.values(), masses)
     before = ctx.cache.key_of("subtract", "match", "spectrum", "flow")
     key = ctx.cache.key(section, before, described, digest(ctx.steering.systematics.of("predict")))
     theory = section.source == "theory"

@@ -49,19 +49,16 @@ def inputs(ctx: Context, simulated: Arrays) -> Inputs:
     """Return the input files with their digests, which go into the manifest."""
     section = ctx.steering.read
     if simulated:
-        data, truth = (
-            filesets.Given((ctx.folder / "input" / f"mock_{name}.root",)) for name in ("data", "response")
-        )
+        files = (ctx.folder / "input" / f"mock_{name}.root" for name in ("data", "response"))
+        data, truth = (filesets.Given((file,)) for file in files)
         kind, tree, skip = "sha256", "", False
     else:
         if section is None or not section.files:
             raise SteeringError("read.files: empty, and there is no [simulate] section that makes the data")
         kind, tree = section.digest, load_schema(section, ctx.base).tree
         skip = ctx.executor is not None and ctx.executor.skip_bad
-        data, truth = (
-            filesets.given_files(names, ctx.base, tree=tree, missing=skip)
-            for names in (section.files, section.response)
-        )
+        named = (section.files, section.response)
+        data, truth = (filesets.given_files(n, ctx.base, tree=tree, missing=skip) for n in named)
         _note_datasets(ctx, kind, {**data.datasets, **truth.datasets})
     both = filesets.Given(data.files + truth.files, {**data.said, **truth.said})
     run = None if ctx.executor is None else ctx.executor.map
@@ -74,9 +71,8 @@ def inputs(ctx: Context, simulated: Arrays) -> Inputs:
     n = len(data.files)
     filesets.alike(data.files, seal.shas[:n])
     filesets.alike(truth.files, seal.shas[n:])
-    readable = {
-        path: sha for path, sha in zip(both.files, seal.shas, strict=True) if sha != filesets.UNREADABLE
-    }
+    digests = zip(both.files, seal.shas, strict=True)
+    readable = {path: sha for path, sha in digests if sha != filesets.UNREADABLE}
     filesets.check_listed(tuple(readable), tuple(readable.values()))
     ctx.cache.enter(readable)
     lack = "" if simulated else filesets.unprotected(tuple(readable), both.listed, tree)
@@ -118,9 +114,8 @@ class _Reader:
         files = {path: file_sha256(path) for path in run_files(reading, ctx.base)}
         ctx.cache.enter(files)
         code = digest(_user_code(section, reading.schema_file, ctx.code), *files.values())
-        of_data = functools.partial(
-            load_cuts, section, ctx.code, data=True, runs=load_runs(reading, ctx.base)
-        )
+        runs = load_runs(reading, ctx.base)
+        of_data = functools.partial(load_cuts, section, ctx.code, data=True, runs=runs)
         return _Reader(ctx, reading.step, schema, cuts, code, columns, section, reading, of_data)
 
     def key(self, given: Inputs, *more: str) -> str:

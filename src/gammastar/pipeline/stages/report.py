@@ -38,10 +38,8 @@ if TYPE_CHECKING:
 
 KINDS = ("observed", "recast")
 SHOWN = ("png", "svg")  # formats that a page holds
-PRODUCTION, ACCEPTANCE = (
-    ("production,", "model", "target"),
-    ("spin state", "production vertex", "scaling with A"),
-)
+PRODUCTION = ("production,", "model", "target")
+ACCEPTANCE = ("spin state", "production vertex", "scaling with A")
 COMPARED = ("bremsstrahlung", "pseudoscalar_dalitz", "vector_dalitz", "vector_mesons")
 CHANNELS = ("pion_dalitz", "pseudoscalar_dalitz", "vector_dalitz", "vector_mesons", "bremsstrahlung")
 BEAM = 400.0  # GeV, for the shares of the processes
@@ -59,11 +57,8 @@ def pairs_sections(ctx: Context, state: Any) -> list[Section]:
         pairs=(0 if state.pairs is None else len(state.pairs), effective_size(subtraction["posterior"])),
         photons=None if stored is None else (truth.size, len(truth.sample), stored.rows.share),
     )
-    return [
-        measured_half.pairs_section(
-            state.hists, state.subtracted, subtraction, cutflow, mock=ctx.cache.mock, notes=notes
-        )
-    ]
+    pairs = state.hists, state.subtracted, subtraction, cutflow
+    return [measured_half.pairs_section(*pairs, mock=ctx.cache.mock, notes=notes)]
 
 
 def _card(ctx: Context) -> Card | None:
@@ -141,10 +136,8 @@ def _kinematics(ctx: Context, state: Any) -> list[Section]:
 def _members(variations: Any, masses: list[float], drawn: list[Any]) -> list[FloatArray]:
     """Return the weights of the replicas alone on what was drawn: a bin shows its own statistics anyway."""
     alone = replace(variations, local=None)
-    return [
-        alone.weights(np.full(len(pt), mass), pt, energy)
-        for mass, (pt, energy, _) in zip(masses, drawn, strict=True)
-    ]
+    windows = zip(masses, drawn, strict=True)
+    return [alone.weights(np.full(len(pt), mass), pt, energy) for mass, (pt, energy, _) in windows]
 
 
 def conditions(ctx: Context, keys: tuple[str, ...]) -> list[str]:
@@ -272,9 +265,8 @@ def _in_situ(ctx: Context, state: Any) -> list[Section]:
     own = None if folder is None else ctx.base / folder
     seen = np.sqrt(found.observed(asked, section.cl)) if section.observed == "data" else None
     known = report.existing_limits(directory=own, kinds=KINDS)
-    view = dark.View(
-        make_model("dark_photon", ctx.code).labels, theory=False, mock=ctx.cache.mock, known=known
-    )
+    labels = make_model("dark_photon", ctx.code).labels
+    view = dark.View(labels, theory=False, mock=ctx.cache.mock, known=known)
     expected = np.sqrt(found.expected(asked, section.cl))
     expected[found.blind(section.blind)] = np.nan
     method = ctx.cache.methods["search in situ"]
@@ -287,11 +279,8 @@ def _in_situ(ctx: Context, state: Any) -> list[Section]:
 
 def _millicharge(ctx: Context, state: Any) -> list[Section]:
     pairs = [f"{k}: {v}." for k, v in ctx.cache.methods.items() if k.startswith("millicharged pairs")]
-    found = [
-        dark.pair_rate_section(
-            state.pair_rate, mock=ctx.cache.mock, unit=pair_unit(ctx, state.production), conditions=pairs
-        )
-    ]
+    about: Any = {"unit": pair_unit(ctx, state.production), "conditions": pairs}
+    found = [dark.pair_rate_section(state.pair_rate, mock=ctx.cache.mock, **about)]
     if state.charge_searches:
         tables = _errors(ctx, state, state.charge_planes or {})
         found.append(dark.charge_section(state.charge_searches, tables, mock=ctx.cache.mock))
@@ -456,21 +445,13 @@ def _page(
         warnings=[text for text in (warning, ctx.cache.loss and f"{ctx.cache.loss}.") if text],
     )
     place = [i for i, section in enumerate(sections, 1) if section.heading.startswith("Expected reach")]
-    links = (
-        {"Explore the plane of mass and coupling": "explorer.html"}
-        if searches and state.planes and explorer
-        else {}
-    )
+    linked = searches and state.planes and explorer
+    links = {"Explore the plane of mass and coupling": "explorer.html"} if linked else {}
     data = None if state.spectrum is None or state.spectrum.exposure is None else state.spectrum.exposure.pot
     pairs = numbers.get("pairs +-")
     cards = () if not searches else dark.cards_of(searches[0], model_of(ctx).labels.coupling, pairs, data)
-    text = report.page(
-        title,
-        [summary, *sections],
-        mock=ctx.cache.mock,
-        provenance=provenance,
-        lead=Lead(place[0] if place else None, cards, links),
-    )
+    lead = Lead(place[0] if place else None, cards, links)
+    text = report.page(title, [summary, *sections], mock=ctx.cache.mock, provenance=provenance, lead=lead)
     write_text(ctx.folder / "report.html", text)
 
 

@@ -44,9 +44,8 @@ def tuned(
     source = path.parent / file
     edges, counts = read_counts(source, inner)
     given = {key: (known.factor, known.error) for key, known in card.tuning.constraints.items()}
-    result, fit = mock.tune_card(
-        *(card, edges, counts, card.tuning.pot), constraints=given, n=card.tuning.n, seed=seed
-    )
+    how: Any = {"constraints": given, "n": card.tuning.n, "seed": seed}
+    result, fit = mock.tune_card(card, edges, counts, card.tuning.pot, **how)
     return result, {source: file_sha256(source)}, [f"yields of {card.name} fitted to {file}: {fit}"]
 
 

@@ -106,10 +106,8 @@ def _published(ctx: Context, section: SpectrumSection, state: Any) -> None:
     found = load_published(table, ctx.base, section)
     ctx.cache.enter({found.origin.path: found.origin.sha256})
     pot = section.pot if isinstance(section.pot, float | int) else 1.0
-    exposure = Exposure(
-        *(section.beam_energy, section.target_a, section.target_z, section.thickness),
-        *(pot, ctx.steering.systematics.pot),
-    )
+    beam = section.beam_energy, section.target_a, section.target_z, section.thickness
+    exposure = Exposure(*beam, pot, ctx.steering.systematics.pot)
     state.spectrum = replace(found.spectrum, exposure=exposure)
     source, *assumed = found.notes
     ctx.cache.methods["measured spectrum"] = source
@@ -167,14 +165,8 @@ def _exposure(ctx: Context, section: SpectrumSection, state: Any) -> Exposure:
         ctx.cache.methods["protons on target"] = f"sum over the runs that are kept: {pot:.6g}"
         for note in notes:
             ctx.cache.alarm(note)
-    return Exposure(
-        section.beam_energy,
-        section.target_a,
-        section.target_z,
-        section.thickness,
-        pot * (1.0 - lost) if lost else pot,
-        ctx.steering.systematics.pot,
-    )
+    beam = section.beam_energy, section.target_a, section.target_z, section.thickness
+    return Exposure(*beam, pot * (1.0 - lost) if lost else pot, ctx.steering.systematics.pot)
 
 
 ROWS, MIXED = 40_000, 40_000  # entries of the first file that are looked at again; mixed pairs of each charge
@@ -185,9 +177,8 @@ def gate(ctx: Context, state: Any, spectrum: Spectrum) -> None:
     ctx.tell("checks", None, "")
     again = "select" in ctx.cache.taken and "checks" in ctx.cache.previous  # no input file is opened again
     rows = [_row(one) for one in _of_results(ctx, state, spectrum)]
-    rows += (
-        [row for row in ctx.cache.previous["checks"] if row["of_file"]] if again else _of_files(ctx, state)
-    )
+    earlier = ctx.cache.previous["checks"] if again else ()
+    rows += [row for row in earlier if row["of_file"]] if again else _of_files(ctx, state)
     ctx.cache.checks = rows
     wrong = []
     for row in rows:
@@ -202,14 +193,8 @@ def gate(ctx: Context, state: Any, spectrum: Spectrum) -> None:
 
 def _row(check: checks.Check, *, of_file: bool = False) -> dict[str, Any]:
     """Return a check as the manifest holds it; `of_file`: it comes from the files of the user alone."""
-    return {
-        "name": check.name,
-        "number": f"{check.number:.4g}",
-        "threshold": check.threshold,
-        "cure": check.cure,
-        "verdict": check.verdict,
-        "of_file": of_file,
-    }
+    about = {"name": check.name, "number": f"{check.number:.4g}", "threshold": check.threshold}
+    return about | {"cure": check.cure, "verdict": check.verdict, "of_file": of_file}
 
 
 def _of_results(ctx: Context, state: Any, spectrum: Spectrum) -> Iterator[checks.Check]:
@@ -223,18 +208,15 @@ def _of_results(ctx: Context, state: Any, spectrum: Spectrum) -> Iterator[checks
     yield from checks.of_simulation(state.matched, beam)
     toys = unfolding.get("refolding_toys")
     p_value = None if toys is None else float(toys[4])
-    yield from checks.of_unfolding(
-        state.unfolded, state.subtracted, unfolding["efficiency"], unfolding["prior"], p_value
-    )
+    of_response = unfolding["efficiency"], unfolding["prior"], p_value
+    yield from checks.of_unfolding(state.unfolded, state.subtracted, *of_response)
     yield from checks.of_yield(spectrum)
 
 
 def _of_files(ctx: Context, state: Any) -> list[dict[str, Any]]:
     """Return the checks of what the first rows of the first files hold beside what was read."""
-    schema, asked = (
-        load_schema(needed(ctx.steering.read, "read"), ctx.code),
-        needed(ctx.steering.select, "select"),
-    )
+    schema = load_schema(needed(ctx.steering.read, "read"), ctx.code)
+    asked = needed(ctx.steering.select, "select")
     reading, given = needed(ctx.steering.read, "read"), state.inputs
     runs = load_runs(reading, ctx.base)
     cuts = [load_cuts(asked, ctx.code, data=data, runs=runs) for data in (True, False)]
@@ -242,9 +224,8 @@ def _of_files(ctx: Context, state: Any) -> list[dict[str, Any]]:
     for files, truth in ((given.files, False), (given.response, True)):
         for name, mean in _weights(files, schema, truth=truth).items():
             cure = "unused, looks like a weight: name it as weight or prescale of the schema"
-            found.append(
-                checks.Check(f"read: mean of the branch {name!r} of {files[0].name}", mean, 1.0, 1.0, cure)
-            )
+            what = f"read: mean of the branch {name!r} of {files[0].name}"
+            found.append(checks.Check(what, mean, 1.0, 1.0, cure))
     section = needed(ctx.steering.subtract, "subtract")
     chunks = [_first(given.files, schema), _first(given.response, schema.of_simulation())]
     if schema.layout != "pair" and chunks[0] is not None and not section.own and section.r_factor != "mixed":

@@ -58,9 +58,8 @@ def subtract_stage(ctx: Context, state: Any) -> None:
     filled = None if sums is None else of_sums(sums, axes_of(needed(ctx.steering.select, "select")))
     if _needs_simulation(_section(ctx)):
         match_simulation(ctx, state)
-    state.hists, state.subtracted, state.subtraction = subtracted(
-        ctx, state.pairs, state.simulated, state.inputs, state.truth, filled or stored
-    )
+    given = state.pairs, state.simulated, state.inputs, state.truth, filled or stored
+    state.hists, state.subtracted, state.subtraction = subtracted(ctx, *given)
     write_mass_histograms(ctx.folder, state.hists, state.subtracted)
     kept = state.subtraction
     if stored is not None:
@@ -168,11 +167,8 @@ def subtracted(
         like = _errors(ctx, parts, hists, like_sign.spectrum, ratio)
         components, charm = _components(ctx, parts, truth, ratio, axes, float(like.values.sum()))
         result, applied = subtract.apply_corrections(like, components)
-        shifts = (
-            {}
-            if not method.takes_r or (method.by_cell and np.ndim(ratio.value))
-            else {"background": subtract.shift_by_r(hists, like, ratio)}
-        )
+        of_r = method.takes_r and not (method.by_cell and np.ndim(ratio.value))
+        shifts = {"background": subtract.shift_by_r(hists, like, ratio)} if of_r else {}
         shifts |= {c.name: c.shift for c in components}
         ctx.tell("subtract", None, "weights of the pairs")
         foreign = [c.removed() for c in components]
@@ -207,9 +203,8 @@ def subtracted(
         }
 
     reads = tuple(given.files) if _reads_leptons(section) else ()
-    arrays = ctx.cache.arrays(
-        "subtract", key, lambda: given.seal.read(reads, lambda: others.read(others.paths, compute))
-    )
+    work = functools.partial(others.read, others.paths, compute)
+    arrays = ctx.cache.arrays("subtract", key, lambda: given.seal.read(reads, work))
     ctx.cache.methods["background"] = (
         f"own method {section.method}" if section.own else f"{section.method}, R = {section.r_factor!r}"
     )

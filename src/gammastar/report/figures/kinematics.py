@@ -369,9 +369,7 @@ def production_figure(
     if mesh is not None:
         figure.colorbar(mesh, ax=axes, label="signal per cell over its maximum", extend="min")
     text = f"spectrometer: leptons in {low:g} to {high:g} mrad, pair above {least:g} GeV"
-    handles = [
-        Line2D([], [], color=COLOURS[1], linewidth=2.0, label="pairs were measured"),
-        Line2D([], [], color=COLOURS[2], linestyle="--", label=text),
-    ]
+    handles = [Line2D([], [], color=COLOURS[1], linewidth=2.0, label="pairs were measured")]
+    handles.append(Line2D([], [], color=COLOURS[2], linestyle="--", label=text))
     figure.legend(handles=handles, loc="outside upper center", ncols=2, title=title, fontsize=11)
     return figure

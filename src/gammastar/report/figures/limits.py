@@ -88,15 +88,11 @@ def read_limit(path: Path) -> ExistingLimit:
     if unknown or missing:
         raise InputFileError(f"{path}: missing keys {sorted(missing)}, unknown keys {sorted(unknown)}")
     if not all(isinstance(content[key], str) and content[key] for key in TEXTS):
-        raise InputFileError(
-            f"{path}: each of {', '.join(TEXTS)} must be a text; a limit without its source is not drawn"
-        )
+        raise InputFileError(f"{path}: each of {', '.join(TEXTS)} must be a text: a limit needs its source")
     try:
         points = np.array([content["mass"], content["coupling"]], dtype=np.float64).T
     except (TypeError, ValueError, OverflowError) as error:
-        raise InputFileError(
-            f"{path}: mass and coupling must be equally long lists of numbers ({error})"
-        ) from error
+        raise InputFileError(f"{path}: mass and coupling must be equal lists of numbers ({error})") from error
     if points.ndim != 2 or len(points) < 2 or not np.all(np.isfinite(points) & (points > 0)):
         raise InputFileError(f"{path}: mass and coupling must be at least two positive, finite numbers each")
     if not content["closed"]:
@@ -162,10 +158,8 @@ def recast(
         mass, edges = mass[inside], edges[inside]
         new = carry(mass, edges, (near + length) / near)
         name = f"{limit.name.removesuffix(' (recomputed)')} (recast)"
-        found += [
-            replace(limit, name=name, plane=plane, kind="recast", polygon=polygon)
-            for polygon in _islands(mass, new)
-        ]
+        about = {"name": name, "plane": plane, "kind": "recast"}
+        found += [replace(limit, polygon=polygon, **about) for polygon in _islands(mass, new)]
     return found
 
 
@@ -259,9 +253,8 @@ def limit_figure(
     ax.set_xlim(float(mass[0]), float(mass[-1]))
     style.log_mass_axis(ax)
     drawn = bands if observed is None else np.column_stack([bands, observed])
-    ax.set(
-        xlabel=mass_label, ylabel="upper limit on signal events", ylim=(0.0, 1.45 * float(np.nanmax(drawn)))
-    )
+    highest = 1.45 * float(np.nanmax(drawn))
+    ax.set(xlabel=mass_label, ylabel="upper limit on signal events", ylim=(0.0, highest))
     ax.set_title(title, loc="left")
     ax.set_title(f"{100 * cl:.3g} % CL", loc="right")
     handles, labels = ax.get_legend_handles_labels()
@@ -377,9 +370,7 @@ def channels_figure(names: Sequence[str], counts: Mapping[str, FloatArray], *, m
     """Draw the expected events of samples, stacked, in the bins of a likelihood."""
     figure, ax = style.single(size=(7.2, 4.8))
     edges, below = np.arange(len(names) + 1.0), np.zeros(len(names))
-    order = sorted(
-        (name for name, values in counts.items() if np.any(values)), key=lambda name: name == SIGNAL
-    )
+    order = sorted((name for name in counts if np.any(counts[name])), key=lambda name: name == SIGNAL)
     backgrounds = cycle(STACKED if len(order) > len(COLOURS) else [c for c in COLOURS if c != COLOURS[2]])
     for name in order:
         look: dict[str, Any] = {"facecolor": next(backgrounds)}

@@ -135,10 +135,8 @@ def region(mass: FloatArray, edges: FloatArray) -> list[FloatArray]:
         before, after = scan[scan < x[0]], scan[scan > x[-1]]
         left = _meeting(x[:2], np.log(inner[:2]), before[-1]) if before.size else np.empty((0, 2))
         right = _meeting(x[:-3:-1], np.log(inner[:-3:-1]), after[0]) if after.size else np.empty((0, 2))
-        sides = [
-            np.vstack([_fold(edge[0], left)[::-1], edge, _fold(edge[-1], right)])
-            for edge in (np.c_[x, inner[:, 0]], np.c_[x, inner[:, 1]])
-        ]
+        borders = (np.c_[x, inner[:, 0]], np.c_[x, inner[:, 1]])
+        sides = [np.vstack([_fold(edge[0], left)[::-1], edge, _fold(edge[-1], right)]) for edge in borders]
         polygons.append(np.vstack([sides[0], sides[1][::-1]]))
     return polygons
 
@@ -402,9 +400,8 @@ def _ranges(
         mass_range = (low / 1.15, high * 1.15) if plane.log_mass else (max(0.0, low - 0.05), high + 0.05)
     if coupling_range is None and couplings.size:
         low, high = float(couplings.min()) / 3, float(couplings.max()) * 2
-        rows = sum(
-            1 + 2 * (c.bands is not None) + 2 * (c.domain is not None) for c in contours if not c.empty
-        )
+        drawn = [contour for contour in contours if not contour.empty]
+        rows = sum(1 + 2 * (c.bands is not None) + 2 * (c.domain is not None) for c in drawn)
         free = min(0.04 * (rows + (yields is not None)) + 0.05, 0.4)
         coupling_range = low, max(high * (high / low) ** (free / (1 - free)), 10 * high)
     return mass_range, coupling_range or _EMPTY_RANGE
@@ -418,10 +415,8 @@ def _say_empty(ax: Axes, contours: Sequence[Contour]) -> None:
         if signal.size and np.isfinite(signal).any():
             best = int(np.nanargmax(signal))
             limit = float(np.broadcast_to(contour.reach.limit, signal.shape)[best])
-            lines.append(
-                f"{contour.label}: at most {signal[best]:.3g} events, at {contour.reach.mass[best]:.3g} GeV;"
-                f" {limit:.3g} are needed"
-            )
+            most = f"at most {signal[best]:.3g} events, at {contour.reach.mass[best]:.3g} GeV"
+            lines.append(f"{contour.label}: {most}; {limit:.3g} are needed")
     style.say(ax, "\n".join(lines), over=True)
 
 
