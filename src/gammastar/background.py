@@ -12,7 +12,7 @@ from scipy.stats import norm
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.pairs import VertexPairs
-from gammastar.core.records import BoolArray, FloatArray
+from gammastar.core.records import BoolArray, FloatArray, IntArray, Rng
 
 __all__ = [
     "Expectation",
@@ -46,7 +46,7 @@ class PassFraction:
         if not 0 <= self.passed <= self.total or self.total < 1:
             raise PhysicsError(f"{self.name}: {self.passed} of {self.total} pass; give 0 <= passed <= total")
 
-    def draw(self, n: int, rng: np.random.Generator) -> FloatArray:
+    def draw(self, n: int, rng: Rng) -> FloatArray:
         """Return `n` draws from the posterior of the pass fraction."""
         return rng.beta(self.passed + 1, self.total - self.passed + 1, n)
 
@@ -76,7 +76,7 @@ class Expectation:
         """Probability to observe no event: the mean of exp(−b), not exp(−median)."""
         return float(np.mean(np.exp(-self.draws)))
 
-    def counts(self, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    def counts(self, rng: Rng) -> IntArray:
         """Return one Poisson count per pseudo-experiment: the posterior predictive distribution."""
         return np.asarray(rng.poisson(self.draws), dtype=np.int64)
 
@@ -90,7 +90,7 @@ class Expectation:
         return Expectation(self.draws * factor)
 
 
-def _normalisation(mean: float, sigma: float, shape: Shape, n: int, rng: np.random.Generator) -> FloatArray:
+def _normalisation(mean: float, sigma: float, shape: Shape, n: int, rng: Rng) -> FloatArray:
     """Return draws of the events before all conditions; `sigma` is relative."""
     if sigma == 0:
         return np.full(n, mean)
@@ -111,7 +111,7 @@ def expectation(
     relative_sigma: float = 0.5,
     shape: Shape = "gamma",
     n: int = 1_000_000,
-    rng: np.random.Generator,
+    rng: Rng,
 ) -> Expectation:
     """Return the expected background after independent conditions, by pseudo-experiments.
 

@@ -13,7 +13,7 @@ from gammastar.accept.decay import Replicated
 from gammastar.accept.expected_events import AcceptedYield
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import BoolArray, FloatArray, Sample
+from gammastar.core.records import BoolArray, FloatArray, Rng, Sample
 from gammastar.physics.polarisation import daughter
 
 IntArray = npt.NDArray[np.intp]
@@ -127,7 +127,7 @@ def dimuons_in_windows(
     cell: IntArray,
     n_cells: int,
     windows: Windows,
-    rng: np.random.Generator,
+    rng: Rng,
     *,
     n_decays: int = 10,
 ) -> FloatArray:

@@ -14,7 +14,7 @@ from scipy.interpolate import PchipInterpolator
 
 from gammastar.core.constants import M_E, M_MU
 from gammastar.core.errors import PhysicsError, require
-from gammastar.core.records import BoolArray, FloatArray, Sample
+from gammastar.core.records import BoolArray, FloatArray, Rng, Sample
 from gammastar.physics.detector import Detector, Magnet, Plane
 from gammastar.physics.polarisation import NO_SPIN, TRANSVERSE, Spin, cosine_between, daughter, lambda_theta
 
@@ -96,7 +96,7 @@ def _filled(values: FloatArray, left: Rows, ctau: npt.ArrayLike) -> FloatArray:
 
 
 def forced_decay(
-    chord: FloatArray, rng: np.random.Generator, inverse: FloatArray | None = None
+    chord: FloatArray, rng: Rng, inverse: FloatArray | None = None
 ) -> tuple[FloatArray, FloatArray]:
     """Place one decay on each chord, fit for all decay lengths from 1/1000 of it upwards.
 
@@ -171,7 +171,7 @@ def decay_weight(
 Pair: TypeAlias = tuple[FloatArray, FloatArray]
 
 
-def lepton_pair(parent: FloatArray, mass: float, m_lepton: float, rng: np.random.Generator) -> Pair:
+def lepton_pair(parent: FloatArray, mass: float, m_lepton: float, rng: Rng) -> Pair:
     """Decay parents px, py, pz, E (4, n) [GeV] into a positive and a negative lepton, isotropically.
 
     Raises
@@ -421,7 +421,7 @@ def accepted(
     detector: Detector,
     *,
     states: Mapping[str, float],
-    rng: np.random.Generator,
+    rng: Rng,
     spins: Sequence[Spin] = (NO_SPIN,),
     towards: FloatArray | None = None,
 ) -> Accepted:
@@ -465,7 +465,7 @@ def lifetime_scan(
     detector: Detector,
     *,
     states: Mapping[str, float],
-    rng: np.random.Generator,
+    rng: Rng,
     spins: Sequence[Spin] = (NO_SPIN,),
 ) -> LifetimeScan:
     """Return the accepted particles for every lifetime from one sample.
@@ -519,7 +519,7 @@ def acceptance_curve(
     detector: Detector,
     *,
     final_state: str = "mumu",
-    rng: np.random.Generator,
+    rng: Rng,
     spin: Spin = NO_SPIN,
 ) -> tuple[FloatArray, FloatArray]:
     """Return the acceptance as a function of the lifetime, and its Monte Carlo error.

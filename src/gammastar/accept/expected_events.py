@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from gammastar.accept.decay import LEPTONS, Accepted, Lines, Replicated, accepted
 from gammastar.core.errors import PhysicsError, PortabilityError
-from gammastar.core.records import Exposure, FloatArray, Sample
+from gammastar.core.records import Exposure, FloatArray, Rng, Sample
 from gammastar.physics.detector import Detector, DetectorLike, target_factor
 from gammastar.physics.millicharge import MillichargeDetector
 from gammastar.physics.polarisation import NO_SPIN, Spin
@@ -134,7 +134,7 @@ class Sight:
     def accepted(
         self,
         sample: Sample,
-        rng: np.random.Generator,
+        rng: Rng,
         towards: FloatArray | None = None,
         spins: Sequence[Spin] | None = None,
         lines: Lines | None = None,
@@ -168,7 +168,7 @@ def yields(
     *,
     final_states: Sequence[str] = ("ee", "mumu"),
     measured: Measured | None = None,
-    rng: np.random.Generator,
+    rng: Rng,
 ) -> AcceptedYield:
     """Return the expected events for every coupling from one sample.
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from gammastar.accept.decay import Accepted, Lines, Replicated, accepted, decay_probability
 from gammastar.accept.expected_events import AcceptedYield, Sight, width_shift
-from gammastar.core.records import BoolArray, FloatArray, Momenta, Sample
+from gammastar.core.records import BoolArray, FloatArray, Momenta, Rng, Sample
 from gammastar.core.signal import (
     BEYOND,
     MOST,
@@ -32,7 +32,7 @@ _TINY = 1e-300
 FEW = 30  # decays that a detector sees, below which the lines alone say where to look
 
 
-def turned(sample: Sample, detector: Detector, rng: np.random.Generator) -> Sample:
+def turned(sample: Sample, detector: Detector, rng: Rng) -> Sample:
     """Return the sample turned about the beam into the azimuths in which a detector stands."""
     centre, half = detector.volume.azimuths(*detector.target.position[:2])
     if half >= np.pi:
@@ -111,11 +111,7 @@ class Flight:
 
 
 def watched(
-    sight: Sight,
-    sample: Sample,
-    rng: np.random.Generator,
-    pairs: float = np.inf,
-    own: BoolArray | None = None,
+    sight: Sight, sample: Sample, rng: Rng, pairs: float = np.inf, own: BoolArray | None = None
 ) -> tuple[Accepted, FloatArray]:
     """Return the particles that a detector sees, and the effective number of pairs behind each yield."""
     particles = turned(sample, sight.detector, rng)
@@ -125,9 +121,7 @@ def watched(
     return sight.accepted(particles, rng, sight.ctau[flight.at[marks]], lines=flight.lines), behind
 
 
-def importance_of(
-    sights: Sequence[Sight], rng: np.random.Generator, pairs: float = np.inf
-) -> Callable[[Sample], FloatArray]:
+def importance_of(sights: Sequence[Sight], rng: Rng, pairs: float = np.inf) -> Callable[[Sample], FloatArray]:
     """Return the function that says how much each particle of a sample counts for some detectors."""
 
     def rows(sample: Sample) -> FloatArray:
@@ -325,7 +319,7 @@ def with_extrapolation(plane: SignalPlane, sigma: float) -> SignalPlane:
 
 
 def acceptance_curves(
-    samples: Mapping[float, tuple[Sample, np.random.Generator]],
+    samples: Mapping[float, tuple[Sample, Rng]],
     replicas: Callable[[float, npt.NDArray[np.intp]], FloatArray | None],
     ctau: FloatArray,
     detector: Detector,

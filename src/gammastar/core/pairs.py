@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.errors import require
-from gammastar.core.records import BoolArray, FloatArray, ReprMixin
+from gammastar.core.records import BoolArray, FloatArray, IntArray, ReprMixin
 
-IntArray = npt.NDArray[np.int64]
 ChargeArray = npt.NDArray[np.int8]
 
 CHARGES = (-2, 0, 2)

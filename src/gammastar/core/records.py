@@ -35,6 +35,8 @@ __all__ = [
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
+IntArray: TypeAlias = npt.NDArray[np.int64]
+Rng: TypeAlias = np.random.Generator
 Quantity: TypeAlias = Literal["counts", "per_pot", "per_interaction"]
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.errors import UserError
-from gammastar.core.records import BoolArray, FloatArray
+from gammastar.core.records import BoolArray, FloatArray, IntArray, Rng
 
 
-def stream(seed: int, *names: str | int) -> np.random.Generator:
+def stream(seed: int, *names: str | int) -> Rng:
     """Return the random generator of a named purpose.
 
     Streams of different names are independent, and none depends on the order in which they are asked for.
@@ -23,14 +23,14 @@ def stream(seed: int, *names: str | int) -> np.random.Generator:
     for name in names:
         digest = hashlib.sha256(str(name).encode()).digest()
         words.append(int.from_bytes(digest[:8], "little"))
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(words)))
+    return Rng(np.random.Philox(np.random.SeedSequence(words)))
 
 
 class Sampler(ABC):
     """Draws the kinematics of a virtual photon at a given mass."""
 
     @abstractmethod
-    def sample(self, mass: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+    def sample(self, mass: FloatArray, rng: Rng) -> tuple[FloatArray, FloatArray]:
         """Draw one (pt, energy) per entry of `mass`."""
 
     @property
@@ -77,7 +77,7 @@ def mixed(word: SeedArray) -> SeedArray:
     return np.asarray(word ^ (word >> np.uint64(31)))
 
 
-def event_seeds(event: npt.NDArray[np.int64], *, dataset: str = "", run: int = 0) -> SeedArray:
+def event_seeds(event: IntArray, *, dataset: str = "", run: int = 0) -> SeedArray:
     """Return one seed per pair, a hash of (dataset, run, event)."""
     name = int.from_bytes(hashlib.sha256(dataset.encode()).digest()[:8], "little")
     start = mixed(np.array([name], dtype=np.uint64)) ^ mixed(np.array([run], dtype=np.int64).view(np.uint64))
@@ -89,7 +89,7 @@ def uniform(seed: SeedArray) -> FloatArray:
     return np.asarray((seed >> np.uint64(11)) * 2.0**-53)
 
 
-def sampled(event: npt.NDArray[np.int64], share: float, *, dataset: str = "") -> BoolArray:
+def sampled(event: IntArray, share: float, *, dataset: str = "") -> BoolArray:
     """Return True for events of a sample with this share; a smaller sample lies in a larger one."""
     return np.asarray(uniform(event_seeds(event, dataset=dataset)) < share)
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import ArrayRecord, FloatArray, ReprMixin
+from gammastar.core.records import ArrayRecord, BoolArray, FloatArray, ReprMixin
 from gammastar.core.sources import KINDS, SAMPLE, THEORY_OF, Kind, Source, Sources, spelling
 
 Form: TypeAlias = Literal["relative", "ends", "replicas", "share"]
@@ -226,7 +226,7 @@ class SignalPlane(ReprMixin, ArrayRecord):
         nothing = np.full_like(self.signal, np.nan)
         return np.divide(self.in_domain, self.signal, out=nothing, where=self.signal > 0)
 
-    def reliable(self, least: float) -> npt.NDArray[np.bool_]:
+    def reliable(self, least: float) -> BoolArray:
         """Return where the yield rests on at least so many pairs and on as many drawn particles, (n, k)."""
         drawn = self.n_effective >= least
         return drawn if self.pairs is None else drawn & (self.pairs >= least)

@@ -9,13 +9,12 @@ from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import brentq
 from scipy.sparse import csr_array
 from scipy.spatial.distance import cdist
 
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import BoolArray, FloatArray, effective_size
+from gammastar.core.records import BoolArray, FloatArray, IntArray, Rng, effective_size
 from gammastar.core.sampling import Sampler
 
 CHUNK = 20_000  # pairs at a time
@@ -115,7 +114,7 @@ def _coordinates(mass: FloatArray, pt: FloatArray, energy: FloatArray) -> FloatA
 
 
 def _twins(
-    sampler: Sampler, mass: FloatArray, inside: Inside | None, rng: np.random.Generator
+    sampler: Sampler, mass: FloatArray, inside: Inside | None, rng: Rng
 ) -> tuple[FloatArray, FloatArray]:
     """Return pt and energy drawn at these masses, again until inside; nan where that takes too long."""
     pt, energy = np.full(len(mass), np.nan), np.full(len(mass), np.nan)
@@ -134,9 +133,9 @@ def density_test(
     sampler: Sampler,
     data: FloatArray,
     *,
-    rng: np.random.Generator,
+    rng: Rng,
     weight: FloatArray | None = None,
-    event: npt.NDArray[np.int64] | None = None,
+    event: IntArray | None = None,
     inside: Inside | None = None,
     replicas: Replicas | None = None,
     options: DensityOptions | None = None,
@@ -239,10 +238,10 @@ def _checked(
     sampler: Sampler,
     data: FloatArray,
     weight: FloatArray | None,
-    event: npt.NDArray[np.int64] | None,
+    event: IntArray | None,
     inside: Inside | None,
-    rng: np.random.Generator,
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, npt.NDArray[np.int64]]:
+    rng: Rng,
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, IntArray]:
     """Return masses, points, twins, weights and the group of each pair, where the sampler knows the mass."""
     data = np.asarray(data, dtype=np.float64)
     n = len(data)
@@ -273,7 +272,7 @@ def _checked(
     return data[:, 0], _coordinates(*data.T), twins, weight, group
 
 
-def _grouped(values: FloatArray, weight: FloatArray, group: npt.NDArray[np.int64]) -> FloatArray:
+def _grouped(values: FloatArray, weight: FloatArray, group: IntArray) -> FloatArray:
     """Return weighted sums over the pairs of each group, shape (n_groups, k)."""
     n = int(group.max()) + 1
     sums = csr_array((weight, (group, np.arange(len(group)))), shape=(n, len(group)))
@@ -281,7 +280,7 @@ def _grouped(values: FloatArray, weight: FloatArray, group: npt.NDArray[np.int64
 
 
 def _group_sums(
-    kernel: _Kernel, both: tuple[FloatArray, FloatArray], weight: FloatArray, group: npt.NDArray[np.int64]
+    kernel: _Kernel, both: tuple[FloatArray, FloatArray], weight: FloatArray, group: IntArray
 ) -> FloatArray:
     """Return the weighted differences of the features of pairs and twins, summed over groups."""
     total = np.zeros((int(group.max()) + 1, len(kernel.root)))
@@ -350,7 +349,7 @@ def _band(near: _Probe, replicas: Replicas, mass: FloatArray) -> tuple[FloatArra
     return np.asarray(extra @ near.values @ near.kernel.root * near.total), spread
 
 
-def _of_replicas(moved: FloatArray, n: int, rng: np.random.Generator) -> FloatArray:
+def _of_replicas(moved: FloatArray, n: int, rng: Rng) -> FloatArray:
     """Return n changes of the features with the covariance of the replicas, Student's t for their number."""
     free = len(moved) - 1
     normal = rng.standard_normal((n, len(moved))) / np.sqrt(free)

@@ -11,7 +11,7 @@ from pykdtree.kdtree import KDTree
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.files import one_openmp_thread
-from gammastar.core.records import BoolArray, FloatArray
+from gammastar.core.records import BoolArray, FloatArray, Rng
 from gammastar.core.sampling import Sampler
 
 _MIN_POINTS = 50  # per draw; below this a divergence says nothing
@@ -179,7 +179,7 @@ def kl_scan(
     data: FloatArray,
     *,
     masses: Sequence[float] | FloatArray,
-    rng: np.random.Generator,
+    rng: Rng,
     weight: FloatArray | None = None,
     half_width: float = 0.03,
     n_draws: int = 100,
@@ -248,7 +248,7 @@ def check_windows(
     mass_range: tuple[float, float],
     window: float,
     n_draws: int,
-    rng: Callable[[], np.random.Generator],
+    rng: Callable[[], Rng],
     members: Sequence[Sampler] = (),
 ) -> WindowCheck:
     """Compare a sampler and its replicas with data in adjacent windows of mass, by `kl_scan`.
@@ -281,9 +281,7 @@ def check_windows(
     )
 
 
-def _halves(
-    data: FloatArray, weight: FloatArray, n_draws: int, max_points: int, rng: np.random.Generator
-) -> Halves:
+def _halves(data: FloatArray, weight: FloatArray, n_draws: int, max_points: int, rng: Rng) -> Halves:
     """Return n_draws pairs of disjoint unweighted samples of equal size.
 
     Acceptance and rejection rather than a bootstrap: repeated points would fake small distances.
@@ -341,12 +339,7 @@ class _Windows:
         return cls(masses, half_width, samples)
 
     def compared(
-        self,
-        samplers: Sequence[Sampler],
-        rngs: Sequence[np.random.Generator],
-        size: tuple[int, int],
-        *,
-        itself: bool,
+        self, samplers: Sequence[Sampler], rngs: Sequence[Rng], size: tuple[int, int], *, itself: bool
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return divergences of samplers and of the data `itself`, and the smallest sizes of the samples.
 
@@ -385,9 +378,7 @@ class _Windows:
         return model, own, n_points
 
 
-def _of_model(
-    sampler: Sampler, halves: Halves, searched: list[_Points], rng: np.random.Generator
-) -> FloatArray:
+def _of_model(sampler: Sampler, halves: Halves, searched: list[_Points], rng: Rng) -> FloatArray:
     """Return the divergences of draws at the masses of the first halves and the second halves, (n_draws,)."""
     pt, energy = sampler.sample(np.concatenate([first[:, 0] for first, _ in halves]), rng)
     last = np.cumsum([len(first) for first, _ in halves])[:-1]

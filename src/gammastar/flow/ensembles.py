@@ -13,7 +13,7 @@ from scipy.special import logsumexp, ndtri, stdtrit
 
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.files import Pathlike, from_json, text_of, write_whole
-from gammastar.core.records import FloatArray
+from gammastar.core.records import FloatArray, Rng
 from gammastar.core.sampling import Sampler, stream
 from gammastar.flow.model import KinematicFlow, digest, load, save
 from gammastar.flow.network import OneMass
@@ -133,7 +133,7 @@ class FlowEnsemble(Sampler):
         lows, highs = zip(*(member.mass_range for member in self.members), strict=True)
         return max(lows), min(highs)
 
-    def sample(self, mass: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+    def sample(self, mass: FloatArray, rng: Rng) -> tuple[FloatArray, FloatArray]:
         """Draw one (pt, energy) per entry of `mass`, each from a member drawn at random."""
         mass = np.atleast_1d(np.asarray(mass, dtype=np.float64))
         chosen = rng.integers(len(self), size=mass.size)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load as decode_tensors
 from safetensors.numpy import save as encode_tensors
@@ -19,7 +18,7 @@ from scipy.special import ndtri
 
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.files import bytes_of, from_json, text_of, write_whole
-from gammastar.core.records import FloatArray
+from gammastar.core.records import FloatArray, IntArray, Rng
 from gammastar.core.sampling import Sampler, Transport
 from gammastar.flow.network import Bijection, Gaussianiser, OneMass, inside_limits
 from gammastar.flow.options import TrainingReport
@@ -81,7 +80,7 @@ class KinematicFlow(Sampler):
         """Energy of the proton beam [GeV]."""
         return self.bijection.beam_energy
 
-    def sample(self, mass: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+    def sample(self, mass: FloatArray, rng: Rng) -> tuple[FloatArray, FloatArray]:
         """Draw one (pt, energy) per entry of `mass`.
 
         Parameters
@@ -347,7 +346,7 @@ MassSource: TypeAlias = float | FloatArray | tuple[FloatArray, FloatArray]
 class GeneratedEvents:
     """Virtual photons with their numbers."""
 
-    number: npt.NDArray[np.int64]  # shape (n,)
+    number: IntArray  # shape (n,)
     # shape (n,) [GeV]
     mass: FloatArray
     pt: FloatArray
@@ -374,7 +373,7 @@ def event_uniform(seed: int, first: int, n: int) -> FloatArray:
     key = int.from_bytes(hashlib.sha256(f"gammastar events {seed}".encode()).digest()[:16], "little")
     bits = np.random.Philox(key=key, counter=first * (WORDS // 4))
     # + 2⁻⁵⁴: never zero, where the normal quantile is infinite
-    return np.asarray(np.random.Generator(bits).random((n, WORDS)) + 2.0**-54, dtype=np.float64)
+    return np.asarray(Rng(bits).random((n, WORDS)) + 2.0**-54, dtype=np.float64)
 
 
 def draw_events(source: Transport, n: int, *, seed: int, mass: MassSource, first: int = 0) -> GeneratedEvents:

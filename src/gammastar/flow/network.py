@@ -14,7 +14,7 @@ from scipy.interpolate import PchipInterpolator
 from scipy.special import expit, ndtr, ndtri
 
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import BoolArray, FloatArray, effective_size
+from gammastar.core.records import BoolArray, FloatArray, Rng, effective_size
 
 if TYPE_CHECKING:
     import torch
@@ -260,9 +260,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def spline_flow(
-    n_context: int, *, bins: int, hidden: int, layers: int, rng: np.random.Generator | None = None
-) -> Any:
+def spline_flow(n_context: int, *, bins: int, hidden: int, layers: int, rng: Rng | None = None) -> Any:
     """Return ``zuko.flows.NSF`` of one autoregressive step, p(x1 | context) p(x2 | x1, context).
 
     The weights are random, of the generator, and the splines close to the identity.

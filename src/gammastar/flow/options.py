@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import BoolArray, FloatArray, effective_size
+from gammastar.core.records import BoolArray, FloatArray, IntArray, Rng, effective_size
 from gammastar.flow.network import Gaussianiser, inside_limits
 
 _LOG = logging.getLogger(__name__)
@@ -45,7 +44,7 @@ class PairTable(Cloud, Protocol):
     """What a table of pairs must have beside the columns of `Cloud`."""
 
     @property
-    def event(self) -> npt.NDArray[np.int64]:
+    def event(self) -> IntArray:
         """Identifier of the event: its pairs stay together in the split."""
 
 
@@ -221,7 +220,7 @@ class Table:
     pt: FloatArray
     energy: FloatArray
     weight: FloatArray
-    event: npt.NDArray[np.int64]
+    event: IntArray
 
     def select(self, mask: BoolArray) -> Table:
         """Return the pairs of a mask."""
@@ -290,7 +289,7 @@ def _check_windows(table: Table, mass_range: tuple[float, float], options: FlowO
     _LOG.warning("training sample: %s: the flow interpolates there", text)
 
 
-def ranks(event: npt.NDArray[np.int64]) -> tuple[int, npt.NDArray[np.int64]]:
+def ranks(event: IntArray) -> tuple[int, IntArray]:
     """Return the number of different events and the place of each pair's among them in order, shape (n,)."""
     first = int(event.min()) if len(event) else 0
     if not len(event) or int(event.max()) - first > 8 * len(event):
@@ -301,7 +300,7 @@ def ranks(event: npt.NDArray[np.int64]) -> tuple[int, npt.NDArray[np.int64]]:
     return int(there.sum()), (np.cumsum(there) - 1)[event - first]
 
 
-def split(table: Table, fraction: float, rng: np.random.Generator) -> tuple[Table, Table]:
+def split(table: Table, fraction: float, rng: Rng) -> tuple[Table, Table]:
     """Return the pairs of the training events and of the held-out events; raise `PhysicsError`.
 
     Some 20 000 pairs are held out at most: they tell epochs apart to some 1e-4 nat, and every epoch needs

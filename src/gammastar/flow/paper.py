@@ -16,7 +16,7 @@ from zuko.flows import MaskedAutoregressiveTransform
 from zuko.transforms import LULinearTransform, MonotonicRQSTransform
 
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import FloatArray
+from gammastar.core.records import FloatArray, Rng
 from gammastar.core.sampling import Sampler, mixed, uniform
 from gammastar.flow.network import inside_limits, one_thread
 from gammastar.flow.options import FlowOptions, TrainingReport
@@ -110,7 +110,7 @@ def _bounded_spline(widths: Tensor, heights: Tensor, slopes: Tensor) -> Monotoni
     return MonotonicRQSTransform(widths, heights, slopes, bound=_BOUND)
 
 
-def initial_paper_network(options: FlowOptions, rng: np.random.Generator) -> PaperNetwork:
+def initial_paper_network(options: FlowOptions, rng: Rng) -> PaperNetwork:
     """Return a network with random weights of a generator; torch's own state is left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(rng.integers(2**62)))
@@ -146,7 +146,7 @@ class PaperFlow(Sampler):
         """Lowest and highest mass that can be sampled [GeV]."""
         return self.edges
 
-    def sample(self, mass: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+    def sample(self, mass: FloatArray, rng: Rng) -> tuple[FloatArray, FloatArray]:
         """Draw one (pt, energy) per entry of `mass`; see `Sampler.sample`."""
         mass = np.atleast_1d(np.asarray(mass, dtype=np.float64))
         return self.transform(mass, rng.standard_normal((mass.size, 2)))

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load as decode_tensors
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.files import Pathlike, bytes_of, from_json, write_whole
-from gammastar.core.records import FloatArray, effective_size
+from gammastar.core.records import FloatArray, IntArray, Rng, effective_size
 from gammastar.flow.model import KinematicFlow, digest
 from gammastar.flow.network import (
     Bijection,
@@ -108,7 +107,7 @@ class Order:
     batch: int
     steps: int
 
-    def _pass(self, number: int) -> npt.NDArray[np.int64]:
+    def _pass(self, number: int) -> IntArray:
         rng, n = np.random.default_rng([self.seed, number]), len(self.summed)
         shuffled = rng.permutation(n)
         last = np.floor(n * self.summed + rng.random()).astype(np.int64)
@@ -246,7 +245,7 @@ def optimise(
     samples: Sequence[Part],
     options: FlowOptions,
     *,
-    rng: np.random.Generator,
+    rng: Rng,
     progress: Progress | None = None,
     checkpoint: Path | None = None,
 ) -> Course:
@@ -317,7 +316,7 @@ def fit(
     *,
     beam_energy: float,
     options: FlowOptions | None = None,
-    rng: np.random.Generator,
+    rng: Rng,
     progress: Progress | None = None,
 ) -> KinematicFlow:
     """Train a flow on pairs that are events of their own; see `fit_pairs`.
@@ -342,7 +341,7 @@ def fit_pairs(
     *,
     beam_energy: float,
     options: FlowOptions | None = None,
-    rng: np.random.Generator,
+    rng: Rng,
     progress: Progress | None = None,
     checkpoint: Pathlike | None = None,
 ) -> KinematicFlow:
@@ -415,7 +414,7 @@ def fit_paper(
     *,
     beam_energy: float,
     options: FlowOptions | None = None,
-    rng: np.random.Generator,
+    rng: Rng,
     progress: Progress | None = None,
     checkpoint: Pathlike | None = None,
 ) -> PaperFlow:

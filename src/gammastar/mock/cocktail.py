@@ -17,7 +17,7 @@ from scipy.special import ndtr, ndtri
 from gammastar.core import constants
 from gammastar.core.constants import LEPTON_MASS, M_MU, M_PI0, M_PI_CHARGED, M_PROTON
 from gammastar.core.errors import PhysicsError, require
-from gammastar.core.records import FloatArray
+from gammastar.core.records import FloatArray, Rng
 from gammastar.mock.card import Card, Mode, Polarisation
 from gammastar.physics import hadrons
 from gammastar.physics.hadrons import RHO_MASS_MAX, breit_wigner, rho_mass_density
@@ -34,7 +34,7 @@ FORM_FACTORS: Mapping[str, FormFactor2] = {
     "eta_prime2": hadrons.eta_prime2,
     "pi0_2": hadrons.pi0_2,
 }
-Kinematics: TypeAlias = Callable[[Card, Mode, FloatArray, np.random.Generator], FloatArray]
+Kinematics: TypeAlias = Callable[[Card, Mode, FloatArray, Rng], FloatArray]
 
 CHUNK = 100_000  # dimuons at a time: the work arrays stay in the cache
 
@@ -111,7 +111,7 @@ def mass_density(mode: Mode, pdg: int, mass: npt.ArrayLike, lepton: float = M_MU
     return np.where(inside, _raw_density(mode, pdg, safe, lepton) / norm, 0.0)
 
 
-def sample_mass(mode: Mode, pdg: int, n: int, rng: np.random.Generator, lepton: float = M_MU) -> FloatArray:
+def sample_mass(mode: Mode, pdg: int, n: int, rng: Rng, lepton: float = M_MU) -> FloatArray:
     """Draw masses of the virtual photon by inversion, shape (n,) [GeV]."""
     if mode.kind == "narrow":
         return np.full(n, constants.mass(pdg))
@@ -258,7 +258,7 @@ def momentum(mass: npt.ArrayLike, pt: FloatArray, rapidity: FloatArray, phi: Flo
     return np.stack([pt * np.cos(phi), pt * np.sin(phi), mt * np.sinh(rapidity), mt * np.cosh(rapidity)])
 
 
-def toy_mesons(card: Card, mode: Mode, mass: FloatArray, rng: np.random.Generator) -> FloatArray:
+def toy_mesons(card: Card, mode: Mode, mass: FloatArray, rng: Rng) -> FloatArray:
     """Return four-momenta of mesons of the given masses."""
     meson = card.mesons[mode.meson]
     sqrt_s, y_cm = beam_kinematics(card.beam.energy)
@@ -271,12 +271,7 @@ def toy_mesons(card: Card, mode: Mode, mass: FloatArray, rng: np.random.Generato
 
 
 def dalitz_decay(
-    parent: FloatArray,
-    parent_mass: float,
-    mass: FloatArray,
-    recoil: float,
-    rng: np.random.Generator,
-    lepton: float = M_MU,
+    parent: FloatArray, parent_mass: float, mass: FloatArray, recoil: float, rng: Rng, lepton: float = M_MU
 ) -> tuple[FloatArray, FloatArray]:
     """Decay mesons to a recoil and a photon, transverse in the meson's rest frame, and it to muons."""
     n = len(mass)
@@ -289,7 +284,7 @@ def dalitz_decay(
     return lorentz(photon, parent, masses), lorentz(plus, parent, masses)
 
 
-def photon_leg(parent: FloatArray, rng: np.random.Generator) -> FloatArray:
+def photon_leg(parent: FloatArray, rng: Rng) -> FloatArray:
     """Return electrons of photons of π⁰ → γγ that materialise, (4, n), of a uniform share of its energy."""
     n = parent.shape[1]
     u = rng.random((3, n))
@@ -297,9 +292,7 @@ def photon_leg(parent: FloatArray, rng: np.random.Generator) -> FloatArray:
     return with_energy(photon[:3] * u[2], LEPTON_MASS["e"])
 
 
-def _generate_mode(
-    card: Card, mode: Mode, n: int, weight: float, rng: np.random.Generator, mesons: Kinematics
-) -> Dimuons:
+def _generate_mode(card: Card, mode: Mode, n: int, weight: float, rng: Rng, mesons: Kinematics) -> Dimuons:
     pdg, lepton = card.mesons[mode.meson].pdg, LEPTON_MASS[card.lepton]
     mass = sample_mass(mode, pdg, n, rng, lepton)
     if mode.kind in {"pseudoscalar_dalitz", "vector_dalitz"}:
@@ -330,9 +323,7 @@ def _generate_mode(
     )
 
 
-def generate_pairs(
-    card: Card, n: int, rng: np.random.Generator, *, mesons: Kinematics | None = None
-) -> Dimuons:
+def generate_pairs(card: Card, n: int, rng: Rng, *, mesons: Kinematics | None = None) -> Dimuons:
     """Generate muon pairs of the cocktail in full phase space.
 
     Parameters
@@ -364,9 +355,7 @@ def generate_pairs(
     return Dimuons.concatenate(parts)
 
 
-def sample_angles(
-    polarisation: Polarisation, n: int, rng: np.random.Generator
-) -> tuple[FloatArray, FloatArray]:
+def sample_angles(polarisation: Polarisation, n: int, rng: Rng) -> tuple[FloatArray, FloatArray]:
     """Draw cos θ and φ of the positive lepton, by rejection.
 
     dN/dΩ ∝ 1 + λθ cos²θ + λφ sin²θ cos 2φ + λθφ sin 2θ cos φ.
@@ -413,7 +402,7 @@ def polarised_decay(
     lepton: float,
     polarisation: Polarisation,
     beam_energy: float,
-    rng: np.random.Generator,
+    rng: Rng,
 ) -> FloatArray:
     """Return the positive lepton, shape (4, n), of polarised virtual photons.
 

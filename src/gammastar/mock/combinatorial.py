@@ -16,7 +16,7 @@ import numpy.typing as npt
 from gammastar.core import constants
 from gammastar.core.constants import LEPTON_MASS, M_MU, M_PI0, M_PROTON
 from gammastar.core.errors import PhysicsError, require
-from gammastar.core.records import FloatArray
+from gammastar.core.records import FloatArray, IntArray, Rng
 from gammastar.mock import cocktail
 from gammastar.mock.card import Card, Charm, CharmHadron, Hadron
 from gammastar.mock.spectrometer import accepted, efficiency, pair_kinematics, recorded_share
@@ -24,7 +24,6 @@ from gammastar.physics.polarisation import cosine, daughter
 
 Pairing: TypeAlias = Literal["same-event", "mixed"]
 PAIRINGS: tuple[str, ...] = get_args(Pairing)
-IntArray: TypeAlias = npt.NDArray[np.int64]
 
 NEUTRAL_PION = 111
 CHUNK = 20_000  # interactions at a time
@@ -41,13 +40,13 @@ class MuonPairs:
     weight: FloatArray
 
     @property
-    def charge(self) -> npt.NDArray[np.int64]:
+    def charge(self) -> IntArray:
         """Sum of the charges: +2, 0, −2."""
         charge = self.muons.charge.astype(np.int64)
         return charge[self.first] + charge[self.second]
 
 
-def muon_pairs(muons: DecayMuons, rng: np.random.Generator, *, pairing: Pairing = "same-event") -> MuonPairs:
+def muon_pairs(muons: DecayMuons, rng: Rng, *, pairing: Pairing = "same-event") -> MuonPairs:
     """Pair decay muons."""
     require(str(pairing) in PAIRINGS, f"pairing = {pairing!r} is not one of {list(PAIRINGS)}")
     if pairing == "same-event":
@@ -107,7 +106,7 @@ def like_sign_ratio(sums: FloatArray) -> tuple[float, float]:
 
 
 def measured_r(
-    card: Card, n: int, rng: np.random.Generator, *, pairing: Pairing = "same-event", recorded: bool = True
+    card: Card, n: int, rng: Rng, *, pairing: Pairing = "same-event", recorded: bool = True
 ) -> tuple[float, float]:
     """Return R = N(+−)/(2 √(N(++) N(−−))) of decay-muon pairs, and its statistical error.
 
@@ -141,7 +140,7 @@ class DecayMuons(cocktail.Columns):
         return self.take(np.argsort(self.event, kind="stable"))
 
 
-def _hadrons(card: Card, n: int, rng: np.random.Generator) -> tuple[IntArray, IntArray, FloatArray]:
+def _hadrons(card: Card, n: int, rng: Rng) -> tuple[IntArray, IntArray, FloatArray]:
     """Return interaction, charge and cluster rapidity of every charged hadron of `n` interactions."""
     background, k = card.background, card.background.nbd_k
     clusters = rng.negative_binomial(k, k / (k + background.clusters), n)
@@ -157,7 +156,7 @@ def _hadrons(card: Card, n: int, rng: np.random.Generator) -> tuple[IntArray, In
 
 
 def _decay(
-    card: Card, hadron: Hadron, y_cluster: FloatArray, rng: np.random.Generator
+    card: Card, hadron: Hadron, y_cluster: FloatArray, rng: Rng
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return muons, shape (4, n), decay probabilities and mean flights [m] of hadrons of one species."""
     mass = constants.mass(hadron.pdg)
@@ -178,7 +177,7 @@ def _decay(
     return daughter(p, mass, M_MU, 0.0, 2.0 * u[3] - 1.0, 2.0 * np.pi * u[4]), probability, flight
 
 
-def _chunk(card: Card, n: int, rng: np.random.Generator) -> DecayMuons:
+def _chunk(card: Card, n: int, rng: Rng) -> DecayMuons:
     event, charge, y_cluster = _hadrons(card, n, rng)
     hadrons = list(card.background.hadrons.values())
     shares = np.array([hadron.share for hadron in hadrons])
@@ -196,7 +195,7 @@ def _chunk(card: Card, n: int, rng: np.random.Generator) -> DecayMuons:
     return DecayMuons.concatenate(parts, n_events=n).ordered()
 
 
-def decay_muons(card: Card, n: int, rng: np.random.Generator) -> DecayMuons:
+def decay_muons(card: Card, n: int, rng: Rng) -> DecayMuons:
     """Generate accepted decay muons of `n` interactions, each weighted by its decay probability.
 
     Clusters per interaction follow a negative binomial; each holds one positive and one negative hadron,
@@ -209,7 +208,7 @@ def decay_muons(card: Card, n: int, rng: np.random.Generator) -> DecayMuons:
     return DecayMuons.concatenate(parts, n_events=n)
 
 
-def decay_depth(p: FloatArray, flight: FloatArray, length: float, rng: np.random.Generator) -> FloatArray:
+def decay_depth(p: FloatArray, flight: FloatArray, length: float, rng: Rng) -> FloatArray:
     """Draw how far behind the interaction hadrons decayed, along the beam [cm].
 
     An exponential that ends at `length`: s = −λ ln(1 − u (1 − exp(−L/λ))).
@@ -220,7 +219,7 @@ def decay_depth(p: FloatArray, flight: FloatArray, length: float, rng: np.random
 
 
 def in_flight(
-    p: FloatArray, hadron: Hadron, length: float, rng: np.random.Generator
+    p: FloatArray, hadron: Hadron, length: float, rng: Rng
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Let given hadrons decay to μν."""
     mass = constants.mass(hadron.pdg)
@@ -231,7 +230,7 @@ def in_flight(
     return muon, probability, flight
 
 
-def photon_electrons(p: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, npt.NDArray[np.int32]]:
+def photon_electrons(p: FloatArray, rng: Rng) -> tuple[FloatArray, npt.NDArray[np.int32]]:
     """Return single electrons of photons of given neutral pions, (4, n), and ±111 with their drawn sign."""
     sign = rng.choice(np.array([1, -1], dtype=np.int32), p.shape[1])
     electrons = cocktail.photon_leg(cocktail.with_energy(p, M_PI0), rng)
@@ -292,7 +291,7 @@ def _q2_table(mass: float, recoil: float, lepton: float, pole: float, vector: bo
 
 
 def semileptonic(
-    hadron: FloatArray, species: CharmHadron, lepton: float, pole_mass: float, rng: np.random.Generator
+    hadron: FloatArray, species: CharmHadron, lepton: float, pole_mass: float, rng: Rng
 ) -> FloatArray:
     """Return leptons of semileptonic decays, shape (4, n) [GeV].
 
@@ -327,7 +326,7 @@ def _offset(hadron: FloatArray, mass: float, ctau: float, lepton: FloatArray, u:
 
 
 def decay_charm(
-    card: Card, hadrons: FloatArray, pdg: npt.NDArray[np.int32], weight: FloatArray, rng: np.random.Generator
+    card: Card, hadrons: FloatArray, pdg: npt.NDArray[np.int32], weight: FloatArray, rng: Rng
 ) -> CharmPairs:
     """Let charmed hadrons decay to leptons."""
     charm = _charm(card)
@@ -350,7 +349,7 @@ def decay_charm(
     return CharmPairs(dimuons, place[:2], pdg.astype(np.int32), place[2])
 
 
-def generate_charm(card: Card, n: int, rng: np.random.Generator) -> CharmPairs:
+def generate_charm(card: Card, n: int, rng: Rng) -> CharmPairs:
     """Generate `n` lepton pairs of open charm in full phase space.
 
     Notes

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from iminuit import Minuit
 
 from gammastar.core.errors import PhysicsError, require
-from gammastar.core.records import FloatArray
+from gammastar.core.records import BoolArray, FloatArray, IntArray, Rng
 from gammastar.mock import combinatorial, pythia
 from gammastar.mock.card import Card, Mode, PythiaCard
 from gammastar.mock.cocktail import beam_kinematics, momentum, rapidity_limit, toy_mesons
@@ -22,7 +22,6 @@ from gammastar.mock.pythia import Pool, Process, make_pool
 from gammastar.mock.spectrometer import accepted
 
 Progress: TypeAlias = Callable[[int, int], None]
-IntArray: TypeAlias = npt.NDArray[np.int64]
 EngineName: TypeAlias = Literal["toy", "pythia"]
 ENGINES: tuple[str, ...] = get_args(EngineName)
 EVENTS = 20_000  # resampled events at a time
@@ -39,13 +38,13 @@ class Engine(Protocol):
     def name(self) -> str:
         """Its name."""
 
-    def mesons(self, card: Card, mode: Mode, mass: FloatArray, rng: np.random.Generator) -> FloatArray:
+    def mesons(self, card: Card, mode: Mode, mass: FloatArray, rng: Rng) -> FloatArray:
         """Return four-momenta of mesons of these masses, shape (4, n) [GeV]."""
 
-    def decay_muons(self, card: Card, n: int, rng: np.random.Generator) -> DecayMuons:
+    def decay_muons(self, card: Card, n: int, rng: Rng) -> DecayMuons:
         """Return decay muons of `n` interactions."""
 
-    def charm(self, card: Card, n: int, rng: np.random.Generator) -> CharmPairs:
+    def charm(self, card: Card, n: int, rng: Rng) -> CharmPairs:
         """Return `n` lepton pairs of open charm."""
 
     def meta(self) -> Mapping[str, Any]:
@@ -95,7 +94,7 @@ class PythiaEngine:
             self._cumulative[key] = np.cumsum(weight)
         return self._cumulative[key]
 
-    def mesons(self, card: Card, mode: Mode, mass: FloatArray, rng: np.random.Generator) -> FloatArray:
+    def mesons(self, card: Card, mode: Mode, mass: FloatArray, rng: Rng) -> FloatArray:
         """Return mesons with pt and rapidity of generated ones; the toy's where Pythia made none."""
         pdg, n = card.mesons[mode.meson].pdg, len(mass)
         if mode.continuum is not None and self.photons is not None:
@@ -112,14 +111,14 @@ class PythiaEngine:
             y *= rng.choice(np.array([-1.0, 1.0]), n)
         return momentum(mass, pt, y_cm + y, rng.uniform(-np.pi, np.pi, n))
 
-    def _drawn(self, card: Card, mode: Mode, n: int, rng: np.random.Generator) -> IntArray:
+    def _drawn(self, card: Card, mode: Mode, n: int, rng: Rng) -> IntArray:
         """Return the numbers of `n` mesons of a mode, drawn with their weights."""
         cumulative = self._pt_weights(card, mode)
         if cumulative[-1] == len(cumulative) * cumulative[0]:  # pp: all weights are one
             return rng.integers(0, len(cumulative), n)
         return np.asarray(np.searchsorted(cumulative, rng.random(n) * cumulative[-1]), dtype=np.int64)
 
-    def _photons(self, mass: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+    def _photons(self, mass: FloatArray, rng: Rng) -> tuple[FloatArray, FloatArray]:
         """Return pt and rapidity of generated photons of about these masses."""
         arrays = {} if self.photons is None else self.photons.arrays
         order = np.argsort(arrays["photon_mass"])
@@ -129,7 +128,7 @@ class PythiaEngine:
         pt, y = (arrays[f"photon_{key}"][index].astype(np.float64) for key in ("pt", "y"))
         return pt, y
 
-    def decay_muons(self, card: Card, n: int, rng: np.random.Generator) -> DecayMuons:
+    def decay_muons(self, card: Card, n: int, rng: Rng) -> DecayMuons:
         """Return decay muons of `n` interactions, drawn from the generated ones with their weights.
 
         Muons of one interaction keep their azimuths. Copies of an event that serves more than once follow
@@ -151,7 +150,7 @@ class PythiaEngine:
     def _starts(self) -> IntArray:
         return np.searchsorted(self.soft.arrays["hadron_event"], np.arange(self.soft.n_events + 1))
 
-    def _muons(self, card: Card, events: IntArray, first: int, rng: np.random.Generator) -> DecayMuons:
+    def _muons(self, card: Card, events: IntArray, first: int, rng: Rng) -> DecayMuons:
         counts = self._starts[events + 1] - self._starts[events]
         ends = np.cumsum(counts)
         index = np.arange(ends[-1]) + np.repeat(self._starts[events] - ends + counts, counts)
@@ -174,7 +173,7 @@ class PythiaEngine:
             parts.append(DecayMuons(lepton[:, seen], *about))
         return DecayMuons.concatenate(parts, n_events=n).ordered()
 
-    def charm(self, card: Card, n: int, rng: np.random.Generator) -> CharmPairs:
+    def charm(self, card: Card, n: int, rng: Rng) -> CharmPairs:
         """Return pairs of charmed hadrons of HardQCD:hardccbar, decayed by the same code as the toy's."""
         if self.charm_pool is None or card.charm is None:
             return combinatorial.generate_charm(card, n, rng)
@@ -210,7 +209,7 @@ class PythiaEngine:
 
 
 def _mirrored(
-    pz: FloatArray, energy: FloatArray, y_cm: float, chosen: npt.NDArray[np.bool_]
+    pz: FloatArray, energy: FloatArray, y_cm: float, chosen: BoolArray
 ) -> tuple[FloatArray, FloatArray]:
     """Return pz and E, those of the chosen ones with the rapidity in the centre of mass reversed."""
     sinh, cosh = np.sinh(2.0 * y_cm), np.cosh(2.0 * y_cm)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.constants import LEPTON_MASS
-from gammastar.core.records import BoolArray, FloatArray
+from gammastar.core.records import BoolArray, FloatArray, IntArray, Rng
 from gammastar.mock import spectrometer
 from gammastar.mock.card import Card
 from gammastar.mock.cocktail import Columns, Dimuons, with_energy
@@ -49,8 +49,8 @@ Drawn: TypeAlias = tuple[FloatArray, npt.NDArray[np.int8], npt.NDArray[np.int32]
 
 def _draw_muons(
     muons: DecayMuons,
-    index: npt.NDArray[np.int64],
-    rng: np.random.Generator,
+    index: IntArray,
+    rng: Rng,
     *,
     turn: FloatArray | None = None,
     sextants: int = 1,
@@ -68,15 +68,13 @@ def _draw_muons(
     return p, muons.charge[index], muons.mother[index], z
 
 
-def _turn(n: int, sextants: int, rng: np.random.Generator) -> FloatArray:
+def _turn(n: int, sextants: int, rng: Rng) -> FloatArray:
     if sextants == 1:
         return np.asarray(rng.uniform(-np.pi, np.pi, n))
     return np.asarray(rng.integers(0, sextants, n) * (2.0 * np.pi / sextants))
 
 
-def _third(
-    muons: DecayMuons | None, present: BoolArray, rng: np.random.Generator, sextants: int, length: float
-) -> Drawn:
+def _third(muons: DecayMuons | None, present: BoolArray, rng: Rng, sextants: int, length: float) -> Drawn:
     """Return the third muons of the events where one is present, zeros in the others."""
     n = len(present)
     p, charge, mother = np.zeros((3, n)), np.ones(n, dtype=np.int8), np.zeros(n, dtype=np.int32)
@@ -93,7 +91,7 @@ def _third(
 def signal_candidates(
     card: Card,
     dimuons: Dimuons,
-    rng: np.random.Generator,
+    rng: Rng,
     *,
     muons: DecayMuons | None = None,
     probability: float = 0.0,
@@ -111,7 +109,7 @@ def signal_candidates(
 def charm_candidates(
     card: Card,
     pairs: CharmPairs,
-    rng: np.random.Generator,
+    rng: Rng,
     *,
     muons: DecayMuons | None = None,
     probability: float = 0.0,
@@ -145,12 +143,7 @@ def charm_candidates(
 
 
 def background_candidates(
-    pairs: MuonPairs,
-    expected: float,
-    probability: float,
-    rng: np.random.Generator,
-    sextants: int = 1,
-    length: float = np.inf,
+    pairs: MuonPairs, expected: float, probability: float, rng: Rng, sextants: int = 1, length: float = np.inf
 ) -> Candidates:
     """Return unweighted background events, `expected` per unit of weight; hadrons decay on `length` [m]."""
     times = rng.poisson(expected * pairs.weight)
@@ -178,9 +171,7 @@ def background_candidates(
     )
 
 
-def triggered(
-    card: Card, candidates: Candidates, rng: np.random.Generator, *, prescaled: bool = True
-) -> BoolArray:
+def triggered(card: Card, candidates: Candidates, rng: Rng, *, prescaled: bool = True) -> BoolArray:
     """Return True for events with two accepted muons whose leading slots pass trigger and reconstruction."""
     enough = candidates.present.sum(axis=0) >= 2
     chosen = np.flatnonzero(enough)
@@ -216,7 +207,7 @@ KINK = 2.0  # offsets and matching χ² of muons from decays in flight are wider
 ADDED = ("N_POT", "n_generated", "n_events", "n_bursts")
 
 
-def event_branches(card: Card, candidates: Candidates, run: int, rng: np.random.Generator) -> dict[str, Any]:
+def event_branches(card: Card, candidates: Candidates, run: int, rng: Rng) -> dict[str, Any]:
     """Return the flat branches of every event."""
     n = len(candidates)
     number = np.arange(n, dtype=np.int64)
@@ -237,7 +228,7 @@ def event_branches(card: Card, candidates: Candidates, run: int, rng: np.random.
     }
 
 
-def muon_branches(card: Card, candidates: Candidates, rng: np.random.Generator, *, truth: bool) -> ak.Array:
+def muon_branches(card: Card, candidates: Candidates, rng: Rng, *, truth: bool) -> ak.Array:
     """Return the jagged record array of measured muons, in random order within the event."""
     event, slot = np.nonzero(candidates.present.T)
     order = np.lexsort((rng.random(len(event)), event))  # the order must not give the charge away
@@ -271,7 +262,7 @@ def muon_branches(card: Card, candidates: Candidates, rng: np.random.Generator, 
     return ak.unflatten(ak.zip(columns), counts)
 
 
-def _with_photon(card: Card, candidates: Candidates) -> npt.NDArray[np.bool_]:
+def _with_photon(card: Card, candidates: Candidates) -> BoolArray:
     photon = np.asarray(candidates.process != COMBINATORIAL)
     if card.charm is not None:
         photon &= candidates.process != card.charm.process
@@ -285,7 +276,7 @@ def truth_branches(card: Card, candidates: Candidates) -> dict[str, Any]:
 
 
 def richer(
-    card: Card, candidates: Candidates, branches: dict[str, Any], pot: float, rng: np.random.Generator
+    card: Card, candidates: Candidates, branches: dict[str, Any], pot: float, rng: Rng
 ) -> dict[str, Any]:
     """Add what ``[spectrometer]`` and ``[target.pieces]`` ask for; return numbers of the record."""
     n = len(candidates)

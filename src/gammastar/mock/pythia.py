@@ -32,7 +32,7 @@ import numpy.typing as npt
 from gammastar.core.constants import M_PROTON
 from gammastar.core.errors import GammastarError, StoreError, UserError, require
 from gammastar.core.files import atomic, opened
-from gammastar.core.records import BoolArray, FloatArray
+from gammastar.core.records import BoolArray, FloatArray, IntArray
 from gammastar.core.sampling import stream
 from gammastar.mock.card import Card, PythiaCard
 
@@ -42,7 +42,6 @@ Process: TypeAlias = Literal["soft", "electrons", "charm", "drell_yan"]
 PROCESSES: tuple[str, ...] = get_args(Process)
 Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
 Share: TypeAlias = tuple[Arrays, float]
-IntArray: TypeAlias = npt.NDArray[np.int64]
 
 LOG = logging.getLogger(__name__)
 SHARE = {"pp": 10_000, "pPb": 4_000, "hard": 5_000}  # events of one share: a second or some

@@ -18,6 +18,7 @@ import numpy as np
 
 from gammastar.core.errors import PhysicsError, require
 from gammastar.core.files import from_json
+from gammastar.core.records import Rng
 from gammastar.core.sampling import stream
 from gammastar.mock import combinatorial, ntuple, pythia
 from gammastar.mock.card import Card, PythiaCard
@@ -73,12 +74,7 @@ class Plan:
 
 
 def normalisation(
-    card: Card,
-    rng: np.random.Generator,
-    *,
-    pairs: MuonPairs | None = None,
-    n: int = PILOT,
-    engine: Engine = TOY,
+    card: Card, rng: Rng, *, pairs: MuonPairs | None = None, n: int = PILOT, engine: Engine = TOY
 ) -> Normalisation:
     """Measure the rates that fix exposure and background with a pilot sample of `n` dimuons.
 
@@ -131,7 +127,7 @@ def normalisation(
     return Normalisation(signal, scale, scale * third, *r_factors)
 
 
-def _recorded(card: Card, candidates: Candidates, rng: np.random.Generator) -> Candidates:
+def _recorded(card: Card, candidates: Candidates, rng: Rng) -> Candidates:
     """Return the events that are triggered and reconstructed."""
     return candidates.take(np.flatnonzero(triggered(card, candidates, rng)))
 
@@ -140,9 +136,7 @@ def _dimuons_per_pot(card: Card) -> float:
     return sum(mode_rates(card).values()) * card.target.interactions
 
 
-def _muon_pairs(
-    card: Card, n_pairs: int, rng: np.random.Generator, pairing: Pairing, engine: Engine
-) -> MuonPairs:
+def _muon_pairs(card: Card, n_pairs: int, rng: Rng, pairing: Pairing, engine: Engine) -> MuonPairs:
     muons = engine.decay_muons(card, interactions(n_pairs), rng)
     return combinatorial.muon_pairs(muons, rng, pairing=pairing)
 
@@ -152,7 +146,7 @@ def interactions(n_pairs: int) -> int:
     return int(np.clip(3 * n_pairs, SMALLEST_POOL, LARGEST_POOL))
 
 
-def expected_dimuons(card: Card, n: int, plan: Plan, rng: np.random.Generator) -> float:
+def expected_dimuons(card: Card, n: int, plan: Plan, rng: Rng) -> float:
     """Return dimuons of the cocktail that a block will generate, with the toy's acceptance and charm."""
     if plan.kind not in {"data", "mc"}:
         return 0.0
@@ -166,9 +160,7 @@ def expected_dimuons(card: Card, n: int, plan: Plan, rng: np.random.Generator) -
     return n * (1.0 - card.background.fraction) * rate / (rate * share + charm)
 
 
-def prepared(
-    card: Card, n: int, rng: np.random.Generator, engine: Engine, plan: Plan
-) -> tuple[Plan, MuonPairs | None]:
+def prepared(card: Card, n: int, rng: Rng, engine: Engine, plan: Plan) -> tuple[Plan, MuonPairs | None]:
     """Return the plan with its rates, and the pool of background pairs of the first block."""
     if plan.kind == "charm":
         return replace(plan, rate=_recorded_charm_rate(card, rng, engine, PILOT)), None
@@ -192,7 +184,7 @@ def assembled(
     card: Card,
     n: int,
     plan: Plan,
-    rng: np.random.Generator,
+    rng: Rng,
     engine: Engine,
     pairs: MuonPairs | None = None,
     progress: Progress | None = None,
@@ -243,12 +235,12 @@ def _chunks(n: int, progress: Progress | None) -> Iterator[int]:
             progress(min(start + CHUNK, n), n)
 
 
-def _shuffled(parts: list[Candidates], rng: np.random.Generator) -> Candidates:
+def _shuffled(parts: list[Candidates], rng: Rng) -> Candidates:
     candidates = Candidates.concatenate(parts)
     return candidates.take(rng.permutation(len(candidates)))
 
 
-def _recorded_charm_rate(card: Card, rng: np.random.Generator, engine: Engine, n: int) -> float:
+def _recorded_charm_rate(card: Card, rng: Rng, engine: Engine, n: int) -> float:
     """Return recorded lepton pairs of open charm per proton on target, from `n` generated ones."""
     candidates = ntuple.charm_candidates(card, engine.charm(card, n, rng), rng)
     rate = float(candidates.weight[triggered(card, candidates, rng)].sum())
@@ -259,7 +251,7 @@ def _recorded_charm_rate(card: Card, rng: np.random.Generator, engine: Engine, n
 def _recorded_charm(
     card: Card,
     pot: float,
-    rng: np.random.Generator,
+    rng: Rng,
     engine: Engine,
     *,
     muons: DecayMuons | None = None,
@@ -277,7 +269,7 @@ def _recorded_charm(
 
 
 def _charm_sample(
-    card: Card, n_pairs: int, plan: Plan, rng: np.random.Generator, engine: Engine, progress: Progress | None
+    card: Card, n_pairs: int, plan: Plan, rng: Rng, engine: Engine, progress: Progress | None
 ) -> Sample:
     """Return recorded pairs of open charm alone, `n_pairs` expected: a template of known normalisation."""
     pot = n_pairs / plan.rate
@@ -289,7 +281,7 @@ def _charm_sample(
 
 
 def _cocktail_sample(
-    card: Card, n: int, plan: Plan, rng: np.random.Generator, engine: Engine, progress: Progress | None
+    card: Card, n: int, plan: Plan, rng: Rng, engine: Engine, progress: Progress | None
 ) -> Sample:
     """Return about `n` simulated dimuons; of those not recorded one in `miss_prescale` is kept."""
     reconstructed, miss_prescale = plan.rate, plan.miss_prescale
@@ -387,9 +379,7 @@ class _Maker:
         sample = assembled(self._card, n, self._plan, rng, engine, pairs, request.told(index))
         return self._recorded(index, sample, rng, engine)
 
-    def _recorded(
-        self, index: int, sample: Sample, rng: np.random.Generator, engine: Engine
-    ) -> SimulatedEvents:
+    def _recorded(self, index: int, sample: Sample, rng: Rng, engine: Engine) -> SimulatedEvents:
         """Return the branches of the events, and the record of the block."""
         request, source, (candidates, meta) = self._request, self._card, sample
         card, kind = request.card, request.kind  # the card as it was given

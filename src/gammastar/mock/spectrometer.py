@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.records import BoolArray, FloatArray
+from gammastar.core.records import BoolArray, FloatArray, IntArray, Rng
 from gammastar.mock.card import Card, DetectorCard, Efficiency, Spectrometer, Target
 
 TAIL_FREEDOM = 3  # of Student's t in the tail of offsets
@@ -22,7 +22,7 @@ def sextant(px: FloatArray, py: FloatArray, count: int) -> npt.NDArray[np.int8]:
 
 def fired(
     card: Card, p: FloatArray, charge: npt.NDArray[np.int8], present: BoolArray
-) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
+) -> tuple[npt.NDArray[np.uint32], IntArray]:
     """Return trigger bits of events and the smallest prescale among the triggers that fired (0: none)."""
     bits = np.zeros(present.shape[1], dtype=np.uint32)
     prescale = np.zeros(present.shape[1], dtype=np.int64)
@@ -70,7 +70,7 @@ def vertex_z(target: Target, uniform: FloatArray) -> FloatArray:
     return np.asarray((depth - 0.5) * target.z_size, dtype=np.float64)
 
 
-def pieces(target: Target, n: int, rng: np.random.Generator) -> tuple[npt.NDArray[np.int8], FloatArray]:
+def pieces(target: Target, n: int, rng: Rng) -> tuple[npt.NDArray[np.int8], FloatArray]:
     """Return index and place [cm] of the target that each event comes from."""
     if target.pieces is None:
         return np.full(n, target.index, dtype=np.int8), np.zeros(n)
@@ -79,15 +79,13 @@ def pieces(target: Target, n: int, rng: np.random.Generator) -> tuple[npt.NDArra
     return np.array(index, dtype=np.int8)[chosen], np.array(z)[chosen]
 
 
-def bursts(n: int, pot: float, part: Spectrometer, rng: np.random.Generator) -> tuple[Any, int]:
+def bursts(n: int, pot: float, part: Spectrometer, rng: Rng) -> tuple[Any, int]:
     """Return the burst of every event, in order, and the number of bursts of the exposure."""
     count = max(int(np.ceil(pot / part.pot_per_burst)), 1)
     return np.sort(rng.integers(0, count, n)).astype(np.int32), count
 
 
-def event_columns(
-    part: Spectrometer, counts: npt.NDArray[Any], rng: np.random.Generator
-) -> dict[str, npt.NDArray[Any]]:
+def event_columns(part: Spectrometer, counts: npt.NDArray[Any], rng: Rng) -> dict[str, npt.NDArray[Any]]:
     """Return columns of the interaction vertex: its tracks and χ² per degree of freedom."""
     n = len(counts)
     tracks = counts + rng.poisson(part.tracks, n)
@@ -96,7 +94,7 @@ def event_columns(
 
 
 def muon_columns(
-    card: Card, part: Spectrometer, p: FloatArray, wide: FloatArray, rng: np.random.Generator
+    card: Card, part: Spectrometer, p: FloatArray, wide: FloatArray, rng: Rng
 ) -> Mapping[str, npt.NDArray[Any]]:
     """Return hits, χ², offsets and sextant of muons."""
     n = p.shape[1]
@@ -118,7 +116,7 @@ def muon_columns(
     }
 
 
-def _offset_tail(part: Spectrometer, n: int, rng: np.random.Generator) -> FloatArray:
+def _offset_tail(part: Spectrometer, n: int, rng: Rng) -> FloatArray:
     """Return how many times wider the offsets (x, y) of muons are, (2, n): one but for a Student's-t tail."""
     if not part.offset_tail:
         return np.ones((2, n))
@@ -162,7 +160,7 @@ def efficiency(mass: FloatArray, pt: FloatArray, energy: FloatArray, card: Effic
     return np.asarray(card.plateau * soft * turn_on, dtype=np.float64)
 
 
-def smear(momentum: FloatArray, card: DetectorCard, rng: np.random.Generator) -> FloatArray:
+def smear(momentum: FloatArray, card: DetectorCard, rng: Rng) -> FloatArray:
     """Return measured three-momenta: Gaussian errors of the momentum, relative, and of the two slopes."""
     px, py, pz = momentum
     p = np.sqrt(px**2 + py**2 + pz**2)

@@ -12,7 +12,7 @@ from iminuit import Minuit
 
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import PhysicsError, require
-from gammastar.core.records import FloatArray
+from gammastar.core.records import BoolArray, FloatArray
 from gammastar.mock.card import Card
 from gammastar.mock.cocktail import with_energy
 from gammastar.mock.ntuple import SimulatedEvents
@@ -113,7 +113,7 @@ def fit_yields(
     )
 
 
-def _opposite(events: SimulatedEvents, lepton: float) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]]:
+def _opposite(events: SimulatedEvents, lepton: float) -> tuple[FloatArray, FloatArray, BoolArray]:
     """Return mass and weight of opposite-sign pairs of two-lepton events, and which events these are."""
     muon = events.branches["Muon"]
     two = ak.to_numpy((ak.num(muon) == 2) & (ak.sum(muon.charge, axis=1) == 0))

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from gammastar.core.constants import ALPHA, M_PROTON
 from gammastar.core.errors import PhysicsError, require
-from gammastar.core.records import FloatArray
+from gammastar.core.records import FloatArray, Rng
 from gammastar.physics.hadrons import FORM_FACTORS, FormFactor
 
 Splitting = Literal["qra_v2", "qra_v1", "fww"]
@@ -146,7 +146,7 @@ class Bremsstrahlung:
         return np.asarray(np.einsum("...ij,i,j->...", density, w, w), dtype=np.float64)
 
     def sample(
-        self, mass: float, beam_energy: float, n: int, rng: np.random.Generator
+        self, mass: float, beam_energy: float, n: int, rng: Rng
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Draw dark photons with weights."""
         require(n >= 1, f"bremsstrahlung: {n} particles asked for; give one or more")

@@ -20,7 +20,7 @@ from gammastar.core import constants
 from gammastar.core.constants import ALPHA, M_E, M_MU, M_PROTON
 from gammastar.core.errors import InputFileError, PhysicsError, require
 from gammastar.core.files import Pathlike, atomic, data_path, from_toml, opened, text_of, validated
-from gammastar.core.records import FloatArray
+from gammastar.core.records import FloatArray, Rng
 from gammastar.physics import hadrons
 from gammastar.physics.hadrons import breit_wigner, rho_mass_density
 from gammastar.physics.qed import FormFactor2, dark_photon_rate, lepton_factor
@@ -62,7 +62,7 @@ class Cells:
         log_angle, log_momentum, weight = self.log_angle[keep], self.log_momentum[keep], self.weight[keep]
         return replace(self, log_angle=log_angle, log_momentum=log_momentum, weight=weight)
 
-    def sample(self, mass: npt.ArrayLike, n: int, rng: np.random.Generator) -> FloatArray:
+    def sample(self, mass: npt.ArrayLike, n: int, rng: Rng) -> FloatArray:
         """Draw px, py, pz, E [GeV], shape (4, n), of particles of this mass, of equal weight."""
         require(self.total > 0, "a table of angles and momenta holds nothing: every cell is empty")
         index = rng.choice(len(self.weight), size=n, p=self.weight / self.total)
@@ -146,7 +146,7 @@ class Species(ABC):
         return constants.mass(self.pdg)
 
     @abstractmethod
-    def sample(self, mass: npt.ArrayLike, n: int, beam_energy: float, rng: np.random.Generator) -> FloatArray:
+    def sample(self, mass: npt.ArrayLike, n: int, beam_energy: float, rng: Rng) -> FloatArray:
         """Draw px, py, pz, E [GeV], shape (4, n), for an (off-shell) mass."""
 
 
@@ -170,7 +170,7 @@ class MesonSpectrum(Species):
         mass: npt.ArrayLike,
         n: int,
         beam_energy: float,  # noqa: ARG002 - the table is of one beam
-        rng: np.random.Generator,
+        rng: Rng,
     ) -> FloatArray:
         """Draw px, py, pz, E [GeV], shape (4, n), for an (off-shell) mass: angle and momentum stay."""
         return self.cells.sample(mass, n, rng)
@@ -253,7 +253,7 @@ class Meson(Species):
         """Mesons per inelastic interaction on the nucleus."""
         return self.multiplicity * self.a_factor
 
-    def sample(self, mass: npt.ArrayLike, n: int, beam_energy: float, rng: np.random.Generator) -> FloatArray:
+    def sample(self, mass: npt.ArrayLike, n: int, beam_energy: float, rng: Rng) -> FloatArray:
         """Draw px, py, pz, E [GeV], shape (4, n), for an (off-shell) mass.
 
         The rapidity is truncated where the recoil would hold less than two nucleons.

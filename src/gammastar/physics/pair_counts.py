@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from scipy import linalg, ndimage, optimize, sparse
 
-from gammastar.core.records import FloatArray
+from gammastar.core.records import FloatArray, IntArray
 
 # Expected scatter of the logarithm of a cell about its neighbours: over a simulation, of like-sign pairs
 ROUGH, SMOOTH = 0.05, 0.03
@@ -75,7 +74,7 @@ class Prior:
 
     content: FloatArray  # Positive; the field multiplies it, shape (n,)
     shape: tuple[int, ...]  # Of the grid of cells
-    used: npt.NDArray[np.int64]  # Number of each cell in the grid, shape (n,)
+    used: IntArray  # Number of each cell in the grid, shape (n,)
     # Narrow lines along the first axis, 1 in their highest bin, shape (k, shape[0])
     lines: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
     rough: float = ROUGH  # Expected scatter of the logarithms of bins and cells about the smooth ratio
@@ -84,7 +83,7 @@ class Prior:
     free: float = 0.0  # Scatter of whole bins of the longest axis, beside the fitted one
 
     @property
-    def place(self) -> tuple[npt.NDArray[np.int64], ...]:
+    def place(self) -> tuple[IntArray, ...]:
         """Bin of every cell along every axis."""
         return np.unravel_index(self.used, self.shape)
 

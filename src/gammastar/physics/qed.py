@@ -16,7 +16,7 @@ import numpy.typing as npt
 from gammastar.core.constants import ALPHA, CTAU_PER_GEV, M_E, M_MU, M_PI_CHARGED
 from gammastar.core.errors import PhysicsError
 from gammastar.core.files import read_columns
-from gammastar.core.records import FloatArray
+from gammastar.core.records import FloatArray, Rng
 
 FormFactor2: TypeAlias = Callable[[FloatArray], FloatArray]
 
@@ -105,7 +105,7 @@ def dark_photon_rate(dn_dm: npt.ArrayLike, mass: npt.ArrayLike, m_lepton: float)
     return 0.5 * mass * np.asarray(dn_dm, dtype=np.float64) / kappa(mass, m_lepton)
 
 
-def radiated(mass: FloatArray, lepton: float, rng: np.random.Generator) -> FloatArray:
+def radiated(mass: FloatArray, lepton: float, rng: Rng) -> FloatArray:
     """Draw the fraction of its momentum that each lepton keeps after final-state radiation, shape (2, n).
 
     `mass` (shape (n,)): of the virtual photon [GeV]; `lepton`: mass of the lepton [GeV].

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from gammastar.core.constants import M_MU, M_PI0
 from gammastar.core.constants import mass as mass_of
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import BoolArray, FloatArray, Momenta, Sample
+from gammastar.core.records import BoolArray, FloatArray, Momenta, Rng, Sample
 from gammastar.core.sampling import Sampler, Transport, at_mass
 from gammastar.physics.mesons import Unit
 from gammastar.physics.qed import dark_photon_rate, kappa
@@ -81,7 +81,7 @@ class Channel(ABC):
         """Return the rate (n,) per proton on target and unit coupling, and its covariance (n, n)."""
 
     @abstractmethod
-    def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
+    def produce(self, mass: float, *, n: int, rng: Rng) -> Sample:
         """Return `n` weighted particles whose weights sum to the rate at this mass.
 
         They are symmetric about the beam: a detector beside it sees them turned into its azimuths.
@@ -92,7 +92,7 @@ class Channel(ABC):
         mass: float,
         *,
         n: int,
-        rng: np.random.Generator,
+        rng: Rng,
         importance: Importance,  # noqa: ARG002
     ) -> Sample:
         """Return `n` weighted particles, more of them where they count; by default those of `produce`.
@@ -179,7 +179,7 @@ class NormalMixture:
     mean: FloatArray  # shape (c, 2)
     cov: FloatArray  # shape (c, 2, 2)
 
-    def draw(self, n: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+    def draw(self, n: int, rng: Rng) -> tuple[FloatArray, FloatArray]:
         """Return n points (n, 2) and their weights (n,): standard normal density over that of the mixture."""
         count = rng.multinomial(n, self.share)
         component = np.repeat(np.arange(len(count)), count)
@@ -210,7 +210,7 @@ def broad() -> NormalMixture:
 
 
 def adapted(
-    contribution: Callable[[FloatArray, FloatArray], FloatArray], n: int, rng: np.random.Generator
+    contribution: Callable[[FloatArray, FloatArray], FloatArray], n: int, rng: Rng
 ) -> tuple[FloatArray, FloatArray]:
     """Return normal numbers (n, 2) where they contribute, and their weights.
 
@@ -363,9 +363,7 @@ def interpolate_rate(
     return weights @ np.asarray(rates, dtype=np.float64), weights @ np.asarray(cov) @ weights.T
 
 
-def produce(
-    mass: float, total: float, sampler: Sampler, in_domain: InDomain, *, n: int, rng: np.random.Generator
-) -> Sample:
+def produce(mass: float, total: float, sampler: Sampler, in_domain: InDomain, *, n: int, rng: Rng) -> Sample:
     """Return a weighted sample of dark particles at one mass and unit coupling."""
     _check(mass, total, sampler, n)
     if isinstance(sampler, Transport):
@@ -387,11 +385,7 @@ def _check(mass: float, total: float, sampler: Sampler, n: int) -> None:
 
 
 def _sample(
-    mass: float,
-    drawn: tuple[FloatArray, FloatArray],
-    weight: FloatArray,
-    in_domain: InDomain,
-    rng: np.random.Generator,
+    mass: float, drawn: tuple[FloatArray, FloatArray], weight: FloatArray, in_domain: InDomain, rng: Rng
 ) -> Sample:
     """Return the sample of pt and energy at random azimuths."""
     (pt, energy), n = drawn, len(weight)
@@ -462,12 +456,12 @@ class VirtualPhoton(Channel):
             return np.asarray(np.interp(wanted, self.mass_centres[use], (self.rates * relative)[use]))
         return _factors(wanted, self.m_lepton) * self.shape.shifted(wanted, relative)
 
-    def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
+    def produce(self, mass: float, *, n: int, rng: Rng) -> Sample:
         """Return `n` dark photons; the weights sum to the rate at this mass."""
         value, _ = self.rate([mass])
         return produce(mass, float(value[0]), self.sampler, self.in_domain, n=n, rng=rng)
 
-    def focused(self, mass: float, *, n: int, rng: np.random.Generator, importance: Importance) -> Sample:
+    def focused(self, mass: float, *, n: int, rng: Rng, importance: Importance) -> Sample:
         """Return `n` dark photons, drawn from the flow where they count.
 
         A sampler that is no map of normal numbers, as a histogram, draws as in `produce`.

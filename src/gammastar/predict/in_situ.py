@@ -13,7 +13,7 @@ from scipy.special import eval_legendre, ndtr, ndtri
 
 from gammastar.core.errors import PhysicsError, require
 from gammastar.core.pairs import VertexPairs
-from gammastar.core.records import ArrayRecord, BoolArray, FloatArray
+from gammastar.core.records import ArrayRecord, BoolArray, FloatArray, IntArray
 from gammastar.core.sources import Source, Sources
 from gammastar.physics.detector import MassResolution, VertexTelescope
 from gammastar.physics.qed import dark_photon_rate, kappa
@@ -214,7 +214,7 @@ def expected_limits(sigma: FloatArray, relative: npt.ArrayLike = 0.0, *, cl: flo
 class Window:
     """The parts of one window, as a binned likelihood takes them."""
 
-    bins: npt.NDArray[np.int64]  # Those of the histogram, shape (b,)
+    bins: IntArray  # Those of the histogram, shape (b,)
     peak: FloatArray  # Part of the peak in each bin, shape (b,)
     expected: FloatArray  # Fit without peak, shape (b,)
     fixed: FloatArray  # Tails of lines that lie outside, shape (b,)

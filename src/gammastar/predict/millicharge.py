@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from gammastar.core import constants
 from gammastar.core.errors import PhysicsError, require
-from gammastar.core.records import BoolArray, FloatArray, Momenta, Sample
+from gammastar.core.records import BoolArray, FloatArray, Momenta, Rng, Sample
 from gammastar.core.sampling import Sampler
 from gammastar.core.signal import Rate
 from gammastar.core.sources import MEASUREMENT, POT, Source, Sources
@@ -75,7 +75,7 @@ def conditional(
     in_domain: InDomain,
     *,
     n: int,
-    rng: np.random.Generator,
+    rng: Rng,
 ) -> VirtualPhotons:
     """Sample virtual photons of χχ̄ from the mass spectrum, edges [GeV] and contents, and a sampler."""
     edges, values = (np.asarray(array, dtype=np.float64) for array in spectrum)
@@ -106,7 +106,7 @@ def chi_pairs(
     photons: VirtualPhotons,
     m_chi: float,
     *,
-    rng: np.random.Generator,
+    rng: Rng,
     longitudinal: float | Callable[[FloatArray], npt.ArrayLike] = polarisation.UNPOLARISED,
     spin: polarisation.SpinDensities | None = None,
 ) -> Sample:
@@ -166,13 +166,7 @@ def _turned(p: FloatArray, phi: FloatArray) -> FloatArray:
 
 
 def chi_from_channel(
-    channel: Channel,
-    m_chi: float,
-    *,
-    mass_range: tuple[float, float],
-    n: int,
-    rng: np.random.Generator,
-    n_masses: int = 40,
+    channel: Channel, m_chi: float, *, mass_range: tuple[float, float], n: int, rng: Rng, n_masses: int = 40
 ) -> VirtualPhotons:
     """Turn any production of dark photons into virtual photons of χχ̄.
 
@@ -221,9 +215,7 @@ def resonance_rate(channel: MesonChannel, m_chi: npt.ArrayLike) -> FloatArray:
     return total
 
 
-def chi_from_resonances(
-    channel: MesonChannel, m_chi: float, *, n: int, rng: np.random.Generator
-) -> VirtualPhotons:
+def chi_from_resonances(channel: MesonChannel, m_chi: float, *, n: int, rng: Rng) -> VirtualPhotons:
     """Return virtual photons at the poles of a mixing channel; arguments as `chi_from_channel`."""
     parts = []
     for decay in channel.decays:
@@ -264,7 +256,7 @@ class TheoryPairs:
 
         return np.stack([edge(i) for i in range(3)])
 
-    def photons(self, m_chi: float, n: int, rng: np.random.Generator) -> VirtualPhotons:
+    def photons(self, m_chi: float, n: int, rng: Rng) -> VirtualPhotons:
         """Return virtual photons of χχ̄."""
         if isinstance(self.channel, JPsi):
             return chi_from_resonances(self.channel, m_chi, n=n, rng=rng)

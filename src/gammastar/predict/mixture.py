@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.errors import PhysicsError, require
-from gammastar.core.records import BoolArray, FloatArray, Momenta, Sample
+from gammastar.core.records import BoolArray, FloatArray, IntArray, Momenta, Rng, Sample
 from gammastar.physics.bremsstrahlung import TITLES
 from gammastar.physics.detector import Target
 from gammastar.physics.mesons import Decay
@@ -24,7 +24,7 @@ OMITTED = (
 )
 
 
-def in_depth(sample: Sample, thickness: float, length: float, rng: np.random.Generator) -> Sample:
+def in_depth(sample: Sample, thickness: float, length: float, rng: Rng) -> Sample:
     """Return the sample with exponential depths of first interactions in a thick target; see `OMITTED`."""
     if not (thickness > 0 and np.isfinite(length) and length > 0):
         raise PhysicsError(f"in_depth: thickness {thickness!r}, interaction length {length!r} m not positive")
@@ -67,11 +67,7 @@ class TargetTransfer:
     depth: Mapping[str, float] | None = None
 
     def carry(
-        self,
-        sample: Sample,
-        to: tuple[str, Target],
-        measured: tuple[float, BoolArray | None],
-        rng: np.random.Generator,
+        self, sample: Sample, to: tuple[str, Target], measured: tuple[float, BoolArray | None], rng: Rng
     ) -> tuple[Sample, float]:
         """Return the sample of a detector's target, and the relative error of the scaling with A."""
         (name, target), (a_measured, own), sigma = to, measured, 0.0
@@ -211,12 +207,12 @@ class Scaled(Channel):
     def _scale(self, mass: float) -> float:
         return float(self.factor(np.array([mass]))[0])
 
-    def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
+    def produce(self, mass: float, *, n: int, rng: Rng) -> Sample:
         """Return the sample of the channel with scaled weights."""
         sample = self.channel.produce(mass, n=n, rng=rng)
         return replace(sample, weight=sample.weight * self._scale(mass))
 
-    def focused(self, mass: float, *, n: int, rng: np.random.Generator, importance: Importance) -> Sample:
+    def focused(self, mass: float, *, n: int, rng: Rng, importance: Importance) -> Sample:
         """Return the sample of the channel with scaled weights."""
         sample = self.channel.focused(mass, n=n, rng=rng, importance=importance)
         return replace(sample, weight=sample.weight * self._scale(mass))
@@ -283,11 +279,11 @@ class Mixture(Channel):
                 up[inside] += (upper - central) ** 2
         return total, np.clip(total - np.sqrt(down), 0.0, None), total + np.sqrt(up)
 
-    def members(self, mass: float, n: int) -> npt.NDArray[np.int64]:
+    def members(self, mass: float, n: int) -> IntArray:
         """Return which channel makes each of the `n` particles of `produce`, shape (n,)."""
         return np.repeat(np.arange(len(self.channels)), self._shared(mass, n)[0])
 
-    def _shared(self, mass: float, n: int) -> tuple[npt.NDArray[np.int64], FloatArray]:
+    def _shared(self, mass: float, n: int) -> tuple[IntArray, FloatArray]:
         rates = self.by_channel([mass])[0][:, 0]
         total = float(rates.sum())
         if not total > 0 or n < np.count_nonzero(rates):
@@ -298,20 +294,18 @@ class Mixture(Channel):
         counts[np.argmax(counts)] += n - counts.sum()
         return counts, rates
 
-    def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
+    def produce(self, mass: float, *, n: int, rng: Rng) -> Sample:
         """Return `n` particles, shared among the channels by their rates, one channel after the other."""
         rows = zip(self.channels, *self._shared(mass, n), strict=True)
         return joined([_made(c, mass, int(count), float(rate), rng) for c, count, rate in rows if count])
 
-    def focused(self, mass: float, *, n: int, rng: np.random.Generator, importance: Importance) -> Sample:
+    def focused(self, mass: float, *, n: int, rng: Rng, importance: Importance) -> Sample:
         """Return `n` particles, shared among the channels as in `produce`."""
         counts, _ = self._shared(mass, n)
         rows = zip(self.channels, counts.tolist(), strict=True)
         return joined([c.focused(mass, n=k, rng=rng, importance=importance) for c, k in rows if k])
 
-    def replicas(
-        self, mass: float, sample: Sample, members: npt.NDArray[np.int64] | None = None
-    ) -> FloatArray | None:
+    def replicas(self, mass: float, sample: Sample, members: IntArray | None = None) -> FloatArray | None:
         """Return the replicas of the channels that have some; `members` says which made each particle."""
         own = self.members(mass, len(sample.weight)) if members is None else members
         drawn = [(own == i, channel) for i, channel in enumerate(self.channels) if (own == i).any()]
@@ -370,7 +364,7 @@ def _rate(channel: Channel, mass: FloatArray) -> tuple[FloatArray, FloatArray]:
     return rate, cov
 
 
-def _made(channel: Channel, mass: float, n: int, rate: float, rng: np.random.Generator) -> Sample:
+def _made(channel: Channel, mass: float, n: int, rate: float, rng: Rng) -> Sample:
     sample = channel.produce(mass, n=n, rng=rng)
     total = float(np.sum(sample.weight))
     if not abs(total - rate) <= 1e-6 * rate:

@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Protocol, TypeGuard
 
 import numpy as np
-import numpy.typing as npt
 
 from gammastar.core.constants import mass as mass_of
 from gammastar.core.errors import PhysicsError, require
-from gammastar.core.records import Exposure, FloatArray, Sample
+from gammastar.core.records import BoolArray, Exposure, FloatArray, IntArray, Sample
 from gammastar.core.sampling import stream
 from gammastar.core.signal import BEYOND, Rate, Variation
 from gammastar.core.sources import (
@@ -43,11 +42,11 @@ class Trend(Protocol):
     """Measured over simulated density, continued outside the measured domain; ``spectrum.Trend`` is one."""
 
     def factors(
-        self, mass: FloatArray, pt: FloatArray, energy: FloatArray, in_domain: npt.NDArray[np.bool_]
+        self, mass: FloatArray, pt: FloatArray, energy: FloatArray, in_domain: BoolArray
     ) -> FloatArray:
         """Return factors on particles, shape (r, n)."""
 
-    def beyond(self, mass: FloatArray, energy: FloatArray) -> npt.NDArray[np.bool_]:
+    def beyond(self, mass: FloatArray, energy: FloatArray) -> BoolArray:
         """Return where energies are higher than any measured at their mass, shape (n,)."""
 
     def relative_error(self, total: FloatArray, sums: FloatArray) -> FloatArray:
@@ -97,7 +96,7 @@ class Production:
         parts = whole if isinstance(whole, Mixture) else Mixture((whole,))
         return parts, lambda mass: np.prod([np.ones(len(mass)), *(f(mass) for f in factors)], axis=0)
 
-    def members(self, mass: float, n: int) -> npt.NDArray[np.int64] | None:
+    def members(self, mass: float, n: int) -> IntArray | None:
         """Return which part makes each of `n` particles, 0 for the measured photons; None for one part."""
         channel = self.channel.channel if isinstance(self.channel, Scaled) else self.channel
         if not isinstance(channel, Mixture) or not isinstance(self.parts[0], VirtualPhoton):
@@ -114,9 +113,7 @@ class Production:
             return np.inf
         return float(n) if photon.near is None else photon.near(mass)
 
-    def replicas(
-        self, mass: float, sample: Sample, members: npt.NDArray[np.int64] | None
-    ) -> FloatArray | None:
+    def replicas(self, mass: float, sample: Sample, members: IntArray | None) -> FloatArray | None:
         """Return what replicas of the kinematics would weigh some particles, of the given members, (r, n)."""
         mixture, factor = self.mixture
         scale = float(factor(np.array([mass]))[0])
@@ -322,7 +319,7 @@ def variations_of(
     mass: float,
     sample: Sample,
     sources: Sequence[OwnSource] = (),
-    members: npt.NDArray[np.int64] | None = None,
+    members: IntArray | None = None,
 ) -> tuple[Variation, ...]:
     """Return all that varies particles which a production made at one mass; `members` says which part did."""
     variations = []

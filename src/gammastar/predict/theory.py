@@ -16,7 +16,7 @@ import numpy.typing as npt
 from gammastar.core import constants
 from gammastar.core.errors import InputFileError, PhysicsError, require
 from gammastar.core.files import Pathlike, text_of
-from gammastar.core.records import BoolArray, FloatArray, Sample
+from gammastar.core.records import BoolArray, FloatArray, Rng, Sample
 from gammastar.core.sampling import stream
 from gammastar.physics import bremsstrahlung, mesons
 from gammastar.physics.polarisation import daughter
@@ -65,7 +65,7 @@ class Bremsstrahlung(Channel):
         centre, *ends = (kernel.differential(z, pt2, mass, self.beam_energy) for kernel in kernels)
         return np.divide(np.stack(ends), centre, out=np.ones((2, len(z))), where=centre > 0)
 
-    def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
+    def produce(self, mass: float, *, n: int, rng: Rng) -> Sample:
         """Return `n` weighted dark photons; the weights sum to the rate."""
         energy, pt, weight = self.kernel.sample(mass, self.beam_energy, n, rng)
         total = float(self.interaction * self.kernel.rate(mass, self.beam_energy))
@@ -124,7 +124,7 @@ class MesonChannel(Channel):
         shifts = np.stack([self.table.mesons[name].sigma * row for name, row in by_meson.items()])
         return rows.sum(axis=0), np.einsum("dm,dn->mn", shifts, shifts)
 
-    def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
+    def produce(self, mass: float, *, n: int, rng: Rng) -> Sample:
         """Return `n` dark photons, shared among the decays by their rates."""
         rows = self.by_decay([mass])[:, 0]
         total = float(rows.sum())
@@ -137,7 +137,7 @@ class MesonChannel(Channel):
         return sample_at_origin(photons, np.full(n, total / n), mesons_of)
 
     def _kinematics(
-        self, decay: mesons.Decay, mass: float, n: int, rng: np.random.Generator
+        self, decay: mesons.Decay, mass: float, n: int, rng: Rng
     ) -> tuple[FloatArray, FloatArray]:
         """Return dark photons and the mesons that decayed to them, nan for mixing, shapes (4, n)."""
         meson = self.table.mesons[decay.parent]
@@ -255,7 +255,7 @@ class Outside(Channel):
         """Return the edges of the channel's theory over its centre, shape (2, n)."""
         return self.channel.band(mass, sample)
 
-    def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
+    def produce(self, mass: float, *, n: int, rng: Rng) -> Sample:
         """Return `n` particles; those inside the domain weigh nothing, the others sum to the rate."""
         sample = self.channel.produce(mass, n=n, rng=rng)
         weight = np.where(self._inside(mass, sample), 0.0, sample.weight)
@@ -377,7 +377,7 @@ class ForeseeSpectra(Channel):
         half = 0.5 * (high - low)
         return value, np.outer(half, half)
 
-    def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
+    def produce(self, mass: float, *, n: int, rng: Rng) -> Sample:
         """Return `n` dark photons of equal weight."""
         i, x = _between(self.masses, mass, "spectra of FORESEE")
         cells = replace(self.grid, weight=(1 - x) * self.weight[i] + x * self.weight[i + 1])
@@ -505,7 +505,7 @@ class EventCalcTables(Channel):
         half = 0.5 * (upper - lower)
         return value, np.outer(half, half)
 
-    def produce(self, mass: float, *, n: int, rng: np.random.Generator) -> Sample:
+    def produce(self, mass: float, *, n: int, rng: Rng) -> Sample:
         """Return `n` weighted particles; the weights sum to the rate."""
         density, largest = self._at(mass)
         a, e = np.diff(self.angles), np.diff(self.energies)

@@ -29,7 +29,7 @@ from gammastar.accept.plane import importance_of, watched
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import InputFileError, UserError, require
 from gammastar.core.files import folder_names, from_toml, is_file
-from gammastar.core.records import BoolArray, FloatArray, Sample
+from gammastar.core.records import BoolArray, FloatArray, Rng, Sample
 from gammastar.core.sampling import stream
 from gammastar.physics.detector import Detector, DetectorLike, load_detector
 from gammastar.physics.millicharge import MillichargeDetector, load_millicharge_detector, pair_factor
@@ -236,9 +236,7 @@ def _millicharges(
     return _Particles(sample, np.tile(cells.index(p), 2), (p, photons.mass, dimuons), run_yields)
 
 
-def carried(
-    run: OpenRun, detector: Detector | MillichargeDetector, made: Sample, rng: np.random.Generator
-) -> Sample:
+def carried(run: OpenRun, detector: Detector | MillichargeDetector, made: Sample, rng: Rng) -> Sample:
     """Return a sample as produced in the detector's target."""
     transfer = transfer_of(run.ctx.steering, [run.name])
     target = run.production.exposure.target_a, None

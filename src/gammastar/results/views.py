@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gammastar.core.errors import UserError
-from gammastar.core.records import ENERGY, PT, FloatArray, Reach, ReprMixin, Spectrum, summarise
+from gammastar.core.records import ENERGY, PT, FloatArray, Reach, ReprMixin, Rng, Spectrum, summarise
 from gammastar.core.signal import Rate
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class Kinematics(ReprMixin):
         return self.sampler.zuko
 
     def sample(
-        self, mass: FloatArray | float, rng: np.random.Generator | int = 1, *, n: int = 10_000
+        self, mass: FloatArray | float, rng: Rng | int = 1, *, n: int = 10_000
     ) -> tuple[FloatArray, FloatArray]:
         """Return q_T and energy of virtual photons."""
         masses = np.full(n, float(mass)) if np.ndim(mass) == 0 else np.asarray(mass, dtype=np.float64)

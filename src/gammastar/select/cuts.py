@@ -60,7 +60,7 @@ class Step:
         return Step(name, level, len(weight), float(np.sum(weight)), float(np.sum(weight**2)))
 
     @staticmethod
-    def of_pairs(name: str, pairs: Pairs, keep: npt.NDArray[np.bool_]) -> Step:
+    def of_pairs(name: str, pairs: Pairs, keep: BoolArray) -> Step:
         """Return the step of the pairs that a mask keeps."""
         weight = np.where(keep, pairs.weight, 0.0)
         by_charge = [float(np.sum(weight[mask])) for mask in (pairs.os, pairs.pp, pairs.mm)]

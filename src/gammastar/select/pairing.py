@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import Pairs
-from gammastar.core.records import BoolArray, FloatArray
+from gammastar.core.records import BoolArray, FloatArray, IntArray
 from gammastar.physics.polarisation import azimuth, two_track_vertex
 from gammastar.select.cuts import Cutflow, Cuts, Step, kept, lepton_quantity, pair_quantity, warned
 
@@ -267,13 +267,13 @@ KINEMATICS = ("px", "py", "pz", "mass")
 class Leptons:
     """Selected leptons."""
 
-    counts: npt.NDArray[np.int64]  # shape (n_events,)
+    counts: IntArray  # shape (n_events,)
     # px, py, pz, mass [GeV], charge, and the columns of the schema, shape (n_leptons,)
     columns: Mapping[str, npt.NDArray[Any]]
     weight: FloatArray  # Of the events, shape (n_events,)
 
     @property
-    def offsets(self) -> npt.NDArray[np.int64]:
+    def offsets(self) -> IntArray:
         """Where the leptons of each event begin, shape (n_events + 1,)."""
         result = np.zeros(len(self.counts) + 1, dtype=np.int64)
         np.cumsum(self.counts, out=result[1:])
@@ -285,7 +285,7 @@ def as_numpy(array: Any) -> FloatArray:
     return np.asarray(ak.to_numpy(array), dtype=np.float64)
 
 
-def lepton_step(name: str, counts: npt.NDArray[np.int64], weight: FloatArray) -> Step:
+def lepton_step(name: str, counts: IntArray, weight: FloatArray) -> Step:
     """Return the step of so many leptons in each event."""
     n = int(counts.sum())
     if (weight == 1).all():
@@ -293,9 +293,7 @@ def lepton_step(name: str, counts: npt.NDArray[np.int64], weight: FloatArray) ->
     return Step(name, "lepton", n, float(weight @ counts), float(weight**2 @ counts))
 
 
-def finite_step(
-    counts: npt.NDArray[np.int64], weight: FloatArray, columns: Mapping[str, Any], mask: npt.NDArray[np.bool_]
-) -> Step:
+def finite_step(counts: IntArray, weight: FloatArray, columns: Mapping[str, Any], mask: BoolArray) -> Step:
     """Return the step ``finite``, with what made the other leptons unusable: each counts once."""
     step, lost = lepton_step("finite", counts, weight), ~mask
     if not lost.any():
@@ -319,7 +317,7 @@ def selected(events: ak.Array, cuts: Cuts, steps: list[Step]) -> tuple[ak.Array,
     flat = ak.flatten(lepton)
     columns = {name: np.ascontiguousarray(ak.to_numpy(flat[name])) for name in flat.fields}
 
-    def count(name: str, number: npt.NDArray[np.int64]) -> None:
+    def count(name: str, number: IntArray) -> None:
         steps.append(lepton_step(name, number, weight))
 
     count("leptons", counts)
@@ -391,7 +389,7 @@ def _event_functions(events: ak.Array, cuts: Cuts, steps: list[Step]) -> tuple[a
 
 def singles(
     events: ak.Array, cuts: Cuts | None = None
-) -> tuple[FloatArray, npt.NDArray[np.int8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+) -> tuple[FloatArray, npt.NDArray[np.int8], IntArray, IntArray]:
     """Return the selected leptons of a chunk of events, for a mixing pool.
 
     Parameters
@@ -660,7 +658,7 @@ def _length(vectors: FloatArray) -> FloatArray:
 
 
 def _pair_masks(candidates: Pairs, excess: FloatArray, cuts: Cuts, steps: list[Step]) -> BoolArray:
-    keep: npt.NDArray[np.bool_] = np.ones(len(candidates), dtype=bool)
+    keep: BoolArray = np.ones(len(candidates), dtype=bool)
     if cuts.ghost is not None:
         keep = (candidates.columns["angle"] >= cuts.ghost.angle) & (excess >= cuts.ghost.excess)
         steps.append(Step.of_pairs("ghost veto", candidates, keep))

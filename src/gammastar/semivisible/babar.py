@@ -19,7 +19,7 @@ from scipy.ndimage import map_coordinates
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.files import Pathlike
-from gammastar.core.records import FloatArray
+from gammastar.core.records import BoolArray, FloatArray, IntArray, Rng
 from gammastar.physics.qed import RTable
 from gammastar.semivisible.benchmarks import ColliderCard
 from gammastar.semivisible.cascade import Cascade, decay, decay_states
@@ -69,9 +69,7 @@ def load_babar(path: Pathlike | None = None) -> BaBar:
     return BaBar.load(path)
 
 
-def cascades(
-    table: DecayTable, card: BaBar, n: int, rng: np.random.Generator, *, polarised: bool = False
-) -> Cascade:
+def cascades(table: DecayTable, card: BaBar, n: int, rng: Rng, *, polarised: bool = False) -> Cascade:
     """Return decays of dark photons from e+e− → γ A', in the laboratory (z along the electrons)."""
     dark = sample_photons(table.mediator, card.sqrt_s, card.cos_max, n, rng)[1]
     return decay(table, dark, rng, boost=card.boost, polarised=polarised)
@@ -81,7 +79,7 @@ def s_channel_cascades(
     sector: DarkSector,
     card: ColliderCard,
     n: int,
-    rng: np.random.Generator,
+    rng: Rng,
     *,
     r_table: RTable | None = None,
     neutrino: Mixings = None,
@@ -93,7 +91,7 @@ def s_channel_cascades(
     return decay(table, rest, rng, boost=card.boost, polarised=True)
 
 
-def seen(cascade: Cascade, card: BaBar) -> npt.NDArray[np.bool_]:
+def seen(cascade: Cascade, card: BaBar) -> BoolArray:
     """Return which decays have a visible particle, shape (n, slots)."""
     low, high = np.cos(np.radians(card.theta_max)), np.cos(np.radians(card.theta_min))
     visible = np.zeros(cascade.state.shape, dtype=bool)
@@ -106,13 +104,7 @@ def seen(cascade: Cascade, card: BaBar) -> npt.NDArray[np.bool_]:
     return np.asarray(visible & cascade.filled)
 
 
-def _sums(
-    cascade: Cascade,
-    visible: npt.NDArray[np.bool_],
-    radius: float,
-    epsilon: FloatArray,
-    rng: np.random.Generator,
-) -> FloatArray:
+def _sums(cascade: Cascade, visible: BoolArray, radius: float, epsilon: FloatArray, rng: Rng) -> FloatArray:
     """Return Σ P and Σ P² of "no visible decay" for several selections, shape (2, selections, k)."""
     if np.isinf(radius):
         missed = (~visible.any(axis=1)).sum(axis=0).astype(np.float64)
@@ -131,13 +123,7 @@ def _sums(
 
 
 def missing(
-    cascade: Cascade,
-    card: BaBar,
-    epsilon: npt.ArrayLike,
-    rng: np.random.Generator,
-    *,
-    band: bool = True,
-    prompt: int = 0,
+    cascade: Cascade, card: BaBar, epsilon: npt.ArrayLike, rng: Rng, *, band: bool = True, prompt: int = 0
 ) -> Missing:
     """Return the probability that no visible particle is recorded inside the radius, with its band.
 
@@ -181,13 +167,11 @@ class _Pairs:
     """Pairs of dark states with weights: momenta (n, 2, 4), the two states (2,), weight (n,)."""
 
     momenta: FloatArray
-    state: npt.NDArray[np.int64]
+    state: IntArray
     weight: FloatArray
 
 
-def prompt_missing(
-    table: DecayTable, card: BaBar, n: int, rng: np.random.Generator, *, copies: int = COPIES
-) -> Missing:
+def prompt_missing(table: DecayTable, card: BaBar, n: int, rng: Rng, *, copies: int = COPIES) -> Missing:
     """Return the probability that prompt decays leave no visible particle, with its band.
 
     Parameters
@@ -215,7 +199,7 @@ def prompt_missing(
 
 
 def _prompt(
-    table: DecayTable, cards: list[BaBar], n: int, copies: int, rng: np.random.Generator
+    table: DecayTable, cards: list[BaBar], n: int, copies: int, rng: Rng
 ) -> tuple[FloatArray, FloatArray]:
     """Return prompt P and its error for several selections, by importance for the first of them."""
     card = cards[0]
@@ -230,7 +214,7 @@ def _prompt(
     return np.asarray(value), np.sqrt(variance)
 
 
-def _table(table: DecayTable, state: int, card: BaBar, rng: np.random.Generator) -> tuple[float, FloatArray]:
+def _table(table: DecayTable, state: int, card: BaBar, rng: Rng) -> tuple[float, FloatArray]:
     """Return the largest momentum of the table and m on its nodes, even in momentum and polar angle."""
     top = 1.001 * (card.beam_minus + card.beam_plus)
     size, polar = np.linspace(0.0, 1.0, GRID) ** 2 * top, np.linspace(0.0, np.pi, GRID)
@@ -242,7 +226,7 @@ def _table(table: DecayTable, state: int, card: BaBar, rng: np.random.Generator)
     return top, missed.reshape(GRID, GRID, PER_NODE).mean(axis=2) + 0.2 / PER_NODE
 
 
-def _pairs(table: DecayTable, pair: npt.NDArray[np.int64], card: BaBar, uniform: FloatArray) -> FloatArray:
+def _pairs(table: DecayTable, pair: IntArray, card: BaBar, uniform: FloatArray) -> FloatArray:
     """Return both dark states in the laboratory for (angle of the photon, two angles of the first state)."""
     m, sqrt_s = table.mediator, card.sqrt_s
     m_i, m_j = table.masses[pair]
@@ -267,7 +251,7 @@ def _pairs(table: DecayTable, pair: npt.NDArray[np.int64], card: BaBar, uniform:
 
 
 def _importance(
-    tables: dict[int, tuple[float, FloatArray]], momenta: FloatArray, pair: npt.NDArray[np.int64]
+    tables: dict[int, tuple[float, FloatArray]], momenta: FloatArray, pair: IntArray
 ) -> FloatArray:
     """Return the product of the coarse m of both states."""
     product = np.ones(len(momenta))
@@ -284,16 +268,16 @@ def _importance(
 
 def _chosen(
     table: DecayTable,
-    pair: npt.NDArray[np.int64],
+    pair: IntArray,
     setting: tuple[BaBar, dict[int, tuple[float, FloatArray]]],
     n: int,
-    rng: np.random.Generator,
+    rng: Rng,
 ) -> _Pairs:
     """Return pairs from cells that were filled as a pilot run says."""
     card, tables = setting
     cells = CELLS**3
 
-    def inside(cell: npt.NDArray[np.int64]) -> FloatArray:
+    def inside(cell: IntArray) -> FloatArray:
         corner = np.stack(np.unravel_index(cell, (CELLS,) * 3), axis=1)
         return _pairs(table, pair, card, (corner + rng.random(corner.shape)) / CELLS)
 
@@ -305,9 +289,7 @@ def _chosen(
     return _Pairs(inside(drawn), pair, 1.0 / (cells * share[drawn]))
 
 
-def _probability(
-    table: DecayTable, cards: list[BaBar], pairs: _Pairs, copies: int, rng: np.random.Generator
-) -> FloatArray:
+def _probability(table: DecayTable, cards: list[BaBar], pairs: _Pairs, copies: int, rng: Rng) -> FloatArray:
     """Return the product of the unseen fractions of both daughters, shape (cards, n)."""
     unseen = np.ones((len(cards), len(pairs.weight), 2))
     for side in range(2):

@@ -25,7 +25,7 @@ from gammastar.core.files import (
     sources_of,
     validated,
 )
-from gammastar.core.records import FloatArray
+from gammastar.core.records import BoolArray, FloatArray
 from gammastar.semivisible import models
 from gammastar.semivisible.decays import NeutrinoMixing, lifetimes
 from gammastar.semivisible.models import DarkSector
@@ -75,7 +75,7 @@ class Published:
         values = np.interp(np.log(mass), np.log(self.mass), np.log(self.epsilon), left=np.nan, right=np.nan)
         return np.asarray(np.exp(values), dtype=np.float64)
 
-    def known(self, mass: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    def known(self, mass: npt.ArrayLike) -> BoolArray:
         """Return where `at` says what was published: in a full curve, else at points and straight parts."""
         m = np.asarray(mass, dtype=np.float64)
         inside = (m >= self.mass[0]) & (m <= self.mass[-1])

@@ -11,16 +11,14 @@ from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import FloatArray
+from gammastar.core.records import BoolArray, FloatArray, IntArray, Rng
 from gammastar.semivisible.decays import DecayTable
 
 AT_ONCE = 1e-18  # m at ε = 1: stands for no flight at all
 
-IntArray: TypeAlias = npt.NDArray[np.int64]
 Slots: TypeAlias = tuple[FloatArray, FloatArray, FloatArray, FloatArray, IntArray, IntArray, IntArray]
 Vector: TypeAlias = tuple[float, float, float, float]
 
@@ -46,7 +44,7 @@ class Cascade:
         return len(self.state)
 
     @property
-    def filled(self) -> npt.NDArray[np.bool_]:
+    def filled(self) -> BoolArray:
         """True where a decay happened, shape (n, slots)."""
         return np.asarray(self.state >= 0)
 
@@ -74,12 +72,7 @@ class Cascade:
 
 
 def decay(
-    table: DecayTable,
-    photons: FloatArray,
-    rng: np.random.Generator,
-    *,
-    boost: float = 0.0,
-    polarised: bool = False,
+    table: DecayTable, photons: FloatArray, rng: Rng, *, boost: float = 0.0, polarised: bool = False
 ) -> Cascade:
     """Decay dark photons through their cascades.
 
@@ -96,7 +89,7 @@ def decay(
     return Cascade(*out, table)
 
 
-def decay_states(table: DecayTable, state: int, momenta: FloatArray, rng: np.random.Generator) -> Cascade:
+def decay_states(table: DecayTable, state: int, momenta: FloatArray, rng: Rng) -> Cascade:
     """Decay dark states of one kind through their cascades, wherever they come from."""
     if not 0 <= state < len(table.masses) or table.depth[state] == 0:
         raise PhysicsError(f"state {state} of {len(table.masses)} does not exist, is stable or decays unseen")

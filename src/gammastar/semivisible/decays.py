@@ -17,11 +17,10 @@ import numpy.typing as npt
 
 from gammastar.core.constants import ALPHA, CTAU_PER_GEV, LEPTON_MASS, M_MU, M_PI_CHARGED
 from gammastar.core.errors import PhysicsError, require
-from gammastar.core.records import FloatArray
+from gammastar.core.records import FloatArray, IntArray
 from gammastar.physics.qed import RTable, lepton_width
 from gammastar.semivisible.models import DarkSector, mediator_widths, partial_width
 
-IntArray: TypeAlias = npt.NDArray[np.int64]
 Grid: TypeAlias = tuple[FloatArray, FloatArray, FloatArray]
 Pair: TypeAlias = Literal["e", "mu", "hadrons"]
 PAIRS: tuple[Pair, ...] = ("e", "mu", "hadrons")

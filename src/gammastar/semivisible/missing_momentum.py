@@ -20,12 +20,11 @@ import numpy.typing as npt
 from numba import njit
 
 from gammastar.core.errors import PhysicsError, require
-from gammastar.core.records import BoolArray, FloatArray, Reach
+from gammastar.core.records import BoolArray, FloatArray, IntArray, Reach
 
 STEP = 1e-3  # width of the bins in ln(rate): second order, below 1e-7 of the number of events
 STEPS = 2000  # of a band of couplings: its free part is known to 1/2000
 LOWEST = -690.0  # stands for ln 0
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,9 +68,7 @@ def excess(epsilon: FloatArray, probability: FloatArray, limit: npt.ArrayLike) -
     return np.asarray(np.where(np.isnan(height), -np.inf, height), dtype=np.float64)
 
 
-def excluded_plane(
-    epsilon: FloatArray, probability: FloatArray, limit: npt.ArrayLike
-) -> npt.NDArray[np.bool_]:
+def excluded_plane(epsilon: FloatArray, probability: FloatArray, limit: npt.ArrayLike) -> BoolArray:
     """Return where ε² P > ε_lim², shape (masses, couplings); arguments as in `excess`."""
     return np.asarray(excess(epsilon, probability, limit) > 0)
 
@@ -120,11 +117,7 @@ def _islands(mass: FloatArray, x: FloatArray, height: FloatArray) -> Reach:
 
 
 def _crossing(
-    x: FloatArray,
-    height: FloatArray,
-    row: npt.NDArray[np.int64],
-    inside: npt.NDArray[np.int64],
-    outside: npt.NDArray[np.int64],
+    x: FloatArray, height: FloatArray, row: IntArray, inside: IntArray, outside: IntArray
 ) -> FloatArray:
     """Return where the height passes zero between two neighbours, or the inner one at an end."""
     high, low = height[row, inside], height[row, outside]

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.errors import PhysicsError, require
-from gammastar.core.records import FloatArray
+from gammastar.core.records import BoolArray, FloatArray, IntArray
 
 Field: TypeAlias = Literal["majorana", "dirac", "scalar"]
 FIELDS: tuple[Field, ...] = ("majorana", "dirac", "scalar")
@@ -34,7 +34,7 @@ def _numbers(name: str, what: str, values: npt.ArrayLike, kind: type[Any]) -> np
         raise PhysicsError(f"{name}: {what} must be numbers in rows of equal length ({error})") from error
 
 
-def _refuse(wrong: npt.NDArray[np.bool_], text: Callable[..., str]) -> None:
+def _refuse(wrong: BoolArray, text: Callable[..., str]) -> None:
     """Refuse the first entry that is wrong; `text` of its indices says why."""
     for index in np.argwhere(wrong)[:1].tolist():
         raise PhysicsError(text(*index))
@@ -228,7 +228,7 @@ def from_couplings(
     return DarkSector(name, mediator, **known)
 
 
-def mediator_widths(sector: DarkSector) -> tuple[npt.NDArray[np.int64], FloatArray]:
+def mediator_widths(sector: DarkSector) -> tuple[IntArray, FloatArray]:
     """Return the open decays A' → ψ_i ψ_j and their widths.
 
     Γ = (α_D M/3) λ^½ F S with F = G [1 − (r_i² + r_j²)/2 − (r_i² − r_j²)²/2] + 3 r_i r_j D, r = m/M;

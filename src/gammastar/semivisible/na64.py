@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.files import Pathlike
-from gammastar.core.records import FloatArray
+from gammastar.core.records import FloatArray, Rng
 from gammastar.semivisible.benchmarks import Card, correction
 from gammastar.semivisible.cascade import Cascade, decay
 from gammastar.semivisible.decays import DecayTable
@@ -48,7 +48,7 @@ def production(mass: float, card: NA64, k: Correction | None = None) -> ThickTar
 
 
 def cascades(
-    table: DecayTable, target: ThickTarget, n: int, rng: np.random.Generator, *, polarised: bool = False
+    table: DecayTable, target: ThickTarget, n: int, rng: Rng, *, polarised: bool = False
 ) -> tuple[FloatArray, Cascade]:
     """Return the energies of dark photons [GeV], shape (n,), and their decays."""
     if not np.isclose(table.mediator, target.mass, rtol=1e-9):
@@ -64,7 +64,7 @@ def missing(
     cascade: Cascade,
     card: NA64,
     epsilon: npt.ArrayLike,
-    rng: np.random.Generator,
+    rng: Rng,
     *,
     mode: str = "strict",
 ) -> Missing:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from gammastar.core.constants import CTAU_PER_GEV, LEPTON_MASS
 from gammastar.core.files import Pathlike, data_path
-from gammastar.core.records import BoolArray, FloatArray
+from gammastar.core.records import BoolArray, FloatArray, IntArray, Rng
 from gammastar.core.sampling import stream
 from gammastar.physics.qed import RTable, lepton_width
 from gammastar.semivisible import babar, na64
@@ -227,7 +227,7 @@ def load_displaced(path: Pathlike | None = None) -> DisplacedSearch:
 
 
 def displaced_probability(
-    cascade: Cascade, card: DisplacedSearch, epsilon: npt.ArrayLike, rng: np.random.Generator
+    cascade: Cascade, card: DisplacedSearch, epsilon: npt.ArrayLike, rng: Rng
 ) -> FloatArray:
     """Return the probability of a visible displaced pair, (k,): all decays of a line, with exact chords."""
     coupling = np.atleast_1d(np.asarray(epsilon, dtype=np.float64))
@@ -257,7 +257,7 @@ def _visible(cascade: Cascade, card: DisplacedSearch) -> BoolArray:
 
 
 def _counted(
-    lines: tuple[npt.NDArray[np.int64], BoolArray, BoolArray],
+    lines: tuple[IntArray, BoolArray, BoolArray],
     flights: tuple[FloatArray, FloatArray, FloatArray],
     card: DisplacedSearch,
     square: FloatArray,

@@ -16,7 +16,7 @@ from scipy.special import gammainc
 
 from gammastar.core.constants import ALPHA, GEV2_MB, M_E, M_PROTON
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import FloatArray
+from gammastar.core.records import FloatArray, Rng
 from gammastar.semivisible.models import DarkSector, mediator_widths
 
 PB_PER_GEV2 = GEV2_MB * 1e9
@@ -168,7 +168,7 @@ class ThickTarget:
     cumulative: FloatArray
     energy: FloatArray
 
-    def sample(self, n: int, rng: np.random.Generator) -> FloatArray:
+    def sample(self, n: int, rng: Rng) -> FloatArray:
         """Draw dark photons along z, (n, 4): an angle of order M/E moves nothing between calorimeters."""
         energy = np.interp(rng.random(n), self.cumulative, self.energy)
         photons = np.zeros((n, 4))
@@ -250,7 +250,7 @@ def photon_cosine(uniform: FloatArray, mass: float, sqrt_s: float, cos_max: floa
 
 
 def sample_photons(
-    mass: float, sqrt_s: float, cos_max: float, n: int, rng: np.random.Generator
+    mass: float, sqrt_s: float, cos_max: float, n: int, rng: Rng
 ) -> tuple[FloatArray, FloatArray]:
     """Draw photons and the dark photons that recoil against them."""
     cosine = photon_cosine(rng.random(n), mass, sqrt_s, cos_max)

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.pairs import MatchedPairs, Pairs
-from gammastar.core.records import FloatArray, Spectrum
+from gammastar.core.records import BoolArray, FloatArray, IntArray, Spectrum
 from gammastar.physics.polarisation import COEFFICIENTS, SpinDensities, harmonics, mass_factor
 
 ANGLES = ("cos_theta", "phi_star")
@@ -21,7 +20,6 @@ CELL = 200  # simulated pairs, at least; the bias of λ is about −λ over twic
 ORDER = (2, 1, 2, 0)  # energy, pt, energy, mass: the acceptance follows the energy most
 STEPS = 50
 MOST = 5.0  # change of a simulated cell by the data, over that of all of them
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,7 +57,7 @@ class DecayAngles:
             if found.shape != shape or not np.isfinite(found).all():
                 raise PhysicsError(f"DecayAngles.{name}: {found.shape} must be {shape} finite numbers")
 
-    def select(self, mask: npt.NDArray[np.bool_]) -> DecayAngles:
+    def select(self, mask: BoolArray) -> DecayAngles:
         """Return the pairs of a mask.
 
         Parameters

@@ -8,13 +8,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pykdtree.kdtree import KDTree
 from scipy.ndimage import label, median_filter
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.pairs import MatchedPairs, Pairs
-from gammastar.core.records import KINEMATICS, BoolArray, FloatArray, Spectrum, effective_size, filled
+from gammastar.core.records import (
+    KINEMATICS,
+    BoolArray,
+    FloatArray,
+    IntArray,
+    Rng,
+    Spectrum,
+    effective_size,
+    filled,
+)
 from gammastar.core.sampling import Sampler, event_seeds, replica_weights, stream
 from gammastar.spectrum.extrapolation import ForwardPower
 from gammastar.spectrum.normalise import Domain
@@ -98,9 +106,7 @@ class HistSampler(Sampler):
         """Upper limit of the energy [GeV]."""
         return self._beam_energy
 
-    def _draw_cells(
-        self, row: npt.NDArray[np.int64], mass: FloatArray, rng: np.random.Generator
-    ) -> npt.NDArray[np.int64]:
+    def _draw_cells(self, row: IntArray, mass: FloatArray, rng: Rng) -> IntArray:
         """Draw a cell per mass among those that are physical at it."""
         n_cells = self._cumulative.shape[1]
         line = (self._cumulative + np.arange(len(self._cumulative))[:, None]).ravel()
@@ -112,7 +118,7 @@ class HistSampler(Sampler):
             left = left[self._cell_mass[cell[left]] <= mass[left]]
         return cell
 
-    def sample(self, mass: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+    def sample(self, mass: FloatArray, rng: Rng) -> tuple[FloatArray, FloatArray]:
         """Draw one (pt, energy) per entry of `mass`.
 
         Parameters
@@ -148,9 +154,7 @@ class HistSampler(Sampler):
         cell = self._draw_cells(row, mass, rng)
         return self._draw_points(cell, mass, rng)
 
-    def _draw_points(
-        self, cell: npt.NDArray[np.int64], mass: FloatArray, rng: np.random.Generator
-    ) -> tuple[FloatArray, FloatArray]:
+    def _draw_points(self, cell: IntArray, mass: FloatArray, rng: Rng) -> tuple[FloatArray, FloatArray]:
         low_pt, high_pt, low_energy, high_energy = (edge[cell] for edge in self._cells)
         high_pt = np.minimum(high_pt, np.sqrt(np.clip(high_energy**2 - mass**2, 0, None)))
         longest = high_energy - np.maximum(low_energy, np.hypot(mass, low_pt))
@@ -169,7 +173,6 @@ class HistSampler(Sampler):
         return pt, np.minimum(energy, np.nextafter(self._beam_energy, 0))
 
 
-IntArray = npt.NDArray[np.int64]
 NEIGHBOURS = 32  # simulated pairs around a measured one
 ROUNDS = (20, 4)  # of iterations in mass alone, and then in mass, pt and energy
 PARTS = 3  # of the measured pt and of the energy, in which the simulated density is corrected
@@ -247,7 +250,7 @@ class TruePosterior:
         start = _unfolded(found.reshape(-1, n).sum(axis=1), masses, np.ones(masses.shape[1]), ROUNDS[0])
         return _unfolded(found, self.folded, np.repeat(start, n), ROUNDS[1])
 
-    def draw(self, weight: FloatArray, rng: np.random.Generator) -> FloatArray:
+    def draw(self, weight: FloatArray, rng: Rng) -> FloatArray:
         """Return true mass, pt and energy of every pair, shape (n, 3) [GeV]; weights as for `ratio`."""
         possible = self.weight * np.maximum(self.ratio(weight)[self.cell], 1e-12)
         values = _variables(self.points)
@@ -417,7 +420,7 @@ class _Source:
     beam_energy: float
     seed: int
 
-    def _count(self, event: npt.NDArray[np.int64], member: int | None) -> FloatArray:
+    def _count(self, event: IntArray, member: int | None) -> FloatArray:
         if member is None:
             return np.ones(len(event))
         seeds = event_seeds(event, dataset="training", run=self.seed)
@@ -490,7 +493,7 @@ class _Outside:
 
     points: FloatArray
     weight: FloatArray
-    event: npt.NDArray[np.int64]
+    event: IntArray
     inner: FloatArray
     edges: FloatArray
 
@@ -522,7 +525,7 @@ class _Outside:
         return np.asarray(self.weight * scale[_bins(self.edges, self.points[:, 0])])
 
 
-def _bins(edges: FloatArray, mass: FloatArray) -> npt.NDArray[np.int64]:
+def _bins(edges: FloatArray, mass: FloatArray) -> IntArray:
     return np.clip(np.searchsorted(edges, mass, "right") - 1, 0, len(edges) - 2)
 
 

@@ -18,7 +18,7 @@ from scipy.constants import c as SPEED_OF_LIGHT
 
 from gammastar.core.errors import UserError
 from gammastar.core.files import atomic, table_text
-from gammastar.core.records import FloatArray, Sample
+from gammastar.core.records import FloatArray, IntArray, Rng, Sample
 from gammastar.store.manifest import root_file
 
 PROTON = 2212
@@ -43,7 +43,7 @@ GENERATION = 1_000_000  # rows of one Parquet row group
 class EventTable:
     """Particles, one per event, with their decays if they have any."""
 
-    number: npt.NDArray[np.int64]  # Number of the event, shape (n,)
+    number: IntArray  # Number of the event, shape (n,)
     p4: FloatArray  # px, py, pz, E; the beam is along z, shape (4, n) [GeV]
     mass: FloatArray  # shape (n,) [GeV]
     weight: FloatArray  # shape (n,)
@@ -231,7 +231,7 @@ def write_histograms(path: Path, contents: Mapping[str, FloatArray]) -> None:
             file[name] = np.asarray(values, dtype=np.float64), np.arange(len(values) + 1, dtype=np.float64)
 
 
-def unweighted(sample: Sample, n: int, rng: np.random.Generator) -> Sample:
+def unweighted(sample: Sample, n: int, rng: Rng) -> Sample:
     """Return `n` particles of equal weight, drawn systematically with the weights of a sample."""
     weight = np.asarray(sample.weight, dtype=np.float64)
     total = float(weight.sum())
@@ -243,7 +243,7 @@ def unweighted(sample: Sample, n: int, rng: np.random.Generator) -> Sample:
     return Sample(sample.p4[index], np.full(n, total / n), sample.origin[index], sample.in_domain[index])
 
 
-def write_particle_list(path: Path, sample: Sample, n: int, rng: np.random.Generator, *, note: str) -> None:
+def write_particle_list(path: Path, sample: Sample, n: int, rng: Rng, *, note: str) -> None:
     """Write unweighted particles as lines ``px py pz E x y z t`` (GeV, m, s), at once or not at all.
 
     BdNMC (arXiv:1609.01770) reads it with ``particle_list_position true``.

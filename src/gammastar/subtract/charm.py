@@ -12,7 +12,7 @@ from hist import Hist
 from gammastar.core.constants import BRANCHING, EDITION, mass
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs, Pairs
-from gammastar.core.records import MASS, FloatArray, PairHists, Spectrum, filled, flow_free
+from gammastar.core.records import MASS, FloatArray, PairHists, Rng, Spectrum, filled, flow_free
 from gammastar.subtract.weights import (
     Coarse,
     Formula,
@@ -400,7 +400,7 @@ def eta_dimuon(
     return Correction("eta to mu mu", hist, inside, abs(inside) * float(relative), EDITION)
 
 
-def eta_pairs(matched: MatchedPairs, resolution: float, *, rng: np.random.Generator) -> Pairs:
+def eta_pairs(matched: MatchedPairs, resolution: float, *, rng: Rng) -> Pairs:
     """Return pairs of η → μμ: pt and energy of simulated photons near its mass, which is smeared."""
     pole = mass(ETA)
     seen = matched.reco[matched.reconstructed]

@@ -13,11 +13,10 @@ from scipy import sparse
 
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import Pairs
-from gammastar.core.records import FloatArray, PairHists, Spectrum, filled, flow_free
+from gammastar.core.records import FloatArray, IntArray, PairHists, Rng, Spectrum, filled, flow_free
 from gammastar.core.sampling import SeedArray, event_seeds
 from gammastar.subtract.weights import Coarse, pair_cells, regions
 
-IntArray: TypeAlias = npt.NDArray[np.int64]
 Leptons: TypeAlias = tuple[FloatArray, npt.NDArray[np.int8], IntArray, IntArray]
 MOST = 200_000  # leptons of a class
 EXACT = 2.0**53  # integers below are floats as well
@@ -169,9 +168,7 @@ def _kinematics(leptons: Any, first: Any, second: Any) -> Any:
     return result
 
 
-def _drawn(
-    pool: Pool, signs: tuple[int, int], n: int, rng: np.random.Generator
-) -> tuple[IntArray, IntArray, FloatArray]:
+def _drawn(pool: Pool, signs: tuple[int, int], n: int, rng: Rng) -> tuple[IntArray, IntArray, FloatArray]:
     """Draw leptons of two charges from different events of one class; weights sum to the pairs expected."""
     firsts, seconds, weights = [], [], []
     labels, size = np.unique(pool.group, return_counts=True)
@@ -196,7 +193,7 @@ def _drawn(
     return np.concatenate(firsts), np.concatenate(seconds), np.concatenate(weights)
 
 
-def mixed_pairs(pool: Pool, n: int, *, rng: np.random.Generator) -> Pairs:
+def mixed_pairs(pool: Pool, n: int, *, rng: Rng) -> Pairs:
     """Return `n` mixed pairs of each charge combination, weighted to the number expected within the events.
 
     Returns

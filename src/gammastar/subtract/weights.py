@@ -8,18 +8,16 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import Pairs
-from gammastar.core.records import FloatArray, PairHists, Spectrum, filled, flow_free
+from gammastar.core.records import BoolArray, FloatArray, IntArray, PairHists, Spectrum, filled, flow_free
 from gammastar.core.sampling import event_seeds, replica_weights
 from gammastar.subtract.posterior import disagreement, signal_shares
 
 Formula: TypeAlias = Literal["regions", "geometric mean", "sum"]
 Coarse: TypeAlias = Mapping[str, Sequence[float]]
-IntArray: TypeAlias = npt.NDArray[np.int64]
 
 FORMULAS = ("regions", "geometric mean", "sum")
 LOW_COUNT = 5.0  # per charge; below it the mean of sqrt(N++ N--) is more than 5 % too small
@@ -242,7 +240,7 @@ def _column(pairs: Pairs, name: str) -> FloatArray:
     return np.asarray(pairs.columns[name], dtype=np.float64)
 
 
-def pair_cells(pairs: Pairs, axes: Sequence[Any]) -> npt.NDArray[np.int64]:
+def pair_cells(pairs: Pairs, axes: Sequence[Any]) -> IntArray:
     """Return the cell of every pair."""
     cell = np.zeros(len(pairs), dtype=np.int64)
     inside = np.ones(len(pairs), dtype=np.bool_)
@@ -296,7 +294,7 @@ def event_weights(
     cell = pair_cells(pairs, axes)
     shape = tuple(len(axis) for axis in axes)
 
-    def content(mask: npt.NDArray[np.bool_]) -> FloatArray:
+    def content(mask: BoolArray) -> FloatArray:
         chosen = mask & (cell >= 0)
         return np.bincount(cell[chosen], pairs.weight[chosen], int(np.prod(shape))).astype(np.float64)
 

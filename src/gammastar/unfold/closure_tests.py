@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from gammastar.core.errors import UserError
-from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum, filled
+from gammastar.core.records import BoolArray, FloatArray, Response, Rng, Spectrum, filled
 from gammastar.unfold.folding import (
     Metric,
     Unfolder,
@@ -56,7 +56,7 @@ class ToyStudy:
         )
 
 
-def drawn_again(response: Response, n_replicas: int, rng: np.random.Generator) -> Response:
+def drawn_again(response: Response, n_replicas: int, rng: Rng) -> Response:
     """Return a response whose simulation is drawn again: independent Poisson counts of each element."""
     counts = response.migration * response.prior
     lost = np.clip(response.prior * (1 - response.efficiency), 0, None)
@@ -74,7 +74,7 @@ def closure(
     response: Response,
     unfolder: Unfolder,
     *,
-    rng: np.random.Generator,
+    rng: Rng,
     truth: FloatArray | None = None,
     n_toys: int = 300,
     mc_statistics: bool = True,
@@ -140,7 +140,7 @@ def stress(
     unfolder: Unfolder,
     alternatives: Mapping[str, FloatArray],
     *,
-    rng: np.random.Generator,
+    rng: Rng,
     n_toys: int = 300,
     mc_statistics: bool = True,
 ) -> dict[str, ToyStudy]:
@@ -263,7 +263,7 @@ class Refolding:
 
 
 def refolding_test(
-    measured: Spectrum, response: Response, unfolder: Unfolder, *, rng: np.random.Generator, n_toys: int = 100
+    measured: Spectrum, response: Response, unfolder: Unfolder, *, rng: Rng, n_toys: int = 100
 ) -> Refolding:
     """Unfold, fold again, and tell which χ² that should give.
 

@@ -12,7 +12,7 @@ from scipy.special import chdtrc
 
 from gammastar.core.constants import mass, width
 from gammastar.core.pairs import MatchedPairs
-from gammastar.core.records import MASS, FloatArray, Response, Spectrum, filled, variable
+from gammastar.core.records import MASS, FloatArray, Response, Rng, Spectrum, filled, variable
 from gammastar.physics import pair_counts
 from gammastar.unfold.folding import Method, Options, Unfolder, check_axes, scaled_prior
 from gammastar.unfold.profile_intervals import profile_intervals
@@ -93,7 +93,7 @@ def cell_intervals(
     observed: tuple[FloatArray, FloatArray],
     hyper: FloatArray | None = None,
     n_sigma: float = 1.0,
-    rng: np.random.Generator | None = None,
+    rng: Rng | None = None,
 ) -> FloatArray:
     """Return asymmetric intervals of true cells by profile likelihood of the counts.
 
@@ -334,9 +334,7 @@ class LikelihoodUnfolder:
         asked: dict[str, Any] = {"observed": self.observed, "efficiency_floor": self.efficiency_floor}
         return likelihood(measured, response, hyper=self.hyper, **asked)
 
-    def judged(
-        self, measured: Spectrum, response: FineResponse, rng: np.random.Generator
-    ) -> dict[str, FloatArray]:
+    def judged(self, measured: Spectrum, response: FineResponse, rng: Rng) -> dict[str, FloatArray]:
         """Return what tells how good the fit is, and intervals.
 
         Of the counts as `refolding_test` tells it: χ², number of counts, mean and standard deviation of χ²,

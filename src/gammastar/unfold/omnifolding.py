@@ -18,7 +18,9 @@ from gammastar.core.records import (
     MASS,
     BoolArray,
     FloatArray,
+    IntArray,
     Response,
+    Rng,
     Spectrum,
     effective_size,
     filled,
@@ -44,7 +46,7 @@ class BinnedTrees:
         return np.asarray(self.model.decision_function(_numbers(x, self.edges)), dtype=np.float64)
 
 
-def fit_trees(model: Any, x: FloatArray, label: npt.NDArray[np.int64], weight: FloatArray) -> BinnedTrees:
+def fit_trees(model: Any, x: FloatArray, label: IntArray, weight: FloatArray) -> BinnedTrees:
     """Train trees on weighted events; they are those that scikit-learn grows from the features themselves.
 
     scikit-learn 1.9 sorts a feature anew for each of its weighted quantiles, most of the time of a training;
@@ -58,7 +60,7 @@ def fit_trees(model: Any, x: FloatArray, label: npt.NDArray[np.int64], weight: F
     return BinnedTrees(model, edges)
 
 
-def _part(model: Any, label: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _part(model: Any, label: IntArray) -> IntArray:
     """Return the events that scikit-learn trains on: the others tell when to stop."""
     every = np.arange(len(label))
     if not model.early_stopping:
@@ -105,10 +107,7 @@ class Classifier(Protocol):
     """Learns the ratio of two weighted samples."""
 
     def __call__(
-        self,
-        above: tuple[FloatArray, FloatArray],
-        below: tuple[FloatArray, FloatArray],
-        rng: np.random.Generator,
+        self, above: tuple[FloatArray, FloatArray], below: tuple[FloatArray, FloatArray], rng: Rng
     ) -> Ratio:
         """Return x ↦ (density of `above`)/(density of `below`), normalisation included."""
 
@@ -129,10 +128,7 @@ class BoostedTrees:
     bins: int = 255
 
     def __call__(
-        self,
-        above: tuple[FloatArray, FloatArray],
-        below: tuple[FloatArray, FloatArray],
-        rng: np.random.Generator,
+        self, above: tuple[FloatArray, FloatArray], below: tuple[FloatArray, FloatArray], rng: Rng
     ) -> Ratio:
         """Return the ratio p/(1 − p) of the trained classifier, clipped to [10⁻³, 10³]."""
         from sklearn.ensemble import HistGradientBoostingClassifier
@@ -174,7 +170,7 @@ def subtracted_replicas(
     posterior: FloatArray,
     event: npt.NDArray[Any],
     axes: Sequence[Any],
-    rng: np.random.Generator,
+    rng: Rng,
     n_replicas: int = 20,
 ) -> FloatArray:
     """Return bootstrapped posterior weights whose sum in each cell fluctuates like the subtracted yield.
@@ -267,7 +263,7 @@ class _Problem:
     seen: BoolArray
     classifier: Classifier
 
-    def pull(self, push: FloatArray, rng: np.random.Generator) -> FloatArray:
+    def pull(self, push: FloatArray, rng: Rng) -> FloatArray:
         """Step 1: reweight the reconstructed simulation to the data, and carry that to the misses."""
         now = self.nominal * push
         weights = np.concatenate([now[self.seen], self.fakes[1]])
@@ -283,12 +279,12 @@ class _Problem:
             result[missed] *= self._ratio((truth, after), (truth, before), rng)(self.true[missed])
         return result
 
-    def push(self, pull: FloatArray, rng: np.random.Generator) -> FloatArray:
+    def push(self, pull: FloatArray, rng: Rng) -> FloatArray:
         """Step 2: make the weights a function of the truth."""
         above, below = (self.true, self.nominal * pull), (self.true, self.nominal)
         return self._ratio(above, below, rng)(self.true)
 
-    def _ratio(self, above: Sample, below: Sample, rng: np.random.Generator) -> Ratio:
+    def _ratio(self, above: Sample, below: Sample, rng: Rng) -> Ratio:
         """Return the classifier's ratio, scaled so that `below` times it has the sum of `above`."""
         found = self.classifier(above, below, rng)
         reached = float((below[1] * found(below[0])).sum())
@@ -300,7 +296,7 @@ def omnifold(
     data: FloatArray,
     matched: MatchedPairs,
     *,
-    rng: np.random.Generator,
+    rng: Rng,
     data_weight: FloatArray | None = None,
     columns: Sequence[str] = KINEMATICS,
     classifier: Classifier | None = None,
@@ -401,7 +397,7 @@ def omnifold_replicas(
     data: FloatArray,
     matched: MatchedPairs,
     *,
-    rng: np.random.Generator,
+    rng: Rng,
     n_replicas: int = 20,
     data_event: npt.NDArray[Any] | None = None,
     data_weight: FloatArray | None = None,
@@ -459,7 +455,7 @@ def omnifold_replicas(
 
 
 def omnifold_bias(
-    truth: FloatArray, matched: MatchedPairs, *, rng: np.random.Generator, n_repeats: int = 3, **options: Any
+    truth: FloatArray, matched: MatchedPairs, *, rng: Rng, n_repeats: int = 3, **options: Any
 ) -> FloatArray:
     """Return unfolded minus true weights when the truth is the simulation with other weights.
 
@@ -533,7 +529,7 @@ def unfolded_pairs(
     matched: MatchedPairs,
     response: Response,
     *,
-    rngs: Sequence[np.random.Generator],
+    rngs: Sequence[Rng],
     n_replicas: int,
     efficiency_floor: float,
     options: Mapping[str, Any],

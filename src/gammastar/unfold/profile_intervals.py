@@ -9,17 +9,14 @@ All ends are found at once, each in the window of the cells that migration coupl
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from scipy import optimize
 from scipy.special import ndtr, ndtri
 
-from gammastar.core.records import FloatArray
+from gammastar.core.records import FloatArray, IntArray, Rng
 from gammastar.physics.pair_counts import Counts
 
-IntArray: TypeAlias = npt.NDArray[np.int64]
 WINDOW = 20  # cells that vary with a sum, the most correlated ones, beside its own
 SEEN = 0.03  # of a cell of the window, at least, in a row that is used
 EMPTY = 1e-3  # pairs in an empty cell
@@ -32,12 +29,7 @@ STEEP = np.array([[0.3], [3.0]])  # rise of √(−2 Δ ln L) per error, at leas
 
 
 def profile_intervals(
-    counts: Counts,
-    content: FloatArray,
-    sums: FloatArray,
-    n_sigma: float = 1.0,
-    *,
-    rng: np.random.Generator | None = None,
+    counts: Counts, content: FloatArray, sums: FloatArray, n_sigma: float = 1.0, *, rng: Rng | None = None
 ) -> FloatArray:
     """Return the ends of the intervals of sums of contents, shape (m, 2), at 0 or above.
 
@@ -146,9 +138,7 @@ class _Windows:
         return replace(self, fit=fit, coefficients=self.coefficients[some], row=self.row[some])
 
 
-def _scale(
-    windows: _Windows, truths: FloatArray, critical: FloatArray, level: float, rng: np.random.Generator
-) -> FloatArray:
+def _scale(windows: _Windows, truths: FloatArray, critical: FloatArray, level: float, rng: Rng) -> FloatArray:
     """Return the factors on √c with which intervals hold the fitted contents in pseudo-experiments."""
     n = len(windows.coefficients)
     size, vectors = np.linalg.eigh(windows.cov)

@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from hist import Hist
 from scipy import sparse
 
@@ -19,7 +18,9 @@ from gammastar.core.records import (
     KINEMATICS,
     BoolArray,
     FloatArray,
+    IntArray,
     Response,
+    Rng,
     Spectrum,
     filled,
     flow_free,
@@ -30,7 +31,6 @@ from gammastar.core.sampling import event_seeds, replica_weights
 COSINE = "cos_theta"
 """Column of the simulated pairs: cos θ of the positive lepton about the flight in the laboratory."""
 
-IntArray = npt.NDArray[np.int64]
 
 BLOCK = 2**24  # Poisson numbers held at once (128 MB)
 DOUBLE_LIMIT = 2**28  # bytes of the replicas beyond which they are stored in single precision
@@ -87,7 +87,7 @@ def response(
     axes_true: Sequence[Any],
     *,
     n_replicas: int = 100,
-    rng: np.random.Generator | None = None,
+    rng: Rng | None = None,
 ) -> Response:
     """Return the response of simulated pairs.
 
@@ -304,7 +304,7 @@ def _flow(hist: Hist[Any]) -> tuple[FloatArray, FloatArray]:
     return np.pad(values, missing), np.pad(variances, missing)
 
 
-def _scattered(content: FloatArray, variance: FloatArray, n: int, rng: np.random.Generator) -> FloatArray:
+def _scattered(content: FloatArray, variance: FloatArray, n: int, rng: Rng) -> FloatArray:
     """Return bootstraps of sums of weights: w̄ Poisson(n_eff), the Poisson(1) bootstrap for equal weights."""
     weight = divide(variance, content)
     mean = divide(content**2, variance)
@@ -318,7 +318,7 @@ def from_hist(
     miss: Hist[Any] | None = None,
     fake: Hist[Any] | None = None,
     n_replicas: int = 100,
-    rng: np.random.Generator | None = None,
+    rng: Rng | None = None,
 ) -> Response:
     """Return the response held by a histogram of (reconstructed…, true…).
 

@@ -11,7 +11,7 @@ import numpy as np
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs
-from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum
+from gammastar.core.records import BoolArray, FloatArray, Response, Rng, Spectrum
 from gammastar.core.sampling import event_seeds, uniform
 from gammastar.physics.qed import kept_momentum
 from gammastar.unfold.response_matrix import COSINE, cells
@@ -144,7 +144,7 @@ def mixed_simulation(nominal: MatchedPairs, other: MatchedPairs, share: float) -
     return MatchedPairs.concatenate(parts)
 
 
-def more_radiation(share: float, m_lepton: float, rng: np.random.Generator) -> View:
+def more_radiation(share: float, m_lepton: float, rng: Rng) -> View:
     """Return what replaces a share of the simulation by the same pairs with radiation once more."""
     salts = [int(salt) for salt in rng.integers(2**63, size=2)]
 

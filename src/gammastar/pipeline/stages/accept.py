@@ -17,7 +17,7 @@ from gammastar.accept.plane import PlaneRow, acceptance_curves, importance_of, s
 from gammastar.config import Accept, Millicharge, Steering
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import SteeringError
-from gammastar.core.records import FloatArray, Sample
+from gammastar.core.records import FloatArray, Rng, Sample
 from gammastar.core.sampling import stream
 from gammastar.core.signal import AcceptanceCurves, Rate, SignalPlane, SignalPlanes, Variation
 from gammastar.core.sources import FLOW, OwnSource
@@ -353,7 +353,7 @@ def _charged_point(
 
 
 def _chi_particles(
-    ctx: Context, production: Production, state: Any, m_chi: float, rng: np.random.Generator
+    ctx: Context, production: Production, state: Any, m_chi: float, rng: Rng
 ) -> tuple[Sample, tuple[Variation, ...]]:
     """Return χ and χ̄ of all channels at one mass, and the replicas of the measured ones."""
     section, longitudinal, spin = section_of(ctx).millicharge, _section(ctx).longitudinal, production.spin
@@ -380,12 +380,7 @@ def _chi_particles(
 
 
 def _measured_photons(
-    ctx: Context,
-    production: Production,
-    pairs: MeasuredPairs,
-    section: Millicharge,
-    m_chi: float,
-    rng: np.random.Generator,
+    ctx: Context, production: Production, pairs: MeasuredPairs, section: Millicharge, m_chi: float, rng: Rng
 ) -> tuple[predict.VirtualPhotons, FloatArray | None]:
     """Return virtual photons of χχ̄ at masses of the spectrum, with the weights of the flow's replicas."""
     photon = production.parts[0]

@@ -21,7 +21,16 @@ from gammastar.config.measured import (
 )
 from gammastar.core.constants import M_E
 from gammastar.core.errors import BranchError, InputFileError, PhysicsError, SteeringError
-from gammastar.core.records import KINEMATICS, BoolArray, Exposure, FloatArray, Spectrum, filled, variable
+from gammastar.core.records import (
+    KINEMATICS,
+    BoolArray,
+    Exposure,
+    FloatArray,
+    Rng,
+    Spectrum,
+    filled,
+    variable,
+)
 from gammastar.core.sampling import Sampler, stream
 from gammastar.pipeline.context import MASS_COUNTS, Context, axes_of, forward_of, needed
 from gammastar.read.meaning import unnamed_weights
@@ -92,7 +101,7 @@ class _Unknown(Sampler):
         """Masses of the table [GeV]."""
         return self._range
 
-    def sample(self, mass: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:  # noqa: ARG002
+    def sample(self, mass: FloatArray, rng: Rng) -> tuple[FloatArray, FloatArray]:  # noqa: ARG002
         """Refuse."""
         msg = "a mass spectrum has no q_T and no energy: give [spectrum.table] kinematics, the name of a card"
         raise SteeringError(msg)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -18,7 +17,7 @@ from scipy.ndimage import distance_transform_edt
 
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import require
-from gammastar.core.records import COUPLING, LABELS, FloatArray, Reach
+from gammastar.core.records import COUPLING, LABELS, FloatArray, IntArray, Reach
 from gammastar.report import style
 from gammastar.report.figures.signal import DomainMap, hatch_domain
 from gammastar.report.style import BAND68, BAND95, COLOURS, GREY, MASS_DARK, checked, styled
@@ -59,7 +58,7 @@ class Contour:
         return not bool(np.isfinite(self.reach.edges).all(axis=1).any())
 
 
-def islands(reach: Reach) -> list[npt.NDArray[np.int64]]:
+def islands(reach: Reach) -> list[IntArray]:
     """Chain the entries of a reach into islands: an interval goes on with what it overlaps most."""
     closed: list[list[int]] = []
     growing: list[list[int]] = []
@@ -77,9 +76,7 @@ def islands(reach: Reach) -> list[npt.NDArray[np.int64]]:
     return [np.array(chain, dtype=np.int64) for chain in closed + growing]
 
 
-def outline(
-    reach: Reach, island: npt.NDArray[np.int64]
-) -> tuple[FloatArray, list[FloatArray], list[FloatArray]]:
+def outline(reach: Reach, island: IntArray) -> tuple[FloatArray, list[FloatArray], list[FloatArray]]:
     """Return the outline of an island."""
     mass, edges = reach.mass[island], reach.edges[island]
     sides = [reach.clipped_side[i] for i in island]
@@ -115,7 +112,7 @@ def _fold(edge: FloatArray, tip: FloatArray) -> FloatArray:
     return np.column_stack([mass, coupling])
 
 
-def _ends(reach: Reach, island: npt.NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
+def _ends(reach: Reach, island: IntArray) -> tuple[FloatArray, FloatArray]:
     """Return where an island ends at lower and at higher mass, shape (1, 2) each, (0, 2) if it is clipped."""
     if reach.ends is None:
         return np.empty((0, 2)), np.empty((0, 2))
