@@ -209,7 +209,7 @@ class KinematicFlow(Sampler):
 
         from gammastar.flow.network import spline_flow
 
-        knots = {name: (np.array(card["maps"][name][key], np.float64) for key in _KNOTS) for name in _MAPS}
+        knots = {name: [np.array(card["maps"][name][key], np.float64) for key in _KNOTS] for name in _MAPS}
         maps = {name: Gaussianiser(*arrays) for name, arrays in knots.items()}
         bins, hidden, layers, octaves = (
             int(card["architecture"][name]) for name in ("bins", "hidden", "layers", "octaves")
