@@ -163,7 +163,8 @@ def _masses(run: OpenRun, request: tuple[float, ...]) -> tuple[float, ...]:
         default = low + (high - low) * (np.arange(N_MASSES) + 0.5) / N_MASSES
     for mass in request:
         if not low < mass < high:
-            raise UserError(f"--masses {mass:g}: the run measured {low:.5g} to {high:.5g} GeV")
+            ends = f"{low:.5g} to {high:.5g} GeV"
+            raise UserError(f"--masses {mass:g}: lies outside what the run measured, {ends}")
     return request or tuple(np.round(default, 3).tolist())
 
 

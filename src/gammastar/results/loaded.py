@@ -200,7 +200,8 @@ class Results:
             return ""
         if mass is None:
             listed = ", ".join(f"{value:g}" for value in sorted(known))
-            raise UserError(f"{self.folder}: a joint likelihood has one per mass; give mass, of {listed}")
+            which = f"give mass, one of {listed}"
+            raise UserError(f"{self.folder}: a joint likelihood has one for each mass; {which}")
         return known[min(known, key=lambda value: abs(value - mass))]
 
     def summary(self) -> PreformattedText:
