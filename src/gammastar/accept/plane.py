@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
@@ -304,8 +305,8 @@ def measured_only(plane: SignalPlane) -> SignalPlane:
     """
     share = _measured_share(plane)
     effects = [e.times(share) for e in plane.effects if e.kind not in ("extrapolation", "theory")]
-    widths = width_shift(plane.in_domain, plane.coupling, plane.width_sigma)
-    moved = [replace(e, values=widths) if e.name == WIDTHS else e for e in effects]
+    widths = functools.partial(width_shift, plane.in_domain, plane.coupling, plane.width_sigma)
+    moved = [replace(e, values=widths()) if e.name == WIDTHS else e for e in effects]
     parts = {VIRTUAL_PHOTON: plane.in_domain} if VIRTUAL_PHOTON in plane.parts else {}
     return replace(plane, signal=plane.in_domain, effects=tuple(moved), parts=parts, beyond=None)
 
