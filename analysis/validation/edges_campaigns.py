@@ -47,7 +47,7 @@ from gammastar.spectrum.mass_shape import COHERENCE, resolution_of
 from gammastar.unfold.folding import Options
 from gammastar.unfold.methods import METHODS
 from gammastar.unfold.response_matrix import without_replicas
-from gammastar.unfold.simulation import in_window, reweighted_to
+from gammastar.unfold.simulation import in_window, kinematic_factors, with_kinematics
 from gammastar.unfold.systematics import response_variations
 
 FOLDER = Path(__file__).resolve().parents[2] / "results" / "campaigns"
@@ -223,8 +223,8 @@ def unfolder(prior: int) -> tuple[Any, np.ndarray]:
     measured = counted(common.reco[rng.integers(0, len(common.reco), N_PAIRS)])
     counts = measured.values.ravel()
     found, _ = METHODS["likelihood"].prepare(measured, fine.response, Options(observed=(counts, counts)))
-    moved_prior = reweighted_to(found(measured, fine.response), fine.response)
-    (varied,) = response_variations(fine.view(known), fine.response, views=[("prior", moved_prior)])
+    view = with_kinematics(kinematic_factors(found(measured, fine.response), fine.response, [known]))
+    (varied,) = response_variations(fine.view(known), fine.response, views=[("prior", view)])
     both = (found(measured, without_replicas(one)) for one in (fine.response, varied.response))
     values, moved = (one.values.ravel() for one in both)
     return found, np.divide(moved - values, values, out=np.zeros(len(values)), where=values > 0)

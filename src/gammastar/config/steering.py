@@ -45,8 +45,8 @@ class Systematics(Section):
     efficiency: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Of the spectrum: efficiency of a pair, relative."""
     prior: bool | None = None
-    """Of the spectrum: how far it moves if the simulation has the unfolded transverse momenta and energies;
-    by default with [unfold] method = 'likelihood'."""
+    """Of the spectrum: how far it moves as the simulation gets the unfolded transverse momenta and energies;
+    by default with [unfold] method = 'likelihood', whose result has them."""
     background: bool = False
     """Of the spectrum: take R out of the measured covariance and propagate it as a source of its own."""
     charm: bool = False

@@ -264,3 +264,15 @@ def simulation_of(section: Unfold, truth: Truth) -> Truth:
     from gammastar.unfold.simulation import unsmeared
 
     return truth.seen_as(unsmeared) if section.preset.startswith("smeared") else truth
+
+
+def with_measured_kinematics(known: Truth, unfolding: Arrays) -> Truth:
+    """Return the simulation with the pt and energies that the unfolding found, round by round."""
+    from gammastar.unfold.simulation import COLUMN, with_kinematics
+
+    for k in range(len(unfolding)):
+        curves = {n: unfolding[f"factor_{n}_{k}"] for n in COLUMN if f"factor_{n}_{k}" in unfolding}
+        if not curves:
+            break
+        known = known.seen_as(with_kinematics(curves))
+    return known

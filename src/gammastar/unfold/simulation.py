@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -18,6 +19,8 @@ from gammastar.unfold.response_matrix import COSINE, cells
 
 View: TypeAlias = Callable[[MatchedPairs], MatchedPairs]
 LARGEST = 5.0  # of the factor on a simulated pair, up and down
+COLUMN = {"pt": 1, "energy": 2}
+FITTED = 20  # rounds of proportional fitting
 
 
 def in_window(matched: MatchedPairs, axes: Sequence[Any]) -> MatchedPairs:
@@ -186,37 +189,61 @@ def other_resolution(size: float, m_lepton: float) -> View:
     return view
 
 
-def reweighted_to(nominal: Spectrum, response: Response) -> Callable[[MatchedPairs], MatchedPairs]:
-    """Return what gives the simulation the transverse momenta and energies of an unfolded spectrum.
+def kinematic_factors(
+    nominal: Spectrum, response: Response, parts: Iterable[MatchedPairs]
+) -> dict[str, FloatArray]:
+    """Return points of pt and of energy, and logarithms of unfolded over simulated yield there, (2, k) each.
 
-    The factor is the product over both axes of unfolded over simulated yield inside the measured domain, each
-    normalised to one on average and interpolated in its logarithm between the means of the bins: cells keep
-    no step. How far the result moves is the error of the prior.
+    Factors of mass, pt and energy give the simulation the unfolded sums along each axis inside the measured
+    domain (iterative proportional fitting; Deming and Stephan, Ann. Math. Stat. 11 (1940) 427); that of the
+    mass is left out. The logarithms stand at the mean simulated values of the bins, and go on to the outer
+    edges as straight lines, since the widest bins have the steepest slopes.
     """
     names = [axis.name for axis in nominal.hist.axes]
     prior = np.where(nominal.domain, response.prior.reshape(nominal.values.shape), 0.0)
-    values = np.where(nominal.domain, np.clip(nominal.values, 0.0, None), 0.0)
-    curves: list[tuple[int, FloatArray, FloatArray]] = []
-    for column, name in ((1, "pt"), (2, "energy")):
-        if name not in names:
-            continue
-        others = tuple(i for i, other in enumerate(names) if other != name)
-        found, simulated = values.sum(axis=others), prior.sum(axis=others)
-        use = (found > 0) & (simulated > 0)
+    values = np.where(nominal.domain & (prior > 0), np.clip(nominal.values, 0.0, None), 0.0)
+    factors = [np.ones(n) for n in values.shape]
+    for _ in range(FITTED):
+        for axis in range(len(names)):
+            others = tuple(i for i in range(len(names)) if i != axis)
+            scaled = prior * functools.reduce(np.multiply.outer, factors)
+            found, simulated = values.sum(axis=others), scaled.sum(axis=others)
+            factors[axis] *= np.divide(found, simulated, out=np.zeros(len(found)), where=simulated > 0)
+    curves = {}
+    for name in (name for name in COLUMN if name in names):
+        axis = names.index(name)
+        use = factors[axis] > 0
         if use.sum() < 2:
             continue
-        edges = np.asarray(nominal.hist.axes[names.index(name)].edges, dtype=np.float64)
-        ratio = (found / found.sum())[use] / (simulated / simulated.sum())[use]
-        centres = 0.5 * (edges[1:] + edges[:-1])[use]
-        curves.append((column, centres, np.log(np.clip(ratio, 1 / LARGEST, LARGEST))))
-    if not curves:
-        msg = f"prior: the unfolded axes {', '.join(names)} hold no measured spectrum in pt or energy"
-        raise UserError(msg)
+        edges = np.asarray(nominal.hist.axes[axis].edges, dtype=np.float64)
+        weight = prior.sum(axis=tuple(i for i in range(len(names)) if i != axis))[use]
+        logarithm = np.log(factors[axis][use])
+        y = np.clip(logarithm - weight @ logarithm / weight.sum(), -np.log(LARGEST), np.log(LARGEST))
+        ends = edges[np.flatnonzero(use)[[0, -1]] + [0, 1]]
+        x = np.sort([*ends, *_means(parts, COLUMN[name], edges)[use]])
+        low, high = np.diff(y)[[0, -1]] / np.diff(x)[[1, -2]] * np.diff(x)[[0, -1]]
+        curves[name] = np.array([x, [y[0] - low, *y, y[-1] + high]])
+    return curves
+
+
+def with_kinematics(curves: Mapping[str, FloatArray]) -> View:
+    """Return what weights simulated photons with the product of `kinematic_factors`."""
 
     def view(part: MatchedPairs) -> MatchedPairs:
-        exponent = sum(np.interp(part.true[:, column], x, y) for column, x, y in curves)
-        return replace(
-            part, weight=part.weight * np.exp(np.clip(exponent, -np.log(LARGEST), np.log(LARGEST)))
-        )
+        exponent = sum((np.interp(part.true[:, COLUMN[name]], *curve) for name, curve in curves.items()), 0.0)
+        factor = np.exp(np.clip(exponent, -np.log(LARGEST), np.log(LARGEST)))
+        return replace(part, weight=part.weight * factor)
 
     return view
+
+
+def _means(parts: Iterable[MatchedPairs], column: int, edges: FloatArray) -> FloatArray:
+    """Return the mean true value of the simulated photons in each bin, its centre where there are none."""
+    content, sums = np.zeros((2, len(edges) - 1))
+    for part in parts:
+        x = part.true[:, column]
+        content += np.histogram(x, edges, weights=part.weight)[0]
+        sums += np.histogram(x, edges, weights=part.weight * x)[0]
+    mean = np.divide(sums, content, out=0.5 * (edges[1:] + edges[:-1]), where=content > 0)
+    inner = 1e-6 * np.diff(edges)
+    return np.asarray(np.clip(mean, edges[:-1] + inner, edges[1:] - inner))

@@ -81,9 +81,12 @@ def with_systematics(
             msg = f"systematics: {name!r} needs one variation, or up and down, each of data or response"
             raise UserError(msg)
         pairs = [(v.measured or measured, without_replicas(v.response or plain)) for v in same]
-        found = [unfolder(*pair).values.ravel() for pair in pairs]
+        unfolded = [unfolder(*pair) for pair in pairs]
+        found = [one.values.ravel() for one in unfolded]
         shift = found[0] - base if len(found) == 1 else (found[0] - found[1]) / 2
-        shift = np.where(nominal.domain.ravel(), shift, 0.0)
+        # a cell that crosses the efficiency floor moved by no more than the others
+        inside = np.logical_and.reduce([one.domain.ravel() for one in (nominal, *unfolded)])
+        shift = np.where(inside, shift, 0.0)
         cov += np.outer(shift, shift)
         size = float(np.abs(values).sum())
         total = float(shift.sum() / values.sum()) if values.sum() != 0 else float("nan")

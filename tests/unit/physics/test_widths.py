@@ -132,9 +132,18 @@ def test_table_is_linear_and_continuous_at_threshold(table: RTable) -> None:
         assert found.at(2 * M_PI_CHARGED + 1e-9) < 1e-6
 
 
+def test_three_light_flavours_between_the_curve_and_charm(table: RTable) -> None:
+    """Beside 2.2, what e⁺e⁻ experiments find on average from 2 to 3.7 GeV to a few per cent."""
+    mass = np.array([2.2, 2.8, 3.4])
+    x = (M_MU / mass) ** 2
+    over_massless = table.at(mass) * np.sqrt(1 - 4 * x) * (1 + 2 * x)
+    assert (np.abs(over_massless - 2.2) < 0.08).all()
+    assert (np.diff(over_massless) < 0).all()  # the coupling runs
+
+
 def test_outside_the_table_is_refused(table: RTable) -> None:
-    with pytest.raises(PhysicsError, match=r"up to 1\.999 GeV"):
-        table.at(2.5)
+    with pytest.raises(PhysicsError, match=r"up to 3\.45 GeV"):
+        table.at(3.6)
     with pytest.raises(PhysicsError, match="positive"):
         lepton_width([0.1, -0.2], M_E)
     with pytest.raises(PhysicsError, match="kinetic mixing"):

@@ -18,7 +18,16 @@ from gammastar.core.errors import PhysicsError, SteeringError, UserError
 from gammastar.core.records import Arrays, FloatArray
 from gammastar.core.sampling import Sampler, stream
 from gammastar.physics.polarisation import COEFFICIENTS, SpinDensities, physical
-from gammastar.pipeline.context import Context, Tell, axes_of, domain_of, forward_of, needed, simulation_of
+from gammastar.pipeline.context import (
+    Context,
+    Tell,
+    axes_of,
+    domain_of,
+    forward_of,
+    needed,
+    simulation_of,
+    with_measured_kinematics,
+)
 from gammastar.spectrum import TrainingSet, angles
 from gammastar.store.folder import read_tensors, sweep, write_tensors
 from gammastar.store.manifest import digest
@@ -57,7 +66,7 @@ def training(ctx: Context, state: Any) -> TrainingSet:
         signed = "trained_weights" in subtraction and str(subtraction["trained_weights"][0]) == "signed"
         posterior = subtraction["posterior"]
         weights = (subtraction["weight"] if signed else posterior, posterior)
-        known = simulation_of(section, truth).sample
+        known = with_measured_kinematics(simulation_of(section, truth), unfolding).sample
         state.training = spectrum.training_set(pairs, weights, known, domain, seed=ctx.seed, **options)
         if state.training.coarse > COARSE:
             ctx.cache.alarm(

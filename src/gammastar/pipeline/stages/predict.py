@@ -259,6 +259,13 @@ def masses_of(ctx: Context, production: Production) -> FloatArray:
         high = min(high, SPLIT_MAX)
     if section.masses:
         return np.array(section.masses)
+    table = getattr(model, "r_table", None)
+    if table is not None and section.mass_range is None and high > table.mass[-1]:
+        ctx.cache.alarm(
+            f"[predict]: the width into hadrons is known up to {table.mass[-1]:.4g} GeV: no prediction from "
+            f"there to {high:.4g} GeV"
+        )
+        high = float(table.mass[-1])
     if not (0 < low < high < np.inf):
         msg = f"[predict]: give masses or mass_range; {low:g} to {high:g} GeV is no range to scan"
         raise PhysicsError(msg)
