@@ -193,6 +193,14 @@ def exact_limit(
     while True:
         toys = draw_weighted_toys(model, convention, data, (0.6 * guess, 1.2 * guess), n, rng)
         strength, relative = _solved(toys, guess, cl)
+        if not 0.0 < strength < np.inf:
+            if n >= MOST:
+                raise PhysicsError(
+                    f"exact_limit: of {n} toys without signal none is as extreme as the data, or CLs does "
+                    "not cross 1 − cl: signal or background does not describe the data"
+                )
+            n = MOST
+            continue
         if relative <= precision or n >= MOST:
             label = toys.at(strength).method
             return StrengthLimit(
@@ -207,7 +215,10 @@ def _solved(toys: WeightedToys, guess: float, cl: float) -> tuple[float, float]:
     def excess(log_strength: float) -> float:
         return _logit(toys.at(float(np.exp(log_strength))).cls) - _logit(1.0 - cl)
 
-    root, step = falling_root(excess, float(np.log(guess))), 0.05
+    told = toys.at(guess).clb > 0.0
+    root, step = falling_root(excess, float(np.log(guess))) if told else np.inf, 0.05
+    if not np.isfinite(root):
+        return float(np.exp(root)), 0.0
     slope = (excess(root + step) - excess(root - step)) / (2.0 * step)
     error = toys.at(float(np.exp(root))).error / ((1.0 - cl) * cl)
     return float(np.exp(root)), float(error / max(abs(slope), 1e-3))

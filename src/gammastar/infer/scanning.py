@@ -27,6 +27,7 @@ from gammastar.infer.toys import (
     TIE,
     CLs,
     Convention,
+    cls_of_tails,
     draw_weighted_toys,
     falling_root,
     statistics,
@@ -168,7 +169,7 @@ def strength_limits(
     convention = averaged(convention) if how.get("method") == "auto" else convention
     channels = _simple(spec)
     if exactly and expected_events(spec) >= 0 and channels is None:
-        return binned_limits(spec, cl=cl, seed=seed, convention=convention)
+        return _bounded(name, *binned_limits(spec, cl=cl, seed=seed, convention=convention))
 
     @functools.cache
     def levels(strength: float) -> FloatArray:
@@ -180,7 +181,15 @@ def strength_limits(
         limits, _ = toy_limits(levels, 1.0 - cl, SMALLEST_LEVEL)
     else:
         limits = np.exp([falling_root(functools.partial(_excess, levels, cl, i), 0.0) for i in range(6)])
-    return float(limits[0]), np.asarray(limits[1:])
+    return _bounded(name, float(limits[0]), np.asarray(limits[1:]))
+
+
+def _bounded(name: str, observed: float, expected: FloatArray) -> tuple[float, FloatArray]:
+    """Return limits; refuse an observed one where CLs does not fall."""
+    if np.isinf(observed):
+        what = "nothing bounds the signal, or no toy without it is as extreme as the data"
+        raise PhysicsError(f"scan, patch {name!r}: CLs stays above its level at every strength: {what}")
+    return observed, expected
 
 
 def _excess(levels: Callable[[float], FloatArray], cl: float, i: int, log_strength: float) -> float:
@@ -292,7 +301,7 @@ def exact_point(
     at = q[order][np.minimum(np.searchsorted(cumulative, QUANTILES), len(q) - 1)]
     beyond = convention.beyond(q[None, :], at[:, None], TIE)
     clsb = beyond @ with_signal / with_signal.sum()
-    expected = clsb / np.maximum(beyond @ without / without.sum(), 1e-300)
+    expected = cls_of_tails(clsb, beyond @ without / without.sum())
     found = exact_cls(known, rng=rng, convention=convention, strength=strength, n_toys=n_toys)
     if masked:
         found = CLs(np.nan, 0.0, np.nan, np.nan, np.nan, found.toys, found.effective, found.method)

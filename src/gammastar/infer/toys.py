@@ -272,6 +272,13 @@ class CLs:
     method: str
 
 
+def cls_of_tails(clsb: npt.ArrayLike, clb: npt.ArrayLike) -> FloatArray:
+    """Return CLs from fractions of toys; one where none without signal is as extreme, 0/0 excludes none."""
+    with_signal, without = np.broadcast_arrays(np.asarray(clsb, np.float64), np.asarray(clb, np.float64))
+    found: FloatArray = np.divide(with_signal, without, out=np.ones(without.shape), where=without > 0.0)
+    return found
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class WeightedToys:
     """Toys of several proposals with the logarithm of their mixture density.
@@ -303,9 +310,9 @@ class WeightedToys:
         n = len(beyond)
         label = f"exact CLs, {n} weighted toys, {self.convention}"
         effective = min(sums[0] ** 2 / (with_signal**2).sum(), sums[1] ** 2 / (without**2).sum())
+        cls = float(cls_of_tails(clsb, clb))
         if clb <= 0 or clsb <= 0:
-            return CLs(0.0, 1.0 / n, clsb, clb, observed, n, float(effective), label)
-        cls = clsb / clb
+            return CLs(cls, max(cls, 1.0 / n), clsb, clb, observed, n, float(effective), label)
         # influence of each toy on the ratio of two self-normalised averages
         pull = with_signal / sums[0] * (beyond / clsb - 1.0) - without / sums[1] * (beyond / clb - 1.0)
         error = cls * float(np.sqrt((pull**2).sum()))

@@ -399,6 +399,17 @@ def test_no_experiment_as_extreme_excludes_nothing(monkeypatch):
     assert joint_cls(None, None, 1e-6, 50, None).cls == 1.0
 
 
+def test_a_limit_that_pseudo_experiments_do_not_tell_is_an_error_or_named(monkeypatch):
+    """None without signal is as extreme: CLs is 0/0 at every strength, and the limit was inf, unsaid."""
+    nothing, some = (np.array([x]) for x in (0.0, 0.3))
+    monkeypatch.setattr(limits, "tail_probabilities", lambda *_: (nothing, nothing, some))
+    one = model(60.0)
+    with pytest.raises(PhysicsError, match="as extreme as the 3 observed events"):
+        joint_limit(one, JointLimits(n_toys=50, bands=False))
+    hidden = joint_limit(replace(one, observed=None), JointLimits(n_toys=50, bands=False))
+    assert "too few for limits at 0 events: raise n_toys" in hidden.method
+
+
 def test_a_valley_that_ends_at_infinity_is_followed_in_few_steps(monkeypatch):
     """An efficiency of 100 % error, measured below −1: contents grow without end as it nears −1.
 

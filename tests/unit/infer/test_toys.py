@@ -202,3 +202,11 @@ def test_equal_data_sets_have_the_statistic_of_each(kind, groups):
             KINDS[kind], model.arrays(0.7), toys.aux, toys.ratio, np.ones(len(toys.ratio)), toys.offsets
         )
         assert np.array_equal(statistics(model, toys, 0.7, kind), each)
+
+
+def test_none_as_extreme_excludes_nothing_and_sets_no_limit():
+    """Five events where seventy are expected: CLs of toys was 0/0 = 0, and the limit zero."""
+    far = binned_channel("a", signal=[1.0, 2.0], background=[30.0, 40.0], observed=[2, 3])
+    assert exact_cls([far], rng=np.random.default_rng(1), n_toys=500).cls == 1.0
+    with pytest.raises(PhysicsError, match="none is as extreme as the data"):
+        exact_limit([far], rng=np.random.default_rng(1))

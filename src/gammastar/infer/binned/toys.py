@@ -16,7 +16,7 @@ from gammastar.infer.binned.fits import fitted
 from gammastar.infer.binned.model import BinnedModel, binned_model
 from gammastar.infer.channel_limits import BANDS, cls_of
 from gammastar.infer.counting import QUANTILES
-from gammastar.infer.toys import CLs, Convention, Ties, toy_limits
+from gammastar.infer.toys import CLs, Convention, Ties, cls_of_tails, toy_limits
 
 SAME = 1e-6  # differences of the statistic below this are ties
 TOYS = 4_000  # of each hypothesis
@@ -59,7 +59,7 @@ def binned_cls(
     ordered = [np.sort(values) for values in q]
     levels = np.quantile(ordered[1], QUANTILES, method="inverted_cdf")
     tails = np.array([_beyond(values, np.r_[observed, levels], convention.ties) for values in ordered])
-    cls = tails[0] / np.maximum(tails[1], 1.0 / n_toys)
+    cls = cls_of_tails(*tails)
     relative = ((1.0 - tails) / np.maximum(tails, 1.0 / n_toys) / n_toys).sum(axis=0)
     label = f"exact CLs, {2 * n_toys} toys, {convention}"
     expected = np.sort(cls[1:])

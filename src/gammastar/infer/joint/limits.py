@@ -23,7 +23,7 @@ from gammastar.core.sampling import stream
 from gammastar.infer.discovery import Ranking
 from gammastar.infer.joint.expectation import Arrays, Fits, Point, arrays_of, expected, fit
 from gammastar.infer.joint.model import JointData, JointModel
-from gammastar.infer.toys import TIE, CLs, toy_limits
+from gammastar.infer.toys import TIE, CLs, cls_of_tails, toy_limits
 
 TOYS = 1000  # of each hypothesis and strength
 MEDIAN = 2
@@ -98,12 +98,11 @@ def joint_cls(arrays: Arrays, data: JointData, strength: float, n: int, rng: np.
     """Return CLs of a signal strength from pseudo-experiments of pairs and search."""
     clsb, clb, q = (float(x[0]) for x in tail_probabilities(arrays, data, strength, n, rng))
     label = f"q̃μ of pairs and search, {n} + {n} pseudo-experiments"
-    if clb <= 0:  # none without signal is as extreme: (k + 1)/(0 + 1) is no exclusion
-        return CLs(1.0, 1.0, clsb, clb, q, 2 * n, float(n), label)
-    if clsb <= 0:
-        return CLs(0.0, 1.0 / n, clsb, clb, q, 2 * n, float(n), label)
-    error = clsb / clb * float(np.sqrt((1 - clsb) / (n * clsb) + (1 - clb) / (n * clb)))
-    return CLs(clsb / clb, error, clsb, clb, q, 2 * n, float(n), label)
+    cls = float(cls_of_tails(clsb, clb))
+    if clb <= 0 or clsb <= 0:
+        return CLs(cls, max(cls, 1.0 / n), clsb, clb, q, 2 * n, float(n), label)
+    error = cls * float(np.sqrt((1 - clsb) / (n * clsb) + (1 - clb) / (n * clb)))
+    return CLs(cls, error, clsb, clb, q, 2 * n, float(n), label)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +197,8 @@ def joint_limit(model: JointModel, options: JointLimits | None = None, *, seed: 
     """Return the CLs limit on μ, observed and expected.
 
     A limit is inf where the pairs do not bound the signal from below: a content of zero of every cell that
-    the search sees is then as likely as needed, and no strength is excluded.
+    the search sees is then as likely as needed, and no strength is excluded. Where pseudo-experiments are too
+    few to say so, it is an error for observed events, and the method names the counts of expected ones.
     """
     asked = JointLimits() if options is None else options
     background = float(np.sum(model.background))
@@ -221,36 +221,48 @@ def joint_limit(model: JointModel, options: JointLimits | None = None, *, seed: 
     asked = asked if np.isfinite(start) else replace(asked, hopeless=True)
     start = start if np.isfinite(start) else 1.0
     found: dict[float, tuple[float, float]] = {}
+    unclear: list[float] = []
     for count in sorted(wanted):
-        data = model.with_search([count])
-        found[count] = limit, _ = _toy_limit(arrays, data, asked, seed, start)
+        limit, error, told = _toy_limit(arrays, model.with_search([count]), asked, seed, start)
+        found[count] = limit, error
+        unclear += [] if told else [count]
+        if not told and count == seen:
+            raise PhysicsError(
+                f"joint limit: none of {asked.n_toys} pseudo-experiments without signal is as extreme as the "
+                f"{count:g} observed events, background {background:g}: raise n_toys, or mend the background"
+            )
         start = limit if 0.0 < limit < np.inf else start
     bands = np.array([found.get(count, (np.nan, 0.0))[0] for count in counts.tolist()])
     observed, error = found[float(counts[MEDIAN]) if seen is None else seen]
     label = f"CLs by {asked.n_toys} + {asked.n_toys} pseudo-experiments of pairs and search, q̃μ"
+    if unclear:
+        label += (
+            f"; too few for limits at {', '.join(f'{count:g}' for count in unclear)} events: raise n_toys"
+        )
     return Limit(np.nan if seen is None else unit * observed, unit * bands, asked.cl, label, unit * error)
 
 
 def _toy_limit(
     arrays: Arrays, data: JointData, asked: JointLimits, seed: int, start: float
-) -> tuple[float, float]:
-    """Return the limit of one data set and its error."""
-    alpha, errors = 1.0 - asked.cl, dict[float, float]()
+) -> tuple[float, float, bool]:
+    """Return the limit of one data set, its error, and whether pseudo-experiments tell it."""
+    alpha, errors, ratios = 1.0 - asked.cl, dict[float, float](), list[float]()
 
     def levels(strength: float) -> list[float]:
         found = joint_cls(arrays, data, strength, asked.n_toys, stream(seed, "joint"))
+        ratios.append(found.clb)
         errors[strength] = found.error / found.cls if found.cls > 0 else 1.0
         return [found.cls]
 
     if asked.hopeless and levels(FARTHEST)[0] > alpha:
-        return float("inf"), 0.0
+        return float("inf"), 0.0, min(ratios) > 0.0
     smallest, farthest = 0.5 / asked.n_toys, FARTHEST / start
     limits, slopes = toy_limits(levels, alpha, smallest, start=start, farthest=farthest)
     limit, slope = float(limits[0]), abs(float(slopes[0])) * asked.cl  # of ln CLs
     if not np.isfinite(limit) or limit == 0.0:
-        return limit, 0.0
+        return limit, 0.0, min(ratios) > 0.0
     nearest = min(errors, key=lambda mu: abs(np.log(mu / limit)))
-    return limit, limit * errors[nearest] / max(slope, 0.1)
+    return limit, limit * errors[nearest] / max(slope, 0.1), True
 
 
 LARGEST = 1e12
