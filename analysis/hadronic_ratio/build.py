@@ -32,7 +32,7 @@ HIGH = ((2.0, 2.15), (3.73, 3.6), (10.5, 3.9))  # GeV, R: only for the vacuum po
 
 
 def perturbative(mass):
-    """Return R of three flavours at three loops, 2 (1 + a + c₂a² + c₃a³), a = α_s(m)/π; PDG, review of QCD."""
+    """Return R of three flavours at three loops, 2 (1 + a + c₂a² + c₃a³), a = α_s/π; PDG, review of QCD."""
     import numpy as np
 
     n = 3

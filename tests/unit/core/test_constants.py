@@ -50,6 +50,7 @@ OTHERS = {
     ("data/cards/na60_full.toml", "0.547862"): "a card holds its masses; compared below",
     ("data/cards/na60_full.toml", "1.019461"): "a card holds its masses; compared below",
     ("analysis/hadronic_ratio/measured.py", "0.7827"): "where the smoothing is finer",
+    ("analysis/hadronic_ratio/build.py", "0.332"): "scale of the strong coupling",
     ("analysis/validation/mistaken_sample.py", "0.7827"): "centre of a MOCK line",
     ("analysis/validation/mistaken_sample.py", "1.0195"): "centre of a MOCK line",
     ("analysis/validation/unfolding_codes.py", "1.019"): "centre of a MOCK line",
