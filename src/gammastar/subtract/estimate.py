@@ -261,9 +261,8 @@ def with_bootstrap(
     ratio: ChargeRatio,
     *,
     method: Any,
-    coarse: Coarse | None = None,
     n_replicas: int,
-    dataset: str = "",
+    **options: Any,
 ) -> Spectrum:
     """Return the spectrum with the covariance of a bootstrap of events, and that of R.
 
@@ -271,10 +270,10 @@ def with_bootstrap(
     ----------
     parts : iterable of Pairs
         All pairs.
-    hists, spectrum, ratio, method, coarse
+    hists, spectrum, ratio, method
         As for and from `combinatorial`.
-    n_replicas, dataset
-        As for `bootstrap_covariance`.
+    n_replicas, options
+        As for `bootstrap_covariance`: `coarse` and `dataset`.
 
     Raises
     ------
@@ -286,8 +285,7 @@ def with_bootstrap(
         msg = f"subtract.bootstrap = {n_replicas}: {n_cells} cells need at least {n_cells + 2} replicas"
         raise UserError(msg)
     r, sigma = ratio.of(method)
-    how: Any = {"method": method, "r_factor": r, "coarse": coarse}
-    cov = bootstrap_covariance(parts, axes, **how, n_replicas=n_replicas, dataset=dataset)
+    cov = bootstrap_covariance(parts, axes, method=method, r_factor=r, n_replicas=n_replicas, **options)
     shift = shift_by_r(hists, spectrum, ChargeRatio(r, sigma))
     # cells that no replica fills keep the variance of the formula
     empty = np.where(np.diag(cov) > 0, 0.0, np.diag(spectrum.cov))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
 
@@ -532,7 +532,7 @@ def unfolded_pairs(
     rngs: Sequence[Rng],
     n_replicas: int,
     efficiency_floor: float,
-    options: Mapping[str, Any],
+    **options: Any,
 ) -> tuple[Spectrum, Unbinned]:
     """Unfold subtracted pairs; the spectrum has the errors of replicas of data and simulation."""
     signed, posterior = weights

@@ -306,7 +306,8 @@ def _omnifold(
         rngs=[stream(ctx.seed, f"omnifold{what}") for what in ("", " data", " replicas")],
         n_replicas=section.n_replicas,
         efficiency_floor=section.efficiency_floor,
-        options={"n_iterations": section.n_iterations, "stop": section.stop},
+        n_iterations=section.n_iterations,
+        stop=section.stop,
     )
     total, error = folding.summed(spectrum)
     return spectrum, {
