@@ -23,7 +23,7 @@ from gammastar.core.pairs import VertexPairs
 from gammastar.core.records import MASS, FloatArray, Reach, Spectrum, variable
 from gammastar.core.sources import MEASUREMENT, POT, WIDTHS, Source, Sources
 from gammastar.infer.counting import counting_limit, expected_limits_of
-from gammastar.infer.counting_search import BANDS, intervals_of, plain
+from gammastar.infer.counting_search import BANDS, intervals_of
 from gammastar.infer.histfactory.patchsets import peak_patchset, peak_workspace
 from gammastar.physics.detector import (
     MassResolution,
@@ -34,6 +34,7 @@ from gammastar.physics.detector import (
     simulated_vertices,
 )
 from gammastar.pipeline.context import Context, RunState, axes_of, needed
+from gammastar.pipeline.stages.infer import COLUMNS, write_contours
 from gammastar.pipeline.stages.read import match_simulation, stored_pairs
 from gammastar.predict.in_situ import (
     Background,
@@ -48,7 +49,7 @@ from gammastar.predict.in_situ import (
 from gammastar.predict.models import DarkPhoton, r_table
 from gammastar.predict.production import sources_of
 from gammastar.spectrum.mass_shape import MassShape
-from gammastar.store.manifest import digest, file_sha256, write_json, write_reach
+from gammastar.store.manifest import digest, file_sha256, write_json
 from gammastar.store.pairs import read_pairs
 from gammastar.unfold.simulation import in_window, reweighted
 
@@ -118,7 +119,7 @@ def _expected_pairs(
     cuts, coupling = np.array(options.cuts), np.geomspace(low, high, options.n_couplings)
     fitted = needed(state.subtraction, "subtract").get("charm_fit", np.array([1.0, 0.0]))
     model, lepton = DarkPhoton(r_table()), prompt.templates.resolution
-    own, good = pairs.select(~pairs.like), pairs.select(pairs.good)
+    unlike, good = pairs.select(~pairs.like), pairs.select(pairs.good)
     wide = needed(state.hists, "select").os.project(MASS)
     effective = np.asarray(wide.values()) / np.maximum(np.asarray(wide.variances()), 1e-300)
     rows, lost = [], []
@@ -129,8 +130,8 @@ def _expected_pairs(
         try:
             size = float(fitted[1] / fitted[0])
             charm: Any = {"charm": others, "charm_sigma": size}
-            tails = vertex_tails(good, cuts, telescope.fiducial, window=window, **charm)
-            behind, before, error = displaced_shares(
+            tail = vertex_tails(good, cuts, telescope.fiducial, window=window, **charm)
+            shares = displaced_shares(
                 every, telescope, cuts, mass=mass, half_window=half, ctau=model.ctau(mass, coupling)
             )
         except PhysicsError as error:
@@ -138,32 +139,33 @@ def _expected_pairs(
             continue
         per_coupling = prompt.signal[i] / float(np.interp(mass, wide.axes[0].centers, effective))
         produced = per_coupling * float(lepton.cells(mass, window)[0, 0]) * coupling**2
-        rows.append((i, produced * behind, produced * before, tails, window, produced * error))
+        rows.append((i, window, tail, *(produced * share for share in shares)))
     if not rows:
         raise SteeringError(f"in_situ.displaced: no mass can be searched: {lost[0]}")
     if lost:
         ctx.cache.notes.append(f"displaced search: {len(lost)} masses are left out: {'; '.join(lost[:3])}")
-    kept = [row[0] for row in rows]
-    relative = np.hypot(prompt.relative(ctx.steering.systematics.in_limit)[kept], options.efficiency_error)
+    searched, windows, tails, behind, before, errors = map(list, zip(*rows, strict=True))
+    relative = np.hypot(
+        prompt.relative(ctx.steering.systematics.in_limit)[searched], options.efficiency_error
+    )
     count = np.full((len(rows), len(cuts)), np.nan)
     if section.observed == "data":
-        window = telescope.fiducial
-        count[:] = [[selected_vertices(own, cut, window, row[4]).sum() for cut in cuts] for row in rows]
-    shares = [row[3] for row in rows]
-    names = tuple(dict.fromkeys(name for tails in shares for name in tails.parts))
+        fiducial = telescope.fiducial
+        count[:] = [[selected_vertices(unlike, cut, fiducial, w).sum() for cut in cuts] for w in windows]
+    names = tuple(dict.fromkeys(name for tail in tails for name in tail.parts))
     return DisplacedYields(
-        mass=prompt.mass[kept],
+        mass=prompt.mass[searched],
         coupling=coupling,
         cuts=cuts,
-        behind=np.array([row[1] for row in rows]),
-        before=np.array([row[2] for row in rows]),
-        error=np.array([row[5] for row in rows]),
+        behind=np.array(behind),
+        before=np.array(before),
+        error=np.array(errors),
         signal_sigma=relative,
-        background=np.array([tails.value for tails in shares]),
-        background_sigma=np.array([tails.sigma for tails in shares]),
+        background=np.array([tail.value for tail in tails]),
+        background_sigma=np.array([tail.sigma for tail in tails]),
         names=np.array(names, dtype=str),
-        parts=np.array([[tails.parts.get(name, np.zeros(len(cuts))) for name in names] for tails in shares]),
-        supported=np.array([tails.supported for tails in shares]),
+        parts=np.array([[tail.parts.get(name, np.zeros(len(cuts))) for name in names] for tail in tails]),
+        supported=np.array([tail.supported for tail in tails]),
         count=count,
         sides=np.array(tails_found(pairs, (LOOSE * cuts[0], cuts[0]), telescope.fiducial, charm=others)),
     )
@@ -239,14 +241,20 @@ def _note_displaced(
 
 
 def _write_displaced(ctx: Context, section: Section, search: DisplacedSearch) -> None:
-    """Write the contours as CSV and JSON: one row per mass and island."""
-    rows = [row for part, reach in search.reaches.items() for row in _displaced_rows(section, part, reach)]
-    write_reach(ctx.folder / "reach_displaced.csv", {key: [row[key] for row in rows] for key in rows[0]})
-    yields = search.found
+    """Write the contours of decays behind the target."""
+    yields, rows = search.found, []
+    for part, reach in search.reaches.items():
+        bands = np.full((len(reach.mass), 5, 2), np.nan) if reach.bands is None else reach.bands
+        low, high = reach.edges.T
+        columns = {"part": part, "mass": reach.mass, "coupling_low": low, "coupling_high": high}
+        columns |= {"closed": reach.closed, "clipped_side": np.array(reach.clipped_side)}
+        columns |= {"signal": reach.signal, "limit": reach.limit}
+        for j, band in enumerate(BANDS):
+            columns |= {f"low_{band}": bands[:, j, 0], f"high_{band}": bands[:, j, 1]}
+        rows += _rows(
+            columns | {"cl": section.cl, "method": "exact CLs, nuisances averaged"}, len(reach.mass)
+        )
     content = {
-        "label": f"{'MOCK ' if ctx.cache.mock else ''}expected reach in situ, decays behind the target",
-        "mock": ctx.cache.mock,
-        "partial": ctx.cache.partial,
         "assumption": ctx.cache.methods["displaced search"],
         "mass_intervals": {name: intervals_of(reach) for name, reach in search.reaches.items()},
         "background": [
@@ -260,31 +268,15 @@ def _write_displaced(ctx: Context, section: Section, search: DisplacedSearch) ->
             }
             for i, (mass, j) in enumerate(zip(yields.mass, search.best, strict=True))
         ],
-        "columns": ["part", "mass", "coupling_low", "coupling_high", "closed", "clipped_side"],
-        "rows": plain(rows),
+        "columns": COLUMNS,
     }
-    write_json(ctx.folder / "reach_displaced.json", content)
+    write_contours(ctx, "reach_displaced", " in situ, decays behind the target", rows, content)
 
 
-def _displaced_rows(section: Section, part: str, reach: Reach) -> list[dict[str, Any]]:
-    n = len(reach.mass)
-    bands = np.full((n, 5, 2), np.nan) if reach.bands is None else reach.bands
-    limit, rows = np.broadcast_to(reach.limit, (n,)), []
-    for i, mass in enumerate(reach.mass):
-        entry: dict[str, Any] = {
-            "part": part,
-            "mass": float(mass),
-            "coupling_low": float(reach.edges[i, 0]),
-            "coupling_high": float(reach.edges[i, 1]),
-            "closed": bool(reach.closed[i]),
-            "clipped_side": reach.clipped_side[i],
-            "signal": float(reach.signal[i]),
-            "limit": float(limit[i]),
-        }
-        for j, band in enumerate(BANDS):
-            entry[f"low_{band}"], entry[f"high_{band}"] = (float(x) for x in bands[i, j])
-        rows.append(entry | {"cl": section.cl, "method": "exact CLs, nuisances averaged"})
-    return rows
+def _rows(columns: dict[str, Any], n: int) -> list[dict[str, Any]]:
+    """Return the n rows of columns; one value stands for all rows."""
+    values = (np.broadcast_to(column, n).tolist() for column in columns.values())
+    return [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
 
 
 PER_WIDTH = 3.0  # bins of the search per resolution
@@ -541,58 +533,42 @@ def _described(section: Section, prompt: InSitu) -> str:
     )
 
 
-def _write(ctx: Context, section: Section, found: InSitu) -> None:
-    """Write limits as CSV and JSON, and the likelihood of every mass."""
-    nuisances = ctx.steering.systematics.in_limit
-    rows = _rows(section, found, nuisances)
-    write_reach(ctx.folder / "reach_in_situ.csv", {key: [row[key] for row in rows] for key in rows[0]})
-    content = {
-        "label": f"{'MOCK ' if ctx.cache.mock else ''}expected reach in situ, prompt decays",
-        "mock": ctx.cache.mock,
-        "partial": ctx.cache.partial,
-        "assumption": ctx.cache.methods["search in situ"],
-        "signal_uncertainties": {
-            part.name: float(np.median(np.sqrt(np.clip(np.diag(part.cov), 0.0, None)) / found.signal))
-            for part in found.sources.parts
-        },
-        "columns": ["part", "mass", "coupling_low", "low_m1", "low_p1", "blind"],
-        "rows": plain(rows),
-    }
-    write_json(ctx.folder / "reach_in_situ.json", content)
-    _write_likelihood(ctx, section, found)
-
-
-def _rows(section: Section, prompt: InSitu, nuisances: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Return one row per mass, of what is expected and, with data, of what is observed."""
+def _write(ctx: Context, section: Section, prompt: InSitu) -> None:
+    """Write the limits, expected and, with data, observed, and the likelihood of every mass."""
+    nuisances, signal = ctx.steering.systematics.in_limit, prompt.signal
     blind, levels = prompt.blind(section.blind), np.sqrt(prompt.expected(nuisances, section.cl))
-    parts = {"all": levels[:, 2]}
+    parts, seen = {"all": levels[:, 2]}, {}
     if section.observed == "data":
         parts["observed"] = np.sqrt(prompt.observed(nuisances, section.cl))
-    rows: list[dict[str, Any]] = []
+        seen = {"fitted": prompt.fits.fitted, "significance": prompt.significance}
+    rows = []
     for part, edge in parts.items():
-        for i, at in enumerate(prompt.mass):
-            low = np.nan if blind[i] else float(edge[i])
-            row: dict[str, Any] = {"part": part, "mass": float(at), "coupling_low": low}
-            row["coupling_high"] = np.nan
-            row |= {"closed": False, "clipped_side": "upper"}
-            for name, level in zip(BANDS, levels[i], strict=True):
-                row[f"low_{name}"] = np.nan if blind[i] or part == "observed" else float(level)
-            row |= {
-                "limit": low**2 * float(prompt.signal[i]),
-                "signal_per_coupling2": float(prompt.signal[i]),
-                "signal_error": float(prompt.relative(nuisances)[i]),
-                "sigma": float(prompt.fits.sigma[i]),
-                "spurious": float(prompt.spurious[i]),
-                "background": float(prompt.fits.background[i]),
-                "resolution": float(prompt.templates.resolution.sigma(at)),
-                "blind": bool(blind[i]),
-                "cl": section.cl,
-                "method": "CLs, normal approximation",
-            }
-            if section.observed == "data":
-                row |= {"fitted": float(prompt.fits.fitted[i]), "significance": float(prompt.significance[i])}
-            rows.append(row)
-    return rows
+        low = np.where(blind, np.nan, edge)
+        columns = {"part": part, "mass": prompt.mass, "coupling_low": low, "coupling_high": np.nan}
+        columns |= {"closed": False, "clipped_side": "upper"}
+        bands = np.where(blind[:, None] | (part == "observed"), np.nan, levels)
+        columns |= {f"low_{name}": band for name, band in zip(BANDS, bands.T, strict=True)}
+        columns |= {
+            "limit": low**2 * signal,
+            "signal_per_coupling2": signal,
+            "signal_error": prompt.relative(nuisances),
+            "sigma": prompt.fits.sigma,
+            "spurious": prompt.spurious,
+            "background": prompt.fits.background,
+            "resolution": prompt.templates.resolution.sigma(prompt.mass),
+            "blind": blind,
+            "cl": section.cl,
+            "method": "CLs, normal approximation",
+        }
+        rows += _rows(columns | seen, len(signal))
+    errors = {part.name: np.sqrt(np.clip(np.diag(part.cov), 0.0, None)) for part in prompt.sources.parts}
+    content = {
+        "assumption": ctx.cache.methods["search in situ"],
+        "signal_uncertainties": {name: float(np.median(error / signal)) for name, error in errors.items()},
+        "columns": ["part", "mass", "coupling_low", "low_m1", "low_p1", "blind"],
+    }
+    write_contours(ctx, "reach_in_situ", " in situ, prompt decays", rows, content)
+    _write_likelihood(ctx, section, prompt)
 
 
 def _write_likelihood(ctx: Context, section: Section, prompt: InSitu) -> None:

@@ -188,7 +188,7 @@ def infer_stage(
             "explored": shown,
             "observed_significance": search.significance if np.isfinite(search.significance) else None,
         }
-        _write_reach(ctx, search, f"reach{suffix}", extra)
+        _write_search(ctx, search, f"reach{suffix}", extra)
         searches[name] = search
     content = digest({n: [s.reach.edges, s.measured.edges, s.limit.expected] for n, s in searches.items()})
     sources = digest(ctx.steering.systematics.model_dump(mode="json"))
@@ -223,32 +223,36 @@ def millicharge_stage(
         _write_grid(ctx, asked, suffix=f"_{name}", coupling="charge")
         extra: dict[str, Any] = {"illustrative": detector.illustrative, "exponent": detector.exponent}
         extra |= {"detector": {"name": name} | exposure_of(detector), "model": asdict(CHARGED)}
-        _write_reach(ctx, search, f"reach_{name}", extra, coupling="charge")
+        _write_search(ctx, search, f"reach_{name}", extra, coupling="charge")
         slope = exponent_of(asked.plane.signal, asked.plane.coupling)
         ctx.cache.numbers[f"exponent of Q, {detector.name}"] = f"{detector.exponent} declared, {slope}"
         searches[name] = search
     return searches
 
 
-def _write_reach(
+def _write_search(
     ctx: Context, search: Search, stem: str, extra: dict[str, Any], coupling: str = "coupling"
 ) -> None:
-    """Write ``<stem>.csv`` and ``<stem>.json``: one row per mass and island of every contour."""
-    rows = reach_rows(search, coupling)
-    write_reach(ctx.folder / f"{stem}.csv", {key: [row[key] for row in rows] for key in rows[0]})
+    """Write the contours of a detector with what they rest on."""
     content = {
-        "label": f"{'MOCK ' if ctx.cache.mock else ''}expected reach, {search.detector.name}",
-        "mock": ctx.cache.mock,
-        "partial": ctx.cache.partial,
         "assumption": search.assumption,
         "expected_limit": search.limit.expected,
         "mass_intervals": {name: intervals_of(r) for name, r in contours(search).items()},
         "signal_uncertainties": {name: float(np.median(s)) for name, s in search.spreads.items()},
         "columns": [name.replace("coupling", coupling) for name in COLUMNS],
-        "rows": plain(rows),
     }
-    write_json(ctx.folder / f"{stem}.json", content | extra)
+    write_contours(ctx, stem, f", {search.detector.name}", reach_rows(search, coupling), content | extra)
     ctx.cache.methods[f"limit, {search.detector.name}"] = f"{search.limit.method}; {search.assumption}"
+
+
+def write_contours(
+    ctx: Context, stem: str, what: str, rows: list[dict[str, Any]], content: dict[str, Any]
+) -> None:
+    """Write ``<stem>.csv`` and ``<stem>.json``: one row per mass and island of every contour."""
+    write_reach(ctx.folder / f"{stem}.csv", {key: [row[key] for row in rows] for key in rows[0]})
+    label = f"{'MOCK ' if ctx.cache.mock else ''}expected reach{what}"
+    common = {"label": label, "mock": ctx.cache.mock, "partial": ctx.cache.partial}
+    write_json(ctx.folder / f"{stem}.json", common | content | {"rows": plain(rows)})
 
 
 def _write_grid(
