@@ -26,6 +26,13 @@ def stream(seed: int, *names: str | int) -> Rng:
     return Rng(np.random.Philox(np.random.SeedSequence(words)))
 
 
+def systematic(weight: FloatArray, n: int, rng: Rng) -> IntArray:
+    """Return the indices of `n` entries, drawn systematically with their weights and put out of order."""
+    steps = (np.arange(n) + rng.uniform()) / n
+    index = np.searchsorted(np.cumsum(weight) / weight.sum(), steps, side="right")
+    return rng.permutation(np.minimum(index, len(weight) - 1))
+
+
 class Sampler(ABC):
     """Draws the kinematics of a virtual photon at a given mass."""
 

@@ -166,9 +166,7 @@ def of_simulation(matched: MatchedPairs, beam_energy: float) -> Iterator[Check]:
 
 
 def _median(values: FloatArray, weight: FloatArray) -> float:
-    order = np.argsort(values)
-    running = np.cumsum(weight[order])
-    return float(values[order][np.searchsorted(running, 0.5 * running[-1])])
+    return float(np.quantile(values, 0.5, weights=weight, method="inverted_cdf"))
 
 
 def of_both(pairs: Pairs, signed: FloatArray, positive: FloatArray, matched: MatchedPairs) -> Iterator[Check]:

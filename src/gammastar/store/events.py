@@ -19,6 +19,7 @@ from scipy.constants import c as SPEED_OF_LIGHT
 from gammastar.core.errors import UserError
 from gammastar.core.files import atomic, table_text
 from gammastar.core.records import FloatArray, IntArray, Rng, Sample
+from gammastar.core.sampling import systematic
 from gammastar.store.manifest import root_file
 
 PROTON = 2212
@@ -237,9 +238,7 @@ def unweighted(sample: Sample, n: int, rng: Rng) -> Sample:
     total = float(weight.sum())
     if n < 1 or (weight < 0).any() or not (np.isfinite(total) and total > 0):
         raise UserError(f"unweighted: {n} particles from weights that sum to {total!r}: none may be negative")
-    steps = (np.arange(n) + rng.uniform()) / n
-    index = np.searchsorted(np.cumsum(weight) / total, steps, side="right")
-    index = rng.permutation(np.minimum(index, len(weight) - 1))
+    index = systematic(weight, n, rng)
     return Sample(sample.p4[index], np.full(n, total / n), sample.origin[index], sample.in_domain[index])
 
 

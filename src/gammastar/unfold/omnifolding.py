@@ -75,8 +75,6 @@ def _part(model: Any, label: IntArray) -> IntArray:
 def _edges(column: FloatArray, weight: FloatArray, bins: int) -> FloatArray:
     """Return what divides a feature into bins of equal weight, or between all its values if they are few."""
     column, weight = column[weight != 0], weight[weight != 0]
-    order = np.argsort(column)
-    column, weight = column[order], weight[order]
     distinct = np.unique(column)
     if len(distinct) <= bins:
         return np.asarray((distinct[1:] + distinct[:-1]) / 2)

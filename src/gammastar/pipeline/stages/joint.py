@@ -192,7 +192,6 @@ def _pairs_of_window(
     density = value / factor
     weight = np.gradient(grid)
     weight[[0, -1]] *= 0.5  # the trapezoidal rule
-    weight[0], weight[-1] = 0.5 * (grid[1] - grid[0]), 0.5 * (grid[-1] - grid[-2])
     pairs = float(weight @ density)
     at = int(np.searchsorted(grid, mass))
     slope = -weight / pairs

@@ -122,10 +122,8 @@ def _total(sample: Kinematics) -> float:
 
 
 def _upper(values: FloatArray, weight: FloatArray, part: float = RANGE) -> float:
-    order = np.argsort(values)
-    # negative weights would make the running sum fall; their size is what matters for the range
-    running = np.cumsum(np.abs(weight[order]))
-    return 1.02 * float(values[order][np.searchsorted(running, part * running[-1])])
+    # of negative weights, their size is what matters for the range
+    return 1.02 * float(np.quantile(values, part, weights=np.abs(weight), method="inverted_cdf"))
 
 
 def _density(
