@@ -104,9 +104,7 @@ log = logging.getLogger(__name__)
 class Classifier(Protocol):
     """Learns the ratio of two weighted samples."""
 
-    def __call__(
-        self, above: tuple[FloatArray, FloatArray], below: tuple[FloatArray, FloatArray], rng: Rng
-    ) -> Ratio:
+    def __call__(self, above: Sample, below: Sample, rng: Rng) -> Ratio:
         """Return x ↦ (density of `above`)/(density of `below`), normalisation included."""
 
 
@@ -125,9 +123,7 @@ class BoostedTrees:
     # Quantile bins of each feature, at most 255: the finest structure that the ratio resolves
     bins: int = 255
 
-    def __call__(
-        self, above: tuple[FloatArray, FloatArray], below: tuple[FloatArray, FloatArray], rng: Rng
-    ) -> Ratio:
+    def __call__(self, above: Sample, below: Sample, rng: Rng) -> Ratio:
         """Return the ratio p/(1 − p) of the trained classifier, clipped to [10⁻³, 10³]."""
         from sklearn.ensemble import HistGradientBoostingClassifier
 
@@ -211,22 +207,22 @@ def subtracted_replicas(
             f"{np.shape(posterior)}, event {np.shape(event)}; give (n, 3) and three times (n,)"
         )
     if n and float(np.min(posterior)) < 0:
-        msg = f"subtracted_replicas: the lowest posterior weight, below zero, is {posterior.min():.3g}"
-        raise UserError(msg)
+        raise UserError(
+            f"subtracted_replicas: the lowest posterior weight is {posterior.min():.3g}, below zero"
+        )
     cell = cells(values, axes)
     inside, size = cell >= 0, int(np.prod([len(axis) for axis in axes]))
     place = cell[inside]
     nominal = np.bincount(place, posterior[inside], size)
     _, group = np.unique(event, return_inverse=True)
     result = np.zeros((n_replicas, n))
-    for k in range(n_replicas):
+    for drawn in result:
         draw = rng.poisson(1.0, int(group.max(initial=-1)) + 1)[group].astype(np.float64)
-        drawn = posterior * draw
+        drawn[:] = posterior * draw
         before = np.bincount(place, drawn[inside], size)
         after = nominal + np.bincount(place, (signed * (draw - 1))[inside], size)
         factor = np.divide(np.maximum(after, 0.0), before, out=np.zeros(size), where=before > 0)
         drawn[inside] *= factor[place]
-        result[k] = drawn
     return result
 
 
@@ -253,10 +249,10 @@ def _columns(values: FloatArray, names: Sequence[str]) -> FloatArray:
 class _Problem:
     """What does not change from one iteration to the next."""
 
-    data: tuple[FloatArray, FloatArray]
+    data: Sample
     reco: FloatArray
     true: FloatArray
-    fakes: tuple[FloatArray, FloatArray]
+    fakes: Sample
     nominal: FloatArray
     seen: BoolArray
     classifier: Classifier
@@ -369,12 +365,11 @@ def _problem(
 ) -> _Problem:
     weight = np.ones(len(data)) if data_weight is None else np.asarray(data_weight, dtype=np.float64)
     if np.shape(data) != (len(weight), 3) or not np.isfinite(data).all():
-        msg = f"omnifold: data of shape {np.shape(data)}, {len(weight)} weights; give finite (n, 3) and (n,)"
-        raise UserError(msg)
+        given = f"data of shape {np.shape(data)}, {len(weight)} weights"
+        raise UserError(f"omnifold: {given}; give finite (n, 3) and (n,)")
     for name, values in (("data", weight), ("simulation", matched.weight), ("fakes", matched.fake_weight)):
         if not np.isfinite(values).all() or (values < 0).any():
-            msg = f"omnifold: the weights of the {name} must not be negative; use posterior weights"
-            raise UserError(msg)
+            raise UserError(f"omnifold: no weight of the {name} may be negative; use posterior weights")
     seen = matched.reconstructed
     if weight.sum() <= 0 or matched.weight[seen].sum() <= 0:
         raise UserError("omnifold: the data or the reconstructed simulation is empty")
@@ -439,14 +434,8 @@ def omnifold_replicas(
     for k in range(n_replicas):
         draw = rng.poisson(1.0, int(group.max(initial=-1)) + 1)[group]
         mc_draw = rng.poisson(1.0, int(mc_group.max(initial=-1)) + 1)[mc_group]
-        copy = MatchedPairs(
-            matched.true,
-            matched.reco,
-            matched.weight * mc_draw,
-            matched.event,
-            matched.fakes,
-            matched.fake_weight * rng.poisson(1.0, len(matched.fake_weight)),
-        )
+        fake_weight = matched.fake_weight * rng.poisson(1.0, len(matched.fake_weight))
+        copy = replace(matched, weight=matched.weight * mc_draw, fake_weight=fake_weight)
         drawn = weight[k] if ready else weight * draw
         result[k] = omnifold(data, copy, rng=rng, data_weight=drawn, **options).weight
     return result

@@ -121,8 +121,7 @@ def response(
     All pairs of one event share their bootstrap weight. Large replicas are kept in single precision.
     """
     if n_replicas > 0 and rng is None:
-        msg = f"response: n_replicas = {n_replicas} needs a random generator `rng`; or set n_replicas = 0"
-        raise UserError(msg)
+        raise UserError(f"response: n_replicas = {n_replicas} needs a generator `rng`; or set n_replicas = 0")
     salt = 0 if rng is None or n_replicas == 0 else int(rng.integers(2**63))
     sums = _Sums(tuple(axes_reco), tuple(axes_true), n_replicas, salt)
     return sums.of(parts_of(matched)).response()
@@ -358,8 +357,9 @@ def from_hist(
         msg = f"from_hist: n_reco = {n_reco} must leave true axes among the {migration.ndim} of the histogram"
         raise UserError(msg)
     if n_replicas > 0 and rng is None:
-        msg = f"from_hist: n_replicas = {n_replicas} needs a random generator `rng`; or set n_replicas = 0"
-        raise UserError(msg)
+        raise UserError(
+            f"from_hist: n_replicas = {n_replicas} needs a generator `rng`; or set n_replicas = 0"
+        )
     reco, true = tuple(migration.axes[:n_reco]), tuple(migration.axes[n_reco:])
     for name, extra, axes in (("miss", miss, true), ("fake", fake, reco)):
         if extra is not None and tuple(extra.axes) != axes:
@@ -367,19 +367,19 @@ def from_hist(
     content, variance = _flow(migration)
     if (content < 0).any() or (variance < 0).any():
         raise UserError(f"from_hist: negative contents (smallest {content.min():g}); fill positive weights")
-    parts = _parts(content, variance, n_reco)
+    inside, lost, outside = _parts(content, n_reco)
+    inside_squares, lost_squares, _ = _parts(variance, n_reco)
     if miss is not None:
-        lost, square = (np.asarray(a, dtype=np.float64).ravel() for a in (miss.values(), miss.variances()))
-        parts["lost"] = (parts["lost"][0] + lost, parts["lost"][1] + square)
-    fakes = parts["outside"][0] + (0.0 if fake is None else np.asarray(fake.values()).ravel())
-    inside, lost = parts["inside"][0], parts["lost"][0]
+        more, squares = (np.asarray(a, dtype=np.float64).ravel() for a in (miss.values(), miss.variances()))
+        lost, lost_squares = lost + more, lost_squares + squares
+    fakes = outside + (0.0 if fake is None else np.asarray(fake.values()).ravel())
     prior = inside.sum(axis=0) + lost
     if not (prior > 0).any():
         raise UserError("from_hist: the histogram holds no true pair inside the true axes")
     replicas, total = np.zeros((0, *inside.shape)), np.zeros((0, inside.shape[1]))
     if n_replicas > 0 and rng is not None:
-        drawn = _scattered(*parts["inside"], n_replicas, rng)
-        total = drawn.sum(axis=1) + _scattered(*parts["lost"], n_replicas, rng)
+        drawn = _scattered(inside, inside_squares, n_replicas, rng)
+        total = drawn.sum(axis=1) + _scattered(lost, lost_squares, n_replicas, rng)
         replicas = divide(drawn, total[:, None, :])
     matrix = divide(inside, prior)
     reconstructed = inside.sum(axis=1) + fakes
@@ -387,29 +387,16 @@ def from_hist(
     return Response(matrix, matrix.sum(axis=0), fraction, reco, true, *spectra)
 
 
-def _parts(
-    content: FloatArray, variance: FloatArray, n_reco: int
-) -> dict[str, tuple[FloatArray, FloatArray]]:
-    """Split a histogram with flow into the matrix, what left the reconstructed and the true axes."""
-    sizes = [n - 2 for n in content.shape]
-    rows, columns = int(np.prod(sizes[:n_reco])), int(np.prod(sizes[n_reco:]))
-    core = (slice(1, -1),) * len(sizes)
-    reco, true = core[:n_reco], core[n_reco:]
-    result: dict[str, tuple[FloatArray, FloatArray]] = {}
-    for name in ("inside", "lost", "outside"):
-        pair = []
-        for array in (content, variance):
-            inside = array[core].reshape(rows, columns)
-            if name == "inside":
-                pair.append(inside)
-            elif name == "lost":
-                everything = array[(slice(None),) * n_reco + true].sum(axis=tuple(range(n_reco)))
-                pair.append(np.clip(everything.ravel() - inside.sum(axis=0), 0, None))
-            else:
-                everything = array[reco].sum(axis=tuple(range(n_reco, len(sizes))))
-                pair.append(np.clip(everything.ravel() - inside.sum(axis=1), 0, None))
-        result[name] = (pair[0], pair[1])
-    return result
+def _parts(array: FloatArray, n_reco: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Split an array with flow into the matrix, what left the reconstructed and what the true axes."""
+    core = (slice(1, -1),) * array.ndim
+    every = (slice(None),) * n_reco
+    n_true = np.prod([n - 2 for n in array.shape[n_reco:]], dtype=int)
+    inside = array[core].reshape(-1, n_true)
+    of_true = array[every + core[n_reco:]].sum(axis=tuple(range(n_reco))).ravel()
+    of_reco = array[core[:n_reco]].sum(axis=tuple(range(n_reco, array.ndim))).ravel()
+    lost, outside = of_true - inside.sum(axis=0), of_reco - inside.sum(axis=1)
+    return inside, np.clip(lost, 0, None), np.clip(outside, 0, None)
 
 
 def guarded(
