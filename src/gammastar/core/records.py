@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from types import UnionType
 from typing import Any, Literal, Self, TypeAlias, get_args, get_origin, get_type_hints
@@ -488,6 +488,16 @@ def regular(name: str, n_bins: int, low: float, high: float) -> hist.axis.Regula
 def variable(name: str, bin_edges: Sequence[float]) -> hist.axis.Variable:
     """Return an axis of the quantity `name` with the given bin edges."""
     return hist.axis.Variable(bin_edges, name=name, label=LABELS.get(name, name))
+
+
+def cell_of(axes: Sequence[Any], column: Callable[[str], FloatArray]) -> IntArray:
+    """Return the cell of every row in C order, −1 outside the axes; `column` gives the values of an axis."""
+    cell, inside = np.zeros(1, np.int64), np.ones(1, np.bool_)
+    for axis in axes:
+        index = np.asarray(axis.index(np.ascontiguousarray(column(axis.name), np.float64)), np.int64)
+        inside = inside & (index >= 0) & (index < len(axis))
+        cell = cell * len(axis) + index
+    return np.where(inside, cell, -1)
 
 
 def effective_size(weight: FloatArray) -> float:

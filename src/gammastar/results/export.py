@@ -22,7 +22,7 @@ from gammastar.config import Accept
 from gammastar.core.constants import ALPHA, LEPTON_MASS, M_PROTON
 from gammastar.core.errors import InputFileError, SteeringError
 from gammastar.core.files import data_path, writes_folder
-from gammastar.core.records import KINEMATICS, MASS, Exposure, FloatArray, Spectrum, filled
+from gammastar.core.records import KINEMATICS, MASS, Exposure, FloatArray, Spectrum, cell_of, filled
 from gammastar.core.sampling import stream
 from gammastar.physics.detector import Detector, load_detector
 from gammastar.physics.polarisation import NO_SPIN, Spin, SpinState
@@ -414,22 +414,14 @@ def _omnifold_events(record: Record) -> tuple[Arrays, dict[str, Any]] | None:
     if "omnifold_weight" not in unfolding:
         return None
     true, simulated = truth["true"], truth["weight"]
-    names = [axis.name for axis in record.spectrum.hist.axes]
-    shape, inside, cell = record.spectrum.domain.shape, np.ones(len(true), np.bool_), []
-    for name, axis in zip(names, record.spectrum.hist.axes, strict=True):
-        edges = np.asarray(axis.edges, dtype=np.float64)
-        value = true[:, KINEMATICS.index(name)]
-        place = np.searchsorted(edges, value, "right") - 1
-        inside &= (place >= 0) & (place < len(edges) - 1)
-        cell.append(np.clip(place, 0, len(edges) - 2))
-    flat = np.ravel_multi_index(tuple(cell), shape)
-    known = record.spectrum.domain.ravel()[flat]
+    axes, content = record.spectrum.hist.axes, record.spectrum.values.ravel()
+    cell = cell_of(axes, lambda name: true[:, KINEMATICS.index(name)])
+    inside, known = cell >= 0, record.spectrum.domain.ravel()[cell]
     own = np.where(known, unfolding["omnifold_weight"], simulated) * inside
-    sums = np.bincount(flat, own, record.spectrum.values.size)
-    content = record.spectrum.values.ravel()
-    weight = own * np.divide(content, sums, out=np.zeros_like(content), where=sums > 0)[flat]
+    sums = np.bincount(cell[inside], own[inside], content.size)
+    weight = own * np.divide(content, sums, out=np.zeros_like(content), where=sums > 0)[cell]
     keep = weight != 0
-    mass_edges = np.asarray(record.spectrum.hist.axes[names.index(MASS)].edges, dtype=np.float64)
+    mass_edges = np.asarray(axes[MASS].edges, dtype=np.float64)
     columns: Arrays = {name: true[keep, k] for k, name in enumerate(KINEMATICS)}
     columns |= {"weight": weight[keep], "measured": known[keep].astype(np.uint8)}
     shifts = relative_shifts(record.spectrum)

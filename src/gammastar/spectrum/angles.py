@@ -10,7 +10,7 @@ import numpy as np
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.pairs import MatchedPairs, Pairs
-from gammastar.core.records import BoolArray, FloatArray, IntArray, Spectrum
+from gammastar.core.records import KINEMATICS, BoolArray, FloatArray, IntArray, Spectrum, cell_of
 from gammastar.physics.polarisation import COEFFICIENTS, SpinDensities, harmonics, mass_factor
 
 ANGLES = ("cos_theta", "phi_star")
@@ -226,12 +226,8 @@ def prior_weights(true: FloatArray, weight: FloatArray, unfolded: Spectrum) -> F
     depend on the true spectrum. Outside the axes and where nothing was unfolded the factor is that of all
     cells together; no cell changes by more than `MOST` beyond it.
     """
-    shape, names = unfolded.values.shape, ("mass", "pt", "energy")
-    cell, inside = np.zeros(len(true), dtype=np.int64), np.ones(len(true), dtype=np.bool_)
-    for axis, size in zip(unfolded.hist.axes, shape, strict=True):
-        place = np.searchsorted(axis.edges, true[:, names.index(axis.name)], "right") - 1
-        inside &= (place >= 0) & (place < size)
-        cell = cell * size + np.clip(place, 0, size - 1)
+    cell = cell_of(unfolded.hist.axes, lambda name: true[:, KINEMATICS.index(name)])
+    inside = cell >= 0
     prior = np.bincount(cell[inside], weight[inside], unfolded.values.size)
     counts = unfolded.values.ravel()
     known = (prior > 0) & (counts > 0)

@@ -22,6 +22,7 @@ from gammastar.core.records import (
     Exposure,
     FloatArray,
     Spectrum,
+    cell_of,
     effective_size,
     filled,
     variable,
@@ -246,15 +247,11 @@ def in_domain(spectrum: Spectrum, mass: FloatArray, pt: FloatArray, energy: Floa
         If an axis is none of mass, pt and energy.
     """
     columns = {MASS: mass, PT: pt, ENERGY: energy}
-    inside = np.ones(np.shape(mass), dtype=np.bool_)
-    index = []
     for axis in spectrum.hist.axes:
         if axis.name not in columns:
             raise PhysicsError(f"in_domain: axis {axis.name!r} is none of {', '.join(KINEMATICS)}")
-        place = np.asarray(axis.index(np.ascontiguousarray(columns[axis.name], dtype=np.float64)))
-        inside &= (place >= 0) & (place < len(axis))
-        index.append(np.clip(place, 0, len(axis) - 1))
-    return np.asarray(inside & spectrum.domain[tuple(index)])
+    cell = cell_of(spectrum.hist.axes, columns.__getitem__)
+    return np.asarray((cell >= 0) & spectrum.domain.ravel()[cell])
 
 
 def _coordinates(mass: FloatArray, pt: FloatArray, energy: FloatArray) -> FloatArray:

@@ -12,7 +12,16 @@ from scipy import sparse
 
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import Pairs
-from gammastar.core.records import BoolArray, FloatArray, IntArray, PairHists, Spectrum, filled, flow_free
+from gammastar.core.records import (
+    BoolArray,
+    FloatArray,
+    IntArray,
+    PairHists,
+    Spectrum,
+    cell_of,
+    filled,
+    flow_free,
+)
 from gammastar.core.sampling import event_seeds, replica_weights
 from gammastar.subtract.posterior import disagreement, signal_shares
 
@@ -242,13 +251,7 @@ def _column(pairs: Pairs, name: str) -> FloatArray:
 
 def pair_cells(pairs: Pairs, axes: Sequence[Any]) -> IntArray:
     """Return the cell of every pair."""
-    cell = np.zeros(len(pairs), dtype=np.int64)
-    inside = np.ones(len(pairs), dtype=np.bool_)
-    for axis in axes:
-        index = np.asarray(axis.index(_column(pairs, axis.name)), dtype=np.int64)
-        inside &= (index >= 0) & (index < len(axis))
-        cell = cell * len(axis) + index
-    return np.where(inside, cell, -1)
+    return cell_of(axes, lambda name: _column(pairs, name))
 
 
 def cell_values(pairs: Pairs, axes: Sequence[Any], values: FloatArray) -> FloatArray:

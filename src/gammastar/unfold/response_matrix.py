@@ -22,6 +22,7 @@ from gammastar.core.records import (
     Response,
     Rng,
     Spectrum,
+    cell_of,
     filled,
     flow_free,
     variable,
@@ -43,16 +44,11 @@ log = logging.getLogger(__name__)
 
 def cells(values: FloatArray, axes: Sequence[Any]) -> IntArray:
     """Return the cell of every row."""
-    cell = np.zeros(len(values), dtype=np.int64)
-    inside = np.isfinite(values[:, 0] + values[:, 1] + values[:, 2])  # much faster than all() of each row
     for axis in axes:
         if axis.name not in KINEMATICS:
             raise UserError(f"response: axis {axis.name!r} is none of {', '.join(KINEMATICS)}")
-        column = np.ascontiguousarray(values[:, KINEMATICS.index(axis.name)])
-        index = np.asarray(axis.index(column), dtype=np.int64)
-        inside &= (index >= 0) & (index < len(axis))
-        cell = cell * len(axis) + index
-    return np.where(inside, cell, -1)
+    cell = cell_of(axes, lambda name: values[:, KINEMATICS.index(name)])
+    return np.where(np.isfinite(values[:, 0] + values[:, 1] + values[:, 2]), cell, -1)  # faster than all()
 
 
 def n_cells(axes: Sequence[Any]) -> int:
