@@ -32,10 +32,7 @@ LEPTON_MASS = {"e": M_E, "mu": M_MU}
 
 
 class Branching(NamedTuple):
-    """A branching fraction with its error (the larger one if it is not symmetric) and its place in the PDG.
-
-    `source` is the PDG's own identifier of the number: fits of all modes where there is one, else averages.
-    """
+    """A branching fraction, its error (the larger one of two) and the PDG's own identifier of the number."""
 
     value: float
     error: float

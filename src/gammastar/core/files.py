@@ -46,14 +46,7 @@ MALLOC_OPTIONS = {ARENA_MAX: 1, MMAP_THRESHOLD: 32 * MB, TRIM_THRESHOLD: 512 * M
 
 @functools.cache
 def tune_malloc() -> bool:
-    """Let the C library of this process keep freed memory for the next chunk; return whether it does.
-
-    Without it glibc asks the kernel for every array above some hundred kB and gives it back, and the kernel
-    clears the pages of every chunk's columns again. Call it where the process is ours (command line, worker),
-    not on import. Other C libraries are left as they are.
-
-    One arena serves all threads; columnar work allocates seldom enough that they do not wait for each other.
-    """
+    """Let the C library keep freed memory for the next chunk in a process of ours; return whether it does."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # not glibc, not POSIX
@@ -79,10 +72,7 @@ OPENMP = ("numba.np.ufunc.omppool", "pykdtree.kdtree", "sklearn.utils._openmp_he
 
 
 def one_openmp_thread() -> Any:
-    """Return a context in which OpenMP has one thread, in all libraries that are loaded.
-
-    As `threadpoolctl.threadpool_limits`, which looks at every library of the process each time (4 ms).
-    """
+    """Return a context in which OpenMP has one thread, as `threadpool_limits`, which takes 4 ms each time."""
     return _pools(tuple(name in sys.modules for name in OPENMP)).limit(limits=1, user_api="openmp")
 
 
@@ -141,10 +131,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the s
 
 
 def plain(text: str, *, keep: str = "\n\t") -> str:
-    r"""Return a text whose control characters, text directions and lone surrogates are spelled out.
-
-    A terminal would obey them, and a reader would see another name than the one that is there.
-    """
+    r"""Return a text whose control characters, text directions and lone surrogates are spelled out."""
     if text.isprintable():
         return text
     return "".join(c if c in keep or _harmless(c) else _spelled(c) for c in text)

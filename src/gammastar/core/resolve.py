@@ -53,10 +53,7 @@ class UserCode:
         return str(path.parent), path.name
 
     def shas(self, names: Iterable[str]) -> dict[str, str]:
-        """Return the SHA-256 of the files of names ``file.py:attribute`` and of those that they import.
-
-        By their paths from the folder: a moved analysis is the same.
-        """
+        """Return SHA-256 of files of names ``file.py:attribute`` and of their imports, by relative path."""
         digests: dict[str, str] = {}
         for name in names:
             root, file = self._place(name)

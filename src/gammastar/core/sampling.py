@@ -15,10 +15,7 @@ from gammastar.core.records import BoolArray, FloatArray, IntArray, Rng
 
 
 def stream(seed: int, *names: str | int) -> Rng:
-    """Return the random generator of a named purpose.
-
-    Streams of different names are independent, and none depends on the order in which they are asked for.
-    """
+    """Return the random generator of a named purpose, whatever others are asked for, in whatever order."""
     words = [seed]
     for name in names:
         digest = hashlib.sha256(str(name).encode()).digest()
@@ -59,10 +56,7 @@ class Transport(Protocol):
 
 
 def at_mass(sampler: Transport, mass: float) -> Callable[[FloatArray], tuple[FloatArray, FloatArray]]:
-    """Return the map of normal numbers (n, 2) to pt and energy [GeV] at one mass [GeV].
-
-    It is ``sampler.at_mass(mass)`` where the sampler has a faster way for one mass than ``transform``.
-    """
+    """Return the map of normal numbers (n, 2) to pt and energy [GeV] at one mass [GeV]."""
     own = getattr(sampler, "at_mass", None)
     if own is not None:
         found: Callable[[FloatArray], tuple[FloatArray, FloatArray]] = own(mass)

@@ -138,11 +138,7 @@ class OwnSource:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Source:
-    """One source of uncertainty.
-
-    `kind`: the nuisance of the limit to which it belongs; `cov` (shape (n, n)): covariance of the prediction
-    between masses.
-    """
+    """One source of uncertainty: the covariance `cov` (n, n) between masses, and its kind of nuisance."""
 
     name: str
     kind: Kind

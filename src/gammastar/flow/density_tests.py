@@ -95,10 +95,7 @@ class _Kernel:
         return _Kernel(scale, marks, vector[:, kept] / np.sqrt(value[kept]))
 
     def values(self, points: FloatArray) -> FloatArray:
-        """Return the kernel at points and landmarks, shape (n, n_landmarks).
-
-        Features are these values times `root`: sums over points come first, they are fewer.
-        """
+        """Return the kernel at points and landmarks (n, n_landmarks); features are these times `root`."""
         return _centred(points / self.scale, self.landmarks)
 
 
@@ -213,10 +210,7 @@ def density_test(
 def density_slices(
     sampler: Sampler, data: FloatArray, *, weight: FloatArray, width: float = 0.05, **how: Any
 ) -> list[tuple[float, float, DensityTest]]:
-    """Return lower and upper mass [GeV] and `density_test` of each slice that holds enough pairs.
-
-    A mean over all masses hides slices that are wrong.
-    """
+    """Return lower and upper mass [GeV] and `density_test` of each slice that holds enough pairs."""
     low, high = sampler.mass_range
     n = max(round((high - low) / width), 1)
     edges, event = np.linspace(low, high, n + 1), np.asarray(how.pop("event", np.arange(len(data))))

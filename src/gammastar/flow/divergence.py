@@ -282,10 +282,7 @@ def check_windows(
 
 
 def _halves(data: FloatArray, weight: FloatArray, n_draws: int, max_points: int, rng: Rng) -> Halves:
-    """Return n_draws pairs of disjoint unweighted samples of equal size.
-
-    Acceptance and rejection rather than a bootstrap: repeated points would fake small distances.
-    """
+    """Return n_draws pairs of disjoint unweighted samples of equal size, without repeated points."""
     result = []
     for _ in range(n_draws):
         kept = np.flatnonzero(rng.random(len(data)) * weight.max() < weight)

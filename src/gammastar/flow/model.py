@@ -366,10 +366,7 @@ class GeneratedEvents:
 
 
 def event_uniform(seed: int, first: int, n: int) -> FloatArray:
-    """Return uniform numbers in (0, 1) of the events `first` to `first` + n − 1, shape (n, 8).
-
-    Counter-based: Philox 4x64 (Salmon et al., SC 2011), two counter values per event.
-    """
+    """Return uniform numbers in (0, 1) of the events from `first` on, (n, 8), by counter (Philox 4x64)."""
     key = int.from_bytes(hashlib.sha256(f"gammastar events {seed}".encode()).digest()[:16], "little")
     bits = np.random.Philox(key=key, counter=first * (WORDS // 4))
     # + 2⁻⁵⁴: never zero, where the normal quantile is infinite

@@ -108,10 +108,7 @@ def _weighted_quantiles(x: FloatArray, weight: FloatArray, probability: FloatArr
 
 
 def make_gaussianiser(x: FloatArray, weight: FloatArray) -> Gaussianiser:
-    """Return the map of `x` to normal scores, from weighted quantiles.
-
-    The quantiles are equidistant in normal score; a small sample gets fewer of them and a shorter range.
-    """
+    """Return the map of `x` to normal scores through weighted quantiles, fewer of a small sample."""
     n_effective = max(effective_size(weight), 10.0)
     reach = min(_SCORE_MAX, -float(ndtri(5.0 / max(n_effective, 30.0))))
     z = np.linspace(-reach, reach, int(np.clip(n_effective / 200.0, 8, _KNOTS)))
@@ -261,10 +258,7 @@ def one_thread() -> Iterator[None]:
 
 
 def spline_flow(n_context: int, *, bins: int, hidden: int, layers: int, rng: Rng | None = None) -> Any:
-    """Return ``zuko.flows.NSF`` of one autoregressive step, p(x1 | context) p(x2 | x1, context).
-
-    The weights are random, of the generator, and the splines close to the identity.
-    """
+    """Return ``zuko.flows.NSF`` of one step, p(x1 | context) p(x2 | x1, context), close to the identity."""
     import torch
     from zuko.flows import NSF
 

@@ -301,11 +301,7 @@ def ranks(event: IntArray) -> tuple[int, IntArray]:
 
 
 def split(table: Table, fraction: float, rng: Rng) -> tuple[Table, Table]:
-    """Return the pairs of the training events and of the held-out events; raise `PhysicsError`.
-
-    Some 20 000 pairs are held out at most: they tell epochs apart to some 1e-4 nat, and every epoch needs
-    all of them.
-    """
+    """Return the pairs of training and of held-out events, some 20 000 at most, which tell 1e-4 nat."""
     n, index = ranks(table.event)
     fraction = min(fraction, _MOST_HELD_OUT / len(table.mass))
     held_out: BoolArray = (rng.permutation(n) < fraction * n)[index]

@@ -80,10 +80,7 @@ class Part:
         return Part(self.rows.to(device), self.n_context, self.offset)
 
     def drawn(self) -> tuple[Part, FloatArray]:
-        """Return the sample with weights of one size, and Σ |weight| up to each pair over the whole, (n,).
-
-        Pairs drawn in proportion to |weight| have the same mean loss as before.
-        """
+        """Return the sample with weights of one size, and Σ |weight| up to each pair over the whole, (n,)."""
         weight = self.rows[:, -1].cpu().numpy().astype(np.float64)
         summed = np.cumsum(np.abs(weight))
         rows = self.rows.clone()
@@ -294,10 +291,7 @@ def optimise(
 
 
 def _accept(state: _State, now: float, held_out: float, options: FlowOptions) -> None:
-    """Book an epoch, keep it if none was better by more than `_ALIKE`, stop when all were for long.
-
-    Of epochs that the held-out pairs do not tell apart the last has had the smallest steps.
-    """
+    """Book an epoch, keep the last of those that the held-out pairs do not tell apart; stop after many."""
     course = state.course
     if held_out <= min(course.validation_loss, default=math.inf) + _ALIKE:
         state.best, course.best_epoch = [p.detach().clone() for p in state.parameters], state.epoch

@@ -36,10 +36,7 @@ class Part(BaseModel):
 
 
 class CharmHadron(Part):
-    """A charmed hadron: share among charmed hadrons, cτ [m], BR to a lepton, masses it recoils against [GeV].
-
-    `heavy_share` of the semileptonic decays have the recoil `heavy_recoil` (K*, φ), the others `recoil`.
-    """
+    """A charmed hadron: share, cτ [m], BR to a lepton, recoil [GeV], in a `heavy_share` the heavy one."""
 
     pdg: int
     share: float = Field(ge=0, le=1)

@@ -333,10 +333,7 @@ def _shares(jobs: Sequence[_Job], workers: int) -> Iterator[Share]:
 
 
 def _copies(jobs: Sequence[_Job], workers: int) -> Iterator[Share]:
-    """Yield shares, each made by a copy of this process in which Pythia is ready and has made nothing yet.
-
-    Initialisation takes as long as 13 000 events, and events would depend on those of a share before.
-    """
+    """Yield shares, each made by a copy of this process in which Pythia is ready and has made nothing yet."""
     if not jobs:
         return
     context, ready = get_context("fork"), initialised(jobs[0].lines)

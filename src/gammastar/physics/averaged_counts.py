@@ -96,11 +96,7 @@ def _over_background(
 
 
 def _below(count: FloatArray, rate: FloatArray) -> FloatArray:
-    """Return P(≤ n | λ) of counts (k,) at rates (k, ...).
-
-    The sum e^{−λ} Σ λ^i/i! by Horner's rule takes a fifth of the time of the incomplete gamma function, which
-    knows other counts than whole ones as well.
-    """
+    """Return P(≤ n | λ) of counts (k,) at rates (k, ...) by Horner's rule, faster than gammaincc."""
     most = count.max(initial=0.0)
     if most > SUMMED or rate.size <= 10 * most or not np.array_equal(count, np.floor(count)):
         shape = (-1,) + (1,) * (rate.ndim - 1)

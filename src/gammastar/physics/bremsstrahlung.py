@@ -193,10 +193,7 @@ class Bremsstrahlung:
 
 
 def kinematic_limit(beam_energy: float) -> float:
-    """Return √s − 2 m_p [GeV]: p p → p p A' is open below it, for protons at rest; 0 if nothing can be made.
-
-    s = 2 m_p² + 2 m_p E. Protons that move in the nucleus are left out.
-    """
+    """Return √s − 2 m_p [GeV], the largest mass of p p → p p A' with protons at rest; 0 if none."""
     s = 2 * M_PROTON**2 + 2 * M_PROTON * _energy(beam_energy)
     return max(0.0, float(np.sqrt(s)) - 2 * M_PROTON)
 
@@ -243,10 +240,7 @@ def preset(name: str) -> Bremsstrahlung:
 
 
 def band(central: Bremsstrahlung, factor: float = 2.0) -> tuple[Bremsstrahlung, Bremsstrahlung]:
-    """Return the conventions with Λ/factor and factor·Λ: the lower and upper edge of the theory band.
-
-    A factor of two about Λ = 1.5 GeV; the range is an assumption, not a measurement.
-    """
+    """Return the conventions with Λ/factor and factor·Λ: edges of the theory band, an assumption."""
     if central.off_shell is None:
         raise PhysicsError(f"bremsstrahlung {central.name!r} has no off-shell form factor, so no band of Λ")
     low, high = central.off_shell / factor, central.off_shell * factor
@@ -288,11 +282,7 @@ def interference_splitting(z: npt.ArrayLike, pt2: npt.ArrayLike, mass: npt.Array
 
 
 def polarisation_sum_splitting(z: npt.ArrayLike, pt2: npt.ArrayLike, mass: npt.ArrayLike) -> FloatArray:
-    """Return the plain sum over polarisations, ∝ |F1|².
-
-    Quasi-real approximation, first version: arXiv:2108.05900. It grows as 1/m² at small mass, because the
-    current of the off-shell proton is not conserved.
-    """
+    """Return the plain sum over polarisations, ∝ |F1|², arXiv:2108.05900; it grows as 1/m² at small mass."""
     z, m2 = np.asarray(z, dtype=np.float64), np.square(mass)
     h = virtuality(z, pt2, mass)
     bracket = z - z * (1 - z) * (2 * _MP2 + m2) / h + h / (2 * z * m2)
@@ -300,10 +290,7 @@ def polarisation_sum_splitting(z: npt.ArrayLike, pt2: npt.ArrayLike, mass: npt.A
 
 
 def fww_splitting(z: npt.ArrayLike, pt2: npt.ArrayLike, mass: npt.ArrayLike) -> FloatArray:
-    """Return the splitting function of Blümlein and Brunner (Fermi-Weizsäcker-Williams).
-
-    arXiv:1311.3870, Eq. 5; the third term holds (1 + (1−z)²).
-    """
+    """Return the Fermi-Weizsäcker-Williams splitting of Blümlein and Brunner, arXiv:1311.3870, Eq. 5."""
     z, m2 = np.asarray(z, dtype=np.float64), np.square(mass)
     h = virtuality(z, pt2, mass)
     both = 1 + (1 - z) ** 2

@@ -493,8 +493,7 @@ class VertexTelescope:
     def efficiency_steps(self) -> tuple[FloatArray, FloatArray]:
         """Return the efficiency for pairs over that of pairs from the interaction, constant between planes.
 
-        Both leptons need `min_hits` of the planes behind the decay, each seen with `hit_efficiency`. That a
-        lepton misses a plane at its edge or in its hole is not in here.
+        Both leptons need `min_hits` of the planes behind the decay; edges and holes of planes do not count.
         """
         planes = np.array(self.planes)
         left = np.arange(len(planes), self.min_hits - 1, -1)

@@ -334,10 +334,7 @@ def infinite_cylinder(offset: FloatArray, unit: FloatArray, radius: float) -> In
 
 
 def _roots(a: FloatArray, b: FloatArray, c: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return discriminant/4 and the ordered roots of a t² + 2 b t + c (nan where a = 0 or complex).
-
-    The root of larger modulus is formed first and the other from the product c/a: no cancellation.
-    """
+    """Return discriminant/4 and the ordered roots of a t² + 2 b t + c, nan if none, without cancellation."""
     discriminant = b * b - a * c
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         q = -(b + np.copysign(np.sqrt(discriminant), b))
@@ -346,10 +343,7 @@ def _roots(a: FloatArray, b: FloatArray, c: FloatArray) -> tuple[FloatArray, Flo
 
 
 def slab(position: FloatArray, speed: FloatArray, low: float, high: float) -> list[Interval]:
-    """Where a coordinate that changes with `speed` lies between two values, as pieces to meet.
-
-    `high` may be infinite.
-    """
+    """Where a coordinate that changes with `speed` lies between two values, maybe inf, as pieces to meet."""
     pieces = [half_space(position - low, speed)]
     if math.isfinite(high):
         pieces.append(half_space(high - position, -speed))

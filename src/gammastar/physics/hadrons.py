@@ -46,10 +46,7 @@ def pointlike(q2: npt.ArrayLike) -> FloatArray:
 
 
 def eta2(q2: npt.ArrayLike, inverse_lambda2: float = ETA_INVERSE_LAMBDA2) -> FloatArray:
-    """Return |F_η(q²)|² = (1 − q²/Λ²)⁻².
-
-    NA60, arXiv:1608.07898.
-    """
+    """Return |F_η(q²)|² = (1 − q²/Λ²)⁻² (NA60, arXiv:1608.07898)."""
     return _pole2(q2, inverse_lambda2)
 
 
@@ -206,10 +203,7 @@ RHO_TEMPERATURE = 0.161  # GeV: effective temperature in In-In, NA60, arXiv:0902
 
 
 def breit_wigner(m: npt.ArrayLike, pole: float, gamma: float) -> FloatArray:
-    """Return the relativistic Breit-Wigner dN/dm of constant width [GeV⁻¹].
-
-    dN/dm² = (1/π) MΓ / [(m² − M²)² + M²Γ²], which integrates to one over −∞ < m² < ∞.
-    """
+    """Return the relativistic Breit-Wigner dN/dm of constant width [GeV⁻¹], of integral one over all m²."""
     m = np.asarray(m, dtype=np.float64)
     scale = pole * gamma
     return np.asarray(2.0 * m / np.pi * scale / ((m**2 - pole**2) ** 2 + scale**2), dtype=np.float64)
@@ -237,10 +231,7 @@ def rho_omega_phase(m: npt.ArrayLike) -> FloatArray:
 
 
 def _gounaris_sakurai(m: FloatArray, pole: float) -> FloatArray:
-    """Return what the two-pion loop adds to M² − m² over Γ₀; zero with its slope at the pole.
-
-    G. J. Gounaris and J. J. Sakurai, Phys. Rev. Lett. 21 (1968) 244.
-    """
+    """Return the two-pion loop in M² − m² over Γ₀ (Phys. Rev. Lett. 21 (1968) 244), zero at the pole."""
 
     def momentum(x: FloatArray) -> FloatArray:
         return np.asarray(np.sqrt(np.clip(x**2 / 4.0 - M_PI_CHARGED**2, 0.0, None)))

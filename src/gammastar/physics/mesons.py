@@ -51,11 +51,7 @@ class Cells:
         return float(self.weight.sum())
 
     def within(self, *, max_angle: float = np.inf, min_momentum: float = 0.0) -> Cells:
-        """Return the cells that a detector needs; a cell belongs to them if a part of it does.
-
-        The sums that follow count these cells alone: choose the limits so wide that a decay cannot bring
-        what is left out back into the detector.
-        """
+        """Return the cells that a detector needs, also in part: nothing else is counted afterwards."""
         with np.errstate(divide="ignore"):
             near = self.log_angle - self.width[0] / 2 < np.log10(max_angle)
             keep = near & (self.log_momentum + self.width[1] / 2 > np.log10(min_momentum))
@@ -75,10 +71,7 @@ class Cells:
 
 
 def read_cells(path: Pathlike) -> Cells:
-    """Read a table of three columns (text, comments behind ``#``) or an array of three rows (``.npy``).
-
-    The width of a cell is the step between the centres, 0.05 in the files of FORESEE.
-    """
+    """Read a table of three columns or an array of three rows (``.npy``); a cell is as wide as its steps."""
     path = Path(path)
     try:
         if path.suffix == ".npy":
@@ -254,10 +247,7 @@ class Meson(Species):
         return self.multiplicity * self.a_factor
 
     def sample(self, mass: npt.ArrayLike, n: int, beam_energy: float, rng: Rng) -> FloatArray:
-        """Draw px, py, pz, E [GeV], shape (4, n), for an (off-shell) mass.
-
-        The rapidity is truncated where the recoil would hold less than two nucleons.
-        """
+        """Draw px, py, pz, E [GeV], shape (4, n), for a mass; the recoil holds at least two nucleons."""
         sqrt_s, y_beam = beam_frame(beam_energy)
         pt = self.p0 * np.sqrt((1 - rng.uniform(size=n)) ** (-1 / (self.n - 1)) - 1)
         pt = np.minimum(pt, 0.45 * sqrt_s)

@@ -26,10 +26,7 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
 
 
 def pair_factor(mass: npt.ArrayLike, m_chi: float, m_lepton: float) -> FloatArray:
-    """Return pairs χχ̄ over pairs l⁺l⁻ of the same virtual photon, per Q².
-
-    Allison and Blinov (2025), Eq. 8.
-    """
+    """Return pairs χχ̄ over pairs l⁺l⁻ of a virtual photon, per Q² (Allison and Blinov 2025, Eq. 8)."""
     m = np.asarray(mass, dtype=np.float64)
     if not bool(np.all(m > 2 * m_lepton)):
         raise PhysicsError(
@@ -40,11 +37,7 @@ def pair_factor(mass: npt.ArrayLike, m_chi: float, m_lepton: float) -> FloatArra
 
 
 def bin_factors(edges: npt.ArrayLike, m_chi: npt.ArrayLike, m_lepton: float) -> FloatArray:
-    """Return the mean of `pair_factor` over each bin of a measured mass spectrum.
-
-    The lepton spectrum counts as flat in a bin, above 2 m_lepton. The part of a bin below 2 m_chi counts
-    zero, so that a threshold inside a bin is no step.
-    """
+    """Return the mean of `pair_factor` over bins of mass, the spectrum flat in each, zero below 2 m_chi."""
     edges = np.asarray(edges, dtype=np.float64)
     if edges.ndim != 1 or len(edges) < 2 or not (np.diff(edges) > 0).all():
         raise PhysicsError(f"bin_factors: edges of shape {edges.shape} must increase")

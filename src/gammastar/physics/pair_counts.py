@@ -164,10 +164,7 @@ class _Field:
         return np.concatenate([linalg.solve(inner, self.basis.T @ logarithm, assume_a="pos"), lines])
 
     def converged(self, counts: Counts, point: FloatArray, rough: FloatArray | None = None) -> FloatArray:
-        """Return the most likely coefficients; the covariance of the counts follows their expectation.
-
-        Where the two chase each other, steps are halved.
-        """
+        """Return the most likely coefficients, with the covariance of the counts at their expectation."""
         pace, before = 1.0, np.inf
         for _ in range(STEPS):
             content, slope = self.content(point)
@@ -319,10 +316,7 @@ def _goodness(counts: Counts, expected: FloatArray, cov: FloatArray, root: Float
 
 
 def _log_normal(variance: FloatArray) -> FloatArray:
-    """Return the rms distance of a log-normal number from its median, over σ times the median.
-
-    A cell that fluctuated low has a small error at its own value; that of its expectation is larger.
-    """
+    """Return the rms distance of a log-normal number from its median, over σ times the median."""
     s = np.clip(variance, 1e-12, WIDEST)
     return np.asarray(np.sqrt((np.exp(2 * s) - 2 * np.exp(s / 2) + 1) / s))
 

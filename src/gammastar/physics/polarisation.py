@@ -188,10 +188,7 @@ class SpinState:
     def weight(
         self, photon: FloatArray, mass: float, fermion: FloatArray, m_fermion: float, beam_energy: float
     ) -> FloatArray:
-        """Return the angular density of a decay over that of isotropic ones, shape (n,).
-
-        (1 + λ cos²θ)/(1 + λ/3), its mean over isotropic decays is one.
-        """
+        """Return the angular density over that of isotropic decays, (1 + λ cos²θ)/(1 + λ/3), shape (n,)."""
         lam = float(lambda_theta(self.longitudinal, mass, m_fermion))
         if abs(lam) < 1e-12:
             return np.ones(photon.shape[1])
@@ -254,10 +251,7 @@ def lambda_theta(longitudinal: npt.ArrayLike, mass: npt.ArrayLike, m_fermion: fl
 
 
 def longitudinal_fraction(lambda_: npt.ArrayLike, mass: npt.ArrayLike, m_fermion: float) -> FloatArray:
-    """Return the longitudinal fraction from λ as it was measured with fermions of one mass.
-
-    With it and `lambda_theta`, λ of dimuons gives λ of electrons or of millicharged particles.
-    """
+    """Return the longitudinal fraction of a measured λ; `lambda_theta` makes λ of other fermions of it."""
     value, m = np.asarray(lambda_, dtype=np.float64), np.asarray(mass, dtype=np.float64)
     _check_threshold(m, m_fermion)
     r = np.square(2 * m_fermion / m)
@@ -305,10 +299,7 @@ def azimuth(vector: FloatArray, fermion: FloatArray) -> FloatArray:
 
 
 def harmonics(cos_theta: npt.ArrayLike, phi: npt.ArrayLike) -> FloatArray:
-    """Return cos²θ − 1/3, sin²θ cos 2φ and sin 2θ cos φ, shape (3, n).
-
-    Their means over isotropic decays are zero, and none changes if the two fermions change places.
-    """
+    """Return cos²θ − 1/3, sin²θ cos 2φ and sin 2θ cos φ, shape (3, n), of mean zero over isotropic decays."""
     c, f = np.asarray(cos_theta, dtype=np.float64), np.asarray(phi, dtype=np.float64)
     square = np.clip(1.0 - c**2, 0.0, None)
     return np.stack([c**2 - 1.0 / 3.0, square * np.cos(2 * f), 2 * c * np.sqrt(square) * np.cos(f)])
@@ -413,10 +404,7 @@ class SpinDensities:
         m_fermion: float,
         beam_energy: float,  # noqa: ARG002 - the axes need the direction of the beam alone
     ) -> FloatArray:
-        """Return the angular density of decays over that of isotropic ones, shape (n,).
-
-        1 + 2(1 − r)/(2 + r) Σ a_k g_k with the nearest `physical` moments: never negative, of mean one.
-        """
+        """Return 1 + 2(1 − r)/(2 + r) Σ a_k g_k, of mean one, of the nearest `physical` moments, (n,)."""
         m = np.broadcast_to(np.asarray(mass, dtype=np.float64), photon.shape[1:])
         own = np.stack([physical(row) for row in self.moments])
         region = np.clip(np.searchsorted(self.edges, m, "right") - 1, 0, len(own) - 1)
@@ -428,10 +416,7 @@ class SpinDensities:
         return np.asarray(np.clip(1.0 + mass_factor(m, m_fermion) * seen, 0.0, None))
 
     def shifted(self) -> tuple[SpinDensities, ...]:
-        """Return the densities one standard deviation up and down along each eigenvector of the covariance.
-
-        Six of them, up and down in turn; in all regions at once.
-        """
+        """Return the six densities one σ up and down along each eigenvector of the covariance, everywhere."""
         values, vectors = np.linalg.eigh(self.cov)
         steps = vectors * np.sqrt(np.clip(values, 0.0, None))[:, np.newaxis, :]
         moved = (self.moments + sign * steps[:, :, k] for k in range(3) for sign in (1.0, -1.0))

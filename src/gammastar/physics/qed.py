@@ -22,13 +22,7 @@ FormFactor2: TypeAlias = Callable[[FloatArray], FloatArray]
 
 
 def lepton_factor(q2: npt.ArrayLike, m_lepton: float) -> FloatArray:
-    """Return (1 + 2 m²/q²) √(1 − 4 m²/q²), the threshold factor of γ* → l⁺l⁻.
-
-    `q2`: squared mass of the virtual photon [GeV²]; `m_lepton`: [GeV]. Returns shape of `q2`; exactly 0 at
-    and below threshold.
-
-    N. M. Kroll and W. Wada, Phys. Rev. 98 (1955) 1355.
-    """
+    """Return (1 + 2 m²/q²) √(1 − 4 m²/q²) of γ* → l⁺l⁻ (Kroll and Wada 1955), zero below threshold."""
     q2 = np.asarray(q2, dtype=np.float64)
     above = q2 > 4.0 * m_lepton**2
     ratio = np.divide(m_lepton**2, q2, out=np.zeros_like(q2), where=above)
@@ -205,10 +199,7 @@ class RTable:
 
     @classmethod
     def read(cls, path: Path) -> RTable:
-        """Read a table with columns ``mass_GeV,R`` or ``mass_GeV,R,error``; # starts a comment.
-
-        Points of equal mass, as digitised steep flanks have them, are averaged.
-        """
+        """Read ``mass_GeV,R`` or ``mass_GeV,R,error``, # for comments; equal masses are averaged."""
         columns = ("mass_GeV", "R", "error")
         table = read_columns(path, columns, columns[:2], what="the table of R (r_ratio.csv)")
         mass, group = np.unique(table[:, 0], return_inverse=True)
@@ -228,10 +219,7 @@ class RTable:
         return RTable(self.mass, np.clip(self.ratio + sigmas * error, 0.0, None), self.error)
 
     def at(self, mass: ArrayLike) -> FloatArray:
-        """Return R at the given masses.
-
-        `mass`, any shape [GeV].
-        """
+        """Return R at the given masses [GeV]."""
         values = _masses(mass)
         if (values > self.mass[-1]).any():
             raise PhysicsError(f"R is tabulated up to {self.mass[-1]} GeV, not {values.max()} GeV")
@@ -260,19 +248,13 @@ def lepton_width(mass: ArrayLike, m_lepton: float) -> FloatArray:
 
 
 def dark_photon_widths(mass: ArrayLike, r_table: RTable) -> dict[str, FloatArray]:
-    """Return the partial widths per ε² [GeV] into "ee", "mumu" and "hadrons".
-
-    `mass`, any shape [GeV].
-    """
+    """Return the partial widths per ε² [GeV] into "ee", "mumu" and "hadrons" at `mass` [GeV]."""
     muons = lepton_width(mass, M_MU)
     return {"ee": lepton_width(mass, M_E), "mumu": muons, "hadrons": r_table.at(mass) * muons}
 
 
 def dark_photon_branching(mass: ArrayLike, r_table: RTable) -> dict[str, FloatArray]:
-    """Return the branching ratios into "ee", "mumu" and "hadrons"; they sum to one above 2 m_e.
-
-    `mass`, any shape [GeV].
-    """
+    """Return the branching ratios into "ee", "mumu" and "hadrons" at `mass` [GeV]; of sum one above 2 m_e."""
     widths = dark_photon_widths(mass, r_table)
     total = np.sum(list(widths.values()), axis=0)
     safe = np.where(total > 0, total, 1.0)
@@ -280,10 +262,7 @@ def dark_photon_branching(mass: ArrayLike, r_table: RTable) -> dict[str, FloatAr
 
 
 def dark_photon_ctau(mass: ArrayLike, coupling: ArrayLike, r_table: RTable) -> FloatArray:
-    """Return cτ [m]; inf where there is no open channel or the coupling is zero.
-
-    `mass`, `coupling` (broadcast against each other): mass [GeV] and kinetic mixing ε.
-    """
+    """Return cτ [m] at `mass` [GeV] and kinetic mixing; inf without open channel or coupling."""
     epsilon = np.asarray(coupling, dtype=np.float64)
     if not (np.isfinite(epsilon) & (epsilon >= 0)).all():
         raise PhysicsError(f"kinetic mixing {epsilon!r} must be finite and not negative")

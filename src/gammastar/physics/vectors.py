@@ -124,10 +124,7 @@ class Charges:
         return np.full(m.shape, ratio)
 
     def lepton_charges(self, mass_: npt.ArrayLike) -> dict[str, FloatArray]:
-        """Return |charge| of e, μ and τ at q² = m², the loop-induced one of the electron included.
-
-        `mass_`, shape (n,) [GeV].
-        """
+        """Return |charge| of e, μ and τ at q² = `mass_`² [GeV²], that of the electron by its loop too."""
         m = np.asarray(mass_, dtype=np.float64)
         induced = E_CHARGE * np.abs(kinetic_mixing_loop(m**2)) if self.loop_mixing else np.zeros(m.shape)
         muon, tau = np.full(m.shape, abs(self.muon)), np.full(m.shape, abs(self.tau))

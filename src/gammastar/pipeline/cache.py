@@ -94,18 +94,12 @@ class StageCache:
         return digest([self.stages[stage]["content"] for stage in stages if stage in self.stages])
 
     def key(self, section: BaseModel | None, *upstream: str) -> str:
-        """Return the digest that decides whether a stage must run again.
-
-        It covers the stage's section, its inputs' digests, the package's own code and the seed.
-        """
+        """Return the digest that decides whether a stage runs again: section, inputs, code and seed."""
         content = {} if section is None else section.model_dump(mode="json")
         return digest(content, list(upstream), package_digest(), self.seed)
 
     def arrays(self, stage: str, key: str, compute: Callable[[], Arrays], *, of: str = "") -> Arrays:
-        """Return the arrays of a stage: from disk if `resume` is on and nothing upstream changed.
-
-        A part `of` a stage has a name of its own, and is computed again with that stage.
-        """
+        """Return the arrays of a stage, or of a part `of` it, from disk if nothing upstream changed."""
         path = self.folder / "stages" / f"{stage}.npz"
         if self.resume and (of or stage) != self.force and self.fresh(stage, key) and path.is_file():
             kept = self._kept(stage, path)
@@ -130,10 +124,7 @@ class StageCache:
     def keep(
         self, stage: str, key: str, compute: Callable[[], RecordType], kind: type[RecordType]
     ) -> RecordType:
-        """Return the record of a stage: from disk as `arrays` does, or computed.
-
-        A computed record goes through its arrays as well, so that a resumed run goes on with the same one.
-        """
+        """Return the record of a stage through its arrays: a resumed run goes on with the same one."""
         return kind.from_arrays(self.arrays(stage, key, lambda: compute().to_arrays()))
 
     def _kept(self, stage: str, path: Path) -> Arrays | None:
@@ -177,10 +168,7 @@ class StageCache:
         return stage != self.force and bool(self.previous.get("stages", {}).get(stage, {}).get("key") == key)
 
     def done(self, stage: str, key: str, content: str, gaps: Mapping[str, int] | None = None) -> None:
-        """Record a finished stage and write the manifest, so that a killed run can resume.
-
-        `gaps`: how many numbers of its kept arrays are not finite; None for a stage that is not kept.
-        """
+        """Record a finished stage; `gaps`: numbers that are not finite in its arrays, None if not kept."""
         self.stages[stage] = {"key": key, "content": content, "kept": gaps is not None}
         if gaps:
             self.stages[stage]["gaps"] = dict(gaps)

@@ -184,10 +184,7 @@ def unpack_spectrum(arrays: Arrays, axes: tuple[Any, ...]) -> Spectrum:
 
 @dataclass
 class RunState:
-    """What the stages of a run made, for the files and the report; a field is None until its stage ran.
-
-    `record` is the folder of the record from which a reinterpretation starts.
-    """
+    """What the stages of a run made, None before; `record` is the folder of a reinterpretation."""
 
     simulated: Arrays = field(default_factory=dict)
     inputs: Any = None  # what stages/read.py found

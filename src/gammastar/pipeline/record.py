@@ -75,10 +75,7 @@ class Record:
 
 
 def write_record(ctx: Context, domain: Domain, trend: spectrum.Trend | None = None) -> None:
-    """Write what a reinterpretation needs beside spectrum and flow.
-
-    ``steering.json``, ``domain.safetensors``, ``extrapolation.safetensors`` and the files of the detectors.
-    """
+    """Write what a reinterpretation needs beside spectrum and flow: steering, domain, detectors."""
     content = ctx.steering.model_dump(mode="json", by_alias=True, exclude_none=True)
     write_json(ctx.folder / "steering.json", content)
     write_tensors(ctx.folder / "domain.safetensors", domain.arrays())

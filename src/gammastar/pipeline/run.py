@@ -88,10 +88,7 @@ def _run(ctx: Context, names: Sequence[str], only: str | None) -> None:
 
 
 def _check(ctx: Context, stages: list[str]) -> None:
-    """Check all that can be known before the first stage; warnings go into manifest and report.
-
-    Input files whose selection an earlier run finished are not opened again.
-    """
+    """Check all that can be known before the first stage, but files whose selection is finished."""
     from gammastar.config.checks import check_steering, listing  # a reinterpretation opens no input
 
     again = ctx.cache.resume and "select" in ctx.cache.previous.get("stages", {})

@@ -257,10 +257,7 @@ class ReplicaWeights(Protocol):
     def __call__(
         self, mass: FloatArray, pt: FloatArray, energy: FloatArray, share: FloatArray | None = None
     ) -> FloatArray:
-        """Return the density of each replica over that of the sampler, (k, n).
-
-        mass, pt, energy (n,) [GeV]; share (n,): of the density at this mass that each particle stands for.
-        """
+        """Return the density of each replica over the sampler's, (k, n); `share` of each particle."""
 
 
 class MassDensity(Protocol):

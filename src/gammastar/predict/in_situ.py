@@ -417,10 +417,7 @@ def displaced_shares(
     half_window: float,
     ctau: npt.ArrayLike,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return which share of the dark photons of a mass is found behind the cut, and before its mirror image.
-
-    The resolution is that of pairs in front of the interaction, where nothing decays, and its mirror image.
-    """
+    """Return the shares of dark photons of a mass behind the cut, before its mirror image, and error."""
     near = pairs.select(np.abs(pairs.mass - mass) < half_window)
     total = near.weight.sum()
     near = near.select(near.good & (near.z < 0))

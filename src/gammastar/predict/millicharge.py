@@ -202,10 +202,7 @@ def chi_from_channel(
 
 
 def resonance_rate(channel: MesonChannel, m_chi: npt.ArrayLike) -> FloatArray:
-    """Return pairs per proton on target and Q² from V → χχ̄ at the poles of a mixing channel, shape (k,).
-
-    For resonances as narrow as the J/ψ, whose line no integral over the mass resolves.
-    """
+    """Return pairs per POT and Q² from V → χχ̄ at the poles of narrow resonances, shape (k,)."""
     chi = np.atleast_1d(np.asarray(m_chi, dtype=np.float64))
     total = np.zeros(len(chi))
     for decay in channel.decays:

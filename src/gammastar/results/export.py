@@ -51,10 +51,7 @@ CLOSED, BESIDE = 1e-5, 1e-6  # half the relative distance of edges that meet, an
 
 
 def write_darkcast(record: Record, name: str, detector: Detector, folder: Path) -> list[Path]:
-    """Write ``<name>.lmt`` and ``<name>.py`` of a dark photon's reach that is closed at two masses.
-
-    As Darkcast 1.1 asks (arXiv:1801.04847): rising masses, one pair of couplings each, plain ASCII.
-    """
+    """Write ``<name>.lmt`` and ``<name>.py`` of a closed reach as Darkcast 1.1 asks (arXiv:1801.04847)."""
     main = record.folder / f"reach_{name}.json"
     path = main if main.is_file() else record.folder / "reach.json"
     if not path.is_file():

@@ -180,10 +180,7 @@ class Kinematics(ReprMixin):
 
 
 class Workspace(dict[str, Any]):
-    """The likelihood without signal as a pyhf workspace: the JSON document itself.
-
-    ``pyhf()`` gives a `pyhf.Workspace`.
-    """
+    """The likelihood without signal as a pyhf workspace: the JSON document itself."""
 
     mock = False
 

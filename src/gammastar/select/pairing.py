@@ -159,10 +159,7 @@ def _square(one: Any, two: Any) -> Any:  # pragma: no cover - compiled
 def _combine_compiled(
     offsets: Any, leptons: Any, event: int, values: Any, sign: Any, weight: Any
 ) -> Any:  # pragma: no cover - compiled
-    """Put the pairs of the next events into a block; return where it stopped and the number of pairs.
-
-    An event of its own never exceeds the block: see `_loop`. The event -1 reports a lepton of no use.
-    """
+    """Put pairs of the next events into a block; return where it stopped, and how many there are."""
     px, py, pz, mass, charge, weights = leptons
     per_lepton, per_event = len(mass) > 1, len(weights) > 1
     n = 0

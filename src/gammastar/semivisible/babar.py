@@ -125,10 +125,7 @@ def _sums(cascade: Cascade, visible: BoolArray, radius: float, epsilon: FloatArr
 def missing(
     cascade: Cascade, card: BaBar, epsilon: npt.ArrayLike, rng: Rng, *, band: bool = True, prompt: int = 0
 ) -> Missing:
-    """Return the probability that no visible particle is recorded inside the radius, with its band.
-
-    Where fewer than `FEW` plain events show nothing at any coupling, `prompt_missing` gives their share.
-    """
+    """Return the probability that no visible particle is recorded inside the radius, with its band."""
     coupling = np.atleast_1d(np.asarray(epsilon, dtype=np.float64))
     cards = [card, *_variants(card)] if band else [card]
     # The last selection sees every decay: what it misses decays outside, whatever "visible" means.

@@ -148,10 +148,7 @@ def _nodes() -> tuple[FloatArray, FloatArray]:
 
 
 def width(transition: Transition, *, mediator_width: float = 0.0, r_table: RTable | None = None) -> float:
-    """Return Γ(ψ_j → ψ_i f f̄) per ε² and α_D [GeV]; zero below threshold.
-
-    Gauss-Legendre in ln s, where the spectrum of e+e− has its weight, with both ends resolved.
-    """
+    """Return Γ(ψ_j → ψ_i f f̄) per ε² and α_D [GeV], by Gauss-Legendre in ln s; zero below threshold."""
     if not transition.is_open:
         return 0.0
     low, high = np.log(transition.range)

@@ -36,10 +36,7 @@ class Reference:
         return max(self.difference - n_sigma * self.sigma, 0.0), self.difference + n_sigma * self.sigma
 
     def band(self, mass: npt.ArrayLike, n_sigma: float = 2.0) -> FloatArray:
-        """Return the kinetic mixing at both ends of the interval, shape (2, *mass.shape).
-
-        A lower end of zero means that nothing has to be explained: the upper end is an upper limit.
-        """
+        """Return the kinetic mixing at both ends, shape (2, *mass.shape); zero below is an upper limit."""
         return np.stack([epsilon_for(mass, end) for end in self.interval(n_sigma)])
 
 

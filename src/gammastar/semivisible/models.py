@@ -64,21 +64,14 @@ def takagi(matrix: npt.ArrayLike) -> tuple[FloatArray, ComplexArray]:
 
 
 def landau_pole(alpha_d: float, scale: float, squared_charges: float) -> float:
-    """Return the one-loop Landau pole of the dark coupling [GeV].
-
-    α_D(μ) = α_D/(1 − (2 α_D/3π) Σ Q² ln(μ/μ₀)), as in QED.
-    """
+    """Return the one-loop Landau pole [GeV] of α_D(μ) = α_D/(1 − (2 α_D/3π) Σ Q² ln(μ/μ₀)), as in QED."""
     with np.errstate(over="ignore"):
         return float(scale * np.exp(3.0 * np.pi / (2.0 * alpha_d * squared_charges)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DarkSector:
-    """Mass states of a dark sector and their coupling to the dark photon, from light to heavy.
-
-    States may be given in any order: masses and both matrices are put in the order of increasing mass, and
-    every index elsewhere counts in that order.
-    """
+    """Mass states of a dark sector and their coupling to the dark photon, in order of their mass."""
 
     name: str
     mediator: float  # Mass of the dark photon [GeV]
@@ -333,10 +326,7 @@ def dark_dirac_seesaw(
     alpha_d: float,
     name: str = "dark Dirac seesaw",
 ) -> DarkSector:
-    """Return two Dirac states from [[M₁, M_m], [M_m, M₂]], only the second charged [GeV].
-
-    With M₁ M₂ < M_m² the light eigenvalue is negative and the off-diagonal vertex is axial.
-    """
+    """Return Dirac states of [[M₁, M_m], [M_m, M₂]] [GeV], the second charged; axial if M₁ M₂ < M_m²."""
     matrix = [[m_neutral, mixing], [mixing, m_charged]]
     return from_dirac(name, matrix, [0.0, 1.0], mediator=mediator, alpha_d=alpha_d)
 

@@ -272,10 +272,7 @@ def of_yield(spectrum: Spectrum) -> Iterator[Check]:
 
 
 def of_r_factor(mixed: PairHists, background: FloatArray, subtracted: Spectrum) -> Check | None:
-    """Return the largest shift of a bin of mass, q_T or energy where R follows mixed pairs.
-
-    `background` is that of one R; bins in which R is its mean within three errors do not count.
-    """
+    """Return the largest shift of a bin where R follows mixed pairs beyond three of its errors."""
     worst, chi2, cells = 0.0, 0.0, 0
     for axis in range(background.ndim):
         others = tuple(i for i in range(background.ndim) if i != axis)
@@ -326,10 +323,7 @@ def of_tracks(
 
 
 def of_cuts(data: Sequence[Mapping[str, Any]], simulation: Sequence[Mapping[str, Any]]) -> Iterator[Check]:
-    """Yield the share that a cut keeps in data less that in the simulation, of cuts that are no kinematics.
-
-    Rows as of ``Cutflow.rows``: events, or opposite-sign pairs.
-    """
+    """Yield the share that a cut, of no kinematics, keeps in data less that in the simulation."""
     measured = {row["name"]: (before, row) for before, row in pairwise(data)}
     for first, other in pairwise(simulation):
         level, name = other["level"], str(other["name"])

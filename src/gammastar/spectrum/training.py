@@ -289,10 +289,7 @@ def _cells(mass: IntArray, points: FloatArray, parts: list[FloatArray]) -> IntAr
 
 
 def _mass_cells(mass: FloatArray, weight: FloatArray, sigma: float) -> IntArray:
-    """Return bins of true mass that the resolution tells apart: two of it wide, and each narrow line alone.
-
-    A line is where simulated pairs stand well above the median of their surroundings.
-    """
+    """Return bins of true mass, two resolutions wide, and each narrow line that stands out alone."""
     step = sigma / STRIPS
     place = ((np.log(mass) - np.log(mass.min())) / step).astype(np.int64)
     if place.max() > LARGEST:  # no resolution to speak of: nothing to tell apart

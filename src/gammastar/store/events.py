@@ -243,10 +243,7 @@ def unweighted(sample: Sample, n: int, rng: Rng) -> Sample:
 
 
 def write_particle_list(path: Path, sample: Sample, n: int, rng: Rng, *, note: str) -> None:
-    """Write unweighted particles as lines ``px py pz E x y z t`` (GeV, m, s), at once or not at all.
-
-    BdNMC (arXiv:1609.01770) reads it with ``particle_list_position true``.
-    """
+    """Write unweighted particles as lines ``px py pz E x y z t`` (GeV, m, s) for BdNMC (arXiv:1609.01770)."""
     drawn = unweighted(sample, n, rng)
     p4 = drawn.p4
     columns = [p4.px, p4.py, p4.pz, p4.E, *drawn.origin.T, np.zeros(n)]
@@ -305,10 +302,7 @@ def _lhe_events(events: EventTable) -> Iterator[Any]:
 def write_lhe(
     path: Path, parts: Iterable[EventTable], beam_energy: float, total: tuple[float, float, float]
 ) -> None:
-    """Write a Les Houches event file; weights add up to the "cross section" of the process (strategy 4).
-
-    `total` holds Σw, Σw² and the largest w.
-    """
+    """Write a Les Houches file of weights (strategy 4); `total` holds Σw, Σw² and the largest w."""
     import pylhe
 
     error = float(np.sqrt(total[1]))
@@ -324,10 +318,7 @@ def write_lhe(
 
 
 def write_hepmc(path: Path, parts: Iterable[EventTable], beam_energy: float) -> None:
-    """Write HepMC3 ASCII in GeV and mm: beam proton → particle at its production vertex → daughters.
-
-    The beam carries what the particle does not: energy and momentum are not balanced at the first vertex.
-    """
+    """Write HepMC3 ASCII [GeV, mm]: beam proton → particle → daughters; the beam balances nothing."""
     import pyhepmc
 
     run = pyhepmc.GenRunInfo()

@@ -186,10 +186,7 @@ def check_listed(paths: Sequence[Path | Remote], found: Sequence[str]) -> None:
 
 
 def unprotected(paths: Sequence[Path | Remote], said: Collection[Path | Remote], tree: str) -> str:
-    """Say in which local files a bit that was flipped before the run is not noticed; "" if there are none.
-
-    `said` are files whose SHA-256 a fileset gives. Files are taken to be alike: the first tells of its tree.
-    """
+    """Say in which local files without SHA-256 in `said` a flipped bit goes unnoticed; "" if none."""
     local = [path for path in paths if isinstance(path, Path)]
     open_ = [path for path in local if path not in said and not _expected(path)]
     if not open_:
@@ -208,10 +205,7 @@ def unprotected(paths: Sequence[Path | Remote], said: Collection[Path | Remote],
 
 
 def _expected(path: Path) -> str:
-    """Return the SHA-256 that a list beside a file, or beside what it links to, gives; "" if none does.
-
-    Lists in the two folders above may name it as well, as ``folder/file``.
-    """
+    """Return the SHA-256 in a list beside a file or its link, or in two folders above; "" if none."""
     here, real = path.parent.resolve() / path.name, path.resolve()
     near = dict.fromkeys((here.parent, real.parent))
     above = {folder for folder in real.parents[1:3] if folder not in near}
@@ -523,10 +517,7 @@ class Given:
 
 
 def given_files(names: Iterable[str], base: Path, *, tree: str = "", missing: bool = False) -> Given:
-    """Return the files of names, patterns, URLs and filesets.
-
-    A file that is named twice, by a pattern, a link or a way round, counts once.
-    """
+    """Return the files of names, patterns, URLs and filesets, each once."""
     found: dict[Any, Path | Remote] = {}
     said: dict[Path | Remote, Listed] = {}
     datasets: dict[str, Mapping[str, Any]] = {}

@@ -206,10 +206,7 @@ def _alive(process: int) -> bool:
 
 
 def claim(folder: Path) -> dict[str, Any]:
-    """Return the manifest that an earlier run left in a folder, {} if the folder is empty or not there.
-
-    The manifest may be damaged or edited: it tells that the folder is one of ours, and which files were.
-    """
+    """Return the manifest of an earlier run, damaged or not, {} if the folder is empty or not there."""
     there = folder.iterdir() if folder.exists() else ()
     strangers = [path.name for path in there if not _own_trace(path.name)]
     if not strangers:

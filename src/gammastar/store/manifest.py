@@ -170,10 +170,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def manifest_like(folder: Path) -> dict[str, Any] | None:
-    """Return what can be trusted to tell which files were ours of a manifest in whatever state, or None.
-
-    A manifest that was edited, or is of an older version, still shows that a folder is one of results.
-    """
+    """Return what tells which files were ours of a manifest, also an edited or older one, or None."""
     try:
         found = _bounded(folder / MANIFEST)
     except StoreError:
@@ -240,10 +237,7 @@ def _update(result: Any, item: Any) -> None:
 
 @functools.cache
 def package_digest() -> str:
-    """Return the SHA-256 of the package's own code: what a version number does not tell in a checkout.
-
-    All files of the package count, tables and schemas as well: any of them may change a number.
-    """
+    """Return the SHA-256 of the package's own code, tables and schemas, which a version does not tell."""
     root = Path(__file__).resolve().parents[1]
     paths = sorted(path for path in root.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     paths = [path for path in paths if path.relative_to(root).parts[0] != "data"]  # digested where it is read
@@ -263,10 +257,7 @@ def versions() -> Mapping[str, str]:
 
 
 def write_spectrum(path: Path, spectrum: Spectrum) -> None:
-    """Write a spectrum as JSON in the UHI layout with its covariance, named sources, exposure and domain.
-
-    ``hist.Hist(json.load(stream))`` opens the file; it holds no entries below or above the axes.
-    """
+    """Write a spectrum as JSON of UHI, without flow bins, with covariance, sources, exposure, domain."""
     hist = spectrum.hist
     no_flow = {"underflow": False, "overflow": False, "circular": False}
     content = {
@@ -358,10 +349,7 @@ def write_mass_histograms(folder: Path, hists: PairHists, subtracted: Spectrum) 
 
 
 def write_spectrum_files(folder: Path, spectrum: Spectrum, unfolded: Spectrum | None) -> None:
-    """Write ``spectrum.json`` (all axes, covariance, domain) and ``spectrum.root`` (projections).
-
-    There is no unfolded spectrum of counts where a published table stands for it.
-    """
+    """Write ``spectrum.json`` (all axes, covariance, domain) and ``spectrum.root`` (projections)."""
     write_spectrum(folder / "spectrum.json", spectrum)
     axes = [axis.name for axis in spectrum.hist.axes]
     measured = mass_histogram(spectrum, "measured")

@@ -31,10 +31,7 @@ Kind: TypeAlias = Literal["pairs", "truth"]
 
 @dataclass(frozen=True)
 class Source:
-    """An input file: where it is, its identity ("" if it is not to be checked), its entries and UUID.
-
-    The identity is a SHA-256, or UUID and size (``store.filesets.identity``).
-    """
+    """An input file: its place, identity (SHA-256, or UUID and size; "" unchecked), entries and UUID."""
 
     path: str
     sha256: str = ""
@@ -108,11 +105,7 @@ class Kept:
 def split(
     path: str, schema: Schema, step: str | int, *, truth: bool = False
 ) -> tuple[int, tuple[int, ...], str]:
-    """Return the number of entries of a file, the boundaries of its chunks and the file's UUID.
-
-    The boundaries are those at which `read.open_events` divides the file, so that sums of weights per chunk,
-    added in order, are equal to the last bit.
-    """
+    """Return entries, chunk boundaries and UUID of a file, as `read.open_events` divides it: equal sums."""
     with opened_root(path) as file:
         tree = open_tree(file, schema.tree, path)
         total = int(tree.num_entries)
@@ -357,10 +350,7 @@ def _batches(parts: Iterable[Pairs], size: int) -> Iterator[Pairs]:
 def collect_pairs(
     parts: Iterable[Pairs], limit: int, folder: Path, dataset: str
 ) -> tuple[Pairs, StoredPairs | None]:
-    """Return all pairs and None, or of more than `limit` of them a sample of the events, and all of them.
-
-    Above the limit pairs are written to `folder` as they come: never more than this number is in memory.
-    """
+    """Return all pairs and None; above `limit` a sample of the events, and all of them in files."""
     sweep(folder, "parts")
     first, rest = _held(iter(parts), limit, len)
     if rest is None:
@@ -383,11 +373,7 @@ def _write_parts(folder: Path, parts: Iterator[Pairs], limit: int, dataset: str)
 
 
 def thinned(parts: Iterable[Pairs], limit: int, dataset: str) -> Pairs:
-    """Return all pairs, or at most `limit` of a sample of their events, weighted to the sum of all.
-
-    For templates, of which the files are read once: the hash of an event is below 1/2, 1/4, … as often as it
-    takes, whatever the order.
-    """
+    """Return all pairs, or at most `limit` of a sample of their events, of the same sum of weights."""
     kept: list[Pairs] = []
     total, share = 0.0, 1.0
 

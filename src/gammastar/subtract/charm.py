@@ -421,10 +421,7 @@ def charm_correction(fit: CharmFit, template: Pairs, inside: Hist[Any], fitted: 
 
 
 def removed_columns(removed: Sequence[Removed], names: Sequence[str]) -> FloatArray:
-    """Return pairs to remove that have the named columns, shape (5 + n_names, n).
-
-    Rows: mass, pt, energy, the columns, weight, and the number of the component; those without miss.
-    """
+    """Return mass, pt, energy, named columns, weight and component of the pairs to remove that have them."""
     parts = [np.zeros((5 + len(names), 0))]
     for k, (pairs, weight) in enumerate(removed):
         if all(name in pairs.columns for name in names):

@@ -24,10 +24,7 @@ class SmoothBackground:
     ratio: FloatArray
 
     def subtracted(self, hists: PairHists, common: float) -> Spectrum:
-        """Return the opposite-sign pairs without background; `common`: relative error of R of all cells.
-
-        A cell without a pair still fluctuates: its variance is at least that of the background.
-        """
+        """Return the pairs without background, of its variance at least; `common`: error of R."""
         (os, variance), axes = flow_free(hists.os), tuple(hists.os.axes)
         weight = pair_counts.mean_weights(os, variance, tuple(map(len, axes)))
         cov = self.cov + np.diag(np.maximum(variance, weight * self.value))

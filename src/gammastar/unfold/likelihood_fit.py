@@ -214,11 +214,7 @@ def narrow_lines(axes: Sequence[Any], parts: Iterable[MatchedPairs]) -> list[Lin
 
 
 def with_lines(axes: Sequence[Any], lines: Sequence[Line]) -> tuple[Any, ...]:
-    """Return axes whose first one, of mass, has bins of their own for lines in bins wider than their windows.
-
-    A response averages over its true cell as the simulation fills it; where a line stands in it, photons
-    migrate from the line alone.
-    """
+    """Return axes with mass bins of their own for lines in wider bins, so that a line migrates alone."""
     first, *others = axes
     edges = np.asarray(first.edges, dtype=np.float64)
     inner = []
@@ -234,10 +230,7 @@ def with_lines(axes: Sequence[Any], lines: Sequence[Line]) -> tuple[Any, ...]:
 def line_shaped(
     lines: Sequence[Line], axes: Sequence[Any], parts: Iterable[MatchedPairs]
 ) -> Callable[[MatchedPairs], MatchedPairs]:
-    """Return what gives the simulated photons in the windows of narrow lines the masses of the lines.
-
-    Their number in each bin of mass stays; inside it Breit and Wigner's form replaces that of the simulation.
-    """
+    """Return what gives simulated photons of narrow lines their Breit-Wigner form, bin by bin."""
     edges = np.asarray(axes[0].edges, dtype=np.float64)
     grids = [line.grid(edges) for line in lines]
     simulated = [np.zeros(len(grid) - 1) for grid in grids]

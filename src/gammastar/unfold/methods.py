@@ -93,10 +93,7 @@ def scan(
 
 
 def best_candidate(candidates: Sequence[Candidate], *, most_bias: float = 0.25) -> Candidate:
-    """Return the first candidate (strongest regularisation) whose stress bias is below `most_bias` σ.
-
-    If none is, the one with the smallest bias.
-    """
+    """Return the first candidate with a stress bias below `most_bias` σ, or that of the smallest bias."""
     if not candidates:
         raise UserError("unfold: best_candidate needs at least one candidate")
     good = [c for c in candidates if c.bias < most_bias]

@@ -166,10 +166,7 @@ def _scale(windows: _Windows, truths: FloatArray, critical: FloatArray, level: f
 
 
 def _windows(counts: Counts, content: FloatArray, sums: FloatArray) -> _Windows:
-    """Return the windows at the fitted contents.
-
-    Counts are in pairs of the mean weight of their cell, contents in such pairs that are seen.
-    """
+    """Return the windows at the fitted contents, in pairs of the mean weight of their cell that are seen."""
     weight = np.broadcast_to(counts.weight, counts.observed.shape)
     matrix = counts.matrix.toarray() / weight[:, None]
     scale = 1 / np.maximum(matrix.sum(axis=0), 1e-300)

@@ -320,10 +320,7 @@ def least_correlated(
     start: FloatArray | None = None,
     density: bool = False,
 ) -> TauScan:
-    """Choose τ with the smallest mean global correlation of the cells; parameters as for `l_curve`.
-
-    Where data are precise this choice regularises too much: check it with `scan`.
-    """
+    """Choose τ with the smallest mean global correlation, too strong for precise data (see `scan`)."""
     tau, (chi2, size, rho) = _scanned(measured, response, taus, penalty, start, density=density)
     _warn_at_the_end(tau, int(np.argmin(rho)), 0)
     return TauScan(tau, chi2, size, rho, -rho, float(tau[np.argmin(rho)]))

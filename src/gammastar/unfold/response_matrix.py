@@ -187,11 +187,7 @@ class _Sums:
             self._bootstrap(part, i, hit, codes)
 
     def _bootstrap(self, part: MatchedPairs, i: IntArray, hit: Any, codes: IntArray) -> None:
-        """Add Poisson(1) bootstraps of the events.
-
-        Only elements that are filled at all are computed, as one sparse product (elements x events) @
-        (events x replicas).
-        """
+        """Add Poisson(1) bootstraps of the events to what is filled, by one sparse product."""
         event, row = np.unique(part.event, return_inverse=True)
         element, place = np.unique(codes, return_inverse=True)
         shape = (len(element), len(event))

@@ -97,10 +97,7 @@ def transfer_of(steering: Steering, found: Iterable[str]) -> TargetTransfer:
 def accept_stage(
     ctx: Context, production: Production, rate: Rate, look: Look | None = None
 ) -> dict[str, SignalPlane]:
-    """Return the signal in each detector; one sample per mass serves every coupling and every detector.
-
-    `look` is shown the planes of the first few masses, spread over the scan, before the others are done.
-    """
+    """Return the signal in each detector, one sample per mass; `look` is shown a few masses first."""
     section, found = _section(ctx), detectors(ctx)
     check_exposures(found, production.unit)
     inferring = ctx.steering.infer

@@ -44,11 +44,7 @@ GIVEN = ("bins", "hidden", "layers", "epochs", "epoch_size", "batch", "learning_
 
 
 def training(ctx: Context, state: Any) -> TrainingSet:
-    """Return what kinematics are learned from, put together once.
-
-    Pairs of the data at true kinematics, or simulated true pairs with the weights of OmniFold; simulated ones
-    outside the measured domain, if ``spectrum.extrapolate``.
-    """
+    """Return what kinematics are learned from: pairs of data or OmniFold, simulated ones beyond."""
     if state.training is not None:
         found: TrainingSet = state.training
         return found
@@ -84,10 +80,7 @@ def write_pairs_near(folder: Path, pairs: TrainingSet, mass_range: tuple[float, 
 
 
 def pairs_near(folder: Path) -> Callable[[float], float] | None:
-    """Return the effective number of pairs behind the kinematics as a function of the mass [GeV].
-
-    None for the folder of a run that did not keep it.
-    """
+    """Return the effective number of pairs behind the kinematics about a mass [GeV], None if unknown."""
     from gammastar import flow
 
     path = folder / PAIRS_FILE
@@ -178,11 +171,7 @@ def flow_options(section: FlowSection, mass_range: tuple[float, float]) -> FlowO
 def train_flow(
     options: FlowOptions, pairs: PairTable, beam_energy: float, *, folder: Path, seed: int, tell: Tell
 ) -> None:
-    """Train the flow and save it.
-
-    A training that was interrupted goes on from its checkpoint in ``training/`` (see `flow.fit_pairs`) and
-    ends with the same numbers.
-    """
+    """Train the flow, or go on from its checkpoint in ``training/``, and save it."""
     from gammastar import flow
 
     def progress(epoch: int, n_epochs: int, train: float, validation: float) -> None:

@@ -63,11 +63,7 @@ def section_of(ctx: Context) -> Infer:
 
 
 def in_use(ctx: Context, plane: SignalPlane) -> SignalPlane:
-    """Return the signal as limits, likelihoods and tables of errors take it.
-
-    Without [spectrum] extrapolate its measured part alone, with [systematics] extrapolation that error of
-    the rest.
-    """
+    """Return the signal that limits take: without [spectrum] extrapolate its measured part alone."""
     spectrum, sigma = ctx.steering.spectrum, ctx.steering.systematics.extrapolation
     if spectrum is not None and not spectrum.extrapolate:
         return measured_only(plane)
@@ -146,10 +142,7 @@ def exposure_of(detector: Any) -> dict[str, float]:
 def infer_stage(
     ctx: Context, planes: dict[str, SignalPlane], exposure: Exposure, state: Any = None
 ) -> dict[str, Search]:
-    """Return limit and reach of every detector and write their files; the first one is the main one.
-
-    A joint likelihood takes pairs, simulation and production from the state of the run.
-    """
+    """Return limit and reach of every detector, the main one first, and write their files."""
     section, searches = section_of(ctx), {}
     every = {
         name: counting_search(ctx, detector, planes[name], exposure, main=i == 0)
@@ -197,10 +190,7 @@ def infer_stage(
 
 
 def explored(ctx: Context, search: Search) -> dict[str, Any]:
-    """Return median limits at several confidence levels, that of [infer] first, as the explorer shows them.
-
-    Each is a number, or rows of masses and columns of couplings where the uncertainty of the signal changes.
-    """
+    """Return median limits at several CLs for the explorer, each a number or rows where errors change."""
     others = () if search.joint is not None else EXPLORED_CL  # a joint likelihood is solved at one level
     predicting, levels = ctx.steering.predict, dict.fromkeys((search.options.cl, *others))
     limits = [search.median_limit(cl) for cl in levels]

@@ -76,10 +76,7 @@ class _Measured:
 def with_joint_likelihood(
     ctx: Context, state: Any, searches: Mapping[str, CountingSearch]
 ) -> dict[str, tuple[CountingSearch, Documents]]:
-    """Return the searches with the limits of a joint likelihood, and its workspaces and patch sets.
-
-    The signal is then that from the cells of the likelihood: what lies outside has no measured content.
-    """
+    """Return the searches with limits of a joint likelihood on the signal of its cells, and its documents."""
     section: Infer = needed(ctx.steering.infer, "infer")
     measured = _measured(ctx, state)
     masses = next(iter(searches.values())).plane.mass
@@ -201,10 +198,7 @@ def _pairs_of_window(
 
 
 def _contents(response: Response, share: FloatArray, pairs: float) -> tuple[FloatArray, Any]:
-    """Return nominal contents of all cells, and what turns the signal of kinematic cells into one per pair.
-
-    `share` (c,) is the part of the drawn photons in each cell of q_T and energy, `pairs` those of the window.
-    """
+    """Return nominal contents of all cells from the `share` (c,) of photons and the `pairs` of the window."""
     n = len(share)
     prior = response.prior.reshape(3, n)
     inside = np.maximum(share, 1e-4) * pairs
@@ -298,10 +292,7 @@ Places: TypeAlias = tuple[str, Sequence[npt.NDArray[np.intp]], Callable[[int], l
 
 
 def _with_others(ctx: Context, search: CountingSearch, where: Places, options: JointLimits) -> JointLevels:
-    """Return the limits of a search with its discoveries and projections.
-
-    `where` is the name of the detector, the couplings of each mass and their models.
-    """
+    """Return limits with discoveries and projections; `where`: detector, couplings, their models."""
     (name, places, models), plane, asked = where, search.plane, search.options
     levels: JointLevels = needed(search.joint, "infer")
     if not any(map(len, places)):
@@ -348,10 +339,7 @@ def _with_others(ctx: Context, search: CountingSearch, where: Places, options: J
 def _ranked(
     search: CountingSearch, windows: Sequence[Window | None], row: int, column: int, exponent: float
 ) -> Ranking | None:
-    """Return the parameters of the likelihood of a grid point by their impact on the coupling at the limit.
-
-    Those below a hundredth of the largest impact are left out.
-    """
+    """Return parameters by their impact on the coupling at the limit, those below 1 % left out."""
     limit = float(needed(search.joint, "infer").expected[row, column, MEDIAN])
     window = windows[row]
     if window is None or limit >= LARGEST:

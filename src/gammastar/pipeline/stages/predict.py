@@ -80,10 +80,7 @@ def model_of(ctx: Context) -> predict.Model:
 
 
 def files_of(ctx: Context) -> dict[str, str]:
-    """Return the digests of the user's files and tables behind the model and the channels, by their names.
-
-    What they import from beside themselves is among them.
-    """
+    """Return the digests of the user's files behind model and channels, with what they import."""
     section = ctx.steering.predict
     names = python_names(() if section is None else section.model_dump(mode="json"))
     digests = {f"[predict] {file}": sha for file, sha in ctx.code.shas(names).items()}
@@ -171,10 +168,7 @@ def photons_of(
     coherence: float = 0.0,
     counts: MassCounts | None = None,
 ) -> VirtualPhoton:
-    """Return the channel of measured virtual photons.
-
-    `mass_dependence` is that of [predict], `coherence` that of [systematics]; lines are fitted to `counts`.
-    """
+    """Return the channel of measured virtual photons; lines of [predict] are fitted to `counts`."""
     mass, density, cov = spectrum.mass_density(measured)
     edges = np.asarray(measured.hist.axes[MASS].edges, dtype=np.float64)
     rates, rate_cov = predict.rate(mass, density, cov, m_lepton, edges=edges)

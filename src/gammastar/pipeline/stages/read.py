@@ -274,10 +274,7 @@ def stored_pairs(ctx: Context, arrays: Arrays | None) -> StoredPairs | None:
 
 
 def match_stage(ctx: Context, given: Inputs) -> Truth:
-    """Return the simulated virtual photons with what was reconstructed of them.
-
-    Of more than ``select.max_in_memory`` of them a sample is in memory and all are in files.
-    """
+    """Return simulated virtual photons with their reconstruction, above max_in_memory a sample."""
     if not given.response:
         raise SteeringError("read.response: no simulation with truth is given; [unfold] needs it")
     columns, asked = _columns(ctx), ctx.steering.systematics

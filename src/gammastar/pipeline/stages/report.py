@@ -332,10 +332,7 @@ def _tell_failed(ctx: Context, name: str, reason: str) -> str:
 
 
 def write(ctx: Context, state: RunState) -> None:
-    """Write ``figures/`` and ``report.html``; the numbers go into the manifest.
-
-    The page is there as soon as its first figure is.
-    """
+    """Write ``figures/`` and ``report.html``, there with its first figure; numbers go to the manifest."""
     ctx.tell("report", None, "figures")
     sections = _sections(ctx, state)
     page = partial(_page, ctx, state)
@@ -365,10 +362,7 @@ def write(ctx: Context, state: RunState) -> None:
 
 
 def first_page(ctx: Context, state: RunState, planes: Mapping[str, SignalPlane]) -> None:
-    """Write ``report.html`` with the contour of the main detector at the masses of some planes, and no more.
-
-    The page says so, and stays so where the run is stopped; no file of results is written with it.
-    """
+    """Write ``report.html`` with the first contour of the main detector, in case the run is stopped."""
     _spared(ctx, "first look", lambda: _first_page(ctx, state, planes))
 
 

@@ -270,10 +270,7 @@ def _reads_leptons(section: config.Subtract) -> bool:
 def charge_ratio(
     ctx: Context, axes: tuple[Any, ...], simulated: Arrays, given: Inputs
 ) -> tuple[subtract.ChargeRatio, int]:
-    """Return R as the steering asks for it, a number, from the simulation, or from mixed events.
-
-    The second number is that of the leptons that are mixed, if they are but a sample of them, else 0.
-    """
+    """Return R as the steering asks for it, and how many leptons were mixed if they are a sample."""
     section = _section(ctx)
     if section.r_factor == "simulation":
         if not simulated:

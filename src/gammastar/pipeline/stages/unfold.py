@@ -169,11 +169,7 @@ def _with_measured_kinematics(
 
 
 def _refolding_toys(ctx: Context, n: int, subtracted: Spectrum, response: Response) -> Arrays:
-    """Return χ², cells, its mean and standard deviation in toys, and its p-value: no cell count tells these.
-
-    All cells are folded again, with those below the efficiency floor: the pairs from there were measured.
-    The bias is subtracted neither in the data nor in the toys.
-    """
+    """Return χ² of all cells folded again, their number, its mean and spread in toys, and its p-value."""
     ctx.tell("unfold", None, "toys of the refolding")
     unfolder = partial(values_alone, n_iterations=n)
     rng = stream(ctx.seed, "refolding")
