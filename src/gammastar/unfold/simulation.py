@@ -12,7 +12,7 @@ import numpy as np
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs
-from gammastar.core.records import BoolArray, FloatArray, Response, Spectrum
+from gammastar.core.records import BoolArray, FloatArray, Response, Rng, Spectrum
 from gammastar.core.sampling import event_seeds, uniform
 from gammastar.physics.qed import kept_momentum
 from gammastar.unfold.response_matrix import COSINE, cells
@@ -44,12 +44,8 @@ def in_window(matched: MatchedPairs, axes: Sequence[Any]) -> MatchedPairs:
     """
     inside = cells(matched.reco, axes) >= 0
     kept = cells(matched.fakes, axes) >= 0
-    return replace(
-        matched,
-        reco=np.where(inside[:, None], matched.reco, np.nan),
-        fakes=matched.fakes[kept],
-        fake_weight=matched.fake_weight[kept],
-    )
+    reco, fakes = np.where(inside[:, None], matched.reco, np.nan), matched.fakes[kept]
+    return replace(matched, reco=reco, fakes=fakes, fake_weight=matched.fake_weight[kept])
 
 
 def unsmeared(matched: MatchedPairs) -> MatchedPairs:
@@ -76,8 +72,7 @@ def reweighted(
     over those of the data.
     """
     if (unfolded is None) == (weight is None):
-        msg = "reweighted: give either an unfolded spectrum or ready weights"
-        raise UserError(msg)
+        raise UserError("reweighted: give either an unfolded spectrum or ready weights")
     if unfolded is not None:
         axes = tuple(unfolded.hist.axes)
         cell = cells(matched.true, axes)
@@ -98,8 +93,7 @@ def fiducial(matched: MatchedPairs, domain: Spectrum | Response) -> MatchedPairs
     cell = cells(matched.true, axes)
     kept = (cell >= 0) & inside[cell]
     if not kept.any():
-        msg = "fiducial: no simulated pair lies inside the domain"
-        raise UserError(msg)
+        raise UserError("fiducial: no simulated pair lies inside the domain")
     spill = ~kept & matched.reconstructed
     return replace(
         matched.select(kept),
@@ -147,16 +141,13 @@ def scaled_momenta(matched: MatchedPairs, factors: FloatArray, *, m_lepton: floa
 def mixed_simulation(nominal: MatchedPairs, other: MatchedPairs, share: float) -> MatchedPairs:
     """Return a simulation of which a share is replaced by another version of the same events."""
     if len(nominal) != len(other) or not 0 <= share <= 1:
-        msg = f"mixed_simulation: {len(nominal)} and {len(other)} pairs, share {share:g} of [0, 1]"
-        raise UserError(msg)
-    parts = [
-        replace(part, weight=part.weight * w, fake_weight=part.fake_weight * w)
-        for part, w in ((nominal, 1.0 - share), (other, share))
-    ]
+        raise UserError(f"mixed_simulation: {len(nominal)} and {len(other)} pairs, share {share:g} of [0, 1]")
+    both = ((nominal, 1.0 - share), (other, share))
+    parts = [replace(p, weight=p.weight * w, fake_weight=p.fake_weight * w) for p, w in both]
     return MatchedPairs.concatenate(parts)
 
 
-def more_radiation(share: float, m_lepton: float, rng: np.random.Generator) -> View:
+def more_radiation(share: float, m_lepton: float, rng: Rng) -> View:
     """Return what replaces a share of the simulation by the same pairs with radiation once more."""
     salts = [int(salt) for salt in rng.integers(2**63, size=2)]
 

@@ -156,17 +156,12 @@ def scaled_response(response: Response, factor: float | FloatArray) -> Response:
     """Return a response whose efficiency is multiplied, per true cell; at most to one."""
     ratio = np.broadcast_to(np.asarray(factor, dtype=np.float64).ravel(), response.efficiency.shape)
     if not np.isfinite(ratio).all() or (ratio <= 0).any():
-        msg = f"scaled_response: factors must be positive, the smallest is {ratio.min()}"
-        raise UserError(msg)
+        raise UserError(f"scaled_response: factors must be positive, the smallest is {ratio.min()}")
     most = np.divide(1.0, response.efficiency, out=np.ones_like(ratio), where=response.efficiency > 0)
     ratio = np.minimum(ratio, np.maximum(most, 0))
     migration = response.migration * ratio
-    return replace(
-        response,
-        migration=migration,
-        efficiency=migration.sum(axis=0),
-        cov_replicas=response.cov_replicas * ratio,
-    )
+    replicas = response.cov_replicas * ratio
+    return replace(response, migration=migration, efficiency=migration.sum(axis=0), cov_replicas=replicas)
 
 
 def with_efficiency(

@@ -150,11 +150,10 @@ def flow_options(section: FlowSection, mass_range: tuple[float, float]) -> FlowO
         msg = "flow.members: an ensemble is of the default preset; set flow.preset = 'default' or members = 0"
         raise SteeringError(msg)
     if section.device == "cuda" and not flow.has_cuda():
-        msg = (
+        raise SteeringError(
             "flow.device = 'cuda': this computer has no CUDA device that torch can use; set flow.device = "
             "'cpu' (the same physics), or install a CUDA build of torch"
         )
-        raise SteeringError(msg)
     given = {name: getattr(section, name) for name in GIVEN if getattr(section, name) is not None}
     make = flow.FlowOptions.paper if section.preset == "paper" else flow.FlowOptions
     return make(
@@ -179,14 +178,9 @@ def train_flow(
         tell("flow", (epoch + 1) / n_epochs, text)
 
     train: Any = flow.fit_paper if options.preset == "paper" else flow.fit_pairs
-    trained = train(
-        pairs,
-        beam_energy=beam_energy,
-        options=options,
-        rng=stream(seed, "flow"),
-        progress=progress,
-        checkpoint=folder / CHECKPOINTS / "flow.checkpoint",
-    )
+    checkpoint = folder / CHECKPOINTS / "flow.checkpoint"
+    how: Any = {"progress": progress, "checkpoint": checkpoint}
+    trained = train(pairs, beam_energy=beam_energy, options=options, rng=stream(seed, "flow"), **how)
     flow.save(trained, folder / "flow")
 
 
@@ -260,9 +254,8 @@ def _density(ctx: Context, pairs: TrainingSet, trained: Sampler, members: FlowVa
         "replicas": None if members is None else replace(members, local=None).weights,
     }
     try:
-        test = flow.density_test(
-            trained, pairs.points[measured], rng=stream(ctx.seed, "flow", "density"), **how
-        )
+        seeds = stream(ctx.seed, "flow", "density")
+        test = flow.density_test(trained, pairs.points[measured], rng=seeds, **how)
     except PhysicsError as error:  # too few pairs for a test are no reason to stop
         ctx.cache.alarm(f"the density of the flow is not tested: {error}")
         return {}

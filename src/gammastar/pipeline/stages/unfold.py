@@ -120,11 +120,8 @@ def _unfolded(ctx: Context, section: config.Unfold, method: Method, state: Any) 
         result, sources = unfold.with_systematics(measured, response, unfolder, variations)
         statistical = systematics.statistical_cov(result, sources)
         of_data = unfolder(measured, plain).cov
-        extra |= {
-            "strength": np.array(strength),
-            "statistics": systematics.relative_errors(result, statistical, of_data),
-            "statistical_cov": statistical,
-        }
+        errors = systematics.relative_errors(result, statistical, of_data)
+        extra |= {"strength": np.array(strength), "statistics": errors, "statistical_cov": statistical}
         if fine is not None and isinstance(unfolder, LikelihoodUnfolder):
             extra |= unfolder.judged(subtracted, fine, stream(ctx.seed, "intervals"))
     refolded = np.array(unfold.refolding(result, subtracted, response))
@@ -179,14 +176,8 @@ def _refolding_toys(ctx: Context, n: int, subtracted: Spectrum, response: Respon
 
 
 def _options(section: config.Unfold, hists: PairHists | None = None) -> Options:
-    return Options(
-        section.n_iterations,
-        section.tau,
-        section.penalty,
-        section.debias,
-        section.efficiency_floor,
-        None if hists is None else flow_free(hists.os),
-    )
+    way = section.n_iterations, section.tau, section.penalty, section.debias, section.efficiency_floor
+    return Options(*way, None if hists is None else flow_free(hists.os))
 
 
 def _method(ctx: Context, section: config.Unfold) -> Method:
@@ -210,12 +201,11 @@ def _check_yield(section: config.Unfold, method: Method, subtracted: Spectrum) -
     total, error = folding.summed(subtracted)
     if total > 0 or method.linear:
         return
-    msg = (
+    raise SteeringError(
         f"unfold: {total:.4g} ± {error:.2g} pairs are left inside the axes of [select] after subtraction; "
         f"method = {section.method!r} needs more than none: take more data, or method = 'least squares', "
         "whose cells may be negative"
     )
-    raise SteeringError(msg)
 
 
 def true_axes(ctx: Context) -> tuple[Any, ...]:
