@@ -320,26 +320,13 @@ def _variables(points: FloatArray, beam: float) -> FloatArray:
 
 
 def highest_energies(measured: FloatArray, mass: FloatArray) -> FloatArray:
-    """Return the energy of the tenth hardest measured pair within 0.1 GeV of masses, shape (n,) [GeV].
-
-    Parameters
-    ----------
-    measured : NDArray, shape (k, 3) [GeV]
-        Mass, pt and energy of measured pairs.
-    mass : NDArray, shape (n,) [GeV]
-    """
+    """Return the energy of the tenth hardest `measured` pair within 0.1 GeV of masses, (n,) [GeV]."""
     near = [measured[np.abs(measured[:, 0] - m) < 0.1, 2] for m in mass]
     return np.array([np.partition(one, -10)[-10] if len(one) >= 10 else 0.0 for one in near])
 
 
 def flat_trend(mass_edges: FloatArray, beam_energy: float) -> Trend:
-    """Return the trend of a simulation that nobody compared with data: none, without error.
-
-    Parameters
-    ----------
-    mass_edges : NDArray, shape (n + 1,) [GeV]
-    beam_energy : float [GeV]
-    """
+    """Return the trend of a simulation that nobody compared with data: none, without error."""
     centres = 0.5 * (np.asarray(mass_edges)[:-1] + np.asarray(mass_edges)[1:])
     return Trend(centres, np.zeros(len(centres)), np.zeros(2), np.zeros((2, 2)), beam_energy)
 

@@ -263,22 +263,13 @@ def _coordinates(mass: FloatArray, pt: FloatArray, energy: FloatArray) -> FloatA
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EfficiencyMap:
-    """ε on a fine grid in (mass, √pt, rapidity), interpolated linearly.
+    """ε on a fine grid in (mass, √pt, rapidity), interpolated linearly."""
 
-    Attributes
-    ----------
-    low, high : NDArray, shape (3,)
-        Ends of the axes: mass [GeV], √pt [√GeV], rapidity in the laboratory.
-    values : NDArray, shape (n1, n2, n3)
-        Efficiencies at the centres of the cells.
-    found : NDArray, shape (n1, n2, n3)
-        Reconstructed simulated pairs (effective) that decide each value.
-    """
-
+    # Ends of the axes: mass [GeV], √pt [√GeV], rapidity in the laboratory
     low: FloatArray
     high: FloatArray
-    values: FloatArray
-    found: FloatArray
+    values: FloatArray  # At the centres of the cells
+    found: FloatArray  # Reconstructed simulated pairs (effective) that decide each value
 
     def _at(self, grid: FloatArray, points: FloatArray) -> tuple[FloatArray, BoolArray]:
         inside = np.asarray(((points >= self.low[:, None]) & (points <= self.high[:, None])).all(axis=0))
@@ -293,12 +284,7 @@ class EfficiencyMap:
         return np.where(inside, np.clip(value, 0.0, 1.0), 0.0)
 
     def relative_error(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> FloatArray:
-        """Return the statistical error of ε over ε, from the simulation's size; inf outside the map.
-
-        Parameters
-        ----------
-        mass, pt, energy : NDArray, shape (n,) [GeV]
-        """
+        """Return the relative statistical error of ε, from the simulation's size; inf outside the map."""
         found, inside = self._at(self.found, _coordinates(mass, pt, energy))
         size = np.where(inside, found, 0.0)
         return np.divide(1.0, np.sqrt(size), out=np.full_like(size, np.inf), where=size > 0)
@@ -312,21 +298,7 @@ class EfficiencyMap:
         floor: float = 0.01,
         largest_error: float = 0.2,
     ) -> FloatArray:
-        """Return 1/ε of pairs, and 0 outside the measured domain, shape (n,).
-
-        Parameters
-        ----------
-        mass, pt, energy : NDArray, shape (n,) [GeV]
-        floor : float
-            Lowest efficiency that is corrected for.
-        largest_error : float
-            Largest relative error of ε inside the domain.
-
-        Raises
-        ------
-        UserError
-            If `floor` is not in (0, 1].
-        """
+        """Return 1/ε of pairs [GeV], 0 where ε is below `floor` or less known than `largest_error`."""
         if not 0 < floor <= 1:
             raise UserError(f"EfficiencyMap.weights: floor = {floor} must lie in (0, 1]")
         value = self(mass, pt, energy)

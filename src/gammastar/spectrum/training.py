@@ -185,39 +185,20 @@ CHUNK = 50_000  # pairs at a time
 class TruePosterior:
     """P(true kinematics | measured pair): simulated pairs that were reconstructed like it.
 
-    Attributes
-    ----------
-    points : NDArray, shape (n, 3) [GeV]
-        Measured mass, pt and energy.
-    near : NDArray of int, shape (n, k)
-        Simulated pairs whose reconstructed kinematics are next to each.
-    true : NDArray, shape (m, 3)
-        True mass [GeV], ln(true/reconstructed pt), true less reconstructed rapidity of simulated pairs.
-    weight : NDArray, shape (m,)
-    cell : NDArray of int, shape (m,)
-        True cell: bins of mass and its lines, and quantiles of pt and energy.
-    measured : NDArray of int, shape (n,)
-        Reconstructed cell of each measured pair.
-    folded : NDArray, shape (n_measured, n_true)
-        Simulated weight in each reconstructed and true cell.
-    distance : float
-        Median distance in mass of the farthest of the k, over the resolution.
-
-    Notes
-    -----
     The simulation gives the response and, within a cell, the density; the contents of the cells are those of
     the data, by D'Agostini's iteration (Nucl. Instrum. Meth. A362 (1995) 487). Pairs drawn with it are
     unfolded in mass, pt and energy at once.
     """
 
-    points: FloatArray
-    near: IntArray
+    points: FloatArray  # Measured mass, pt and energy, shape (n, 3) [GeV]
+    near: IntArray  # Simulated pairs whose reconstructed kinematics are next to each, shape (n, k)
+    # True mass [GeV], ln(true/reconstructed pt), true less reconstructed rapidity, shape (m, 3)
     true: FloatArray
     weight: FloatArray
-    cell: IntArray
-    measured: IntArray
-    folded: FloatArray
-    distance: float
+    cell: IntArray  # True cell: bins of mass and its lines, and quantiles of pt and energy, shape (m,)
+    measured: IntArray  # Reconstructed cell of each measured pair, shape (n,)
+    folded: FloatArray  # Simulated weight in each reconstructed and true cell
+    distance: float  # Median distance in mass of the farthest of the k, over the resolution
 
     @classmethod
     def of(cls, points: FloatArray, matched: MatchedPairs, mass_edges: FloatArray) -> TruePosterior:

@@ -15,27 +15,13 @@ FARTHEST = 10.0  # standard deviations by which the sum of a fit is moved to tha
 
 
 def signal_shares(hists: PairHists, subtracted: Spectrum) -> FloatArray:
-    """Return the share of signal in the opposite-sign pairs of each cell.
+    """Return the share of signal in the opposite-sign pairs of each cell (n_cells,), not negative.
 
-    Parameters
-    ----------
-    hists : PairHists
-        Of all pairs.
-    subtracted : Spectrum
-        What is left of the opposite-sign pairs, on the same axes.
-
-    Returns
-    -------
-    NDArray, shape (n_cells,)
-        Not negative. Scaled so that the weights of all pairs have the sum of `subtracted`.
-
-    Notes
-    -----
     Opposite-sign pairs are counts of λ + B, with λ a field of `gammastar.physics.pair_counts`; the share is
     λ/(λ + B). At the maximum of a Poisson likelihood Σ N λ/(λ + B) = Σ λ along every direction in which λ is
     free: the weights have the projections of the fit. In a cell whose background fluctuated above its
-    pairs 1 − B/N would be cut off at zero, and the sum of many such cells too large. Given the sum, λ moves
-    by its covariance with it: little where it is well known.
+    pairs 1 − B/N would be cut off at zero, and the sum of many such cells too large. The weights of all pairs
+    have the sum of `subtracted`; given it, λ moves by its covariance with it: little where it is well known.
     """
     os, variance = flow_free(hists.os)
     left, n = subtracted.values.ravel(), len(os)

@@ -257,21 +257,11 @@ def line_shaped(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FineResponse:
-    """A response whose true cells reach beyond the axes, and where narrow lines have cells of their own.
+    """A response whose true cells reach beyond the axes, and where narrow lines have cells of their own."""
 
-    Attributes
-    ----------
-    response : Response
-        On the fine cells.
-    true : tuple of hist axes
-        Of the result.
-    view : function
-        Gives simulated photons in the windows of lines the masses of the lines.
-    """
-
-    response: Response
-    true: tuple[Any, ...]
-    view: Callable[[MatchedPairs], MatchedPairs]
+    response: Response  # On the fine cells
+    true: tuple[Any, ...]  # Axes of the result
+    view: Callable[[MatchedPairs], MatchedPairs]  # Gives photons in windows of lines the masses of lines
 
     @property
     def sums(self) -> sparse.csr_array:

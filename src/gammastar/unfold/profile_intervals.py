@@ -33,19 +33,9 @@ def profile_intervals(
 ) -> FloatArray:
     """Return the ends of the intervals of sums of contents, shape (m, 2), at 0 or above.
 
-    Parameters
-    ----------
-    counts : Counts
-        With Poisson variances.
-    content : NDArray, shape (n,)
-        Fitted; cells out of a window keep it, and the errors of simulation and background are those at it.
-    sums : NDArray, shape (m, n)
-        Coefficients of the sums, 0 or positive; a sum of no cell gets 0 and 0.
-    rng : numpy.random.Generator, optional
-        For pseudo-experiments about `content`, which scale the rise of −2 ln L to the coverage of the level.
+    Cells of the fitted `content` out of a window keep it, errors are those at it; `sums` (m, n) are the
+    coefficients, none negative; `rng` is for pseudo-experiments, which scale the rise of −2 ln L to coverage.
 
-    Notes
-    -----
     For one standard deviation c is 1 where the sum lies as far from 0. Closer, where its best value is often
     0, c is that of a normal number with this bound whose interval holds the truth as often (Feldman and
     Cousins, Phys. Rev. D 57 (1998) 3873): 0.23 at 0. Bounds of the other cells make intervals longer than

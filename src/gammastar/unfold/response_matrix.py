@@ -223,13 +223,7 @@ class _Sums:
 
 
 def without_replicas(response: Response) -> Response:
-    """Return the same response without its bootstraps.
-
-    Returns
-    -------
-    Response
-        Bootstraps and sums of squares are empty: the simulation counts as known exactly.
-    """
+    """Return the same response without bootstraps and squares: the simulation counts as known exactly."""
     none = np.zeros((0, *response.migration.shape))
     no_sums: Any = {"entries": np.zeros(0), "squares": np.zeros((0, 0))}
     return replace(response, cov_replicas=none, prior_replicas=none[:, 0], **no_sums)

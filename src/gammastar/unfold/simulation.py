@@ -24,23 +24,10 @@ FITTED = 20  # rounds of proportional fitting
 
 
 def in_window(matched: MatchedPairs, axes: Sequence[Any]) -> MatchedPairs:
-    """Return the simulation as data see it that were cut to a window: pairs outside are not reconstructed.
+    """Return the simulation with misses where the axes hold no reconstructed pair, and fakes inside alone.
 
-    Parameters
-    ----------
-    axes : sequence of hist axes
-        Of the reconstructed mass, pt or energy; their outer edges are the window.
-
-    Returns
-    -------
-    MatchedPairs
-        The same true pairs; those reconstructed outside the window are misses, fakes there are left out.
-
-    Notes
-    -----
-    The binned response has the same rule. Where it is not kept, OmniFold takes the cut of the data for an
-    absence of pairs, weights the simulated ones near and beyond the window down to nothing, and counts them
-    in the total that is scaled to the data.
+    The data must be cut to the same window: otherwise OmniFold takes their cut for an absence of pairs,
+    weights the simulated ones near and beyond it down, and counts them in the total that is scaled to data.
     """
     inside = cells(matched.reco, axes) >= 0
     kept = cells(matched.fakes, axes) >= 0
