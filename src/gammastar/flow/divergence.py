@@ -128,8 +128,7 @@ class KLScan:
     @property
     def tested(self) -> BoolArray:
         """Windows with enough pairs."""
-        result: BoolArray = self.n_points > 0
-        return result
+        return self.n_points > 0
 
     @property
     def model_mean(self) -> FloatArray:

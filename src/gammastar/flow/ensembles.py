@@ -88,8 +88,7 @@ class LocalStatistics:
 
     def at(self, mass: FloatArray) -> FloatArray:
         """Return the effective number of pairs around each mass [GeV], shape as `mass`."""
-        result: FloatArray = np.interp(mass, self.mass, self.count)
-        return result
+        return np.interp(mass, self.mass, self.count)
 
     def save(self, path: Pathlike) -> None:
         """Write a JSON file."""
@@ -168,8 +167,7 @@ class FlowEnsemble(Sampler):
         logs = self.log_probs(mass, pt, energy, single=True)
         mean = logsumexp(logs, axis=0) - np.log(len(self))
         inside = np.isfinite(mean)
-        result: FloatArray = np.where(inside, np.exp(logs - np.where(inside, mean, 0.0)), 0.0)
-        return result
+        return np.where(inside, np.exp(logs - np.where(inside, mean, 0.0)), 0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -103,8 +103,7 @@ def _weighted_quantiles(x: FloatArray, weight: FloatArray, probability: FloatArr
     # With signed weights the empirical distribution function falls in places: take the middle of envelopes.
     upper = np.maximum.accumulate(cdf)
     lower = np.minimum.accumulate(cdf[::-1])[::-1]
-    quantiles: FloatArray = np.interp(probability, 0.5 * (upper + lower), xs)
-    return quantiles
+    return np.interp(probability, 0.5 * (upper + lower), xs)
 
 
 def make_gaussianiser(x: FloatArray, weight: FloatArray) -> Gaussianiser:
@@ -281,8 +280,7 @@ def spline_flow(n_context: int, *, bins: int, hidden: int, layers: int, rng: Rng
 
 def log_density(flow: Any, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
     """Return ln p(x | context), shape (n,), of x, shape (n, 2), and context, shape (n, n_context)."""
-    result: torch.Tensor = flow(context).log_prob(x) if len(x) else x.new_zeros(0)
-    return result
+    return flow(context).log_prob(x) if len(x) else x.new_zeros(0)
 
 
 def draw(flow: Any, z: torch.Tensor, context: torch.Tensor) -> torch.Tensor:

@@ -96,8 +96,7 @@ class PaperNetwork(torch.nn.Module):
             x, log_slope = spline(context).call_and_ladj(x)
             x = LULinearTransform(lu)(x.flip(-1))
             total = total + log_slope + lu.diagonal().abs().log().sum()
-        result: Tensor = total - 0.5 * x.square().sum(dim=-1) - _LOG_2PI
-        return result
+        return total - 0.5 * x.square().sum(dim=-1) - _LOG_2PI
 
     def draw(self, z: Tensor, context: Tensor) -> Tensor:
         """Return x of normal numbers z, shape (n, 2)."""

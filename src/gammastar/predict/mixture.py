@@ -376,8 +376,7 @@ def _made(channel: Channel, mass: float, n: int, rate: float, rng: Rng) -> Sampl
 
 
 def _range(channel: Channel) -> tuple[float, float]:
-    found: tuple[float, float] = getattr(channel, "mass_range", (0.0, np.inf))
-    return found
+    return getattr(channel, "mass_range", (0.0, np.inf))
 
 
 def process_of(decay: Decay) -> Process:

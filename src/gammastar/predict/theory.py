@@ -221,8 +221,7 @@ class Outside(Channel):
     @property
     def unit(self) -> mesons.Unit:
         """What the rate counts in: that of the channel."""
-        found: mesons.Unit = getattr(self.channel, "unit", "proton")
-        return found
+        return getattr(self.channel, "unit", "proton")
 
     def describe(self) -> str:
         """Return what the channel says of itself, and where it counts."""

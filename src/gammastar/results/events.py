@@ -193,8 +193,7 @@ def _sampler(results: Path, measured: Spectrum) -> Sampler:
         return normalised.HistSampler(measured)
     from gammastar import flow
 
-    found: Sampler = flow.load(results / "flow")
-    return found
+    return flow.load(results / "flow")
 
 
 def simulate_file(

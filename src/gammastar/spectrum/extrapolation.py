@@ -341,8 +341,7 @@ def _filled(
     bins = [mass_edges, *cuts]
 
     def total(w: FloatArray) -> FloatArray:
-        content: FloatArray = np.histogramdd(coordinates, bins=bins, weights=w)[0].ravel()
-        return content
+        return np.histogramdd(coordinates, bins=bins, weights=w)[0].ravel()
 
     content = total(weight)
     means = np.stack([total(weight * v) for v in variables])

@@ -245,8 +245,7 @@ def _unfolded(y: FloatArray, migration: FloatArray, prior: FloatArray, n_iterati
 
 def _inverse(values: FloatArray) -> FloatArray:
     """Return the inverse, 0 where the values are not positive."""
-    result: FloatArray = np.divide(1.0, values, out=np.zeros_like(values), where=values > 0)
-    return result
+    return np.divide(1.0, values, out=np.zeros_like(values), where=values > 0)
 
 
 def _product(a: FloatArray, b: FloatArray) -> FloatArray:

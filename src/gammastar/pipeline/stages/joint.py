@@ -401,8 +401,7 @@ def _kept_discoveries(
         return {"strength": np.array([x for x, _ in found]), "method": np.array([how for _, how in found])}
 
     key = ctx.cache.key(None, digest(list(asked[0]), _content(asked[1]), *map(_content, models)))
-    kept: dict[str, FloatArray] = ctx.cache.arrays(stage, key, compute, of="infer")
-    return kept
+    return ctx.cache.arrays(stage, key, compute, of="infer")
 
 
 def _content(record: Any) -> list[Any]:

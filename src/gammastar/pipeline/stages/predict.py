@@ -94,8 +94,7 @@ def trend_of(ctx: Context, state: RunState, training: Any) -> Trend | None:
     """Return the trend of a run, fitted once; that of the record in a reinterpretation."""
     if state.trend is None and state.matched is not None:
         state.trend = _measured_trend(ctx, training, state)
-    trend: Trend | None = state.trend
-    return trend
+    return state.trend
 
 
 def _measured_trend(ctx: Context, training: Any, state: Any) -> Trend:

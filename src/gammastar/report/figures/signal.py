@@ -116,8 +116,7 @@ class RateTable:
         """Return the rate at other masses, straight in its logarithm, nan outside the table."""
         positive = self.rate > 0
         logs = np.interp(mass, self.mass[positive], np.log(self.rate[positive]), left=np.nan, right=np.nan)
-        result: FloatArray = np.exp(logs)
-        return result
+        return np.exp(logs)
 
 
 @styled
@@ -196,8 +195,7 @@ class DomainMap:
     def fraction(self) -> FloatArray:
         """Measured part of the signal, nan where fewer than 0.001 events are expected."""
         nothing = np.full_like(self.signal, np.nan)
-        result: FloatArray = np.divide(self.measured, self.signal, out=nothing, where=self.signal > SHOWN)
-        return result
+        return np.divide(self.measured, self.signal, out=nothing, where=self.signal > SHOWN)
 
 
 def hatch_domain(ax: Axes, domain: DomainMap, polygon: FloatArray | None, colour: str) -> list[Any]:
