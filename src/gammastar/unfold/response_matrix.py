@@ -117,7 +117,9 @@ def response(
     All pairs of one event share their bootstrap weight. Large replicas are kept in single precision.
     """
     if n_replicas > 0 and rng is None:
-        raise UserError(f"response: n_replicas = {n_replicas} needs a generator `rng`; or set n_replicas = 0")
+        raise UserError(
+            f"response: n_replicas = {n_replicas} needs a random generator `rng`, or n_replicas = 0"
+        )
     salt = 0 if rng is None or n_replicas == 0 else int(rng.integers(2**63))
     sums = _Sums(tuple(axes_reco), tuple(axes_true), n_replicas, salt)
     return sums.of(parts_of(matched)).response()
@@ -344,7 +346,7 @@ def from_hist(
         raise UserError(msg)
     if n_replicas > 0 and rng is None:
         raise UserError(
-            f"from_hist: n_replicas = {n_replicas} needs a generator `rng`; or set n_replicas = 0"
+            f"from_hist: n_replicas = {n_replicas} needs a random generator `rng`, or n_replicas = 0"
         )
     reco, true = tuple(migration.axes[:n_reco]), tuple(migration.axes[n_reco:])
     for name, extra, axes in (("miss", miss, true), ("fake", fake, reco)):
