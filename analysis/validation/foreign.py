@@ -1,6 +1,6 @@
 """Experiments that share nothing with the package, run as ``gammastar init`` proposes, beside their truth.
 
-Three of our own (`foreign_experiments`), and those of the folder that GAMMASTAR_FOREIGN names, whose
+Those of our own (`foreign_experiments`), and those of the folder that GAMMASTAR_FOREIGN names, whose
 ``experiments.py`` writes ``data.root``, ``simulation.root``, ``truth.npz``, schema and steering. Every
 finished measurement is kept in ``results/foreign/``, so that a stopped comparison goes on; the rows name the
 states of the package that made them.

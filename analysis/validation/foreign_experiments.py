@@ -1,8 +1,9 @@
-"""Three simulated experiments that use no line of the package: numpy and uproot alone.
+"""Four simulated experiments that use no line of the package: numpy and uproot alone.
 
 ``dump``: 120 GeV protons on iron, muon pairs from 2 to 5 GeV, a row per pair, few of them.
 ``electrons``: 24 GeV protons on beryllium, e⁺e⁻ with bremsstrahlung, lists of p_T, η, φ per event.
 ``sparse``: 158 GeV protons on tungsten, 1500 muon pairs over a charge-dependent background, MeV, wrong prior.
+``slopes``: 400 GeV protons on copper, 30 000 muon pairs of small angles; prior of other p_T and y.
 Kinematics: Kaplan's form of p_T and a rapidity plateau with Fermi edges (no exponentials of m_T, no Gaussian,
 no power of x_F); decays isotropic; every number below is made up.
 """
@@ -353,4 +354,38 @@ def _sparse() -> Experiment:
     )
 
 
-EXPERIMENTS: dict[str, Callable[[], Experiment]] = {"dump": _dump, "electrons": _electrons, "sparse": _sparse}
+def _slopes() -> Experiment:
+    def falling(m: Array) -> Array:
+        return step(m, "mu") * np.exp(-m / 0.25)
+
+    def origins(p0: float, plateau: float) -> tuple[Origin, ...]:
+        lines = ((6e-6, lorentz(0.7827, 0.0087)), (2e-6, lorentz(1.0195, 0.0042)))
+        continuum = Origin(3e-5, falling, 0.8 * p0, 5.5, 1.1 * plateau)
+        return (continuum, *(Origin(n, line, p0, 5.5, plateau) for n, line in lines))
+
+    return Experiment(
+        lepton="mu",
+        beam=400.0,
+        target=(63.55, 29.0, 0.05),
+        grid=(0.22, 1.5),
+        truth=origins(1.0, 1.0),
+        prior=origins(1.2, 1.2),
+        interactions=1.6e10,
+        simulated=2.0,
+        angle=(0.006, 0.06),
+        threshold=12.0,
+        resolution=(0.012, 0.1),
+        scattering=0.015,
+        brems=0.0,
+        singles=(0.4, 0.35, 20.0),
+        events=100_000,
+        spread=0.3,
+    )
+
+
+EXPERIMENTS: dict[str, Callable[[], Experiment]] = {
+    "dump": _dump,
+    "electrons": _electrons,
+    "sparse": _sparse,
+    "slopes": _slopes,
+}

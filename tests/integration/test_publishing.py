@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import uproot
 from builders import ROOT
 from click.testing import CliRunner
 from scipy.integrate import quad
@@ -192,6 +193,27 @@ def test_the_command_writes_the_record(record, tmp_path):
     said = [word for word in done.output.split() if word.startswith(str(tmp_path))]
     assert sorted(said) == sorted(map(str, written))  # and nothing else of the folder
     assert len(np.load(tmp_path / "hepdata" / "events.npz", allow_pickle=False)["mass"]) == 2000
+
+
+@pytest.mark.parametrize("layout", ["ttree", "rntuple"])
+def test_pairs_with_weights_are_read_by_others(record, tmp_path, layout):
+    """Weighted histograms of the tree are the subtracted spectrum; the example of the page reads it."""
+    command = ["export", str(record.folder), "--output", str(tmp_path), "--for", "root", "--layout", layout]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    with uproot.open(tmp_path / f"{record.folder.name}.root") as file:
+        pairs, spectrum = file["pairs"].arrays(), file["spectrum"].values()
+    np.testing.assert_array_equal(spectrum, record.spectrum.values)
+    with uproot.open(record.folder / "pairs.root") as file:
+        expected, edges = file["subtracted"].to_numpy()
+        opposite = file["opposite_sign"].values()
+    inside = np.asarray((pairs.pt < 6) & (pairs.energy < 400))
+    mass, weight = (np.asarray(pairs[name])[inside] for name in ("mass", "signed_weight"))
+    found, square = (np.histogram(mass, edges, weights=weight**k)[0] for k in (1, 2))
+    assert np.all(np.abs(found - expected) < np.sqrt(square))  # the background of cells is a smooth fit
+    assert abs(found.sum() - expected.sum()) < 0.2 * np.sqrt(square.sum())
+    count = np.histogram(mass[np.asarray(pairs.charge)[inside] == 0], edges)[0]
+    np.testing.assert_array_equal(count, opposite)
 
 
 def test_the_command_writes_for_other_tools(record, tmp_path):

@@ -401,8 +401,8 @@ def reinterpret(results: Path, output: Path, **options: Any) -> None:
 @click.option(
     "--for",
     "tool",
-    type=click.Choice(["foresee", "alpinist", "eventcalc", "darkcast", "geant"]),
-    help="Only the files that this tool reads; geant: decays as events.",
+    type=click.Choice(["foresee", "alpinist", "eventcalc", "darkcast", "geant", "root"]),
+    help="Only the files that this tool reads; geant: decays as events, root: pairs with their weights.",
 )
 @click.option("--mass", type=MASS, help="Of geant [GeV].")
 @click.option("--coupling", type=MASS, help="Of geant: kinetic mixing.")
@@ -417,6 +417,7 @@ def reinterpret(results: Path, output: Path, **options: Any) -> None:
     show_default=True,
     help="Of geant.",
 )
+@click.option("--layout", type=click.Choice(["ttree", "rntuple"]), default="ttree", help="Of root.")
 def export(results: Path, *, hepdata: bool, events: int | None, tool: Any, **options: Any) -> None:
     """Write tables of RESULTS for other tools: rate, efficiency over mass and lifetime, Darkcast limits.
 
@@ -427,6 +428,7 @@ def export(results: Path, *, hepdata: bool, events: int | None, tool: Any, **opt
         if tool is None:
             from gammastar.results.export import export as write
 
+            del options["layout"]
             files = write(results, tell=tell, events=(events or 100_000) if hepdata else 0, **options)
         else:
             from gammastar.results.exchange import Decays, ExportRequest, export_for

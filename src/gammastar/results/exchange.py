@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
+import uproot
 from scipy.ndimage import maximum_filter
 
 from gammastar import accept, predict
@@ -21,8 +22,8 @@ from gammastar.accept import decay
 from gammastar.accept.decay import LEPTONS, momenta
 from gammastar.accept.expected_events import LongLived, Measured
 from gammastar.core.errors import PhysicsError, UserError, require
-from gammastar.core.files import table_text, write_whole, writes_folder
-from gammastar.core.records import FloatArray
+from gammastar.core.files import atomic, table_text, write_whole, writes_folder
+from gammastar.core.records import KINEMATICS, FloatArray
 from gammastar.core.sampling import stream
 from gammastar.physics.detector import Detector, load_detector
 from gammastar.physics.mesons import PB_PER_MB, Cells, write_cells
@@ -34,10 +35,11 @@ from gammastar.predict import scan_masses
 from gammastar.predict.channel import Channel
 from gammastar.predict.mixture import TargetTransfer
 from gammastar.results.export import exposure_of, masses_of, scaling_of, spin_of, write_darkcast
-from gammastar.store.events import EventTable, write_events
+from gammastar.store.events import EventTable, Layout, TreeWriter, write_events
 from gammastar.store.manifest import write_json
+from gammastar.store.pairs import read_pairs
 
-Tool: TypeAlias = Literal["foresee", "alpinist", "eventcalc", "darkcast", "geant"]
+Tool: TypeAlias = Literal["foresee", "alpinist", "eventcalc", "darkcast", "geant", "root"]
 TOOLS: tuple[str, ...] = get_args(Tool)
 FINE = 400  # masses of the yields for EventCalc
 PDG = {"ee": 11, "mumu": 13}
@@ -62,6 +64,7 @@ class ExportRequest:
     detector: Path | None = None  # Another detector file; those of the run by default
     n: int = 20_000  # Sampled particles per mass
     decays: Decays | None = None  # Needed by "geant"
+    layout: Layout = "ttree"  # Of the pairs of "root"
 
 
 @writes_folder
@@ -77,6 +80,8 @@ def export_for(
     if tool == "darkcast":
         written = [p for name, one in detectors.items() for p in write_darkcast(record, name, one, output)]
         none = "no detector of the run has a closed reach of the dark photon at two masses"
+    elif tool == "root":
+        written = [write_root(record, output / f"{record.folder.name}.root", request.layout)]
     elif tool == "geant":
         written = _for_simulation(record, detectors, output, request.decays)
     else:
@@ -98,6 +103,19 @@ def export_for(
             none = f"ALPINIST knows {', '.join(ALPINIST)}; none of them is a detector of the run"
     require(written, none, UserError)
     return written
+
+
+def write_root(record: Record, path: Path, layout: Layout = "ttree") -> Path:
+    """Write opposite- and like-sign pairs with their weights as a tree, and the spectrum per proton."""
+    with atomic(path) as temporary, uproot.recreate(temporary) as file:
+        writer = TreeWriter(file, layout)
+        for part in read_pairs(record.folder / "pairs"):
+            columns = {name: getattr(part.pairs, name) for name in (*KINEMATICS, "charge", "event")}
+            weights = {"signed_weight": part.signed, "posterior_weight": part.posterior}
+            columns |= {name: weight for name, weight in weights.items() if weight is not None}
+            writer.extend("pairs", columns | dict(part.pairs.columns))
+        file["spectrum"] = record.spectrum.hist
+    return path
 
 
 def _produced(record: Record, n: int) -> Produced:
