@@ -56,7 +56,7 @@ def files_of(*pages):
 SMALL = {  # of the steering that `init` writes; figures of the report are tested elsewhere
     "[flow]": "[flow]\nepochs = 1\nepoch_size = 4_000\nn_draws = 20",
     "n_masses = 40": "n_masses = 6\nn_sample = 2_000",
-    "r_factor_sigma = 0.0": 'r_factor_sigma = 0.0\nweights = "signed"',
+    "r_factor_sigma": 'weights = "signed"\nr_factor_sigma',
     "cl = 0.90": "cl = 0.90\nn_couplings = 41\nmax_patches = 4\nsubmission = false",
     "[report]": "",
 }

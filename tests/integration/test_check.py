@@ -1,5 +1,6 @@
 """`gammastar check` finds what a run would stumble over; `run` stops before its first stage."""
 
+import importlib.util
 import json
 import shutil
 import time
@@ -390,6 +391,17 @@ def test_nothing_is_wrong_with_what_is_shipped(monkeypatch):
         steering, found = examine_file(path)
         assert steering is not None
         assert not found, path
+
+
+def test_what_is_not_installed_is_told_before_any_work(monkeypatch):
+    there = importlib.util.find_spec
+    absent = {"torch", "matplotlib"}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in absent else there(name))
+    found = [str(finding) for finding in examine_file(SMALL_FILE)[1] if finding.level == "error"]
+    for package, section, extra in (("torch", "flow", "flow"), ("matplotlib", "report", "plot")):
+        (text,) = (text for text in found if section in text)
+        assert f"{package} is missing" in text
+        assert f"gammastar[{extra}]" in text
 
 
 NARROW = """

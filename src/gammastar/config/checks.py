@@ -6,6 +6,7 @@ The checks of the dark half, and all of them in the order of the stages.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -499,11 +500,21 @@ def _systematics(ctx: CheckContext, _: Accept) -> Findings:
             yield wrong("systematics.in_limit", f"{name!r} is no source; kinds are {', '.join(KINDS)}")
 
 
+def _installed(section: str, extra: str, *packages: str) -> checks_measured.Check:
+    """Return a check that what a section needs is installed, before any work."""
+
+    def check(_: CheckContext, __: Any) -> Findings:
+        for name in (name for name in packages if importlib.util.find_spec(name) is None):
+            yield wrong(section, f"{name} is missing: pip install 'gammastar[{extra}]'")
+
+    return check
+
+
 CHECKS: dict[str, tuple[checks_measured.Check, ...]] = checks_measured.CHECKS | {
     "in_situ": (_in_situ,),
-    "flow": (_angles,),
+    "flow": (_installed("flow", "flow", "torch", "zuko"), _angles),
     "predict": (_production,),
     "accept": (_detectors, _systematics, _shown_masses),
     "infer": (_inference, _joint_likelihood),
-    "report": (_shown_masses,),
+    "report": (_installed("report", "plot", "jinja2", "matplotlib", "mplhep"), _shown_masses),
 }
