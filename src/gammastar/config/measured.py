@@ -485,7 +485,7 @@ class Subtract(Section):
             (not way.takes_r and "r_factor" in asked, f"r_factor: {self.method!r} takes none"),
             (not way.takes_r and "r_mult" in asked, f"r_mult: {self.method!r} takes no R"),
             (
-                way.own_covariance and self.bootstrap > 0,
+                way.gives_covariance and self.bootstrap > 0,
                 f"bootstrap: {self.method!r} has its own covariance alone",
             ),
             (not way.takes_regions and "coarse" in asked, f"coarse: {self.method!r} has no regions"),
@@ -564,7 +564,7 @@ class Unfold(Section):
         own_axes = bool(asked & {"mass", "pt", "energy"})
         rules = (
             (
-                not way.smears and not plain,
+                not way.allows_smeared and not plain,
                 f"method: preset {self.preset!r} takes 'likelihood' or 'iterative'",
             ),
             (bool(unknown), f"{', '.join(unknown)}: method {self.method!r} does not know this"),

@@ -224,19 +224,19 @@ class Method:
     takes_regions: bool = False  # `coarse`
     signed: bool = True  # Pairs of like sign have weights
     # Neither R nor the counts per cell say its covariance: no bootstrap, no alarm of few pairs
-    own_covariance: bool = False
+    gives_covariance: bool = False
     formula: Formula = "regions"  # What stands for it where pairs are binned in other ways
     mixes: bool = False  # Needs mixed events
     by_cell: bool = False  # R is one of each cell, with its error, where mixed events give it
 
 
 METHODS: Mapping[str, Method] = {
-    "likelihood": Method(_by_likelihood, own_covariance=True, by_cell=True),
+    "likelihood": Method(_by_likelihood, gives_covariance=True, by_cell=True),
     "regions": Method(partial(_by_formula, "regions"), takes_regions=True),
     "geometric mean": Method(partial(_by_formula, "geometric mean"), formula="geometric mean"),
     "sum": Method(partial(_by_formula, "sum"), formula="sum", takes_r=False),
     "mixed events": Method(
-        _by_mixed_events, takes_r=False, takes_regions=True, signed=False, own_covariance=True, mixes=True
+        _by_mixed_events, takes_r=False, takes_regions=True, signed=False, gives_covariance=True, mixes=True
     ),
 }
 """By name; a new one is a line."""

@@ -29,6 +29,9 @@ class Options:
     observed: tuple[FloatArray, FloatArray] | None = None
 
 
+Candidates: TypeAlias = Callable[[Spectrum, Response, Options, Sequence[float]], Mapping[float, Unfolder]]
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """A way to unfold, under a name of `methods.METHODS`."""
@@ -38,15 +41,13 @@ class Method:
     describe: Callable[[Options, float], str]  # Returns what the manifest says
     # Returns methods of several strengths by these, from strong to weak regularisation; its own choice of
     # strengths where none are given. None where there is no strength
-    candidates: Callable[[Spectrum, Response, Options, Sequence[float]], Mapping[float, Unfolder]] | None = (
-        None
-    )
+    candidates: Candidates | None = None
     takes: frozenset[str] = frozenset()  # Keys of [unfold] that not every method knows
     linear: bool = False  # Whether data without a signal can be unfolded
-    smears: bool = False  # Whether cells may keep the reconstructed mass
+    allows_smeared: bool = False  # Whether cells may keep the reconstructed mass
     # Whether cells beyond the axes and for narrow lines take part, and the spectrum of the simulation is
     # known to matter: its error is a source
-    fine: bool = False
+    finer_cells: bool = False
     toys: bool = False  # Whether only toys tell the distribution of χ² of the spectrum folded again
     pairs: bool = False  # Whether it weights pairs: OmniFold, whose `prepare` is not called
 

@@ -282,6 +282,6 @@ ITERATIVE = Method(
     _describe,
     _candidates,
     takes=frozenset({"n_iterations", "debias", "scan"}),
-    smears=True,
+    allows_smeared=True,
     toys=True,
 )

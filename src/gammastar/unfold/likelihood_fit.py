@@ -346,4 +346,4 @@ def _describe(_options: Options, strength: float) -> str:
     return f"likelihood of the counts, amplitude of the smooth ratio to the simulation {strength:.2g}"
 
 
-LIKELIHOOD = Method(_prepare, _describe, linear=True, smears=True, fine=True)
+LIKELIHOOD = Method(_prepare, _describe, linear=True, allows_smeared=True, finer_cells=True)

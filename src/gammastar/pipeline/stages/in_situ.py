@@ -282,14 +282,10 @@ def _rows(columns: dict[str, Any], n: int) -> list[dict[str, Any]]:
 PER_WIDTH = 3.0  # bins of the search per resolution
 MARGIN = 2.0  # resolutions that are measured on either side of the default masses
 LINES = {"omega": 223, "phi": 333}
-COMBINATORIAL = (
-    8,
-    4,
-)  # degrees of the positive polynomials through what was subtracted, of both expectations
-OTHERS: dict[str, Any] = {
-    "smooth": 4,
-    "temperature": 0.2,
-}  # of the second expectation: more polynomials, a hotter ρ [GeV]
+# Degrees of the positive polynomials through what was subtracted, of both expectations; the second one has
+# more polynomials and a hotter ρ [GeV]
+COMBINATORIAL = (8, 4)
+OTHERS: dict[str, Any] = {"smooth": 4, "temperature": 0.2}
 LEAST = 1.0  # pairs of a line that the fit of the spectrum does not see; the search leaves them free
 CHANNEL = "in_situ"
 

@@ -243,7 +243,7 @@ def _note_weights(ctx: Context, section: config.Subtract, hists: PairHists, kept
             f"subtract.weights: {why}. Instead of posterior weights the pairs carry "
             + ("signed ones" if trained == "signed" else "those of their cells")
         )
-    if not section.way.own_covariance:
+    if not section.way.gives_covariance:
         few = subtract.few_like_sign(hists, **_options(section))
         if few:
             ctx.cache.alarm(few)

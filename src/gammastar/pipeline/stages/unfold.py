@@ -52,7 +52,7 @@ def unfold_stage(ctx: Context, state: Any) -> None:
     state.unfolded = replace(unpack_spectrum(kept, true_axes(ctx)), shifts=shifts)
     ctx.cache.methods["unfolded spectrum"] = (
         f"{method.describe(options, float(kept['strength']))}, {section.preset!r}, covariance of the data "
-        "and of the simulation" + ("" if method.fine else f" ({section.n_replicas} bootstraps)")
+        "and of the simulation" + ("" if method.finer_cells else f" ({section.n_replicas} bootstraps)")
     )
     if len(kept["source_names"]):
         total, mean = kept["source_sizes"].T
@@ -88,7 +88,7 @@ def _unfolded(ctx: Context, section: config.Unfold, method: Method, state: Any) 
     known = simulation_of(section, state.truth)
     axes, rng = tuple(subtracted.hist.axes), stream(ctx.seed, "response")
     asked = true_axes(ctx)
-    fine = unfold.fine_response(known.parts, axes, asked) if method.fine else None
+    fine = unfold.fine_response(known.parts, axes, asked) if method.finer_cells else None
     if fine is None:
         response = unfold.response(known.parts, axes, asked, n_replicas=section.n_replicas, rng=rng)
     else:
@@ -250,7 +250,7 @@ def varied_responses(
         views += [(name, view(sign * size, lepton)) for sign in (1, -1) if size is not None]
     section = needed(ctx.steering.unfold, "unfold")
     other = sum(len(axis) > 1 for axis in plain.true if axis.name != MASS)
-    asked_prior = method_of(section.method).fine and other > 0 if asked.prior is None else asked.prior
+    asked_prior = method_of(section.method).finer_cells and other > 0 if asked.prior is None else asked.prior
     if first is not None and asked_prior:
         views.append(
             (PRIOR, simulation.with_kinematics(simulation.kinematic_factors(first(), plain, known.parts)))
