@@ -741,10 +741,7 @@ def load_runs(section: Read, base: Path) -> select.Runs | None:
 def load_cuts(
     section: Select, where: Path | UserCode, *, data: bool = False, runs: Any = None
 ) -> select.Cuts:
-    """Return the cuts of a section; functions come from frozen code, on workers as well.
-
-    Those of `section.data` and `runs` act on data alone.
-    """
+    """Return the cuts of a section with functions of frozen code; `section.data` and `runs` act on data."""
     from gammastar import select
 
     only = (section.data if data else None) or DataOnly()

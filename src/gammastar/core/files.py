@@ -56,11 +56,7 @@ def tune_malloc() -> bool:
 
 
 def skip_numba_entrypoints(*files: Path) -> None:
-    """Let numba begin without the extensions that awkward and vector register, a second of every process.
-
-    None of the package's loops takes their arrays. Call it where the process is ours; it does nothing if one
-    of the files, steering or record of a run, names Python code of the user, which may want them.
-    """
+    """Let numba begin without awkward and vector, a second, unless a file of the run names Python code."""
     if any(b".py:" in file.read_bytes() for file in files if file.is_file()):
         return
     from numba.core import entrypoints
@@ -463,11 +459,7 @@ def _is_link(name: str, place: int) -> bool:
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` that replaces it when the block ends without an error.
-
-    Its name is ``.<name>.<8 characters>.tmp<suffix>``: what a kill leaves is known by it, and swept. No link
-    below a folder of results is followed.
-    """
+    """Yield a temporary path, ``.<name>.<8 characters>.tmp<suffix>``, that replaces `path` at the end."""
     name = f".{path.name}.{secrets.token_hex(4)}.tmp{path.suffix}"
     with contextlib.ExitStack() as stack:
         try:

@@ -134,10 +134,7 @@ Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
 
 
 class ArrayRecord:
-    """A dataclass that arrays of numbers or text hold, by names as ``rate|sources|parts|0|cov``.
-
-    Fields are arrays, numbers, texts, dataclasses, tuples and mappings of them, or None.
-    """
+    """A dataclass that arrays of numbers or text hold, by names as ``rate|sources|parts|0|cov``."""
 
     __slots__ = ()
 

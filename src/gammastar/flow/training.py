@@ -246,11 +246,7 @@ def optimise(
     progress: Progress | None = None,
     checkpoint: Path | None = None,
 ) -> Course:
-    """Minimise −Σ w ln p / Σ w; the parameters of the kept epoch (`_accept`) are left in `parameters`.
-
-    A loss that is not finite, or far above the best one, ends the training with the last good parameters; the
-    report says so.
-    """
+    """Minimise −Σ w ln p / Σ w and leave the kept epoch in `parameters`, also where the loss diverges."""
     train, validation = samples
     parameters = [tensor.requires_grad_() for tensor in parameters]
     # Small samples: many passes between two looks at the held-out pairs would overfit unseen.

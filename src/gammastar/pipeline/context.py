@@ -137,12 +137,7 @@ class Context:
     def each(
         self, function: Callable[[int], Any], n: int, stage: str, describe: Callable[[int], str]
     ) -> list[Any]:
-        """Return ``function(i)`` of 0 … n − 1, from the executor if there is one.
-
-        For grid points, toys, pseudo-experiments and members of an ensemble: `function` takes its random
-        numbers from ``core.sampling.stream`` under the name of its item, so that the place does not matter.
-        With workers `describe` is not used; they report how many are finished.
-        """
+        """Return ``function(i)`` of 0 … n − 1, from the executor if any; it takes `stream` of its item."""
         if self.executor is not None:
             return self.executor.map(function, range(n), stage=stage)
         results = []

@@ -93,11 +93,7 @@ def _remote_sha256(url: str) -> str:
 
 
 class Sealed:
-    """Files whose content is known by SHA-256, and which must keep it while they are read.
-
-    A file is read once for its digest and once for its content. In between and while it is read, size, inode
-    and times tell whether anybody touched it; only then it is read again.
-    """
+    """Files of known SHA-256 that must keep it: size, inode and times tell whether one was touched."""
 
     def __init__(
         self,
@@ -444,11 +440,7 @@ def _content(path: Path) -> dict[str, Any]:
 
 
 def find_file(name: str, base: Path) -> list[Path | Remote]:
-    """Return the files of a name or glob pattern; a URL stands for itself.
-
-    Looked for beside the steering file, then among the shipped data, then in the folder
-    ``GAMMASTAR_TESTDATA``, then in the cache of scikit-hep-testdata.
-    """
+    """Return the files of a name or pattern: beside the steering, shipped, of test data, cached; or a URL."""
     if "://" in name:
         return [Remote(name)]
     folders = [base]

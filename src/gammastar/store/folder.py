@@ -80,12 +80,7 @@ logger = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def working(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process while the block runs; it is made if it is missing.
-
-    The lock is held with ``flock``, which ends with the process, on a file that names host and process. That
-    of a process of this host that is gone is taken over. Where another host wrote it, nobody here can tell
-    whether it is still at work.
-    """
+    """Hold the folder, made if missing, for this process by a lock while the block runs."""
     path = folder / LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -258,11 +253,7 @@ def _names(folder: Path, place: str, *, folders: bool = False) -> list[str]:
 
 
 def set_aside(folder: Path, old: Mapping[str, Any], *, keep: Callable[[str], bool]) -> None:
-    """Move what an earlier run published into ``previous/<number>/``, where it stays until a run finishes.
-
-    Of a run that never finished, what its manifest lists goes at once. Kept stages that the manifest lists
-    are removed; a file of such a name that it does not list, or without our mark, is moved.
-    """
+    """Move what a finished run published into ``previous/<number>/``; kept stages of ours are removed."""
     names = [name for name in published(folder) if not keep(name)]
     stages = [f"stages/{name}" for name in _names(folder, "stages/")]
     stages = [name for name in stages if STAGE.fullmatch(name) and not keep(name)]
@@ -310,11 +301,7 @@ def prune(folder: Path, *generations: str) -> list[str]:
 
 
 def sweep(folder: Path, kind: Kind, *, drop: bool = True) -> None:
-    """Remove working material of one kind from a folder: files of its names, none behind a link.
-
-    A Parquet part that is not one of ours, or so damaged that this cannot be told, gets another name. With
-    `drop` the folder goes too if it is empty then and no link.
-    """
+    """Remove working material of one kind, none behind a link; Parquet parts of others are renamed."""
     root = results_of(folder) or folder.parent
     place = f"{folder.relative_to(root).as_posix()}/"
     own = re.compile(OWN[kind])

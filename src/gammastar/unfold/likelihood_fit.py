@@ -318,12 +318,7 @@ class LikelihoodUnfolder:
         return likelihood(measured, response, hyper=self.hyper, **asked)
 
     def judged(self, measured: Spectrum, response: FineResponse, rng: Rng) -> dict[str, FloatArray]:
-        """Return what tells how good the fit is, and intervals.
-
-        Of the counts as `refolding_test` tells it: χ², number of counts, mean and standard deviation of χ²,
-        p-value; what all true cells put into the measured ones, also those that are not in the result; and
-        ends of the intervals of cells, shape (n, 2), in the domain or not.
-        """
+        """Return χ² of the counts and its toys, what all true cells put into them, and ends of intervals."""
         counts, prior = _model(measured, response.response, self.observed)
         found = pair_counts.fit(counts, prior, self.hyper)
         chi2, mean, spread, n_counts = found.goodness

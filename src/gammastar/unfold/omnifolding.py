@@ -47,11 +47,7 @@ class BinnedTrees:
 
 
 def fit_trees(model: Any, x: FloatArray, label: IntArray, weight: FloatArray) -> BinnedTrees:
-    """Train trees on weighted events; they are those that scikit-learn grows from the features themselves.
-
-    scikit-learn 1.9 sorts a feature anew for each of its weighted quantiles, most of the time of a training;
-    trees depend on nothing but the bins.
-    """
+    """Train the trees of scikit-learn on bins of the features: it sorts them anew for each quantile."""
     part = _part(model, label)
     edges = None
     if len(part) <= MAX_EVENTS and np.isfinite(x).all():

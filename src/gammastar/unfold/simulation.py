@@ -154,10 +154,7 @@ def other_scale(size: float, m_lepton: float) -> View:
 
 
 def other_resolution(size: float, m_lepton: float) -> View:
-    """Return what widens the distance of reconstructed from true mass, pt and energy by a relative size.
-
-    No number is drawn: the response varies without noise of its own.
-    """
+    """Return what widens reconstructed less true mass, pt and energy by a relative size, without noise."""
 
     def view(part: MatchedPairs) -> MatchedPairs:
         mass, pt, energy = (part.true + (1 + size) * (part.reco - part.true)).T

@@ -120,10 +120,7 @@ def response_variations(
     efficiency: float | None = None,
     own: Sequence[OwnSource] = (),
 ) -> list[Variation]:
-    """Return one variation of the response, or up and down, per source in the simulation.
-
-    `views` are the named ones that another view of the simulated pairs gives.
-    """
+    """Return one variation of the response, or up and down, per source; `views` are those of other pairs."""
     axes, varied = (response.reco, response.true), []
     if polarisation is not None:
         sizes = (polarisation, -polarisation)

@@ -200,11 +200,7 @@ def _acceptance(ctx: Context, state: Any) -> list[Section]:
 
 
 def recast_limits(section: Predict, where: Path | UserCode) -> list[report.ExistingLimit]:
-    """Return the shipped limits on dark photons as limits on the model of a steering file.
-
-    `gammastar.predict.mixture.displaced` with the lengths of each experiment. Decays to e⁺e⁻ only, which is
-    what the experiments mostly saw; FASER's shares of the processes are taken as those of 400 GeV.
-    """
+    """Return the shipped limits on dark photons, recast to the model by their decays to e⁺e⁻."""
     model, photon = make_model(section.model, where), predict.DarkPhoton(r_table())
     options, names = theory_options(section, where), CHANNELS if needs_shares(model) else ()
     channels = [theory_channel(name, options, BEAM) for name in names]

@@ -134,14 +134,7 @@ def subtracted(
     truth: Truth | None = None,
     stored: StoredPairs | PairHists | None = None,
 ) -> tuple[PairHists, Spectrum, Arrays]:
-    """Return the pair histograms, the subtracted spectrum, and the arrays with the pair weights.
-
-    With `stored` pairs the histograms are of all of them, `pairs` and their weights of a sample; with
-    histograms instead there are no single pairs to be weighted.
-
-    The arrays hold signed and posterior weights, R, the like-sign estimate, the fit of open charm and the
-    shift of the spectrum by one standard deviation of every named source.
-    """
+    """Return histograms, of all `stored` pairs, the subtracted spectrum, and arrays of weights and shifts."""
     selection, section = needed(ctx.steering.select, "select"), _section(ctx)
     axes = axes_of(selection)
     parts: Parts = stored if isinstance(stored, StoredPairs) else (pairs,)

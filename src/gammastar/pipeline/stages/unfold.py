@@ -232,11 +232,7 @@ def asked_shifts(asked: Systematics, subtraction: Arrays) -> list[tuple[str, Flo
 def varied_responses(
     ctx: Context, known: Truth, plain: Response, first: Callable[[], Spectrum] | None = None
 ) -> list[unfold.Variation]:
-    """Return one variation of the response per source in the simulation that the steering names.
-
-    Unfolding and joint likelihood take this list. `first` gives the spectrum that the prior is moved to; a
-    joint likelihood, whose contents are free, has none.
-    """
+    """Return one variation of the response per source of [systematics]; the prior moves to `first`."""
     asked = ctx.steering.systematics
     lepton = LEPTON_MASS["mu" if ctx.steering.spectrum is None else ctx.steering.spectrum.lepton]
     views = []
