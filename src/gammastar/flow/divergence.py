@@ -204,10 +204,6 @@ def kl_scan(
     max_points : int
         Largest size of a sample in a draw.
 
-    Returns
-    -------
-    KLScan
-
     Raises
     ------
     PhysicsError

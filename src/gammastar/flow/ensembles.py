@@ -487,10 +487,6 @@ def fit_ensemble(
         Where the members are trained, e.g. ``executor.map`` of ``facility.open_executor``; each takes one
         thread.
 
-    Returns
-    -------
-    FlowEnsemble
-
     Raises
     ------
     PhysicsError

@@ -384,10 +384,6 @@ def draw_events(source: Transport, n: int, *, seed: int, mass: MassSource, first
     first : int
         Number of the first event.
 
-    Returns
-    -------
-    GeneratedEvents
-
     Raises
     ------
     PhysicsError

@@ -351,10 +351,6 @@ def fit_pairs(
         File of the state after the last epochs. If it is there and of the same pairs, options and generator,
         the training goes on from it; else it is written anew.
 
-    Returns
-    -------
-    KinematicFlow
-
     Raises
     ------
     PhysicsError

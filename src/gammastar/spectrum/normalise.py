@@ -362,10 +362,6 @@ def efficiency_map(
         Rounds of ε ← ε · K(found) / K(ε · all), with K the smoothing: each removes most of the bias that the
         kernel has left where ε is curved.
 
-    Returns
-    -------
-    EfficiencyMap
-
     Raises
     ------
     UserError

@@ -120,10 +120,6 @@ def fit_charm(
     r_factor_sigma : float
         Absolute uncertainty of R, common to all cells.
 
-    Returns
-    -------
-    CharmFit
-
     Raises
     ------
     UserError

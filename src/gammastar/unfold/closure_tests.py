@@ -91,10 +91,6 @@ def closure(
     mc_statistics : bool
         Draw the simulation of every toy again, with replicas. Without, the toys know the exact response.
 
-    Returns
-    -------
-    ToyStudy
-
     Raises
     ------
     UserError
@@ -271,10 +267,6 @@ def refolding_test(
     ----------
     response : Response
         Its replicas are the simulations of the toys; without replicas it is taken as exact.
-
-    Returns
-    -------
-    Refolding
 
     Raises
     ------

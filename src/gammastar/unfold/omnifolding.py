@@ -312,10 +312,6 @@ def omnifold(
     stop : float
         Stop early when the weights change by less than this, on average and relative.
 
-    Returns
-    -------
-    Unbinned
-
     Raises
     ------
     UserError

@@ -102,10 +102,6 @@ def response(
         Needed if `n_replicas` is positive. One number of it and the event decide every bootstrap weight:
         they are the same in whatever parts the pairs come.
 
-    Returns
-    -------
-    Response
-
     Raises
     ------
     UserError
@@ -325,10 +321,6 @@ def from_hist(
         Bootstraps for the covariance from Monte Carlo statistics; 0 leaves it out.
     rng : numpy.random.Generator
         Needed if `n_replicas` is positive.
-
-    Returns
-    -------
-    Response
 
     Raises
     ------
