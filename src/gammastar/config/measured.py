@@ -34,7 +34,7 @@ from gammastar.config.fields import (
     Title,
     cells_problem,
 )
-from gammastar.core.errors import InputFileError, PortabilityError, SteeringError
+from gammastar.core.errors import InputFileError, PortabilityError, SteeringError, require
 from gammastar.core.files import data_path, is_file, is_folder, shipped
 from gammastar.core.resolve import UserCode, resolve
 from gammastar.core.sources import RESERVED, spelling
@@ -211,8 +211,7 @@ class RunsSection(Section):
 
     @model_validator(mode="after")
     def _complete(self) -> RunsSection:
-        if not (self.good or self.table):
-            raise ValueError("give a list of good runs, or a table")
+        require(self.good or self.table, "give a list of good runs, or a table", ValueError)
         if bool(self.table) != bool(self.pot or self.prescale):
             raise ValueError("table, pot, prescale: a table needs a column pot or prescale, and they a table")
         return self
@@ -387,8 +386,7 @@ class CorrectionSection(Section):
             builtin = taken[spelling(name)]
             msg = f"{name!r} is a source of uncertainty of its own ({builtin!r}); choose another name"
             raise ValueError(msg)
-        if not spelling(name):
-            raise ValueError(f"{name!r} needs a letter or a digit")
+        require(spelling(name), f"{name!r} needs a letter or a digit", ValueError)
         return name
 
     @model_validator(mode="after")
@@ -617,8 +615,7 @@ MOST_CELLS = 10_000_000  # of a histogram without covariance
 
 
 def _spread(value: int) -> int:
-    if value == 1:
-        raise ValueError("must be 0 (no ensemble) or at least 2: one member has no spread")
+    require(value != 1, "must be 0 (no ensemble) or at least 2: one member has no spread", ValueError)
     return value
 
 

@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.errors import UserError
+from gammastar.core.errors import UserError, require
 from gammastar.core.records import BoolArray, FloatArray, IntArray, Rng
 
 
@@ -98,8 +98,7 @@ def sampled(event: IntArray, share: float, *, dataset: str = "") -> BoolArray:
 def replica_weights(seed: SeedArray, replicas: int | range) -> FloatArray:
     """Return Poisson(1) weights of bootstrap replicas."""
     numbers = range(replicas) if isinstance(replicas, int) else replicas
-    if not len(numbers):
-        raise UserError("replica_weights: at least one replica is needed")
+    require(len(numbers), "replica_weights: at least one replica is needed", UserError)
     result = np.empty((len(numbers), len(seed)))
     for row, number in zip(result, numbers, strict=True):
         salt = mixed(np.array([number + 1], dtype=np.uint64))

@@ -16,7 +16,7 @@ from safetensors.numpy import load as decode_tensors
 from safetensors.numpy import save as encode_tensors
 from scipy.special import ndtri
 
-from gammastar.core.errors import InputFileError, PhysicsError
+from gammastar.core.errors import InputFileError, PhysicsError, require
 from gammastar.core.files import bytes_of, from_json, text_of, write_whole
 from gammastar.core.records import FloatArray, IntArray, Rng
 from gammastar.core.sampling import Sampler, Transport
@@ -454,7 +454,6 @@ def two_leptons(events: GeneratedEvents, m_lepton: float) -> tuple[FloatArray, F
 
 def decay_vertices(events: GeneratedEvents, ctau: float, origin: FloatArray | None = None) -> FloatArray:
     """Return where the particles decay, shape (3, n) [m]; no detector's volume is imposed."""
-    if not ctau >= 0:
-        raise PhysicsError(f"decay_vertices: ctau = {ctau!r} m must not be negative")
+    require(ctau >= 0, f"decay_vertices: ctau = {ctau!r} m must not be negative")
     flight: FloatArray = -ctau * np.log(events.uniform[:, 2]) * events.p4[:3] / events.mass
     return flight if origin is None else flight + origin

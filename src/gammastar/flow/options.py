@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import PhysicsError, require
 from gammastar.core.records import BoolArray, FloatArray, IntArray, Rng, effective_size
 from gammastar.flow.network import Gaussianiser, inside_limits
 
@@ -169,8 +169,7 @@ class FlowOptions(NetworkOptions):
     def __post_init__(self) -> None:
         NetworkOptions.__post_init__(self)
         self._positive("epoch_size patience steps window checkpoint_every")
-        if not self.prior >= 0:
-            raise PhysicsError(f"FlowOptions.prior = {self.prior!r} must not be negative")
+        require(self.prior >= 0, f"FlowOptions.prior = {self.prior!r} must not be negative")
         if not 0 < self.validation < 1:
             raise PhysicsError(f"FlowOptions.validation = {self.validation!r} must lie between 0 and 1")
         if not 0 <= self.mass_flattening <= 1:

@@ -18,7 +18,7 @@ from safetensors.numpy import load as decode_tensors
 from safetensors.numpy import save as encode_tensors
 from torch import Tensor
 
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import PhysicsError, require
 from gammastar.core.files import Pathlike, bytes_of, from_json, write_whole
 from gammastar.core.records import FloatArray, IntArray, Rng, effective_size
 from gammastar.flow.model import KinematicFlow, digest
@@ -367,8 +367,7 @@ def fit_pairs(
     """
     checkpoint = None if checkpoint is None else Path(checkpoint)
     options = FlowOptions() if options is None else options
-    if options.preset != "default":
-        raise PhysicsError("fit_pairs trains the default preset; use fit_paper for the paper's")
+    require(options.preset == "default", "fit_pairs trains the default preset; use fit_paper for the paper's")
     table, mass_range = validated(pairs, beam_energy, options)
     train, validation = split(table, options.validation, rng)
     columns = train.mass, train.pt, train.energy, train.weight

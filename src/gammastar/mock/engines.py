@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from iminuit import Minuit
 
-from gammastar.core.errors import PhysicsError, require
+from gammastar.core.errors import require
 from gammastar.core.records import BoolArray, FloatArray, IntArray, Rng
 from gammastar.mock import combinatorial, pythia
 from gammastar.mock.card import Card, Mode, PythiaCard
@@ -182,8 +182,7 @@ class PythiaEngine:
         table = np.zeros(max(4122, *branching) + 1)
         table[list(branching)] = list(branching.values())
         weight = np.cumsum(arrays["charm_weight"] * np.prod(table[np.abs(arrays["charm_pdg"])], axis=0))
-        if not weight[-1] > 0:
-            raise PhysicsError("charm: the card has none of Pythia's charmed hadrons (411, 421, 431, 4122)")
+        require(weight[-1] > 0, "charm: the card has none of Pythia's charmed hadrons (411, 421, 431, 4122)")
         index = np.searchsorted(weight, rng.random(n) * weight[-1])
         p = arrays["charm_p"][:, :, index]
         turn = rng.uniform(-np.pi, np.pi, n)

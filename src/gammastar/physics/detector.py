@@ -153,8 +153,7 @@ def measured_resolution(
         found, error = w[own].sum(), np.sqrt(np.sum(w[own] ** 2))
         middle = np.average(m[own], weights=w[own])
         rows.append((middle, 0.5 * (right - left), centre, found / there, error / found))
-    if not rows:
-        raise PhysicsError("mass resolution: photons of no mass weigh more than zero: see the spectrum")
+    require(rows, "mass resolution: photons of no mass weigh more than zero: see the spectrum")
     mass, width, shift, efficiency, error = np.array(rows).T
     pull = (moved - np.interp(m, mass, shift)) / np.interp(m, mass, width)
     parts = np.array_split(np.argsort(m), int(np.clip(len(m) // TAILS, 1, SHAPES)))

@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, TypeAdapter
 from scipy.special import gammainc
 
 from gammastar.core.constants import ALPHA, GEV2_MB, M_E
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import PhysicsError, require
 from gammastar.core.files import Pathlike, validated
 from gammastar.core.records import BoolArray, FloatArray
 from gammastar.physics.detector import Exposed, read_detector
@@ -128,8 +128,7 @@ _CM2_PER_MB = 1e-27
 
 def _positive(**values: float) -> None:
     for name, value in values.items():
-        if not 0 < value < LARGEST:
-            raise PhysicsError(f"{name} = {value!r} must be positive and below {LARGEST:g}")
+        require(0 < value < LARGEST, f"{name} = {value!r} must be positive and below {LARGEST:g}")
 
 
 def largest_recoil(energy: npt.ArrayLike, m_chi: float) -> FloatArray:

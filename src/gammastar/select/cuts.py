@@ -12,7 +12,7 @@ import awkward as ak
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.errors import BranchError, PhysicsError, SteeringError
+from gammastar.core.errors import BranchError, PhysicsError, SteeringError, require
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import BoolArray, FloatArray
 
@@ -98,8 +98,7 @@ class Cutflow:
         if not self.steps or not other.steps:
             return self if self.steps else other
         mine, theirs = ([(s.name, s.level) for s in c.steps] for c in (self, other))
-        if mine != theirs:
-            raise PhysicsError(f"cutflows of different selections cannot be added: {mine} and {theirs}")
+        require(mine == theirs, f"cutflows of different selections cannot be added: {mine} and {theirs}")
         return Cutflow(tuple(a + b for a, b in zip(self.steps, other.steps, strict=True)))
 
     def __radd__(self, other: int) -> Cutflow:

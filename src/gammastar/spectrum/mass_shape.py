@@ -15,7 +15,7 @@ from scipy.special import chdtrc, log_ndtr
 
 from gammastar.core.constants import branching
 from gammastar.core.constants import mass as mass_of
-from gammastar.core.errors import PhysicsError
+from gammastar.core.errors import PhysicsError, require
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import MASS, FloatArray, Spectrum
 from gammastar.physics.detector import MassResolution, measured_resolution
@@ -413,8 +413,7 @@ def resolution_of(simulated: MatchedPairs, spectrum: Spectrum) -> MassResolution
     label = np.indices(spectrum.values.shape)[0].ravel()
     of_bins = [np.bincount(label, np.where(known, x, 0.0), n_mass) for x in (values, prior)]
     seen = of_bins[1] > 0
-    if not seen.any():
-        raise PhysicsError("mass shape: no cell of the spectrum has both measured and simulated photons")
+    require(seen.any(), "mass shape: no cell of the spectrum has both measured and simulated photons")
     mean = np.interp(np.arange(n_mass), np.flatnonzero(seen), of_bins[0][seen] / of_bins[1][seen])[label]
     ratio = np.where(known, np.divide(values, prior, out=np.zeros_like(values), where=known), mean)
     weight = simulated.weight * np.clip(ratio, mean / MOST, mean * MOST)[cell]

@@ -11,7 +11,7 @@ import numpy as np
 from hist import Hist
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from gammastar.core.errors import PhysicsError, UserError
+from gammastar.core.errors import PhysicsError, UserError, require
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import (
     ENERGY,
@@ -71,8 +71,7 @@ def per_pot(spectrum: Spectrum, exposure: Exposure, domain: BoolArray | None = N
 
 def _mass_axis(spectrum: Spectrum) -> int:
     names = [axis.name for axis in spectrum.hist.axes]
-    if MASS not in names:
-        raise PhysicsError(f"the spectrum has no mass axis; it has {names}")
+    require(MASS in names, f"the spectrum has no mass axis; it has {names}")
     return names.index(MASS)
 
 
@@ -299,8 +298,7 @@ class EfficiencyMap:
         largest_error: float = 0.2,
     ) -> FloatArray:
         """Return 1/ε of pairs [GeV], 0 where ε is below `floor` or less known than `largest_error`."""
-        if not 0 < floor <= 1:
-            raise UserError(f"EfficiencyMap.weights: floor = {floor} must lie in (0, 1]")
+        require(0 < floor <= 1, f"EfficiencyMap.weights: floor = {floor} must lie in (0, 1]", UserError)
         value = self(mass, pt, energy)
         error = self.relative_error(mass, pt, energy)
         good = (value >= floor) & (error <= largest_error)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import uproot
 from scipy.constants import c as SPEED_OF_LIGHT
 
-from gammastar.core.errors import UserError
+from gammastar.core.errors import UserError, require
 from gammastar.core.files import atomic, table_text
 from gammastar.core.records import FloatArray, IntArray, Rng, Sample
 from gammastar.core.sampling import systematic
@@ -205,8 +205,7 @@ def tree_writer(
 ) -> Iterator[TreeWriter]:
     """Open a ROOT file for writing; it appears under its name when the block ends without an error."""
     for what, value, known in (("compression", compression, CODECS), ("layout", layout, LAYOUTS)):
-        if value not in known:
-            raise UserError(f"{path}: {what} = {value!r} is not one of {sorted(known)}")
+        require(value in known, f"{path}: {what} = {value!r} is not one of {sorted(known)}", UserError)
     codec = CODECS[compression]
     with root_file(path, compression=codec() if codec else None) as file:
         yield TreeWriter(file, layout)

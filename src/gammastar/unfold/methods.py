@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gammastar.core.errors import UserError
+from gammastar.core.errors import UserError, require
 from gammastar.core.records import FloatArray, Response, Spectrum
 from gammastar.unfold.folding import Method, Options, Unfolder, asimov, refolding, scaled_prior
 from gammastar.unfold.iterative_bayes import ITERATIVE
@@ -94,8 +94,7 @@ def scan(
 
 def best_candidate(candidates: Sequence[Candidate], *, most_bias: float = 0.25) -> Candidate:
     """Return the first candidate with a stress bias below `most_bias` σ, or that of the smallest bias."""
-    if not candidates:
-        raise UserError("unfold: best_candidate needs at least one candidate")
+    require(candidates, "unfold: best_candidate needs at least one candidate", UserError)
     good = [c for c in candidates if c.bias < most_bias]
     return good[0] if good else min(candidates, key=lambda c: c.bias)
 

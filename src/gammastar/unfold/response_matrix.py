@@ -12,7 +12,7 @@ import numpy as np
 from hist import Hist
 from scipy import sparse
 
-from gammastar.core.errors import UserError
+from gammastar.core.errors import UserError, require
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import (
     KINEMATICS,
@@ -354,8 +354,7 @@ def from_hist(
         lost, lost_squares = lost + more, lost_squares + squares
     fakes = outside + (0.0 if fake is None else np.asarray(fake.values()).ravel())
     prior = inside.sum(axis=0) + lost
-    if not (prior > 0).any():
-        raise UserError("from_hist: the histogram holds no true pair inside the true axes")
+    require((prior > 0).any(), "from_hist: the histogram holds no true pair inside the true axes", UserError)
     replicas, total = np.zeros((0, *inside.shape)), np.zeros((0, inside.shape[1]))
     if n_replicas > 0 and rng is not None:
         drawn = _scattered(inside, inside_squares, n_replicas, rng)

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from gammastar.core.constants import M_MU
-from gammastar.core.errors import UserError
+from gammastar.core.errors import UserError, require
 from gammastar.core.pairs import MatchedPairs
 from gammastar.core.records import BoolArray, FloatArray, Response, Rng, Spectrum
 from gammastar.core.sampling import event_seeds, uniform
@@ -79,8 +79,7 @@ def fiducial(matched: MatchedPairs, domain: Spectrum | Response) -> MatchedPairs
     axes, inside = _domain(domain)
     cell = cells(matched.true, axes)
     kept = (cell >= 0) & inside[cell]
-    if not kept.any():
-        raise UserError("fiducial: no simulated pair lies inside the domain")
+    require(kept.any(), "fiducial: no simulated pair lies inside the domain", UserError)
     spill = ~kept & matched.reconstructed
     return replace(
         matched.select(kept),
