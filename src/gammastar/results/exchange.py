@@ -24,7 +24,7 @@ from gammastar.accept.expected_events import LongLived, Measured
 from gammastar.core.errors import PhysicsError, UserError, require
 from gammastar.core.files import atomic, table_text, write_whole, writes_folder
 from gammastar.core.records import KINEMATICS, FloatArray
-from gammastar.core.sampling import stream
+from gammastar.core.sampling import stream, systematic
 from gammastar.physics.detector import Detector, load_detector
 from gammastar.physics.mesons import PB_PER_MB, Cells, write_cells
 from gammastar.physics.polarisation import NO_SPIN
@@ -238,9 +238,7 @@ def write_decays(
     expected = float(weight.sum())
     where = f"{point.mass:g} GeV and coupling {point.coupling:g}"
     require(expected > 0, f"{detector.name}: no decay is expected at {where}")
-    steps = (np.arange(n) + rng.uniform()) / n
-    drawn = np.searchsorted(np.cumsum(weight) / expected, steps, side="right")
-    drawn = rng.permutation(np.minimum(drawn, len(weight) - 1))
+    drawn = systematic(weight, n, rng)
     vertex = origin + distance[:, None] * (p[:3] / momentum).T
     events = EventTable(
         number=np.arange(n),
