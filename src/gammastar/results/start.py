@@ -16,7 +16,7 @@ import numpy as np
 from gammastar import config, flow
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import SteeringError, UserError, require
-from gammastar.core.files import write_whole
+from gammastar.core.files import shipped, write_whole
 from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import FloatArray
 from gammastar.physics.detector import load_detector
@@ -342,7 +342,7 @@ def reinterpret(
 
 def _shared_states(path: Path, asked: tuple[str, ...]) -> tuple[str, ...]:
     """Return the final states of a run that another detector sees."""
-    seen = load_detector(path).efficiency
+    seen = load_detector(shipped(str(path), Path(), "detectors")).efficiency
     shared = tuple(state for state in asked if state in seen)
     text = f"{path}: has an efficiency for {', '.join(seen) or 'nothing'}, the run wants {', '.join(asked)}"
     require(shared, f"{text} ([accept] final_states); name one of these under [efficiency]", SteeringError)

@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from pathlib import Path
 
 import awkward as ak
 import numpy as np
@@ -11,6 +12,7 @@ from builders import ROOT, ntuple
 
 from gammastar.config.checks import examine_file
 from gammastar.core.errors import UserError
+from gammastar.results import start
 from gammastar.results.start import begin
 
 FIRST = {"beam_energy": "400.0", "target_a": "207.2", "target_z": "82.0", "thickness": "0.01", "pot": "1e13"}
@@ -124,3 +126,10 @@ def test_axes_leave_out_what_is_hardly_seen_and_a_small_simulation_has_its_price
     assert 3 < spectrum < 40
     (warning,) = [line for line in said if line.startswith("warning: the simulation has ")]
     assert f"has {n_simulated} pairs, {n_simulated / n_data:.2g} times the {n_data} photons" in warning
+
+
+def test_a_detector_of_the_package_is_found_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert start._shared_states(Path("shadows_like"), ("mumu", "pions")) == ("mumu",)
+    with pytest.raises(UserError, match="shadow_like"):
+        start._shared_states(Path("shadow_like"), ("mumu",))
