@@ -135,7 +135,7 @@ def analysis_file(steering: Path) -> Path:
     is_flag=True,
     help="Leave out files that are missing, cannot be read or lack a branch, and report them.",
 )
-@click.option("--allow-partial", is_flag=True, help="Set limits although files were left out.")
+@click.option("--allow-partial", is_flag=True, help="Compute limits even if input files were skipped.")
 def run(steering: Path, only: str | None, allow_partial: bool, **options: Any) -> None:
     """Run all stages of STEERING (a file, or a shipped analysis such as na60_dimuon/small).
 
@@ -323,7 +323,7 @@ def sample(flow: Path, n_events: int | None, output: Path, **options: Any) -> No
 
 @click.command()
 @click.argument("results", type=FILE)
-@click.option("--mass", "m_chi", type=MASS, required=True, help="Of the particle [GeV].")
+@click.option("--mass", "m_chi", type=MASS, required=True, help="Particle mass [GeV].")
 @click.option("-n", "n", type=click.IntRange(min=1), required=True, help="Pairs.")
 @click.option("-o", "--output", type=FILE, required=True, help=".txt, .lhe, .hepmc, .root or .parquet.")
 @click.option("--seed", type=int, default=1, show_default=True)
@@ -366,7 +366,7 @@ def verify(results: Path) -> None:
 @click.option("--model", metavar="FILE.py:NAME", help="Another model [that of the run].")
 @click.option("--detector", type=FILE, help="Another detector file [those of the run].")
 @click.option("--output", type=FILE, required=True, help="Folder of the new results.")
-@click.option("--allow-partial", is_flag=True, help="Set limits although the run left files out.")
+@click.option("--allow-partial", is_flag=True, help="Compute limits even if the run skipped input files.")
 @TRUST
 def reinterpret(results: Path, output: Path, **options: Any) -> None:
     """Compute the reach of another model or detector from the record of RESULTS alone."""
@@ -404,10 +404,14 @@ def reinterpret(results: Path, output: Path, **options: Any) -> None:
     type=click.Choice(["foresee", "alpinist", "eventcalc", "darkcast", "geant", "root"]),
     help="Only the files that this tool reads; geant: decays as events, root: pairs with their weights.",
 )
-@click.option("--mass", type=MASS, help="Of geant [GeV].")
-@click.option("--coupling", type=MASS, help="Of geant: kinetic mixing.")
+@click.option("--mass", type=MASS, help="Mass of the decays for geant [GeV].")
+@click.option("--coupling", type=MASS, help="Kinetic mixing of the decays for geant.")
 @click.option(
-    "--state", type=click.Choice(["ee", "mumu"]), default="mumu", show_default=True, help="Of geant."
+    "--state",
+    type=click.Choice(["ee", "mumu"]),
+    default="mumu",
+    show_default=True,
+    help="Final state for geant.",
 )
 @click.option(
     "--format",
@@ -415,9 +419,11 @@ def reinterpret(results: Path, output: Path, **options: Any) -> None:
     type=click.Choice(["hepmc", "lhe", "csv", "root", "parquet"]),
     default="hepmc",
     show_default=True,
-    help="Of geant.",
+    help="File format for geant.",
 )
-@click.option("--layout", type=click.Choice(["ttree", "rntuple"]), default="ttree", help="Of root.")
+@click.option(
+    "--layout", type=click.Choice(["ttree", "rntuple"]), default="ttree", help="Layout of the pairs for root."
+)
 def export(results: Path, *, hepdata: bool, events: int | None, tool: Any, **options: Any) -> None:
     """Write tables of RESULTS for other tools: rate, efficiency over mass and lifetime, Darkcast limits.
 
@@ -478,9 +484,11 @@ def overlay(runs: tuple[str, ...], output: Path, **options: Any) -> None:
 @click.option(
     "--method",
     type=click.Choice(["auto", "exact", "marginalised", "mid-p", "asymptotic"]),
-    help="[that of --steering, of the run that wrote PATH, or asymptotic]",
+    help="Default: from --steering, else from the run, else asymptotic.",
 )
-@click.option("--statistic", type=click.Choice(["ratio", "qtilde"]), help="Of exact CLs [ratio].")
+@click.option(
+    "--statistic", type=click.Choice(["ratio", "qtilde"]), help="Test statistic of exact CLs [ratio]."
+)
 @click.option(
     "--auxiliary", type=click.Choice(["fixed", "randomised", "averaged"]), help="Toys of exact CLs [fixed]."
 )
@@ -536,15 +544,15 @@ def scan(
 )
 @click.option("--precision", type=float, default=0.1, help="Wanted relative error from the number of pairs.")
 @click.option("--share", type=float, default=0.9, help="Part of the signal that must be covered.")
-@click.option("--thickness", type=float, default=0.1, help="Of the target [interaction lengths].")
-@click.option("--min-momentum", type=float, default=3.0, help="Of each lepton [GeV].")
+@click.option("--thickness", type=float, default=0.1, help="Target thickness [interaction lengths].")
+@click.option("--min-momentum", type=float, default=3.0, help="Minimum momentum of each lepton [GeV].")
 @click.option("--background", type=float, default=0.0, help="Random pairs per pair of a virtual photon.")
-@click.option("--angles", type=(float, float), help="Of a spectrometer that is there [mrad].")
+@click.option("--angles", type=(float, float), help="Angular acceptance of an existing spectrometer [mrad].")
 @click.option("-n", "n", type=int, default=30_000, help="Sampled particles per mass.")
 @TRUST
 @click.option("--output", type=FILE, help="Folder of figure and JSON.", show_default="RESULTS_design")
 def design(results: Path, detector: str, output: Path | None, trust_code: bool, **options: Any) -> None:
-    """Say which dimuons --detector asks for, how many of them RESULTS measured, and propose the run for them.
+    """Show which dimuons --detector needs, how many of them RESULTS covers, and propose a calibration run.
 
     Equation 18 of docs/physics.md; statistics of the pairs alone.
     """

@@ -267,7 +267,7 @@ class Infer(Section):
     cl: Annotated[float, Field(gt=0.5, lt=1)] = 0.90
     """Confidence level of limits."""
     likelihood: Literal["two-step", "joint"] = "two-step"
-    """'two-step' hands the unfolded spectrum to the limit as a number with log-normal errors; 'joint' fits
+    """'two-step' passes the unfolded yield to the limit with log-normal uncertainties; 'joint' fits
     pairs and search together, every bin Poisson (prescaled pairs in units of their weight), and needs
     [infer.joint]."""
     joint: Joint | None = None

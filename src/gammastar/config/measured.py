@@ -350,7 +350,7 @@ class Charm(Section):
 
 
 class CorrectionSection(Section):
-    """Pairs that are no single virtual photon: simulated ones, or the decay η → μμ.
+    """Pairs not produced by a single virtual photon: simulated ones, or the decay η → μμ.
 
     Its size is a number of pairs, a fraction of the yield, or follows from the measured η Dalitz pairs.
     """
@@ -451,7 +451,7 @@ class Subtract(Section):
     charm: Charm | None = None
     """Open charm, fitted with a template."""
     corrections: tuple[CorrectionSection, ...] = ()
-    """Pairs that are no single virtual photon, each with a name."""
+    """Pairs not produced by a single virtual photon, each with a name."""
 
     @property
     def own(self) -> bool:
@@ -620,18 +620,18 @@ def _spread(value: int) -> int:
 
 
 class FlowSection(Section):
-    """Training of the flow p(q_T, E | m), its check in windows of mass, and the axes of its histogram twin.
+    """Training of the flow p(q_T, E | m), its check in windows of mass, axes of the histogram sampler.
 
     An empty section is the default preset.
     """
 
     mass: MassEdges | None = None
-    """Edges of the mass of the histogram twin and the map of training weights; those of the spectrum by
+    """Edges of the mass of the histogram sampler and the map of training weights; those of the spectrum by
     default [GeV]."""
     pt: Momenta | None = None
-    """Edges of the transverse momentum of the histogram twin and the map [GeV]."""
+    """Edges of the transverse momentum of the histogram sampler and the map [GeV]."""
     energy: Momenta | None = None
-    """Edges of the energy of the histogram twin and the map [GeV]."""
+    """Edges of the energy of the histogram sampler and the map [GeV]."""
     angles: MassEdges | None = None
     """Edges of regions of mass in which the spin density is fitted to the decay angles of the pairs, in the
     frame 'laboratory'; [accept] then takes it for photons whose parent nobody knows [GeV]."""

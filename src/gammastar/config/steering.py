@@ -72,8 +72,9 @@ class Systematics(Section):
     in_limit: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=80)], ...], Field(max_length=100)
     ] = ("pot",)
-    """Kinds or names of sources that limits take: 'pot', 'spectrum', 'kinematics', 'polarisation', 'scaling',
-    'widths', 'extrapolation', 'theory', 'sample', 'own'; 'sample' is in every patch anyway."""
+    """Kinds or names of the sources included as nuisances in limits: 'pot', 'spectrum', 'kinematics',
+    'polarisation', 'scaling', 'widths', 'extrapolation', 'theory', 'sample', 'own'; 'sample' is in every
+    patch anyway."""
 
     def of(self, stage: Literal["unfold", "predict", "accept"]) -> dict[str, Any]:
         """Return the keys that decide what a stage computes."""

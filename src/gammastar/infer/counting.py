@@ -85,7 +85,7 @@ def counting_limit(
     Notes
     -----
     "exact" follows the treatment of protons on target in NA62, arXiv:2312.12055 (Appendix B):
-    nuisances at their fitted values, auxiliary measurements fixed. CLs: A. L. Read, J. Phys. G28 (2002) 2693.
+    nuisances profiled, auxiliary measurements fixed. CLs: A. L. Read, J. Phys. G28 (2002) 2693.
     Where σ_b·b exceeds √b the fitted background absorbs the signal and this reading turns conservative (1.5
     times the average at b = 100, σ_b = 0.3). "marginalised": R. Cousins and V. Highland, Nucl. Instrum. Meth.
     A 320 (1992) 331; good to 1e-5.
@@ -447,7 +447,7 @@ def label_at(method: str, signal_sigma: float) -> str:
 
 def _label(method: str, sigmas: tuple[float, float], *, varied: bool) -> str:
     treatment = {
-        "exact": "nuisances at fitted values with fixed auxiliaries",
+        "exact": "nuisances profiled with fixed auxiliaries",
         "marginalised": "nuisances averaged",
         "mid-p": "nuisances averaged, mid-P",
         "none": "no nuisances",

@@ -519,7 +519,7 @@ def in_situ_section(
     drawn = [limit for limit in view.known if _inside(limit.polygon, mass, shown)]
     curves = [limit.curve for limit in drawn]
     figure = figures.coupling_figure(mass, levels, mock=view.mock, cl=cl, observed=seen, limits=curves)
-    none = "None of the published limits at hand lies in this frame."
+    none = "No published limit shipped with the package lies in this range."
     grey = f"Grey: {citations(drawn)}." if drawn else none
     gaps = _gaps(mass, missing)
     without = f" Gaps, {gaps}: a line of free yield looks like the peak there." if gaps else ""

@@ -420,7 +420,7 @@ def design(
     tell: Tell,
     trust_code: bool = False,
 ) -> list[str]:
-    """Say which dimuons a detector asks for, and propose the run that measures them."""
+    """Show which dimuons a detector needs, and propose the run that measures them."""
     run = open_run(results, detector, trust_code=trust_code)
     folder = output or results.with_name(f"{results.name}_design")
     name = f"design_{run.name}"

@@ -508,7 +508,7 @@ def _bins(edges: FloatArray, mass: FloatArray) -> IntArray:
 
 
 def histogram_sampler(training: TrainingSet, axes: tuple[Any, ...], beam_energy: float) -> HistSampler:
-    """Return the torch-free twin of a flow: a histogram of the same weighted pairs.
+    """Return a sampler from a histogram of the weighted pairs, which needs no torch.
 
     Parameters
     ----------

@@ -91,7 +91,7 @@ def pairs_near(folder: Path) -> Callable[[float], float] | None:
 
 
 def histogram_sampler(ctx: Context, pairs: TrainingSet, beam_energy: float) -> Sampler:
-    """Return the torch-free twin of the flow, on the axes of [flow] where given, else of the spectrum."""
+    """Return the histogram sampler, on the axes of [flow] where given, else of the spectrum."""
     axes = axes_of(ctx.steering.flow, ctx.steering.unfold, ctx.steering.select)
     return spectrum.histogram_sampler(pairs, axes, beam_energy)
 
