@@ -13,7 +13,7 @@ from gammastar.accept.decay import Replicated
 from gammastar.accept.expected_events import AcceptedYield
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import BoolArray, FloatArray, Rng, Sample
+from gammastar.core.records import BoolArray, FloatArray, Rng, Sample, divided
 from gammastar.physics.polarisation import daughter
 
 IntArray = npt.NDArray[np.intp]
@@ -181,7 +181,7 @@ def scan_windows(
     mean = signal.mean(axis=0)
     total = mean.sum(axis=0)
     inside = np.tensordot(mean.T, covered, axes=1)
-    share = np.divide(inside.T, total, out=np.zeros_like(inside.T), where=total > 0).T
+    share = divided(inside.T, total).T
     pairs = np.where(covered, found, 0.0)
     need = functools.partial(protons_needed, pairs=pairs, precision=precision, background=background)
     protons = [need(signal[:, :, k]) for k in range(signal.shape[2])]

@@ -14,7 +14,7 @@ from scipy.interpolate import PchipInterpolator
 
 from gammastar.core.constants import M_E, M_MU
 from gammastar.core.errors import PhysicsError, require
-from gammastar.core.records import BoolArray, FloatArray, Rng, Sample
+from gammastar.core.records import BoolArray, FloatArray, Rng, Sample, divided
 from gammastar.physics.detector import Detector, Magnet, Plane
 from gammastar.physics.polarisation import NO_SPIN, TRANSVERSE, Spin, cosine_between, daughter, lambda_theta
 
@@ -360,7 +360,7 @@ class Accepted:
             accepted=total,
             in_domain=inside,
             mc_error=np.sqrt(variance),
-            n_effective=np.divide(total**2, square, out=np.zeros_like(total), where=square > 0),
+            n_effective=divided(total**2, square),
             replicas=None if replicas is None else members,
             spins=others if len(others) else None,
         )

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from gammastar.accept.decay import LEPTONS, Accepted, Lines, Replicated, accepted
 from gammastar.core.errors import PhysicsError, PortabilityError
-from gammastar.core.records import Exposure, FloatArray, Rng, Sample
+from gammastar.core.records import Exposure, FloatArray, Rng, Sample, divided
 from gammastar.physics.detector import Detector, DetectorLike, target_factor
 from gammastar.physics.millicharge import MillichargeDetector
 from gammastar.physics.polarisation import NO_SPIN, Spin
@@ -73,8 +73,7 @@ class AcceptedYield:
     @property
     def in_domain_fraction(self) -> FloatArray:
         """Measured part of the signal, nan where there is no signal."""
-        nothing = np.full_like(self.signal, np.nan)
-        return np.divide(self.in_domain_signal, self.signal, out=nothing, where=self.signal > 0)
+        return divided(self.in_domain_signal, self.signal, np.nan)
 
 
 def _weights(
@@ -295,6 +294,6 @@ def millicharge_yields(
         signal=scale * sums[0],
         in_domain_signal=scale * sums[2],
         mc_error=scale * np.sqrt(variance),
-        n_effective=np.divide(sums[0] ** 2, sums[1], out=np.zeros(len(q)), where=sums[1] > 0),
+        n_effective=divided(sums[0] ** 2, sums[1]),
         replicas=scale * members if isinstance(sample, Replicated) else None,
     )

@@ -503,6 +503,13 @@ def effective_size(weight: FloatArray) -> float:
     return float(np.sum(weight)) ** 2 / square if square > 0 else 0.0
 
 
+def divided(above: Any, below: Any, otherwise: float = 0.0) -> FloatArray:
+    """Return above / below, `otherwise` where `below` is not positive."""
+    shape = np.broadcast_shapes(np.shape(above), np.shape(below))
+    positive = np.broadcast_to(np.asarray(below) > 0, shape)
+    return np.asarray(np.divide(above, below, out=np.full(shape, otherwise), where=positive))
+
+
 def rescaled(weight: FloatArray, total: float) -> FloatArray:
     """Return weights with this sum; as they are, where either sum is not positive."""
     now = float(weight.sum())

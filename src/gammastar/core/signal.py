@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import ArrayRecord, BoolArray, FloatArray, ReprMixin
+from gammastar.core.records import ArrayRecord, BoolArray, FloatArray, ReprMixin, divided
 from gammastar.core.sources import KINDS, SAMPLE, THEORY_OF, Kind, Source, Sources, spelling
 
 Form: TypeAlias = Literal["relative", "ends", "replicas", "share"]
@@ -21,14 +21,9 @@ BEYOND = "beyond measured energies"
 MOST = 50.0  # relative error of a signal that counts as such: κ of 51
 
 
-def ratio(above: FloatArray, below: FloatArray) -> FloatArray:
-    """Return above / below, zero where `below` is not positive."""
-    return np.divide(above, below, out=np.zeros_like(above), where=below > 0)
-
-
 def relative_shift(signal: FloatArray, rows: FloatArray) -> FloatArray:
     """Return the shift of a signal (k,) to the first of some rows (r, k), over the signal."""
-    return ratio(rows[0] - signal, signal)
+    return divided(rows[0] - signal, signal)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,8 +68,8 @@ class Effect:
         if self.form == "relative":
             return np.broadcast_to(np.abs(self.values), signal.shape)
         if self.form == "ends":
-            return ratio(0.5 * np.abs(self.values[1] - self.values[0]), signal)
-        return ratio(self.values.std(axis=0, ddof=1), signal)
+            return divided(0.5 * np.abs(self.values[1] - self.values[0]), signal)
+        return divided(self.values.std(axis=0, ddof=1), signal)
 
     def at(self, signal: FloatArray, best: npt.NDArray[np.intp]) -> Source:
         """Return the source of the yields at one coupling per mass, `best` of shape (n,)."""
@@ -149,8 +144,7 @@ class Rate(ReprMixin, ArrayRecord):
         """Return the relative standard deviation from one source or from all, shape (n,); nan at no rate."""
         cov = self.sources.total() if source is None else self.sources.named(source).cov
         sigma = np.sqrt(np.clip(np.diag(cov), 0.0, None))
-        nothing = np.full(self.value.shape, np.nan)
-        return np.asarray(np.divide(sigma, self.value, out=nothing, where=self.value > 0))
+        return divided(sigma, self.value, np.nan)
 
     def error(self) -> FloatArray:
         """Return the standard deviation from all sources, the extrapolation among them, shape (n,)."""
@@ -223,8 +217,7 @@ class SignalPlane(ReprMixin, ArrayRecord):
     @property
     def in_domain_fraction(self) -> FloatArray:
         """Measured part of the signal (n, k), nan where there is none."""
-        nothing = np.full_like(self.signal, np.nan)
-        return np.divide(self.in_domain, self.signal, out=nothing, where=self.signal > 0)
+        return divided(self.in_domain, self.signal, np.nan)
 
     def reliable(self, least: float) -> BoolArray:
         """Return where the yield rests on at least so many pairs and on as many drawn particles, (n, k)."""
@@ -251,7 +244,7 @@ class SignalPlane(ReprMixin, ArrayRecord):
     def measured_share(self) -> FloatArray:
         """Part of the signal (n, k) from measured photons: one without other channels."""
         own = self.parts.get(VIRTUAL_PHOTON)
-        return np.ones_like(self.signal) if own is None else ratio(own, self.signal)
+        return np.ones_like(self.signal) if own is None else divided(own, self.signal)
 
     @property
     def measured_rate(self) -> FloatArray:
@@ -272,7 +265,7 @@ class SignalPlane(ReprMixin, ArrayRecord):
         best = self.signal.argmax(axis=1)
         rows = np.arange(len(best))
         value = self.signal[rows, best]
-        acceptance = ratio(value * self.measured_share[rows, best], self.measured_rate)
+        acceptance = divided(value * self.measured_share[rows, best], self.measured_rate)
         parts = [p.scaled(acceptance) for p in self.rate.sources.parts if not p.name.startswith(THEORY_OF)]
         parts += [effect.at(self.signal, best) for effect in self.effects]
         parts.append(Source(SAMPLE, "sample", np.diag(self.mc_error[rows, best] ** 2)))
@@ -288,10 +281,10 @@ class SignalPlane(ReprMixin, ArrayRecord):
         for part in self.rate.sources.parts:
             if part.kind == "spectrum":
                 sigma = np.sqrt(np.clip(np.diag(part.cov), 0.0, None))
-                relative = ratio(sigma, self.measured_rate)[:, None] * self.measured_share
+                relative = divided(sigma, self.measured_rate)[:, None] * self.measured_share
                 named.append((part.name, part.kind, relative))
         named += [(e.name, e.kind, e.relative(self.signal)) for e in self.effects if e.kind != "pot"]
-        named.append((SAMPLE, "sample", ratio(self.mc_error, self.signal)))
+        named.append((SAMPLE, "sample", divided(self.mc_error, self.signal)))
         names = set(wanted) - set(KINDS)
         named = [e for e in named if (e[1] in wanted or e[0] in names) and e[2].any()]
         return _shared(named)
@@ -314,5 +307,5 @@ def _shared(named: Sequence[tuple[str, str, FloatArray]]) -> dict[str, FloatArra
             continue
         total = np.sqrt(np.sum([sigma**2 for _, sigma in own], axis=0))
         whole = np.log1p(np.clip(total, 0.0, MOST))
-        spreads |= {name: whole * ratio(np.asarray(sigma), total) for name, sigma in own}
+        spreads |= {name: whole * divided(np.asarray(sigma), total) for name, sigma in own}
     return spreads

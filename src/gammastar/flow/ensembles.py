@@ -13,7 +13,7 @@ from scipy.special import logsumexp, ndtri, stdtrit
 
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.files import Pathlike, from_json, text_of, write_whole
-from gammastar.core.records import FloatArray, Rng
+from gammastar.core.records import FloatArray, Rng, divided
 from gammastar.core.sampling import Sampler, stream
 from gammastar.flow.model import KinematicFlow, digest, load, save
 from gammastar.flow.network import OneMass
@@ -348,7 +348,7 @@ class FlowVariations:
             rows[k] *= stream(0, "near pairs", k).gamma(shape) / shape
             running = np.concatenate([[0.0], np.cumsum(rows[k, order])])
             total = running[last] - running[first]
-            rows[k] *= np.divide(number, total, out=np.zeros_like(total), where=total > 0)
+            rows[k] *= divided(number, total)
         return rows
 
     def components(self, templates: FloatArray, nominal: FloatArray, *, keep: float = 0.95) -> Variations:

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from gammastar.core.errors import PhysicsError, require
-from gammastar.core.records import BoolArray, FloatArray, IntArray, Rng, effective_size
+from gammastar.core.records import BoolArray, FloatArray, IntArray, Rng, divided, effective_size
 from gammastar.flow.network import Gaussianiser, inside_limits
 
 _LOG = logging.getLogger(__name__)
@@ -271,7 +271,7 @@ def _check_windows(table: Table, mass_range: tuple[float, float], options: FlowO
     edges = np.linspace(*mass_range, n + 1) if mass_range[1] > mass_range[0] else np.array(mass_range)
     place = np.clip(np.searchsorted(edges, table.mass, "right") - 1, 0, n - 1)
     total, square = (np.bincount(place, table.weight**k, n) for k in (1, 2))
-    size = np.divide(total**2, square, out=np.zeros(n), where=square > 0)
+    size = divided(total**2, square)
     refused = bool((size < options.min_window_pairs).any())
     least = options.min_window_pairs if refused else max(options.min_window_pairs, _THIN)
     thin = np.flatnonzero(size < least)

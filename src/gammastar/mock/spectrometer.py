@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gammastar.core.records import BoolArray, FloatArray, IntArray, Rng
+from gammastar.core.records import BoolArray, FloatArray, IntArray, Rng, divided
 from gammastar.mock.card import Card, DetectorCard, Efficiency, Spectrometer, Target
 
 TAIL_FREEDOM = 3  # of Student's t in the tail of offsets
@@ -55,7 +55,7 @@ def recorded_share(
     if card.spectrometer is None:
         return np.ones(present.shape[1])
     _, prescale = fired(card, p, charge, present)
-    share = np.divide(1.0, prescale, out=np.zeros(len(prescale)), where=prescale > 0)
+    share = divided(1.0, prescale)
     return share if prescaled else np.asarray(prescale > 0, dtype=np.float64)
 
 

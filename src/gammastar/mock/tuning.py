@@ -12,7 +12,7 @@ from iminuit import Minuit
 
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import PhysicsError, require
-from gammastar.core.records import BoolArray, FloatArray
+from gammastar.core.records import BoolArray, FloatArray, divided
 from gammastar.mock.card import Card
 from gammastar.mock.cocktail import with_energy
 from gammastar.mock.ntuple import SimulatedEvents
@@ -87,7 +87,7 @@ def fit_yields(
         mean = np.sum([factor[k] * shape for k, shape in shapes.items()], axis=0)
         noise = np.sum([factor[k] ** 2 * s for k, s in spread.items()], axis=0) if spread else 0.0 * mean
         mean = np.maximum(mean, 1e-12)
-        k = np.divide(mean**2, noise, out=np.full_like(mean, np.inf), where=noise > 0)
+        k = divided(mean**2, noise, np.inf)
         safe = np.where(np.isfinite(k), k, 1.0)
         beta = np.where(np.isfinite(k), (observed + safe) / (mean + safe), 1.0)
         mu = mean * beta

@@ -18,7 +18,7 @@ from scipy.special import gammainc
 from gammastar.core.constants import ALPHA, GEV2_MB, M_E
 from gammastar.core.errors import PhysicsError, require
 from gammastar.core.files import Pathlike, validated
-from gammastar.core.records import BoolArray, FloatArray
+from gammastar.core.records import BoolArray, FloatArray, divided
 from gammastar.physics.detector import Exposed, read_detector
 from gammastar.physics.qed import FormFactor2, kappa, lepton_factor, pseudoscalar_dalitz
 
@@ -56,7 +56,7 @@ def bin_factors(edges: npt.ArrayLike, m_chi: npt.ArrayLike, m_lepton: float) -> 
     factor = np.where(above > 0, root * (1 + 2 * ratio_chi) / (1 + 2 * ratio_l), 0.0)
     factor = np.where(chi == m_lepton, 1.0, factor)
     mean = (factor * 2 * u) @ (0.5 * _WEIGHTS)
-    share = np.divide(high - start, width, out=np.zeros_like(start), where=width > 0)
+    share = divided(high - start, width)
     return np.asarray(mean * share, dtype=np.float64)
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from gammastar.core.constants import M_PROTON
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import FloatArray
+from gammastar.core.records import FloatArray, divided
 
 
 def momentum_in_rest_frame(parent_mass: npt.ArrayLike, m1: npt.ArrayLike, m2: npt.ArrayLike) -> FloatArray:
@@ -411,7 +411,7 @@ class SpinDensities:
         square = np.sum(photon[:3] ** 2, axis=0)
         size = np.sqrt(np.clip(0.25 * m**2 - m_fermion**2, 0.0, None)) * np.sqrt(square)
         above = m * fermion[3] - 0.5 * m * photon[3]  # E = (E_γ + 2 |P| p* cos θ/m)/2
-        cosine = np.clip(np.divide(above, size, out=np.zeros_like(size), where=size > 0), -1.0, 1.0)
+        cosine = np.clip(divided(above, size), -1.0, 1.0)
         seen = np.einsum("nk,kn->n", own[region], harmonics(cosine, azimuth(photon, fermion)))
         return np.asarray(np.clip(1.0 + mass_factor(m, m_fermion) * seen, 0.0, None))
 

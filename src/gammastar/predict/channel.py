@@ -15,7 +15,7 @@ import numpy.typing as npt
 from gammastar.core.constants import M_MU, M_PI0
 from gammastar.core.constants import mass as mass_of
 from gammastar.core.errors import PhysicsError
-from gammastar.core.records import BoolArray, FloatArray, Momenta, Rng, Sample
+from gammastar.core.records import BoolArray, FloatArray, Momenta, Rng, Sample, divided
 from gammastar.core.sampling import Sampler, Transport, at_mass
 from gammastar.physics.mesons import Unit
 from gammastar.physics.qed import dark_photon_rate, kappa
@@ -336,7 +336,7 @@ def _bin_factors(edges: npt.ArrayLike, centres: FloatArray, m_lepton: float) -> 
     m = middle[:, None] + half[:, None] * _NODES
     pairs = np.where(m > 2 * m_lepton, 2 * kappa(np.maximum(m, 2 * m_lepton), m_lepton) / m, 0.0)
     mean = pairs @ _WEIGHTS
-    return np.asarray(np.divide(2.0, mean, out=np.full(len(mean), np.nan), where=mean > 0))
+    return divided(2.0, mean, np.nan)
 
 
 def interpolate_rate(

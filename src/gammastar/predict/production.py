@@ -10,7 +10,7 @@ import numpy as np
 
 from gammastar.core.constants import mass as mass_of
 from gammastar.core.errors import PhysicsError, require
-from gammastar.core.records import BoolArray, Exposure, FloatArray, IntArray, Sample
+from gammastar.core.records import BoolArray, Exposure, FloatArray, IntArray, Sample, divided
 from gammastar.core.sampling import stream
 from gammastar.core.signal import BEYOND, Rate, Variation
 from gammastar.core.sources import (
@@ -241,10 +241,11 @@ def rate_of(production: Production, masses: FloatArray, shifts: Mapping[str, Flo
     rate = Rate(masses, value, cov, sources + Sources(tuple(beside)), production.threshold, channels)
     if production.trend is None:
         return rate
-    share = np.divide(own, value, out=np.zeros_like(value), where=value > 0)
+    share = divided(own, value)
     part, error, step = extrapolated(photon, production.trend, masses, seed)
-    beyond = {"extrapolation": error * share, "extrapolation_step": step * share}
-    return replace(rate, measured_part=part * share, **beyond)
+    return replace(
+        rate, measured_part=part * share, extrapolation=error * share, extrapolation_step=step * share
+    )
 
 
 def sources_of(

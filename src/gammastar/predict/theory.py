@@ -16,7 +16,7 @@ import numpy.typing as npt
 from gammastar.core import constants
 from gammastar.core.errors import InputFileError, PhysicsError, require
 from gammastar.core.files import Pathlike, text_of
-from gammastar.core.records import BoolArray, FloatArray, Rng, Sample
+from gammastar.core.records import BoolArray, FloatArray, Rng, Sample, divided
 from gammastar.core.sampling import stream
 from gammastar.physics import bremsstrahlung, mesons
 from gammastar.physics.polarisation import daughter
@@ -63,7 +63,7 @@ class Bremsstrahlung(Channel):
         pt2 = np.square(np.asarray(p4.pt, dtype=np.float64))
         kernels = (self.kernel, *bremsstrahlung.band(self.kernel))
         centre, *ends = (kernel.differential(z, pt2, mass, self.beam_energy) for kernel in kernels)
-        return np.divide(np.stack(ends), centre, out=np.ones((2, len(z))), where=centre > 0)
+        return divided(np.stack(ends), centre, 1.0)
 
     def produce(self, mass: float, *, n: int, rng: Rng) -> Sample:
         """Return `n` weighted dark photons; the weights sum to the rate."""

@@ -37,6 +37,7 @@ from matplotlib.ticker import (
     ScalarFormatter,
 )
 
+from gammastar.core import records
 from gammastar.core.errors import GammastarError, PhysicsError, require
 from gammastar.core.files import plain, shortened, write_whole
 from gammastar.core.records import FloatArray
@@ -249,9 +250,7 @@ def points(ax: Axes, edges: FloatArray, values: FloatArray, errors: FloatArray, 
 
 def divided(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> FloatArray:
     """Return a quotient that is nan where the denominator is not positive."""
-    a, b = np.broadcast_arrays(np.asarray(numerator, np.float64), np.asarray(denominator, np.float64))
-    result: FloatArray = np.divide(a, b, out=np.full(a.shape, np.nan), where=b > 0)
-    return result
+    return records.divided(numerator, denominator, np.nan)
 
 
 def say(ax: Axes, text: str, *, over: bool = False) -> None:

@@ -29,7 +29,7 @@ from gammastar.accept.plane import importance_of, watched
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import InputFileError, UserError, require
 from gammastar.core.files import folder_names, from_toml, is_file
-from gammastar.core.records import BoolArray, FloatArray, Rng, Sample
+from gammastar.core.records import BoolArray, FloatArray, Rng, Sample, divided
 from gammastar.core.sampling import stream
 from gammastar.physics.detector import Detector, DetectorLike, load_detector
 from gammastar.physics.millicharge import MillichargeDetector, load_millicharge_detector, pair_factor
@@ -233,7 +233,7 @@ def _millicharges(
     p = np.stack([photons.pt, np.zeros_like(pz), pz, photons.energy])
     factor = pair_factor(photons.mass, m_chi, run.m_lepton)  # χχ̄ per pair and Q²
     pairs_of_chi = sample.weight[:n] / _interacting(run)
-    dimuons = np.divide(pairs_of_chi, factor, out=np.zeros(n), where=factor > 0)
+    dimuons = divided(pairs_of_chi, factor)
     return _Particles(sample, np.tile(cells.index(p), 2), (p, photons.mass, dimuons), run_yields)
 
 
@@ -295,7 +295,7 @@ def origins(run: OpenRun, mass: float, request: DesignRequest, cells: Cells, lim
         names=names,
         couplings=couplings,
         events=total,
-        measured=np.divide(measured, total, out=np.zeros_like(total), where=total > 0),
+        measured=divided(measured, total),
         n_effective=np.sum([part.n_effective for part in parts], axis=0),
         signal=signal.mean(axis=0),
         share=share,

@@ -22,7 +22,7 @@ from gammastar.config import Accept
 from gammastar.core.constants import ALPHA, LEPTON_MASS, M_PROTON
 from gammastar.core.errors import InputFileError, SteeringError
 from gammastar.core.files import data_path, writes_folder
-from gammastar.core.records import KINEMATICS, MASS, Exposure, FloatArray, Spectrum, cell_of, filled
+from gammastar.core.records import KINEMATICS, MASS, Exposure, FloatArray, Spectrum, cell_of, divided, filled
 from gammastar.core.sampling import stream
 from gammastar.physics.detector import Detector, load_detector
 from gammastar.physics.polarisation import NO_SPIN, Spin, SpinState
@@ -180,8 +180,7 @@ def efficiency_table(
         flight = Flight.of(sight, sample)
         towards = sight.ctau[flight.at[flight.marks(sample.weight)]]
         scan = sight.accepted(sample, rng, towards, spins=(spin,), lines=flight.lines).scan(ctau)
-        none = np.full_like(ctau, np.nan)
-        part = np.divide(scan.in_domain, scan.accepted, out=none, where=scan.accepted > 0)
+        part = divided(scan.in_domain, scan.accepted, np.nan)
         at_mass = np.full_like(ctau, mass)
         rows.append(np.stack([at_mass, ctau, scan.accepted / rate, scan.mc_error / rate, part]))
     names = ("mass_GeV", "ctau_m", "efficiency", "mc_error", "measured_fraction")
@@ -416,7 +415,7 @@ def _omnifold_events(record: Record) -> tuple[Arrays, dict[str, Any]] | None:
     inside, known = cell >= 0, record.spectrum.domain.ravel()[cell]
     own = np.where(known, unfolding["omnifold_weight"], simulated) * inside
     sums = np.bincount(cell[inside], own[inside], content.size)
-    weight = own * np.divide(content, sums, out=np.zeros_like(content), where=sums > 0)[cell]
+    weight = own * divided(content, sums)[cell]
     keep = weight != 0
     mass_edges = np.asarray(axes[MASS].edges, dtype=np.float64)
     columns: Arrays = {name: true[keep, k] for k, name in enumerate(KINEMATICS)}

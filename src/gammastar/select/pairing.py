@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import Pairs
-from gammastar.core.records import BoolArray, FloatArray, IntArray
+from gammastar.core.records import BoolArray, FloatArray, IntArray, divided
 from gammastar.physics.polarisation import azimuth, two_track_vertex
 from gammastar.select.cuts import Cutflow, Cuts, Step, kept, lepton_quantity, pair_quantity, warned
 
@@ -646,7 +646,7 @@ def helicity_cosine(first: FloatArray, second: FloatArray, mass: FloatArray) -> 
     kallen = (square - (m1 + m2) ** 2) * (square - (m1 - m2) ** 2)
     scale = momentum * np.sqrt(np.clip(kallen, 0, None)) / square
     above = e1 - e2 - (m1**2 - m2**2) * (e1 + e2) / square
-    cosine = np.divide(above, scale, out=np.zeros_like(above), where=scale > 0)
+    cosine = divided(above, scale)
     return np.asarray(np.clip(cosine, -1.0, 1.0))
 
 

@@ -12,7 +12,7 @@ from scipy.special import ndtri
 
 from gammastar.core.constants import LEPTON_MASS, mass
 from gammastar.core.pairs import MatchedPairs, Pairs
-from gammastar.core.records import FloatArray, PairHists, Spectrum, effective_size, flow_free
+from gammastar.core.records import FloatArray, PairHists, Spectrum, divided, effective_size, flow_free
 
 Verdict: TypeAlias = Literal["ok", "alarm", "error"]
 SEEN = 3.0  # standard deviations of all pairs that are left, from which a signal is seen
@@ -239,11 +239,10 @@ def of_unfolding(
     value, inside = unfolded.values.ravel(), unfolded.domain.ravel()
     error, content = np.sqrt(np.clip(np.diag(unfolded.cov), 0.0, None)), np.where(inside, value, 0.0)
     shape = unfolded.values.shape
-    expected = np.where(inside, np.ravel(prior), 0.0).reshape(shape[0], -1)
-    total = expected.sum(axis=1, keepdims=True)
-    found = content.reshape(shape[0], -1).sum(axis=1, keepdims=True)
-    share = np.divide(found, total, out=np.zeros_like(found), where=total > 0)
-    expected = (expected * np.clip(share, 0, None)).ravel()
+    simulated = np.where(inside, np.ravel(prior), 0.0).reshape(shape[0], -1)
+    of_bins = content.reshape(shape[0], -1).sum(axis=1, keepdims=True)
+    share = divided(of_bins, simulated.sum(axis=1, keepdims=True))
+    expected = (simulated * np.clip(share, 0, None)).ravel()
     seen = expected * np.ravel(efficiency)
     poisson = expected / np.sqrt(np.maximum(seen, 1e-300))
     dead = inside & (seen > 1.0) & (np.abs(value) < 1e-3 * expected) & (error < 0.1 * poisson)

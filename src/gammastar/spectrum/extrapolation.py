@@ -13,7 +13,7 @@ from scipy.optimize import least_squares
 
 from gammastar.core.constants import M_PROTON
 from gammastar.core.errors import UserError
-from gammastar.core.records import KINEMATICS, BoolArray, FloatArray, effective_size
+from gammastar.core.records import KINEMATICS, BoolArray, FloatArray, divided, effective_size
 
 START = 0.3  # x_R from which a power law stands, or where measured pairs end, if that is farther
 GRID = np.linspace(0.2, 0.95, 31)  # x_R
@@ -99,7 +99,7 @@ class ForwardPower:
         bins = [np.asarray(axis.edges) for axis in axes]
         both = weight, weight * self.factor(*points.T)
         before, after = (np.histogramdd(columns, bins, weights=w)[0] for w in both)
-        return np.asarray(np.divide(after, before, out=np.ones_like(before), where=before > 0))
+        return divided(after, before, 1.0)
 
 
 def _log(x: FloatArray, start: FloatArray) -> FloatArray:
@@ -388,7 +388,7 @@ def fit_trend(
     n_bins = len(edges) - 1
     scale = np.bincount(label, found, n_bins) / np.maximum(np.bincount(label, prior, n_bins), 1e-300)
     use = (prior > 0) & (scale[label] > 0)
-    counts = np.divide(found**2, variance, out=np.zeros_like(found), where=variance > 0)
+    counts = divided(found**2, variance)
     use &= (counts >= FEWEST) & (prior**2 >= FEWEST * prior_variance)
     if use.sum() < 4 + len(np.unique(label[use])):
         return flat_trend(edges, beam_energy)

@@ -17,7 +17,7 @@ from gammastar.core.constants import branching
 from gammastar.core.constants import mass as mass_of
 from gammastar.core.errors import PhysicsError, require
 from gammastar.core.pairs import MatchedPairs
-from gammastar.core.records import MASS, FloatArray, Spectrum
+from gammastar.core.records import MASS, FloatArray, Spectrum, divided
 from gammastar.physics.detector import MassResolution, measured_resolution
 from gammastar.physics.hadrons import (
     OMEGA,
@@ -483,7 +483,7 @@ def _start(data: MassCounts, model: _Model) -> tuple[_Model, FloatArray]:
     scale = np.abs(whiten @ cells).max(axis=0)
     yields = nnls(whiten @ cells / scale, whiten @ data.contents)[0] / scale
     seen = np.maximum(data.contents, np.sqrt(np.diag(data.cov)))[:, None]
-    unit = np.min(np.divide(seen, cells, out=np.full(cells.shape, np.inf), where=cells > 0), axis=0)
+    unit = np.min(divided(seen, cells, np.inf), axis=0)
     narrow = np.array([c.name in LINES for c in model.components])
     sigma = np.where(narrow, LINE * np.maximum(yields, unit), np.maximum(YIELD * yields, UNSEEN * unit))
     return replace(model, yields=yields), np.concatenate([sigma**2, np.ones(len(model.moved))])

@@ -23,6 +23,7 @@ from gammastar.core.records import (
     FloatArray,
     Spectrum,
     cell_of,
+    divided,
     effective_size,
     filled,
     variable,
@@ -144,7 +145,7 @@ def relative_shifts(spectrum: Spectrum) -> dict[str, FloatArray]:
     contents = total @ spectrum.values.ravel()
 
     def relative(shift: FloatArray) -> FloatArray:
-        return np.divide(shift, contents, out=np.zeros_like(contents), where=contents > 0)
+        return divided(shift, contents)
 
     return {name: relative(shift) for name, shift in mass_shifts(spectrum).items()}
 
@@ -187,7 +188,7 @@ def extrapolate(spectrum: Spectrum, prior_hist: Hist[Any]) -> Spectrum:
     lost = np.flatnonzero((measured <= 0) & (total @ (prior * ~inside) > 0))
     if lost.size:
         log.warning("extrapolate: %d of %d mass bins have no measured cell: empty", lost.size, len(axis))
-    share = np.divide(1.0, measured, out=np.zeros_like(measured), where=measured > 0)
+    share = divided(1.0, measured)
     # the rows of outer cells repeat per mass bin: keep (n_mass) sums instead of an (n, n) operator
     spread = (total.T * share) * (prior * ~inside)[:, None]
     sums = total * inside
@@ -398,15 +399,15 @@ def efficiency_map(
         return np.asarray(gaussian_filter(grid, smoothing, mode="nearest", truncate=3.0))
 
     smooth_found, smooth_total = smooth(found), smooth(total)
-    values = np.divide(smooth_found, smooth_total, out=np.zeros(cells), where=smooth_total > 0)
+    values = divided(smooth_found, smooth_total)
     for _ in range(corrections):
         expected = smooth(values * total)
-        ratio = np.divide(smooth_found, expected, out=np.ones(cells), where=expected > 0)
+        ratio = divided(smooth_found, expected, 1.0)
         values = np.clip(values * ratio, 0.0, 1.0)
     # a Gaussian kernel averages over (2 √π σ)³ cells
     volume = (2.0 * np.sqrt(np.pi) * smoothing) ** 3
     spread = smooth(squares)
-    effective = np.divide(smooth_found**2, spread, out=np.zeros(cells), where=spread > 0) * volume
+    effective = divided(smooth_found**2, spread) * volume
     return EfficiencyMap(low, high, values, effective)
 
 

@@ -20,6 +20,7 @@ from gammastar.core.records import (
     IntArray,
     Rng,
     Spectrum,
+    divided,
     effective_size,
     filled,
 )
@@ -251,8 +252,8 @@ def _unfolded(found: FloatArray, folded: FloatArray, ratio: FloatArray, rounds: 
     total = folded.sum(axis=0)
     for _ in range(rounds):
         expected = folded @ ratio
-        share = np.divide(found, expected, out=np.zeros_like(found), where=expected > 0)
-        ratio = ratio * np.divide(folded.T @ share, total, out=np.zeros_like(total), where=total > 0)
+        share = divided(found, expected)
+        ratio = ratio * divided(folded.T @ share, total)
     return ratio
 
 
@@ -499,7 +500,7 @@ class _Outside:
         """Return the weights of the pairs outside for pairs inside of these masses and weights."""
         n = len(self.inner)
         measured = np.clip(np.bincount(_bins(self.edges, mass), weight, n), 0.0, None)
-        scale = np.divide(measured, self.inner, out=np.zeros(n), where=self.inner > 0)
+        scale = divided(measured, self.inner)
         return np.asarray(self.weight * scale[_bins(self.edges, self.points[:, 0])])
 
 

@@ -18,7 +18,7 @@ from scipy.constants import c as SPEED_OF_LIGHT
 
 from gammastar.core.errors import UserError, require
 from gammastar.core.files import atomic, table_text
-from gammastar.core.records import FloatArray, IntArray, Rng, Sample
+from gammastar.core.records import FloatArray, IntArray, Rng, Sample, divided
 from gammastar.core.sampling import systematic
 from gammastar.store.manifest import root_file
 
@@ -81,10 +81,7 @@ class EventTable:
             return np.zeros(len(self))
         distance = np.linalg.norm(self.decay - self.origin, axis=0)
         momentum = np.linalg.norm(self.p4[:3], axis=0)
-        time: FloatArray = np.divide(
-            distance * self.p4[3], momentum * SPEED_OF_LIGHT, out=np.zeros(len(self)), where=momentum > 0
-        )
-        return time
+        return divided(distance * self.p4[3], momentum * SPEED_OF_LIGHT)
 
     def columns(self) -> dict[str, npt.NDArray[Any]]:
         """Return flat columns: GeV, metres, seconds, with ``d1_px`` … for the first daughter and so on."""
@@ -260,9 +257,7 @@ def _path_length(events: EventTable) -> FloatArray:
         return np.zeros(len(events))
     distance = np.linalg.norm(events.decay - events.origin, axis=0)
     momentum = np.linalg.norm(events.p4[:3], axis=0)
-    none = np.zeros(len(events))
-    proper: FloatArray = np.divide(MM * distance * events.mass, momentum, out=none, where=momentum > 0)
-    return proper
+    return divided(MM * distance * events.mass, momentum)
 
 
 def _daughter_mass(p4: FloatArray) -> FloatArray:

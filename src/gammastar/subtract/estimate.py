@@ -12,7 +12,7 @@ import numpy as np
 
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import Pairs
-from gammastar.core.records import BoolArray, FloatArray, PairHists, Spectrum, filled, flow_free
+from gammastar.core.records import BoolArray, FloatArray, PairHists, Spectrum, divided, filled, flow_free
 from gammastar.subtract.mixing import mixed_spectrum, r_factor, with_multiplicity
 from gammastar.subtract.smooth_background import smooth_background
 from gammastar.subtract.weights import (
@@ -162,7 +162,7 @@ def combinatorial(
     if callable(method):
         axes = tuple(hists.os.axes)
         left, all_pairs = method(hists), np.asarray(hists.os.values(), dtype=np.float64)
-        part_left = np.divide(left.values, all_pairs, out=np.zeros_like(all_pairs), where=all_pairs > 0)
+        part_left = divided(left.values, all_pairs)
         return Combinatorial(
             left, lambda part: np.where(part.os, part.weight * cell_values(part, axes, part_left), 0.0)
         )
@@ -205,7 +205,7 @@ def _by_mixed_events(
     spectrum = mixed_spectrum(hists, mixed, coarse=coarse)
     shape: FloatArray = np.asarray(mixed.os.values(), dtype=np.float64)
     taken = hists.os.values() - spectrum.values
-    scale: FloatArray = np.divide(taken, shape, out=np.zeros_like(shape), where=shape > 0)
+    scale: FloatArray = divided(taken, shape)
     os = ratio.mixed.select(ratio.mixed.os)
     inside = np.ones_like(shape)
     return Combinatorial(

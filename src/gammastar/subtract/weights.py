@@ -19,6 +19,7 @@ from gammastar.core.records import (
     PairHists,
     Spectrum,
     cell_of,
+    divided,
     filled,
     flow_free,
 )
@@ -129,7 +130,7 @@ def low_count_fraction(
     counts = []
     for value, variance in ((pp, var_pp), (mm, var_mm)):
         total, square = np.bincount(region, value, n), np.bincount(region, variance, n)
-        counts.append(np.divide(total**2, square, out=np.zeros(n), where=square > 0))
+        counts.append(divided(total**2, square))
     size = np.bincount(region, np.abs(pp) + np.abs(mm), n)
     low = np.minimum(*counts) < LOW_COUNT
     return float(size[low].sum() / size.sum()) if size.sum() > 0 else 0.0
@@ -415,7 +416,7 @@ def pair_weights(
         if not why:
             return PairWeights(sign, axes, shares, "posterior")
     before, left = flow_free(hists.os)[0], np.clip(subtracted.values.ravel(), 0.0, None)
-    shares = np.divide(left, before, out=np.zeros_like(left), where=before > 0)
+    shares = divided(left, before)
     total, found = float(subtracted.values.sum()), float(shares @ before)
     shares = shares * (total / found) if total > 0 and found > 0 else shares
     return PairWeights(sign, axes, shares, "cells" if foreign else "signed", why)

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from gammastar.core.errors import UserError
-from gammastar.core.records import FloatArray, Response, Spectrum, filled
+from gammastar.core.records import FloatArray, Response, Spectrum, divided, filled
 from gammastar.unfold.folding import Method, Options, Unfolder, check_axes, propagated
 from gammastar.unfold.response_matrix import EFFICIENCY_FLOOR
 
@@ -40,12 +40,12 @@ def _steps(y: FloatArray, response: Response, prior: FloatArray) -> Iterator[tup
     scaled, column = transposed.copy(), transposed.indices
     row = np.repeat(np.arange(len(prior)), np.diff(transposed.indptr))
     efficiency = response.efficiency
-    inverse = np.divide(1.0, efficiency, out=np.zeros_like(efficiency), where=efficiency > 0)
+    inverse = divided(1.0, efficiency)
     rescue = RECOVERY * prior * abs(y.sum()) / max(float(efficiency @ prior), np.finfo(float).tiny)
     n, slope = prior.astype(np.float64), np.zeros((len(prior), len(y)))
     while True:
         folded = migration @ n
-        per_folded = np.divide(1.0, folded, out=np.zeros_like(folded), where=folded > 0)
+        per_folded = divided(1.0, folded)
         ratio = y * per_folded
         gain = inverse * (transposed @ ratio)
         estimate = n * gain
@@ -136,9 +136,9 @@ def with_least_error(unfolded: Spectrum, measured: Spectrum, response: Response)
     """
     expected = response.migration @ np.clip(unfolded.values.ravel(), 0.0, None)
     variance = np.maximum(np.diag(measured.cov), expected)
-    known = np.divide(1.0, variance, out=np.zeros_like(variance), where=variance > 0)
+    known = divided(1.0, variance)
     information = response.migration.T**2 @ known
-    least = np.divide(1.0, information, out=np.zeros_like(information), where=information > 0)
+    least = divided(1.0, information)
     lacking = np.clip(least - np.diag(unfolded.cov), 0.0, None)
     cov = unfolded.cov + np.diag(np.where(unfolded.domain.ravel(), lacking, 0.0))
     hist = filled(tuple(unfolded.hist.axes), unfolded.values, np.diag(cov))
@@ -245,7 +245,7 @@ def _unfolded(y: FloatArray, migration: FloatArray, prior: FloatArray, n_iterati
 
 def _inverse(values: FloatArray) -> FloatArray:
     """Return the inverse, 0 where the values are not positive."""
-    return np.divide(1.0, values, out=np.zeros_like(values), where=values > 0)
+    return divided(1.0, values)
 
 
 def _product(a: FloatArray, b: FloatArray) -> FloatArray:

@@ -12,7 +12,7 @@ from scipy.special import chdtrc
 
 from gammastar.core.constants import mass, width
 from gammastar.core.pairs import MatchedPairs
-from gammastar.core.records import MASS, FloatArray, Response, Rng, Spectrum, filled, variable
+from gammastar.core.records import MASS, FloatArray, Response, Rng, Spectrum, divided, filled, variable
 from gammastar.physics import pair_counts
 from gammastar.unfold.folding import Method, Options, Unfolder, check_axes, scaled_prior
 from gammastar.unfold.profile_intervals import profile_intervals
@@ -242,7 +242,7 @@ def line_shaped(
         share = np.diff(np.arctan(2 * (grid - line.pole) / line.width)) * (content > 0)
         _, cell = np.unique(np.searchsorted(edges, 0.5 * (grid[1:] + grid[:-1])), return_inverse=True)
         scale = np.bincount(cell, content) / np.maximum(np.bincount(cell, share), 1e-300)
-        factors.append(np.divide(share * scale[cell], content, out=np.ones(len(share)), where=content > 0))
+        factors.append(divided(share * scale[cell], content, 1.0))
 
     def view(part: MatchedPairs) -> MatchedPairs:
         weight = part.weight.copy()

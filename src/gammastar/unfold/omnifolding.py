@@ -22,6 +22,7 @@ from gammastar.core.records import (
     Response,
     Rng,
     Spectrum,
+    divided,
     effective_size,
     filled,
 )
@@ -217,7 +218,7 @@ def subtracted_replicas(
         drawn[:] = posterior * draw
         before = np.bincount(place, drawn[inside], size)
         after = nominal + np.bincount(place, (signed * (draw - 1))[inside], size)
-        factor = np.divide(np.maximum(after, 0.0), before, out=np.zeros(size), where=before > 0)
+        factor = divided(np.maximum(after, 0.0), before)
         drawn[inside] *= factor[place]
     return result
 

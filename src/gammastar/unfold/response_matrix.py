@@ -23,6 +23,7 @@ from gammastar.core.records import (
     Rng,
     Spectrum,
     cell_of,
+    divided,
     filled,
     flow_free,
     variable,
@@ -54,14 +55,6 @@ def cells(values: FloatArray, axes: Sequence[Any]) -> IntArray:
 def n_cells(axes: Sequence[Any]) -> int:
     """Return the number of cells of some axes."""
     return int(np.prod([len(axis) for axis in axes]))
-
-
-def divide(numerator: Any, denominator: Any) -> FloatArray:
-    """Return the ratio, 0 where the denominator is not positive."""
-    shape = np.broadcast_shapes(np.shape(numerator), np.shape(denominator))
-    positive = np.broadcast_to(np.asarray(denominator) > 0, shape)
-    result: FloatArray = np.divide(numerator, denominator, out=np.zeros(shape), where=positive)
-    return result
 
 
 def affordable(n_replicas: int, n_entries: int) -> tuple[int, type[np.floating[Any]]]:
@@ -207,16 +200,16 @@ class _Sums:
             where = "true pairs lies" if not (self.prior > 0).any() else "true pairs is reconstructed"
             what = "unit, the axes of [select] and [unfold], and [infer.joint] window"
             raise UserError(f"response: none of {self.n} {where} inside the axes; check {what}")
-        migration = divide(self.counts.reshape(self.shape), self.prior)
+        migration = divided(self.counts.reshape(self.shape), self.prior)
         if at_most_one:  # a cell of few pairs may average to more than one
             migration = migration / np.maximum(migration.sum(axis=0), 1.0)
-        fakes = divide(self.fake, self.matched + self.fake)
+        fakes = divided(self.fake, self.matched + self.fake)
         replicas = self.replicas.reshape(-1, *self.shape)
         efficiency, totals = migration.sum(axis=0), np.broadcast_to(self.totals[:, None, :], replicas.shape)
         np.divide(replicas, totals, out=replicas, where=totals > 0, casting="same_kind")
         spectra = self.prior, replicas, self.totals
-        of_true = divide(self.prior**2, self.squares)
-        known = of_true, divide(self.count_squares.reshape(self.shape), self.prior**2)
+        of_true = divided(self.prior**2, self.squares)
+        known = of_true, divided(self.count_squares.reshape(self.shape), self.prior**2)
         return Response(migration, efficiency, fakes, self.reco, self.true, *spectra, *known)
 
 
@@ -289,8 +282,8 @@ def _flow(hist: Hist[Any]) -> tuple[FloatArray, FloatArray]:
 
 def _scattered(content: FloatArray, variance: FloatArray, n: int, rng: Rng) -> FloatArray:
     """Return bootstraps of sums of weights: w̄ Poisson(n_eff), the Poisson(1) bootstrap for equal weights."""
-    weight = divide(variance, content)
-    mean = divide(content**2, variance)
+    weight = divided(variance, content)
+    mean = divided(content**2, variance)
     return np.asarray(rng.poisson(mean, (n, *content.shape)) * weight)
 
 
@@ -359,10 +352,10 @@ def from_hist(
     if n_replicas > 0 and rng is not None:
         drawn = _scattered(inside, inside_squares, n_replicas, rng)
         total = drawn.sum(axis=1) + _scattered(lost, lost_squares, n_replicas, rng)
-        replicas = divide(drawn, total[:, None, :])
-    matrix = divide(inside, prior)
+        replicas = divided(drawn, total[:, None, :])
+    matrix = divided(inside, prior)
     reconstructed = inside.sum(axis=1) + fakes
-    fraction, spectra = divide(fakes, reconstructed), (prior, replicas, total)
+    fraction, spectra = divided(fakes, reconstructed), (prior, replicas, total)
     return Response(matrix, matrix.sum(axis=0), fraction, reco, true, *spectra)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from gammastar.core.constants import M_MU
 from gammastar.core.errors import UserError, require
 from gammastar.core.pairs import MatchedPairs
-from gammastar.core.records import BoolArray, FloatArray, Response, Rng, Spectrum
+from gammastar.core.records import BoolArray, FloatArray, Response, Rng, Spectrum, divided
 from gammastar.core.sampling import event_seeds, uniform
 from gammastar.physics.qed import kept_momentum
 from gammastar.unfold.response_matrix import COSINE, cells
@@ -182,7 +182,7 @@ def kinematic_factors(
             others = tuple(i for i in range(len(names)) if i != axis)
             scaled = prior * functools.reduce(np.multiply.outer, factors)
             found, simulated = values.sum(axis=others), scaled.sum(axis=others)
-            factors[axis] *= np.divide(found, simulated, out=np.zeros(len(found)), where=simulated > 0)
+            factors[axis] *= divided(found, simulated)
     curves = {}
     for name in (name for name in COLUMN if name in names):
         axis = names.index(name)

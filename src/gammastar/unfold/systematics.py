@@ -9,7 +9,7 @@ import numpy as np
 
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import MatchedPairs
-from gammastar.core.records import FloatArray, Response, Spectrum, filled
+from gammastar.core.records import FloatArray, Response, Spectrum, divided, filled
 from gammastar.core.sources import EFFICIENCY, POLARISATION, OwnSource
 from gammastar.unfold.folding import Unfolder
 from gammastar.unfold.response_matrix import parts_of, polarised_response, without_replicas
@@ -154,7 +154,7 @@ def scaled_response(response: Response, factor: float | FloatArray) -> Response:
     ratio = np.broadcast_to(np.asarray(factor, dtype=np.float64).ravel(), response.efficiency.shape)
     if not np.isfinite(ratio).all() or (ratio <= 0).any():
         raise UserError(f"scaled_response: factors must be positive, the smallest is {ratio.min()}")
-    most = np.divide(1.0, response.efficiency, out=np.ones_like(ratio), where=response.efficiency > 0)
+    most = divided(1.0, response.efficiency, 1.0)
     ratio = np.minimum(ratio, np.maximum(most, 0))
     migration = response.migration * ratio
     replicas = response.cov_replicas * ratio
@@ -173,7 +173,7 @@ def with_efficiency(
     """
     weighted = (replace(part, weight=part.weight * factor(*part.true.T)) for part in parts)
     moved = simulated_response(weighted, response.reco, response.true, n_replicas=0)
-    ratio = np.divide(moved.prior, response.prior, out=np.ones_like(response.prior), where=response.prior > 0)
+    ratio = divided(moved.prior, response.prior, 1.0)
     migration = moved.migration * ratio
     migration = migration / np.maximum(migration.sum(axis=0), 1.0)
     return replace(response, migration=migration, efficiency=migration.sum(axis=0))

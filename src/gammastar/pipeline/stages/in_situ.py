@@ -20,7 +20,7 @@ from gammastar.core.constants import mass as particle_mass
 from gammastar.core.errors import PhysicsError, SteeringError
 from gammastar.core.files import shipped
 from gammastar.core.pairs import VertexPairs
-from gammastar.core.records import MASS, FloatArray, Reach, Spectrum, variable
+from gammastar.core.records import MASS, FloatArray, Reach, Spectrum, divided, variable
 from gammastar.core.sources import MEASUREMENT, POT, WIDTHS, Source, Sources
 from gammastar.infer.counting import counting_limit, expected_limits_of
 from gammastar.infer.counting_search import BANDS, intervals_of
@@ -417,7 +417,7 @@ def _pairs(
     hist = select.fill(parts, (variable(MASS, fine.tolist()), *outer)).os
     wide = state.hists.os.project(MASS)
     values, variances = np.asarray(wide.values()), np.asarray(wide.variances())
-    per_weight = np.divide(values, variances, out=np.ones_like(values), where=variances > 0)
+    per_weight = divided(values, variances, 1.0)
     scale = np.interp(0.5 * (fine[1:] + fine[:-1]), wide.axes[0].centers, per_weight)
     return scale * np.asarray(hist.values()).ravel(), scale
 

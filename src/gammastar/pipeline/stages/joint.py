@@ -16,7 +16,7 @@ from gammastar.config import Infer
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import EmptyWindowError, SteeringError
 from gammastar.core.pairs import Pairs
-from gammastar.core.records import FloatArray, Limit, Response
+from gammastar.core.records import FloatArray, Limit, Response, divided
 from gammastar.core.sampling import stream
 from gammastar.core.signal import SignalPlane
 from gammastar.infer.counting_search import MEDIAN, CountingSearch
@@ -412,7 +412,7 @@ def _content(record: Any) -> list[Any]:
 
 def _in_cells(plane: SignalPlane, events: FloatArray) -> SignalPlane:
     """Return the plane with the signal from the cells alone; errors keep their relative size."""
-    share = np.divide(events, plane.signal, out=np.zeros_like(events), where=plane.signal > 0)
+    share = divided(events, plane.signal)
     inside = np.minimum(plane.in_domain * share, events)
     own: Any = {"effects": tuple(effect.times(share) for effect in plane.effects), "parts": {}}
     error = plane.mc_error * share

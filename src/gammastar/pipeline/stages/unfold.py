@@ -13,7 +13,7 @@ from gammastar import config, unfold
 from gammastar.config import Systematics
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import SteeringError
-from gammastar.core.records import MASS, Arrays, FloatArray, PairHists, Response, Spectrum, flow_free
+from gammastar.core.records import MASS, Arrays, FloatArray, PairHists, Response, Spectrum, divided, flow_free
 from gammastar.core.resolve import python_names, resolve
 from gammastar.core.sampling import stream
 from gammastar.core.sources import MOMENTUM_SCALE, PRIOR, RADIATION, RESOLUTION
@@ -26,7 +26,7 @@ from gammastar.unfold.folding import Method, Options, folded_again
 from gammastar.unfold.iterative_bayes import values_alone
 from gammastar.unfold.likelihood_fit import LikelihoodUnfolder
 from gammastar.unfold.methods import method_of
-from gammastar.unfold.response_matrix import divide, without_replicas
+from gammastar.unfold.response_matrix import without_replicas
 from gammastar.unfold.systematics import Variation
 
 KINEMATIC_ROUNDS = 3  # three leave 1 % of 5 % where the simulation's slopes are off by a tenth
@@ -132,7 +132,7 @@ def _unfolded(ctx: Context, section: config.Unfold, method: Method, state: Any) 
         sources = tuple(replace(source, shift=sums @ source.shift) for source in sources)
         extra["statistical_cov"] = sums @ extra["statistical_cov"] @ sums.T
         prior = sums @ response.prior
-        efficiency = divide(sums @ (response.prior * response.efficiency), prior)
+        efficiency = divided(sums @ (response.prior * response.efficiency), prior)
     if not result.values.any():
         raise SteeringError(
             "[unfold]: no cell of the true axes has photons that data and simulation saw; at most "
