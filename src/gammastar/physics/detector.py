@@ -511,17 +511,10 @@ def load_telescope(path: Path) -> VertexTelescope:
     return sourced_card(VertexTelescope, path, "vertex telescope")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Errors:
-    """Standard deviations of pairs [m]: of the vertex along the beam, of distance and impact there."""
-
-    z: FloatArray
-    distance: FloatArray
-    impact: FloatArray
-
-
-def _errors(telescope: VertexTelescope, pairs: Pairs, z: FloatArray, lepton_mass: float) -> _Errors:
-    """Return what the telescope resolves of pairs that decay at z.
+def _errors(
+    telescope: VertexTelescope, pairs: Pairs, z: FloatArray, lepton_mass: float
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return σ of the vertex along the beam, of the distance and of the impact of pairs that decay at z [m].
 
     Two tracks whose slopes differ by α meet at z = −Δ·α̂/α, with Δ their distance at z = 0: σ_z² =
     (σ₁² + σ₂²)/α² with σ_i² = a² + (b/p_i)². The distance at the vertex adds z σ_slope of both tracks, the
@@ -539,11 +532,9 @@ def _errors(telescope: VertexTelescope, pairs: Pairs, z: FloatArray, lepton_mass
     total = legs[0] + legs[1]
     mean = (legs[0] ** 2 * square[0] + legs[1] ** 2 * square[1]) / total**2
     lever = z * angle * legs[0] * legs[1] / total**2
-    return _Errors(
-        z=np.sqrt(square[0] + square[1]) / angle,
-        distance=np.sqrt(square[0] + square[1] + 2.0 * (telescope.slope * z) ** 2),
-        impact=np.sqrt(mean + 2.0 * (telescope.momentum * lever) ** 2),
-    )
+    both = square[0] + square[1]
+    distance, impact = both + 2.0 * (telescope.slope * z) ** 2, mean + 2.0 * (telescope.momentum * lever) ** 2
+    return np.sqrt(both) / angle, np.sqrt(distance), np.sqrt(impact)
 
 
 def measured_vertices(
@@ -566,10 +557,10 @@ def measured_vertices(
     z, distance, impact = (unit * pairs.columns[name] for name in COLUMNS[:3])
     use = np.isfinite(z) & np.isfinite(distance) & (weight != 0)
     z = np.where(use, z, 0.0)
-    error = _errors(telescope, pairs, z, lepton_mass)
-    use &= (distance <= most[0] * error.distance) & (impact <= most[1] * error.impact) & (pairs.weight == 1)
+    sigma, of_distance, of_impact = _errors(telescope, pairs, z, lepton_mass)
+    use &= (distance <= most[0] * of_distance) & (impact <= most[1] * of_impact) & (pairs.weight == 1)
     pz = np.sqrt(np.maximum(pairs.energy**2 - pairs.mass**2 - pairs.pt**2, 0.0))
-    return VertexPairs(pairs.mass, pz, z, error.z, weight, ~pairs.os, use)
+    return VertexPairs(pairs.mass, pz, z, sigma, weight, ~pairs.os, use)
 
 
 def simulated_vertices(

@@ -253,6 +253,12 @@ def divided(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> FloatArray:
     return records.divided(numerator, denominator, np.nan)
 
 
+def sorted_legend(ax: Axes, key: Callable[[str], Any], **options: Any) -> None:
+    """Draw the legend with its entries in the order of a key of their labels."""
+    entries = sorted(zip(*ax.get_legend_handles_labels(), strict=True), key=lambda entry: key(entry[1]))
+    ax.legend(*zip(*entries, strict=True), **options)
+
+
 def say(ax: Axes, text: str, *, over: bool = False) -> None:
     """Write in the middle of the axes why there is nothing to be seen, in a box of its own if `over`."""
     box = {"facecolor": "white", "edgecolor": "0.7", "alpha": 0.92} if over else None

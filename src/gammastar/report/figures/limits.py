@@ -257,9 +257,7 @@ def limit_figure(
     ax.set(xlabel=mass_label, ylabel="upper limit on signal events", ylim=(0.0, highest))
     ax.set_title(title, loc="left")
     ax.set_title(f"{100 * cl:.3g} % CL", loc="right")
-    handles, labels = ax.get_legend_handles_labels()
-    order = sorted(range(len(labels)), key=lambda k: (labels[k] != "observed", "median" not in labels[k], k))
-    ax.legend([handles[k] for k in order], [labels[k] for k in order], loc="upper right")
+    style.sorted_legend(ax, lambda label: (label != "observed", "median" not in label), loc="upper right")
     return figure
 
 

@@ -55,11 +55,8 @@ def rate_figure(
         ax.fill_between(mass, low, rate + k * errors, color=shade, linewidth=0, label=name, zorder=2)
     ax.plot(mass, rate, color="black", label=label, zorder=3)
     ax.set(xlabel=axes_labels[0], ylabel=axes_labels[1], xlim=(mass[0], mass[-1]))
-    handles, names = ax.get_legend_handles_labels()
-    first = len(comparisons or {})  # the main line and its bands stand before the comparisons
-    order = [*range(first, len(names)), *range(first)]
-    order.sort(key=lambda i: names[i] != label)
-    ax.legend([handles[i] for i in order], [names[i] for i in order], loc="upper right", ncols=2)
+    beside = comparisons or {}  # the main line and its bands stand before them
+    style.sorted_legend(ax, lambda name: (name != label, name in beside), loc="upper right", ncols=2)
     return figure
 
 
@@ -348,9 +345,7 @@ def band_figure(
     _draw_points(ax, points)
     ax.set(xlabel=x_label, ylabel=y_label, xlim=x_range, ylim=y_range, yscale="log")
     style.log_mass_axis(ax)
-    handles, labels = ax.get_legend_handles_labels()
-    order = sorted(range(len(labels)), key=lambda i: labels[i] != points.label)
-    ax.legend([handles[i] for i in order], [labels[i] for i in order], loc="upper right", fontsize=11)
+    style.sorted_legend(ax, lambda label: label != points.label, loc="upper right", fontsize=11)
     mark_mock(ax, mock, position=(0.03, 0.05))
     return figure
 
