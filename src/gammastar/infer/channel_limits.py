@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -177,16 +178,9 @@ def exact_limit(
     model, data = _ready(channels, convention, auxiliary)
     total = float(model.yields[0].sum())
     guess = (2.3 + 1.3 * np.sqrt(len(data.ratio)) + np.sqrt(model.yields[1].sum())) / total
-    closed = _closed(convention, data)
-    if closed:
-
-        def excess(log_strength: float) -> float:
-            at = zero_event_cls(
-                channels, strength=np.exp(log_strength), convention=convention, auxiliary=auxiliary
-            )
-            return float(np.log(max(at.cls, 1e-300)) - np.log(1.0 - cl))
-
-        strength = float(np.exp(falling_root(excess, np.log(guess))))
+    if _closed(convention, data):
+        how: dict[str, Any] = {"convention": convention, "auxiliary": auxiliary}
+        strength = strength_at(lambda x: zero_event_cls(channels, strength=x, **how).cls, 1.0 - cl, guess)
         label = f"exact CLs, closed form at n = 0, {convention}"
         return StrengthLimit(strength, 0.0, strength * total, cl, 0, label)
     n = START
@@ -364,23 +358,27 @@ def asymptotic_limit(
     def spread(strength: float) -> float:
         return float(np.sqrt(max(asimov.q(model, strength), 0.0)))
 
+    def below(target: float, strength: float) -> float:
+        return float(np.exp(target - spread(strength)))
+
     expected = np.empty(5)
     for i, target in enumerate(targets.tolist()):
-        expected[i] = guess = _strength(partial(_missing, spread, target), guess)
+        expected[i] = guess = strength_at(partial(below, target), 1.0, guess)
     value = np.nan
     if observed is not None:
         data = observed
-        value = total * _strength(lambda x: np.log(cls_of(data.q(model, x), spread(x)) / alpha), expected[2])
+        value = total * strength_at(lambda x: cls_of(data.q(model, x), spread(x)), alpha, expected[2])
     label = "asymptotic CLs (q̃μ, compiled fits)"
     return Limit(value, total * expected, cl, label, 0.0)
 
 
-def _strength(function: Callable[[float], float], guess: float) -> float:
-    return float(np.exp(falling_root(lambda x: function(float(np.exp(x))), float(np.log(guess)))))
+def strength_at(cls: Callable[[float], float], level: float, guess: float) -> float:
+    """Return the strength at which a falling CLs has a level."""
 
+    def excess(log_strength: float) -> float:
+        return float(np.log(max(cls(float(np.exp(log_strength))), 1e-300)) - np.log(level))
 
-def _missing(spread: Callable[[float], float], target: float, strength: float) -> float:
-    return target - spread(strength)
+    return float(np.exp(falling_root(excess, float(np.log(guess)))))
 
 
 def cls_of(q: float, root: float) -> float:

@@ -302,9 +302,12 @@ def _spread_quantiles(limits: FloatArray, probability: FloatArray, sigma: float)
     return np.asarray(np.exp(elementwise.find_root(above, ends, args=(QUANTILES,)).x), dtype=np.float64)
 
 
-def fit_background(count: FloatArray, background: float, sigma: float) -> FloatArray:
+def fit_background(count: FloatArray, nominal: float, sigma: float) -> FloatArray:
     """Return the background fitted to the count alone (a convex problem with one solution)."""
-    return _fit_yield(count, np.full_like(count, background), sigma)
+    if sigma < FIXED or nominal == 0.0:
+        return np.full_like(count, nominal)
+    # ω(x) = W(e^x) does not overflow at large counts
+    return np.asarray(wrightomega(np.log(sigma**2 * nominal) + sigma**2 * count) / sigma**2)
 
 
 def pulled_yield(nominal: float, sigma: float, slope: FloatArray) -> FloatArray:
@@ -313,16 +316,6 @@ def pulled_yield(nominal: float, sigma: float, slope: FloatArray) -> FloatArray:
     moved = strength > 1e-12
     safe = np.where(moved, strength, 1.0)
     return np.asarray(np.where(moved, nominal * lambertw(safe).real / safe, nominal), dtype=np.float64)
-
-
-def _fit_yield(count: FloatArray, nominal: FloatArray, sigma: float) -> FloatArray:
-    """Return the yield fitted to its own share of the count."""
-    if sigma < FIXED:
-        return nominal
-    log_nominal = np.log(np.maximum(nominal, 1e-300))
-    # ω(x) = W(e^x) does not overflow at large counts
-    fitted = wrightomega(np.log(sigma**2) + log_nominal + sigma**2 * count) / sigma**2
-    return np.asarray(np.where(nominal > 0, fitted, 0.0), dtype=np.float64)
 
 
 def averaged_limit(

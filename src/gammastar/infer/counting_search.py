@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -124,7 +125,9 @@ class Search:
         ----------
         mass : float [GeV]
         """
-        return sigma_between(self.sigma, (self.mass, self.couplings), mass, coupling)
+        row = int(np.argmin(np.abs(self.mass - mass)))
+        own = np.broadcast_to(self.sigma, (len(self.mass), len(self.couplings)))[row]
+        return float(np.interp(np.log(coupling), np.log(self.couplings), own))
 
     def median_limit(self, cl: float) -> float | FloatArray:
         """Return the median expected limit at another confidence level.
@@ -188,14 +191,6 @@ def background_of(
     if b == 0:
         return 0.0, 0.0, "b = 0 assumed"
     return b, sigma, f"b = {b:g}, ln kappa = {sigma:g} ({source})"
-
-
-def sigma_between(
-    sigma: FloatArray, axes: tuple[FloatArray, FloatArray], mass: float, coupling: float
-) -> float:
-    """Return the uncertainty of the signal at a mass of the scan, between its couplings."""
-    row = np.broadcast_to(sigma, (len(axes[0]), len(axes[1])))[int(np.argmin(np.abs(axes[0] - mass)))]
-    return float(np.interp(np.log(coupling), np.log(axes[1]), row))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -340,48 +335,38 @@ class CountingSearch:
             levels[:, 0] = np.nan
         return levels
 
-    def _other(self, function: Callable[[float], float]) -> Reach:
-        """Return the reach for a needed signal that is a function of its uncertainty."""
-        return self.reach(tabulated(function, self.sigma), self.plane.signal)
-
     def _discoveries(self) -> dict[float, Reach]:
         """Return the reach of each significance; none without background."""
         if self.joint is not None:
             return self._reaches(self.joint.discovery)
-        wanted = self.options.discovery if self.background[0] > 0 else ()
-        return {z: self._other(self._discovered(z)) for z in wanted}
+        b, b_sigma, _ = self.background
+
+        def needed(z: float, signal_sigma: float) -> float:
+            return discovery_yield(b, b_sigma, significance=z, signal_sigma=signal_sigma)
+
+        return self._tabulated(needed, self.options.discovery if b > 0 else ())
 
     def _projections(self) -> dict[float, Reach]:
         """Return the reach of each other exposure."""
         if self.joint is not None:
             return self._reaches(self.joint.projections)
-        return {pot: self._other(self._projected(pot)) for pot in self.options.projections}
+        b, b_sigma, _ = self.background
+        how = {"background_sigma": b_sigma, "cl": self.options.cl, "observed": self.observed}
+
+        def needed(pot: float, signal_sigma: float) -> float:
+            more = how | self.options.convention | {"signal_sigma": signal_sigma}
+            return float(projected_yields(b, [pot / self.detector.exposure], **more)[0])
+
+        return self._tabulated(needed, self.options.projections)
+
+    def _tabulated(
+        self, needed: Callable[[float, float], float], wanted: Sequence[float]
+    ) -> dict[float, Reach]:
+        """Return the reaches for needed signals that are functions of their uncertainty."""
+        return self._reaches({x: tabulated(partial(needed, x), self.sigma) for x in wanted})
 
     def _reaches(self, levels: Mapping[float, FloatArray]) -> dict[float, Reach]:
         return {value: self.reach(level, self.plane.signal) for value, level in levels.items()}
-
-    def _discovered(self, significance: float) -> Callable[[float], float]:
-        """Return the signal of a median discovery as a function of its uncertainty."""
-        b, b_sigma, _ = self.background
-        return lambda s: discovery_yield(b, b_sigma, significance=significance, signal_sigma=s)
-
-    def _projected(self, pot: float) -> Callable[[float], float]:
-        """Return the median limit with other protons on target as a function of the uncertainty."""
-        (b, b_sigma, _), factor = self.background, pot / self.detector.exposure
-
-        def needed(sigma: float) -> float:
-            levels = projected_yields(
-                b,
-                [factor],
-                background_sigma=b_sigma,
-                signal_sigma=sigma,
-                cl=self.options.cl,
-                observed=self.observed,
-                **self.options.convention,
-            )
-            return float(levels[0])
-
-        return needed
 
     def impacts(self, contour: Reach) -> tuple[Ranking | None, float]:
         """Return pulls and impacts on the lower edge of the widest interval.
@@ -530,9 +515,7 @@ def _rows(reach: Reach, search: Search, part: str, name: str) -> list[dict[str, 
 
 
 def reach_of_rows(
-    rows: Sequence[Mapping[str, Any]],
-    intervals: Sequence[Mapping[str, Any]] = (),
-    coupling: str = "coupling",
+    rows: Sequence[Mapping[str, Any]], intervals: Sequence[Mapping[str, Any]] = (), coupling: str = "coupling"
 ) -> Reach:
     """Return the contour that the rows of one part hold: what `reach_rows` wrote."""
 

@@ -13,19 +13,15 @@ from scipy.special import ndtr, ndtri
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.infer.channel_limits import fft_cls
+from gammastar.infer.channel_limits import fft_cls, strength_at
 from gammastar.infer.channels import Channel
 from gammastar.infer.counting import poisson_quantile, upper_limit
-from gammastar.infer.toys import ToyModel, falling_root, toy_model
+from gammastar.infer.toys import ToyModel, toy_model
 from gammastar.physics.averaged_counts import at_least, at_most
 
 
 def discovery_yield(
-    background: float,
-    background_sigma: float = 0.0,
-    *,
-    significance: float = 5.0,
-    signal_sigma: float = 0.0,
+    background: float, background_sigma: float = 0.0, *, significance: float = 5.0, signal_sigma: float = 0.0
 ) -> float:
     """Return the signal that reaches a significance in half of all experiments.
 
@@ -260,11 +256,7 @@ def expected_data(channel: Channel) -> Channel:
 
 
 def _limit(channels: Sequence[Channel], cl: float, guess: float) -> float:
-    def excess(log_strength: float) -> float:
-        found = fft_cls(channels, strength=float(np.exp(log_strength))).cls
-        return float(np.log(max(found, 1e-300)) - np.log(1.0 - cl))
-
-    return float(np.exp(falling_root(excess, float(np.log(guess)))))
+    return strength_at(lambda x: fft_cls(channels, strength=x).cls, 1.0 - cl, guess)
 
 
 def _fixed(channel: Channel, name: str, value: float) -> Channel:

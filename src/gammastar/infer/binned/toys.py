@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import chdtrc, ndtr, xlogy
+from scipy.special import chdtrc, gammaln, ndtr, xlogy
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
@@ -318,16 +318,12 @@ def counting_interval(count: int, background: float, *, cl: float = 0.90) -> tup
     signal = np.arange(0.0, count + 12.0 + 8.0 * np.sqrt(count + background + 1.0), 0.005)
     n = np.arange(int(poisson.isf(1e-12, signal[-1] + background)) + 1)
     mean = (signal + background)[:, None]
-    own = np.exp(xlogy(n, mean) - mean - _log_factorial(n))
+    own = np.exp(xlogy(n, mean) - mean - gammaln(n + 1.0))
     best = np.maximum(n, background)
-    ratio = np.log(np.maximum(own, 1e-300)) - (xlogy(n, best) - best - _log_factorial(n))
+    ratio = np.log(np.maximum(own, 1e-300)) - (xlogy(n, best) - best - gammaln(n + 1.0))
     order = np.argsort(-ratio, axis=1, kind="stable")
     ranked = np.take_along_axis(own, order, axis=1)
     before = np.cumsum(ranked, axis=1) - ranked  # of what is ranked higher
     accepted = np.take_along_axis(before, np.argsort(order, axis=1), axis=1)[:, int(count)] < cl
     kept = signal[accepted]
     return float(np.round(kept[0], 3)), float(np.round(kept[-1], 3))
-
-
-def _log_factorial(n: npt.NDArray[np.int64]) -> FloatArray:
-    return np.concatenate([[0.0], np.cumsum(np.log(np.maximum(n[1:], 1)))])

@@ -78,12 +78,7 @@ def to_hs3(workspace: Mapping[str, Any]) -> dict[str, Any]:
             for sample in channel["samples"]
         ]
         found.append(
-            {
-                "name": f"model_{channel['name']}",
-                "type": "histfactory_dist",
-                "axes": axes,
-                "samples": samples,
-            }
+            {"name": f"model_{channel['name']}", "type": "histfactory_dist", "axes": axes, "samples": samples}
         )
         contents = [float(n) for n in counts[channel["name"]]]
         data.append(
@@ -246,15 +241,9 @@ def _parameters(
     nuisances = [axis for axis in axes if axis["name"] != poi]
     own = [axis for axis in axes if axis["name"] == poi]
     names = ("simPdf_obsData_nuisance_parameters", "simPdf_obsData_parameters_of_interest")
+    one = {"name": "simPdf_obsData", "likelihood": "simPdf_obsData", "domains": list(names)}
     return {
-        "analyses": [
-            {
-                "name": "simPdf_obsData",
-                "likelihood": "simPdf_obsData",
-                "domains": list(names),
-                "parameters_of_interest": [poi],
-            }
-        ],
+        "analyses": [one | {"parameters_of_interest": [poi]}],
         "domains": [
             {"name": name, "type": "product_domain", "axes": part}
             for name, part in zip((*names, "default_domain"), (nuisances, own, axes), strict=True)
@@ -272,9 +261,7 @@ def _simultaneous(names: Sequence[str], constraints: Mapping[str, Mapping[str, A
         "ModelConfigs": {"simPdf_obsData": {"mcName": "ModelConfig", "pdfName": "simPdf"}},
         "attributes": fixed | binned,
         "combined_datasets": {"obsData": shared},
-        "combined_distributions": {
-            "simPdf": shared | {"distributions": [f"model_{name}" for name in names]},
-        },
+        "combined_distributions": {"simPdf": shared | {"distributions": [f"model_{name}" for name in names]}},
     }
 
 

@@ -226,25 +226,16 @@ def peak_patchset(
     root = dict(workspaces[base])
     places = ("channels", "observations", "measurements")
     patches = [
-        {
-            "metadata": {"name": name, "values": [float(m), float(eps)]},
-            "patch": [{"op": "replace", "path": f"/{place}", "value": space[place]} for place in places],
-        }
-        for name, m, eps, space in zip(patch_names(mass, coupling), mass, coupling, workspaces, strict=True)
+        [{"op": "replace", "path": f"/{place}", "value": space[place]} for place in places]
+        for space in workspaces
     ]
     import pyhf  # here: a limit needs none
 
-    spec: dict[str, Any] = {
-        "metadata": {
-            "references": {"hepdata": hepdata},
-            "digests": {"sha256": pyhf.utils.digest(root, algorithm="sha256")},
-            "labels": ["mass_GeV", "eps"],
-            "description": "Window, background and signal of each mass; the signal goes as mu, which is the "
-            "square of the kinetic mixing over that of the label.",
-        },
-        "patches": patches,
-        "version": "1.0.0",
-    }
     pyhf.schema.validate(root, "workspace.json")  # one for all: they are built alike, and it takes long
-    pyhf.PatchSet(spec | {"patches": patches[:1]}).verify(root)
-    return spec
+    return patch_document(root, mass, coupling, patches, about=("eps", hepdata, WINDOWS))
+
+
+WINDOWS = (
+    "Window, background and signal of each mass; the signal goes as mu, which is the square of the kinetic "
+    "mixing over that of the label."
+)

@@ -101,46 +101,18 @@ def workspace(
     shapes = shape_modifiers(background) if isinstance(background, Template) else []
     raw = background.nominal.values() if isinstance(background, Template) else background
     bins = yields_of(raw, f"channel {channel_name!r}, background")
-    counts = observations(channel_name, bins, observed)
     if not (np.isfinite(poi_maximum) and poi_maximum > 0):
         raise PhysicsError(f"channel {channel_name!r}: poi_maximum = {poi_maximum!r} must be positive")
     own = pot_search_sigma if isinstance(pot_search_sigma, Mapping) else {POT_NUISANCES[1]: pot_search_sigma}
     pots = {POT_NUISANCES[0]: pot_calibration_sigma, **own}
-    signal_modifiers = [{"name": "mu", "type": "normfactor", "data": None}]
-    for name, sigma in pots.items():
-        signal_modifiers += log_normal(name, sigma)
-    empty = not bins.any()
+    label = "background" if bins.any() else "background_zero_assumed"
     norm = log_normal(f"background_norm_{channel_name}", background_sigma)
-    spec: dict[str, Any] = {
-        "channels": [
-            {
-                "name": channel_name,
-                "samples": [
-                    {"name": signal_name, "data": [0.0] * bins.size, "modifiers": signal_modifiers},
-                    {
-                        "name": "background_zero_assumed" if empty else "background",
-                        "data": np.maximum(bins, FLOOR / bins.size).tolist(),
-                        "modifiers": [] if empty else [*norm, *shapes],
-                    },
-                ],
-            }
-        ],
-        "observations": [{"name": channel_name, "data": counts.tolist()}],
-        "measurements": [
-            {
-                "name": MASKED if isinstance(observed, str) else "limit",
-                "config": {
-                    "poi": "mu",
-                    "parameters": [{"name": "mu", "inits": [1.0], "bounds": [[0.0, float(poi_maximum)]]}],
-                },
-            }
-        ],
-        "version": "1.0.0",
-    }
-    for sample in spec["channels"][0]["samples"]:
-        check_modifiers(sample["modifiers"], f"channel {channel_name!r}, sample {sample['name']!r}")
-    _validate(spec)
-    return spec
+    protons = [modifier for name, sigma in pots.items() for modifier in log_normal(name, sigma)]
+    samples = [
+        sample(signal_name, np.zeros(bins.size), protons, signal=True),
+        sample(label, np.maximum(bins, FLOOR / bins.size), *((norm, shapes) if bins.any() else ())),
+    ]
+    return assemble({channel_name: samples}, {channel_name: observed}, poi_maximum=poi_maximum)
 
 
 def observations(

@@ -22,15 +22,17 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
 from gammastar.core.sampling import stream
 from gammastar.infer.discovery import needed_count
-from gammastar.infer.joint.expectation import Arrays, Point, arrays_of, curvature, expected, fit, signal_of
-from gammastar.infer.joint.limits import (
-    FARTHEST,
-    TOYS,
-    JointLimits,
-    crossings,
-    draw_joint,
-    unit_of,
+from gammastar.infer.joint.expectation import (
+    Arrays,
+    Point,
+    arrays_of,
+    asimov,
+    curvature,
+    expected,
+    fit,
+    signal_of,
 )
+from gammastar.infer.joint.limits import FARTHEST, TOYS, JointLimits, crossings, draw_joint, unit_of
 from gammastar.infer.joint.model import JointData, JointModel
 from gammastar.infer.toys import TIE
 from gammastar.physics.averaged_counts import at_most
@@ -116,8 +118,7 @@ def discovery_strengths(
         )
     rng = stream(seed, "joint discovery")
     toys = draw_joint(arrays, without, asked.n_toys, rng)
-    start = Point(*(np.repeat(x, asked.n_toys, axis=0) for x in (without.core, without.like, without.gamma)))
-    again = fit(arrays, toys, 0.0, start).point
+    again = fit(arrays, toys, 0.0, without.repeated(asked.n_toys)).point
     signal = signal_of(arrays, again)[:, 0]
     sigma = float(np.sqrt(sum(effect.background**2 for effect in model.effects)))
     found = [_median(signal, background, sigma, z) for z in significances]
@@ -131,11 +132,7 @@ def _asymptotic(arrays: Arrays, without: Point, significances: FloatArray) -> Fl
         every = np.zeros(len(strengths), dtype=np.intp)
         point = without.part(every)
         point.core[:, 0] = strengths
-        means = expected(arrays, point)
-        gamma = np.where(arrays.sigma > 0, point.gamma, 1.0)
-        theta = point.core[:, 1 + arrays.cells.shape[1] :]
-        found = q_zero(arrays, JointData(means.pairs, means.search, theta, gamma))
-        return np.asarray(significances[:, None] - np.sqrt(found)[None])
+        return np.asarray(significances[:, None] - np.sqrt(q_zero(arrays, asimov(arrays, point)))[None])
 
     return crossings(missing)
 
@@ -178,11 +175,7 @@ def pairs_fit(model: JointModel, *, rng: np.random.Generator, n_toys: int = PAIR
     """
     none = np.zeros(0)  # of any signal: its strength is zero
     alone = replace(
-        model,
-        signal=np.zeros((len(model.pairs), 0)),
-        background=none,
-        observed=none,
-        in_situ=model.response,
+        model, signal=np.zeros((len(model.pairs), 0)), background=none, observed=none, in_situ=model.response
     )
     arrays, data = arrays_of(alone), alone.data
     found = fit(arrays, data, 0.0)
@@ -256,9 +249,8 @@ def _predicted(model: JointModel, arrays: Arrays, strength: float) -> JointData:
     if model.in_situ is not None:
         raise PhysicsError("joint_impacts: pairs with signal in themselves predict no search; give `data`")
     point = fit(arrays, model.with_search(model.background), 0.0).point
-    core = point.core.copy()
-    core[:, 0] = strength
-    return model.with_search(expected(arrays, Point(core, point.like, point.gamma)).search)
+    point.core[:, 0] = strength
+    return model.with_search(expected(arrays, point).search)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -48,6 +48,10 @@ class Point:
         """All of them in order, shape (n, p)."""
         return np.concatenate([self.core, self.like, self.gamma], axis=1)
 
+    def repeated(self, n: int) -> Point:
+        """Return those of each data set n times."""
+        return self.part(np.repeat(np.arange(len(self.core)), n))
+
     def part(self, index: Rows) -> Point:
         """Return the parameters of some data sets."""
         return Point(self.core[index], self.like[index], self.gamma[index])
@@ -190,6 +194,12 @@ def expected(arrays: Arrays, point: Point) -> Expected:
     """Return the expected events at some parameters."""
     i, total = len(arrays.cells), arrays.binned.expected(point.x)
     return Expected(total[:, : 3 * i].reshape(-1, 3, i), total[:, 3 * i :])
+
+
+def asimov(arrays: Arrays, point: Point) -> JointData:
+    """Return the data expected at some parameters, with the measurements at their values."""
+    means, theta = expected(arrays, point), point.core[:, 1 + arrays.cells.shape[1] :]
+    return JointData(means.pairs, means.search, theta, np.where(arrays.sigma > 0, point.gamma, 1.0))
 
 
 def signal_of(arrays: Arrays, point: Point) -> FloatArray:
@@ -363,11 +373,7 @@ class GridPoint:
 
 
 def joint_patchset(
-    model: JointModel,
-    points: Sequence[GridPoint],
-    *,
-    coupling_name: str = "eps",
-    hepdata: str = "ins0000000",
+    model: JointModel, points: Sequence[GridPoint], *, coupling_name: str = "eps", hepdata: str = "ins0000000"
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the background-only workspace of a mass window, and the patches that put a signal into it."""
     if len(model.background) != 1:

@@ -21,7 +21,7 @@ from gammastar.core.errors import PhysicsError, require
 from gammastar.core.records import FloatArray, Limit
 from gammastar.core.sampling import stream
 from gammastar.infer.discovery import Ranking
-from gammastar.infer.joint.expectation import Arrays, Fits, Point, arrays_of, expected, fit
+from gammastar.infer.joint.expectation import Arrays, Fits, Point, arrays_of, asimov, fit
 from gammastar.infer.joint.model import JointData, JointModel
 from gammastar.infer.toys import TIE, CLs, cls_of_tails, toy_limits
 
@@ -63,16 +63,12 @@ def _check_ended(fits: Fits) -> None:
 
 def draw_joint(arrays: Arrays, point: Point, n: int, rng: np.random.Generator) -> JointData:
     """Return n pseudo-experiments at the parameters of each of some data sets, one lot after the other."""
-    means = expected(arrays, point)
-    theta = point.core[:, 1 + arrays.cells.shape[1] :]
-    pairs, search, theta, gamma = (
-        np.repeat(a, n, axis=0) for a in (means.pairs, means.search, theta, point.gamma)
-    )
+    own = asimov(arrays, point).part(np.repeat(np.arange(len(point.core)), n))
     return JointData(
-        rng.poisson(pairs).astype(np.float64),
-        rng.poisson(search).astype(np.float64),
-        theta + rng.standard_normal(theta.shape),
-        gamma + arrays.sigma * rng.standard_normal(gamma.shape),
+        rng.poisson(own.pairs).astype(np.float64),
+        rng.poisson(own.search).astype(np.float64),
+        own.auxiliary + rng.standard_normal(own.auxiliary.shape),
+        own.simulated + arrays.sigma * rng.standard_normal(own.simulated.shape),
     )
 
 
@@ -84,7 +80,7 @@ def tail_probabilities(
         raise PhysicsError(f"joint_cls: strength = {strength!r} must be positive")
     fits = [fit(arrays, data, mu) for mu in (strength, 0.0)]
     observed = q_tilde(arrays, data, strength, fits[0])
-    start = Point(*(np.repeat(getattr(fits[0].point, name), n, axis=0) for name in ("core", "like", "gamma")))
+    start = fits[0].point.repeated(n)
     beyond = []
     for found in fits:
         toys = draw_joint(arrays, found.point, n, rng)
@@ -128,15 +124,10 @@ def joint_asymptotic(model: JointModel, *, cl: float = 0.90) -> Limit:
     data = model.with_search(model.background) if masked else model.data
     without = fit(arrays, data, 0.0)
     _check_ended(without)
-    means = expected(arrays, without.point)
-    if masked:
-        asimov = replace(data, search=means.search)
-    else:
-        theta = without.point.core[:, 1 + arrays.cells.shape[1] :]
-        gamma = np.where(arrays.sigma > 0, without.point.gamma, 1.0)
-        asimov = JointData(means.pairs, means.search, theta, gamma)
-
-    known = {"asimov": asimov} | ({} if masked else {"observed": data})
+    fitted = asimov(arrays, without.point)
+    known = (
+        {"asimov": replace(data, search=fitted.search)} if masked else {"asimov": fitted, "observed": data}
+    )
 
     def roots(strengths: FloatArray) -> dict[str, FloatArray]:
         every = np.arange(len(strengths)) * 0
