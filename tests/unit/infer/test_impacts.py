@@ -83,7 +83,7 @@ def test_limits_of_a_user(tmp_path):
     assert [limit.name for limit in existing_limits(directory=tmp_path)] == ["FASER", "NA62", "Mine"]
     np.testing.assert_array_equal(read_limit(tmp_path / "mine.toml").polygon[-1], [0.1, 1.0])
     for old, new, match in (
-        ("0.1, 0.2", "0.1", "equally long|two positive"),
+        ("0.1, 0.2", "0.1", "equal lists|two positive"),
         ('source = "us"', 'source = ""', "source"),
         ("closed = false", "closed = false\ncolour = 1", "unknown keys"),
         ("1e-3", "-1e-3", "positive"),
