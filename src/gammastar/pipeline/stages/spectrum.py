@@ -32,7 +32,14 @@ from gammastar.core.records import (
     variable,
 )
 from gammastar.core.sampling import Sampler, stream
-from gammastar.pipeline.context import MASS_COUNTS, Context, axes_of, forward_of, needed
+from gammastar.pipeline.context import (
+    MASS_COUNTS,
+    Context,
+    axes_of,
+    forward_of,
+    needed,
+    with_measured_kinematics,
+)
 from gammastar.read.meaning import unnamed_weights
 from gammastar.spectrum import checks
 from gammastar.spectrum.mass_shape import resolution_of, without_fakes
@@ -69,7 +76,8 @@ def _counts(ctx: Context, state: Any) -> spectrum.MassCounts | None:
     """Return and write the pairs by mass to which lines are fitted; None where too few are simulated."""
     kept = state.subtraction
     shifts = dict(zip(kept["shift_names"].tolist(), kept["shifts"], strict=True))
-    simulated = in_window(state.matched, axes_of(ctx.steering.select))
+    known = with_measured_kinematics(state.truth, state.unfolding)
+    simulated = in_window(known.sample, axes_of(ctx.steering.select))
     try:
         resolution = resolution_of(simulated, state.spectrum)
     except PhysicsError as error:
