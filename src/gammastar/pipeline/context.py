@@ -236,7 +236,7 @@ def domain_of(ctx: Context, state: Any) -> Domain:
 def forward_of(ctx: Context, state: Any) -> ForwardPower:
     """Return how the density falls beyond what was measured, found once."""
     if state.forward is None:
-        section, known = needed(ctx.steering.spectrum, "spectrum"), needed(state.truth, "unfold").sample
+        section, known = needed(ctx.steering.spectrum, "spectrum"), simulated_as_measured(state)
         power = section.forward_power, ctx.steering.systematics.forward_power
         edges = axes_of(ctx.steering.unfold, ctx.steering.select)[0].edges
         inside = domain_of(ctx, state).in_domain(*known.true.T)
@@ -256,6 +256,11 @@ def simulation_of(section: Unfold, truth: Truth) -> Truth:
     from gammastar.unfold.simulation import unsmeared
 
     return truth.seen_as(unsmeared) if section.preset.startswith("smeared") else truth
+
+
+def simulated_as_measured(state: Any) -> MatchedPairs:
+    """Return the simulated photons with the pt and energies that the unfolding found."""
+    return with_measured_kinematics(needed(state.truth, "unfold"), state.unfolding or {}).sample
 
 
 def with_measured_kinematics(known: Truth, unfolding: Arrays) -> Truth:

@@ -20,7 +20,15 @@ from gammastar.core.sampling import Sampler
 from gammastar.core.signal import Rate
 from gammastar.physics.mesons import Unit
 from gammastar.physics.vectors import SPLIT_MAX
-from gammastar.pipeline.context import MASS_COUNTS, Context, RunState, axes_of, forward_of, needed
+from gammastar.pipeline.context import (
+    MASS_COUNTS,
+    Context,
+    RunState,
+    axes_of,
+    forward_of,
+    needed,
+    simulated_as_measured,
+)
 from gammastar.predict import Production, VirtualPhoton
 from gammastar.predict.channel import unit_of
 from gammastar.predict.millicharge import MeasuredPairs, TheoryPairs, fine_pairs, pair_rate, theory_pairs
@@ -99,7 +107,7 @@ def trend_of(ctx: Context, state: RunState, training: Any) -> Trend | None:
 
 def _measured_trend(ctx: Context, training: Any, state: Any) -> Trend:
     """Return the trend of measured over simulated density inside the measured domain."""
-    section, matched = ctx.steering.spectrum, state.matched
+    section, matched = ctx.steering.spectrum, simulated_as_measured(state)
     beam = np.inf if section is None else section.beam_energy
     edges = np.asarray(axes_of(ctx.steering.unfold, ctx.steering.select)[0].edges)
     own = training.measured & (training.mass > edges[0]) & (training.mass < edges[-1])

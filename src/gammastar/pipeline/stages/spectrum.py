@@ -38,7 +38,7 @@ from gammastar.pipeline.context import (
     axes_of,
     forward_of,
     needed,
-    with_measured_kinematics,
+    simulated_as_measured,
 )
 from gammastar.read.meaning import unnamed_weights
 from gammastar.spectrum import checks
@@ -62,7 +62,7 @@ def spectrum_stage(ctx: Context, state: Any) -> None:
     state.spectrum = spectrum.per_pot(unfolded, exposure)
     gate(ctx, state, state.spectrum)
     if section.extrapolate:
-        axes, known = tuple(unfolded.hist.axes), state.truth.sample
+        axes, known = tuple(unfolded.hist.axes), simulated_as_measured(state)
         cells = forward_of(ctx, state).cells(axes, (known.true, known.weight))
         prior = unfolding["prior"] * cells.reshape(unfolding["prior"].shape)
         state.spectrum = spectrum.extrapolate(state.spectrum, filled(axes, prior, prior))
@@ -76,8 +76,7 @@ def _counts(ctx: Context, state: Any) -> spectrum.MassCounts | None:
     """Return and write the pairs by mass to which lines are fitted; None where too few are simulated."""
     kept = state.subtraction
     shifts = dict(zip(kept["shift_names"].tolist(), kept["shifts"], strict=True))
-    known = with_measured_kinematics(state.truth, state.unfolding)
-    simulated = in_window(known.sample, axes_of(ctx.steering.select))
+    simulated = in_window(simulated_as_measured(state), axes_of(ctx.steering.select))
     try:
         resolution = resolution_of(simulated, state.spectrum)
     except PhysicsError as error:
