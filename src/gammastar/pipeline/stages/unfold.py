@@ -25,11 +25,10 @@ from gammastar.unfold import folding, methods, omnifolding, simulation, systemat
 from gammastar.unfold.folding import Method, Options, folded_again
 from gammastar.unfold.iterative_bayes import values_alone
 from gammastar.unfold.likelihood_fit import LikelihoodUnfolder
-from gammastar.unfold.methods import method_of
 from gammastar.unfold.response_matrix import without_replicas
 from gammastar.unfold.systematics import Variation
 
-KINEMATIC_ROUNDS = 3  # three leave 1 % of 5 % where the simulation's slopes are off by a tenth
+KINEMATIC_ROUNDS = 3  # beyond, slopes that are off by a tenth hardly move on
 REFOLDED_TOYS = 40  # mean and width of the χ² to 3 % and 11 %
 SOURCES = {"background": "background", "charm": "open charm"}
 
@@ -116,7 +115,7 @@ def _unfolded(ctx: Context, section: config.Unfold, method: Method, state: Any) 
             variations = [replace(one, response=plain) for one in variations]
             if extra and ctx.steering.systematics.prior is not False:
                 variations.append(Variation(PRIOR, None, before))
-        variations += varied_responses(ctx, known, plain, None if fine else first)
+        variations += varied_responses(ctx, known, plain, first if fine is None else None)
         result, sources = unfold.with_systematics(measured, response, unfolder, variations)
         statistical = systematics.statistical_cov(result, sources)
         of_data = unfolder(measured, plain).cov
@@ -244,13 +243,9 @@ def varied_responses(
         (RESOLUTION, asked.momentum_resolution, simulation.other_resolution),
     ):
         views += [(name, view(sign * size, lepton)) for sign in (1, -1) if size is not None]
-    section = needed(ctx.steering.unfold, "unfold")
-    other = sum(len(axis) > 1 for axis in plain.true if axis.name != MASS)
-    asked_prior = method_of(section.method).finer_cells and other > 0 if asked.prior is None else asked.prior
-    if first is not None and asked_prior:
-        views.append(
-            (PRIOR, simulation.with_kinematics(simulation.kinematic_factors(first(), plain, known.parts)))
-        )
+    if first is not None and asked.prior:
+        curves = simulation.kinematic_factors(first(), plain, known.parts)
+        views.append((PRIOR, simulation.with_kinematics(curves)))
     return systematics.response_variations(
         known.parts,
         plain,
