@@ -98,7 +98,6 @@ def pt_figure(card, made, n):
     import numpy as np
 
     from gammastar.core import constants
-    from gammastar.mock.engines import power_law
     from gammastar.report import style
 
     rng = np.random.default_rng(3)
@@ -119,8 +118,9 @@ def pt_figure(card, made, n):
         target = -np.diff((1.0 + (edges / meson.p0) ** 2) ** (1.0 - meson.n))
         scale, look = 10.0**-i, {"color": style.COLOURS[i], "fmt": "os^D"[i], "ms": 4, "lw": 1.2}
         label = rf"{name} $\times 10^{{{-i}}}$" if i else name
+        density = 2.0 * (meson.n - 1.0) / meson.p0**2 * fine * (1.0 + (fine / meson.p0) ** 2) ** -meson.n
         ax.errorbar(centres, share / width * scale, error / width * scale, label=label, **look)
-        ax.plot(fine, power_law(fine, meson.p0, meson.n) * scale, color="black", ls="--", lw=1.0)
+        ax.plot(fine, density * scale, color="black", ls="--", lw=1.0)
         shift = 0.012 * (i - 1.5)
         below.errorbar(centres + shift, share / target, error / target, **look)
     ax.plot([], [], color="black", ls="--", lw=1.0, label="target of the card")

@@ -62,6 +62,8 @@ class Common:
 @cache
 def common() -> Common:
     """Return the main job's steering, its card and one pool of Pythia events, generated once and kept."""
+    from pythia_pools import kept_engine
+
     from gammastar import mock
     from gammastar.core.files import data_path
     from gammastar.mock.samples import Request, events_wanted
@@ -71,8 +73,8 @@ def common() -> Common:
     card = mock.load_card(data_path(f"cards/{section['card']}.toml"), leave_out=section.get("leave_out", ()))
     pool = ROOT / "results" / "campaigns" / "pool"
     n = events_wanted(card, section["n_pairs"], Request(card, section["n_pairs"], seed=POOL_SEED))
-    engine = mock.pythia_engine(card, n, seed=POOL_SEED, workers=2, cache=pool)
-    other = mock.pythia_engine(card, N_R_FACTOR, seed=R_SEED, workers=2, cache=pool)
+    engine = kept_engine(card, n, pool, seed=POOL_SEED, workers=2)
+    other = kept_engine(card, N_R_FACTOR, pool, seed=R_SEED, workers=2)
     background = mock.simulate_events(
         card, section["n_pairs"], kind="background", engine=other, n_events=N_R_FACTOR, seed=R_SEED
     )

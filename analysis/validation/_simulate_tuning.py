@@ -1,26 +1,22 @@
-"""Tuning a card to a spectrum and to forms in pt; electrons below the muon threshold; resumed runs."""
+"""Yields of a card fitted to a spectrum; electrons below the muon threshold."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
+from na60_dimuon.card_yields import _opposite, fit_yields, mass_templates
 from validation._rows import row
 
 from gammastar.core.constants import M_MU
 from gammastar.core.files import data_path
-from gammastar.mock import Card, fit_yields, load_card, mass_spectrum, mass_templates, simulate_events
-from gammastar.mock.tuning import _opposite
-from gammastar.results.events import simulate_file
+from gammastar.mock import Card, load_card, mass_spectrum, simulate_events
 
 SEEDS = (21, 31, 41, 51)
 
 
 def rows(card: Card, *, quick: bool) -> Iterator[dict]:
     yield from _yields(card, 20_000 if quick else 100_000)
-    yield from _resumed()
     yield from _electrons(20_000 if quick else 60_000)
 
 
@@ -48,15 +44,6 @@ def _yields(card: Card, n: int) -> Iterator[dict]:
         yield row(f"fitted factor of {key}", ours, factor, 3 * error, source)
     chi2, ndof = sum(fit.chi2 for fit in fits), sum(fit.ndof for fit in fits)
     yield row("χ²/ndf of the fitted spectra", chi2 / ndof, 1.0, 4 * np.sqrt(2 / ndof), "4 σ")
-
-
-def _resumed() -> Iterator[dict]:
-    """Run the command twice into different files, the second from the blocks of the first."""
-    with TemporaryDirectory() as folder:
-        options = {"kind": "mc", "seed": 5, "cache": Path(folder) / "blocks"}
-        lines = [simulate_file("na60_mock", 150_000, Path(folder) / f"{i}.root", **options) for i in (0, 1)]
-    content = [next(line for line in found if "sha256" in line) for found in lines]
-    yield row("content digest of a resumed run, equal (1 = yes)", content[0] == content[1], 1, 0, "exact")
 
 
 def _electrons(n: int) -> Iterator[dict]:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from na60_dimuon.pythia_pools import kept_engine
 from validation import edges_truth
 
 from gammastar import accept, mock, predict, select, spectrum, unfold
@@ -134,7 +135,7 @@ def shared() -> Shared:
 
 def pool(card: Any) -> Any:
     """Return Pythia's hadrons, generated once and kept."""
-    return mock.pythia_engine(card, N_POOL, seed=500, workers=1, cache=POOL)
+    return kept_engine(card, N_POOL, POOL, seed=500, workers=1)
 
 
 def _photons(card: Any) -> dict[str, Any]:

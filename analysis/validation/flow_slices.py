@@ -76,7 +76,7 @@ def pythia_truth() -> np.ndarray:
     """Return true mass, q_T and energy of photons from the hadrons of the campaigns, shape (n, 3)."""
     campaigns = edges_campaigns
     card = campaigns.shared().card
-    engine = mock.pythia_engine(card, campaigns.N_POOL, seed=500, workers=1, cache=campaigns.POOL)
+    engine = campaigns.pool(card)
     photons = mock.generate_pairs(
         normalised(card, engine), N_TRUTH, stream(SEED, "pythia"), mesons=engine.mesons
     )

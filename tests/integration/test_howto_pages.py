@@ -49,7 +49,7 @@ def test_mock_data_as_written(tmp_path):
     assert len(listed) > 12
     assert listed <= names
     assert not {n for n in names if "gen_" in n or "mother" in n}
-    # the block of the card: tuned to the spectrum of the file just made
+    # the yields of a card, fitted to the spectrum of the file just made
     p = np.stack([np.asarray(muon[f"Muon_p{k}"][:, :2], dtype=float) for k in "xyz"])
     opposite = np.asarray(muon["Muon_charge"][:, 0] * muon["Muon_charge"][:, 1]) < 0
     energy = np.sqrt((p**2).sum(axis=0) + 0.1056584**2).sum(axis=1)
@@ -57,14 +57,13 @@ def test_mock_data_as_written(tmp_path):
     counts, edges = np.histogram(mass, np.linspace(0.2, 1.2, 26))
     rows = [f"{a:.4f},{b:.4f},{n}" for a, b, n in zip(edges[:-1], edges[1:], counts, strict=True)]
     (tmp_path / "mass.csv").write_text("\n".join(["low,high,entries", *rows]) + "\n")
-    (block,) = blocks("mock", "toml")
-    assert "value = 1.0e13" in block
-    block = block.replace("value = 1.0e13", f"value = {pot:.6g}")
-    card = data_path("cards/na60_full.toml").read_text()
-    card = card.replace("\n[sources]\n", '\n[sources]\nmine = "this test"\n')
-    (tmp_path / "card.toml").write_text(card + "\n" + block)
-    said = call(["gammastar", "simulate", "card.toml", "-n", "2000", "-o", "tuned.root"], tmp_path)
-    assert "phi_2body" in said
+    factors = (
+        "python3 analysis/na60_dimuon/card_yields.py CARD mass.csv --pot 1e13 --known combinatorial 1.0 0.05"
+    )
+    assert factors in text
+    script, *told = factors.replace("CARD", "na60_full").replace("1e13", f"{pot:.6g}").split()[1:]
+    said = forks.server.run(str(ROOT / script), *told, "-n", "20000", cwd=tmp_path)
+    assert "phi_2body" in said.stdout
 
 
 @pytest.mark.flow

@@ -1,4 +1,4 @@
-"""Pythia 8.3 as engine: yields, the like-sign ratio, resumed runs; skipped where pythia8mc is absent."""
+"""Pythia 8.3 as engine: yields, the like-sign ratio, shares; skipped where pythia8mc is absent."""
 
 import os
 import signal
@@ -6,10 +6,10 @@ import sys
 
 import numpy as np
 import pytest
+import scipy.optimize
 import scipy.stats
 
-from gammastar.core import constants
-from gammastar.core.errors import GammastarError, PhysicsError, StoreError, UserError
+from gammastar.core.errors import GammastarError, PhysicsError, UserError
 from gammastar.core.files import data_path
 from gammastar.mock import (
     accepted,
@@ -18,13 +18,11 @@ from gammastar.mock import (
     load_card,
     pythia,
     pythia_engine,
-    samples,
     simulate_events,
 )
 from gammastar.mock.card import PythiaCard
 from gammastar.mock.cocktail import beam_kinematics
 from gammastar.mock.combinatorial import charge_sums, like_sign_ratio, muon_pairs
-from gammastar.mock.engines import fit_pt
 from gammastar.mock.pythia import make_pool
 
 CARD = load_card(data_path("cards/na60_mock.toml"))
@@ -64,13 +62,24 @@ def test_multiplicities_and_cross_section(engine):
         assert soft.multiplicity(pdg) == pytest.approx(mean, abs=6 * error + 0.01 * mean)
 
 
+def mean_square(pt):
+    """Return ⟨pt²⟩ of the best power law pt (1 + (pt/p₀)²)^−n: that of the sample hangs on its tail."""
+
+    def loss(p0, n):
+        return np.mean(n * np.log1p((pt / p0) ** 2)) - np.log(2 * (n - 1) / p0**2)
+
+    p0, n = np.exp(scipy.optimize.minimize(lambda x: loss(*np.exp(x)), np.log([1.0, 5.0])).x)
+    return p0**2 / (n - 2)
+
+
 def test_spectra_are_those_of_the_card(engine):
     """The toy's p₀ and n were fitted to Pythia: ⟨pt²⟩ = p₀²/(n − 2)."""
     for name in ("eta", "rho", "omega"):
         meson = CARD.mesons[name]
         arrays = engine.soft.arrays
-        found = fit_pt(arrays[f"{meson.pdg}_pt"].astype(float), arrays[f"{meson.pdg}_weight"].astype(float))
-        assert found.p0**2 / (found.n - 2) == pytest.approx(meson.p0**2 / (meson.n - 2), rel=0.06)
+        assert mean_square(arrays[f"{meson.pdg}_pt"].astype(float)) == pytest.approx(
+            meson.p0**2 / (meson.n - 2), rel=0.06
+        )
 
 
 def test_acceptance_of_the_omega(engine):
@@ -79,21 +88,6 @@ def test_acceptance_of_the_omega(engine):
     seen = accepted(d.plus, CARD.detector) & accepted(d.minus, CARD.detector)
     assert seen.mean() == pytest.approx(0.0900, abs=0.006)
     assert ((d.plus[3] > 3) & (d.minus[3] > 3)).mean() == pytest.approx(0.503, abs=0.015)
-
-
-def test_reweighting_to_the_card(engine):
-    """pt = "card": harder spectra of a prior come out of the same events."""
-    hard = CARD.with_prior("varied")
-    tuned = pythia_engine_like(engine, pt="card")
-    mode = hard.modes["eta_dalitz"]
-    rng = np.random.default_rng(3)
-    mass = np.full(100_000, constants.mass(221))
-    square = [np.mean(np.sum(e.mesons(hard, mode, mass, rng)[:2] ** 2, axis=0)) for e in (engine, tuned)]
-    assert square[1] / square[0] == pytest.approx(1.12**2, rel=0.06)
-
-
-def pythia_engine_like(engine, **options):
-    return type(engine)(engine.soft, options=PythiaCard(**options))
 
 
 def test_like_sign_ratio(engine):
@@ -117,37 +111,6 @@ def test_data_sample_and_yields_of_the_generator(engine):
     assert data.meta["N_POT"] / natural.meta["N_POT"] == pytest.approx(1.85, rel=0.1)
 
 
-@pytest.mark.slow  # the toy's is in the default run
-def test_interrupted_run_gives_the_same_sample(tmp_path, monkeypatch):
-    """Stopped in the second block and taken up again: the content digest of an uninterrupted run.
-
-    Every block has generated events of its own.
-    """
-    pytest.importorskip("pythia8mc")
-    monkeypatch.setitem(pythia.SHARE, "pp", 400)
-    monkeypatch.setattr(samples, "BLOCK", 100)
-    options = {"engine": "pythia", "seed": 5, "n_events": 800}
-    whole = simulate_events(CARD, 200, cache=tmp_path / "a", **options)
-    assert whole.meta["pythia_events"] == 800
-    first, second = (dict(np.load(path)) for path in sorted((tmp_path / "a").glob("soft_*.npz")))
-    assert not np.intersect1d(first["221_pt"], second["221_pt"]).size
-    monkeypatch.setattr(pythia, "COPIES", False)  # here, where calls are counted
-    generate, calls = pythia.generate, []
-
-    def interrupted(*args, **ready):
-        calls.append(args)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return generate(*args, **ready)
-
-    monkeypatch.setattr(pythia, "generate", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        simulate_events(CARD, 200, cache=tmp_path / "b", **options)
-    again = simulate_events(CARD, 200, cache=tmp_path / "b", **options)
-    assert len(calls) == 3  # block 0, the interruption, block 1
-    assert again.digest == whole.digest
-
-
 @pytest.mark.slow  # muon pairs are in the default run
 def test_electron_pairs_of_pythia(monkeypatch):
     """Neutral pions give the pairs below 2 m_μ and the single electrons, whose signs are independent."""
@@ -165,15 +128,12 @@ def test_electron_pairs_of_pythia(monkeypatch):
     assert set(np.unique(mothers)) == {-111, 111}
 
 
-def test_bad_requests(tmp_path):
+def test_bad_requests():
     pytest.importorskip("pythia8mc")
     with pytest.raises(PhysicsError, match="n = 0"):
         make_pool(CARD, 0)
     with pytest.raises(UserError, match="'Tune:nonsense = 1' is not known"):
         make_pool(with_pythia(settings=("Tune:nonsense = 1",)), 10)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot hold"):
-        make_pool(CARD, 10, cache=tmp_path / "file")
 
 
 def same(one, two):
@@ -190,25 +150,20 @@ def same(one, two):
         pytest.param("pPb", "soft", 50, marks=pytest.mark.slow),
     ],
 )
-def test_a_share_depends_on_its_number_alone(monkeypatch, tmp_path, system, process, size):
+def test_a_share_depends_on_its_number_alone(monkeypatch, system, process, size):
     """To the last bit: copies of one initialised process, or each with a Pythia of its own.
 
-    Pythia as it is left by one share does not give the next one (see `pythia._copies`).
+    Pythia as it is left by one share does not give the next one (see `pythia._shares`).
     """
     pytest.importorskip("pythia8mc")
     for key in pythia.SHARE:
         monkeypatch.setitem(pythia.SHARE, key, size)
     card, options = with_pythia(system=system), {"process": process, "seed": 3}
-    copies = make_pool(card, 3 * size, workers=2, cache=tmp_path, **options).arrays
-    files = sorted(tmp_path.glob("*.npz"))
-    shares = [dict(np.load(file)) for file in files]
-    assert not same(shares[0], shares[2])
+    copies = make_pool(card, 3 * size, workers=2, **options).arrays
     lines = pythia.settings(400.0, system=system, process=process)
-    assert same(shares[2], pythia.generate(lines, process, size, 3, 2))
+    shares = [pythia.generate(lines, process, size, 3, number) for number in range(3)]
+    assert not same(shares[0], shares[2])
     assert same(copies, pythia._joined(shares))
-    files[0].unlink()
-    monkeypatch.setattr(pythia, "COPIES", False)
-    assert same(copies, make_pool(card, 3 * size, cache=tmp_path, **options).arrays)
 
 
 @pytest.mark.slow
@@ -225,15 +180,15 @@ def test_a_killed_process_is_an_error(monkeypatch):
     pytest.importorskip("pythia8mc")
     monkeypatch.setitem(pythia.SHARE, "pp", 100)
     monkeypatch.setattr(pythia, "initialised", lambda _lines: None)
-    monkeypatch.setattr(pythia, "_made", lambda _job, _ready: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(pythia._Job, "made", lambda _job, _ready: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(GammastarError, match="share 0 was ended from outside"):
         make_pool(CARD, 200, workers=2)
 
     def full(_job, _ready):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pythia, "_made", full)
-    with pytest.raises(StoreError, match="No space left"):
+    monkeypatch.setattr(pythia._Job, "made", full)
+    with pytest.raises(OSError, match="No space left"):
         make_pool(CARD, 200, workers=2)
 
 

@@ -285,8 +285,6 @@ def start(folder: Path, **options: Any) -> None:
 @click.option("--workers", type=click.IntRange(min=1), default=1, help="Of Pythia.")
 @click.option("--format", "layout", type=click.Choice(["ttree", "rntuple"]), default="ttree")
 @click.option("--compression", type=click.Choice(["zstd", "zlib", "lz4", "lzma", "none"]), default="zstd")
-@click.option("--resume", is_flag=True, help="Go on from what an interrupted run left in OUTPUT.parts.")
-@click.option("--cache", type=FILE, help="Keep finished parts in this folder, and take them from it.")
 @click.option("--seed", type=click.IntRange(min=0), default=1)
 def simulate(card: str, n_events: int, output: Path, seed: int, **options: Any) -> None:
     """Write MOCK events of CARD (a file, or the name of a shipped card)."""

@@ -18,14 +18,10 @@ from gammastar.mock.engines import PythiaEngine, ToyEngine, pythia_engine
 from gammastar.mock.ntuple import SimulatedEvents, write_blocks
 from gammastar.mock.samples import BLOCK, normalisation, simulate_blocks, simulate_events
 from gammastar.mock.spectrometer import accepted, efficiency, pair_kinematics
-from gammastar.mock.tuning import fit_yields, mass_templates, tune_card
 
 __all__ = [  # noqa: RUF022 - in the order in which one uses them
     "load_card",
     "Card",
-    "mass_templates",
-    "fit_yields",
-    "tune_card",
     "ToyEngine",
     "PythiaEngine",
     "pythia_engine",

@@ -18,7 +18,7 @@ from gammastar.core.files import from_toml, sources_of
 
 # keys that a card need not have, with what stands for their absence, by section
 OPTIONAL: dict[str, dict[str, Any]] = {
-    "": {"lepton": "mu", "radiation": False} | dict.fromkeys(("charm", "pythia", "spectrometer", "tuning")),
+    "": {"lepton": "mu", "radiation": False} | dict.fromkeys(("charm", "pythia", "spectrometer")),
     "target": {"profile": "uniform", "pieces": None},
     "detector": {"sextants": 1, "coil": 0.0, "pt_min": 0.0},
     "mode": {"polarisation": None, "continuum": None},
@@ -117,37 +117,15 @@ class PythiaCard(Part):
     """How the engine "pythia" is used.
 
     `system`: collisions of "pp" or "pPb" (Angantyr). `normalisation`: yields of the card, or those of the
-    generator times `species`. `pt`: spectra of the generator, or reweighted to the card's p₀ and n. `reuse`:
-    decays of one meson on average; in pp a meson and its mirror image in the centre of mass count as two.
+    generator times `species`. `reuse`: decays of one meson on average; in pp a meson and its mirror image in
+    the centre of mass count as two.
     """
 
     system: Literal["pp", "pPb"] = "pp"
     normalisation: Literal["card", "generator"] = "card"
-    pt: Literal["generator", "card"] = "generator"
     reuse: float = Field(default=6.0, gt=0)
     species: dict[str, float] = Field(default_factory=dict)
     settings: tuple[str, ...] = ()
-
-
-class Knowledge(Part):
-    """Gaussian knowledge of the factor on one source of a fitted spectrum."""
-
-    factor: float = Field(ge=0)
-    error: float = Field(gt=0)
-
-
-class Tuning(Part):
-    """Yields fitted to a measured mass spectrum of opposite-sign pairs, background included.
-
-    `spectrum`: ``file.csv`` (columns low, high, entries) or ``file.root:name``, beside the card; `pot`:
-    protons on target of the measurement; `n`: simulated dimuons of the templates; `constraints`: by mode,
-    ``combinatorial`` or ``charm``.
-    """
-
-    spectrum: str
-    pot: float = Field(gt=0)
-    n: int = Field(default=200_000, gt=0)
-    constraints: dict[str, Knowledge] = Field(default_factory=dict)
 
 
 class Piece(Part):
@@ -353,7 +331,6 @@ class Card(Part):
     charm: Charm | None = None
     pythia: PythiaCard | None = None
     spectrometer: Spectrometer | None = None
-    tuning: Tuning | None = None
     radiation: bool = False
     provenance: dict[str, Provenance] = Field(default_factory=dict, repr=False)
 

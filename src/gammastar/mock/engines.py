@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
-import numpy.typing as npt
-from iminuit import Minuit
 
 from gammastar.core.errors import require
 from gammastar.core.records import BoolArray, FloatArray, IntArray, Rng
 from gammastar.mock import combinatorial, pythia
-from gammastar.mock.card import Card, Mode, PythiaCard
+from gammastar.mock.card import Card, Mode
 from gammastar.mock.cocktail import beam_kinematics, momentum, rapidity_limit, toy_mesons
 from gammastar.mock.combinatorial import CharmPairs, DecayMuons
 from gammastar.mock.pythia import Pool, Process, make_pool
@@ -27,8 +24,6 @@ ENGINES: tuple[str, ...] = get_args(EngineName)
 EVENTS = 20_000  # resampled events at a time
 NEAR = 50  # neighbours in mass of a virtual photon
 N_HARD = 10_000  # events of charm, and of Drell-Yan
-WEIGHT_MAX = 20.0  # of a spectrum's reweighting
-BINS = 400  # of the likelihood of a pt spectrum
 
 
 class Engine(Protocol):
@@ -73,26 +68,7 @@ class PythiaEngine:
     soft: Pool
     charm_pool: Pool | None = None
     photons: Pool | None = None
-    options: PythiaCard = field(default_factory=PythiaCard)
     name: str = "pythia"
-
-    @cached_property
-    def _cumulative(self) -> dict[tuple[int, float, float], FloatArray]:
-        return {}
-
-    def _pt_weights(self, card: Card, mode: Mode) -> FloatArray:
-        """Return cumulative weights of the mesons of a mode; those of the events, times f_target/f_gen."""
-        meson = card.mesons[mode.meson]
-        key = (meson.pdg, meson.p0, meson.n)
-        if key not in self._cumulative:
-            weight = self.soft.arrays[f"{meson.pdg}_weight"].astype(np.float64)
-            if self.options.pt == "card":
-                pt = self.soft.arrays[f"{meson.pdg}_pt"].astype(np.float64)
-                generated = fit_pt(pt, weight)
-                ratio = power_law(pt, meson.p0, meson.n) / power_law(pt, generated.p0, generated.n)
-                weight = weight * np.minimum(ratio, WEIGHT_MAX)
-            self._cumulative[key] = np.cumsum(weight)
-        return self._cumulative[key]
 
     def mesons(self, card: Card, mode: Mode, mass: FloatArray, rng: Rng) -> FloatArray:
         """Return mesons with pt and rapidity of generated ones; the toy's where Pythia made none."""
@@ -100,7 +76,7 @@ class PythiaEngine:
         if mode.continuum is not None and self.photons is not None:
             pt, y = self._photons(mass, rng)
         elif f"{pdg}_pt" in self.soft.arrays and len(self.soft.arrays[f"{pdg}_pt"]):
-            index = self._drawn(card, mode, n, rng)
+            index = self._drawn(pdg, n, rng)
             pt, y = (self.soft.arrays[f"{pdg}_{key}"][index].astype(np.float64) for key in ("pt", "y"))
         else:
             return toy_mesons(card, mode, mass, rng)
@@ -111,9 +87,15 @@ class PythiaEngine:
             y *= rng.choice(np.array([-1.0, 1.0]), n)
         return momentum(mass, pt, y_cm + y, rng.uniform(-np.pi, np.pi, n))
 
-    def _drawn(self, card: Card, mode: Mode, n: int, rng: Rng) -> IntArray:
-        """Return the numbers of `n` mesons of a mode, drawn with their weights."""
-        cumulative = self._pt_weights(card, mode)
+    @cached_property
+    def _cumulative(self) -> dict[int, FloatArray]:
+        """Running sums of the weights of the mesons of each species."""
+        arrays, of = self.soft.arrays, (*pythia.NEUTRAL, *pythia.MESONS)
+        return {k: np.cumsum(arrays[f"{k}_weight"], dtype=np.float64) for k in of if f"{k}_pt" in arrays}
+
+    def _drawn(self, pdg: int, n: int, rng: Rng) -> IntArray:
+        """Return the numbers of `n` mesons of a species, drawn with their weights."""
+        cumulative = self._cumulative[pdg]
         if cumulative[-1] == len(cumulative) * cumulative[0]:  # pp: all weights are one
             return rng.integers(0, len(cumulative), n)
         return np.asarray(np.searchsorted(cumulative, rng.random(n) * cumulative[-1]), dtype=np.int64)
@@ -222,7 +204,6 @@ def pythia_engine(
     *,
     seed: int | tuple[int, int] = 0,
     workers: int = 1,
-    cache: str | Path | None = None,
     progress: Progress | None = None,
     n_hard: int = N_HARD,
 ) -> PythiaEngine:
@@ -234,18 +215,18 @@ def pythia_engine(
         Inelastic events.
     seed : int or (int, int)
         Seed, or seed and number of a block, whose events are others.
-    workers, cache, progress
+    workers, progress
         As `make_pool`.
     n_hard : int
         Events of charm, and of Drell-Yan; each serves mirrored as well.
     """
     process: Process = "soft" if card.lepton == "mu" else "electrons"
     continuum = any(mode.enabled and mode.continuum is not None for mode in card.modes.values())
-    kept: dict[str, Any] = {"seed": seed, "workers": workers, "cache": cache}
+    kept: dict[str, Any] = {"seed": seed, "workers": workers}
     soft = make_pool(card, n_events, process=process, progress=progress, **kept)
     charm = make_pool(card, n_hard, process="charm", **kept) if card.has_charm else None
     photons = make_pool(card, n_hard, process="drell_yan", **kept) if continuum else None
-    return PythiaEngine(soft, charm, photons, card.pythia or PythiaCard())
+    return PythiaEngine(soft, charm, photons)
 
 
 def normalised(card: Card, engine: Engine) -> Card:
@@ -262,42 +243,3 @@ def normalised(card: Card, engine: Engine) -> Card:
                 update["a_factor"] = 1.0
             mesons[key] = meson.model_copy(update=update)
     return card.model_copy(update={"mesons": mesons})
-
-
-@dataclass(frozen=True, slots=True)
-class PtFit:
-    """Parameters of dN/dpt ∝ pt (1 + (pt/p0)²)^−n [GeV] and their errors."""
-
-    p0: float
-    n: float
-    p0_error: float
-    n_error: float
-
-
-def power_law(pt: npt.ArrayLike, p0: float, n: float) -> FloatArray:
-    """Return dN/dpt = (2(n − 1)/p0²) pt (1 + (pt/p0)²)^−n, normalised to one [GeV⁻¹]."""
-    pt = np.asarray(pt, dtype=np.float64)
-    return np.asarray(2.0 * (n - 1.0) / p0**2 * pt * (1.0 + (pt / p0) ** 2) ** -n, dtype=np.float64)
-
-
-def fit_pt(pt: FloatArray, weight: FloatArray | None = None) -> PtFit:
-    """Fit a power law to transverse momenta by binned maximum likelihood."""
-    require(len(pt) >= 100, f"fit_pt: {len(pt)} mesons are too few; at least 100 are needed")
-    total, edges = np.histogram(pt, BINS, (0.0, float(pt.max()) * (1 + 1e-6)), weights=weight)
-    square, _ = np.histogram(pt, edges, weights=None if weight is None else weight**2)
-    scale = total.sum() / square.sum()  # effective events per unit of weight
-    counts = total * scale
-
-    def cost(p0: float, n: float) -> float:
-        upper = (1.0 + (edges / p0) ** 2) ** (1.0 - n)
-        share = np.maximum(upper[:-1] - upper[1:], 1e-300) / (1.0 - upper[-1])
-        return float(-2.0 * np.sum(counts * np.log(share)))
-
-    minuit = Minuit(cost, p0=1.0, n=5.0)
-    minuit.errordef = Minuit.LIKELIHOOD * 2
-    minuit.limits["p0"], minuit.limits["n"] = (0.05, 50.0), (1.5, 200.0)
-    minuit.migrad()
-    minuit.hesse()
-    require(minuit.valid, "fit_pt: the power law does not fit these transverse momenta")
-    values, errors = minuit.values, minuit.errors
-    return PtFit(values["p0"], values["n"], errors["p0"], errors["n"])

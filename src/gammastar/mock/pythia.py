@@ -1,4 +1,4 @@
-"""Pythia 8.3: hadrons of proton-proton and proton-nucleus collisions on a target at rest, in kept shares.
+"""Pythia 8.3: hadrons of proton-proton and proton-nucleus collisions on a target at rest, in shares.
 
 The only module that imports pythia8mc, and only when it is used. Mesons leave here before they decay to
 leptons: Pythia's own Dalitz decays and line shapes are not those of the measurements.
@@ -6,32 +6,24 @@ leptons: Pythia's own Dalitz decays and line shapes are not those of the measure
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import importlib
-import logging
 import sys
-import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib import metadata
 from multiprocessing import current_process, get_context
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
-from zipfile import BadZipFile
 
 import awkward as ak
 import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.constants import M_PROTON
-from gammastar.core.errors import GammastarError, StoreError, UserError, require
-from gammastar.core.files import atomic, opened
+from gammastar.core.errors import GammastarError, UserError, require
 from gammastar.core.records import BoolArray, FloatArray, IntArray
 from gammastar.core.sampling import stream
 from gammastar.mock.card import Card, PythiaCard
@@ -41,9 +33,7 @@ SYSTEMS: tuple[str, ...] = get_args(System)
 Process: TypeAlias = Literal["soft", "electrons", "charm", "drell_yan"]
 PROCESSES: tuple[str, ...] = get_args(Process)
 Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
-Share: TypeAlias = tuple[Arrays, float]
 
-LOG = logging.getLogger(__name__)
 SHARE = {"pp": 10_000, "pPb": 4_000, "hard": 5_000}  # events of one share: a second or some
 COPIES = sys.platform == "linux"  # whether processes are copied safely
 BLOCK_SHARES = 1_000_000  # numbers of shares of a block
@@ -252,24 +242,6 @@ def generate(
     return result
 
 
-def read_arrays(path: Path) -> Arrays | None:
-    """Return the arrays that a file keeps, or None where there is none that can be read."""
-    if path.is_file():
-        with (
-            contextlib.suppress(OSError, ValueError, EOFError, BadZipFile),
-            opened(path) as file,
-            np.load(file, allow_pickle=False) as arrays,
-        ):
-            return dict(arrays)
-    return None
-
-
-def write_arrays(path: Path, arrays: Arrays) -> None:
-    """Write arrays to a file that `read_arrays` reads, completely or not at all."""
-    with atomic(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Pool:
     """Hadrons of generated events."""
@@ -278,7 +250,6 @@ class Pool:
     process: Process
     system: System
     n_events: int  # Events that Pythia finished
-    rate: float  # Events per second, shares from files not counted; nan if all were
 
     @property
     def sigma(self) -> float:
@@ -293,48 +264,23 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A share: settings, process, events, seed, number, and the file that keeps it."""
+    """A share: settings, process, events, seed and number."""
 
     lines: tuple[str, ...]
     process: Process
     n: int
     seed: int
     index: int
-    file: Path | None
+
+    def made(self, ready: Any = None) -> Arrays:
+        """Generate the share."""
+        return generate(self.lines, self.process, self.n, self.seed, self.index, ready=ready)
 
 
-def _made(job: _Job, ready: Any = None) -> Share:
-    """Generate a share; return it with the seconds it took."""
-    start = time.perf_counter()
-    result = generate(job.lines, job.process, job.n, job.seed, job.index, ready=ready)
-    seconds = time.perf_counter() - start
-    if job.file is not None:
-        write_arrays(job.file, result)
-    return result, seconds
-
-
-def _shares(jobs: Sequence[_Job], workers: int) -> Iterator[Share]:
-    """Yield the shares in their order, read from their files or made."""
-    kept = {job.index: None if job.file is None else read_arrays(job.file) for job in jobs}
-    missing = [job for job in jobs if kept[job.index] is None]
-    made: Iterator[Share]
-    stack = contextlib.ExitStack()
-    if COPIES and not current_process().daemon:  # which may have no children
-        made = _copies(missing, workers)
-    elif workers == 1 or len(missing) < 2:
-        made = map(_made, missing)
-    else:
-        executor = stack.enter_context(ProcessPoolExecutor(workers, mp_context=get_context("spawn")))
-        made = executor.map(_made, missing)
-    with stack:
-        for job in jobs:
-            arrays = kept.pop(job.index)
-            yield next(made) if arrays is None else (arrays, 0.0)
-
-
-def _copies(jobs: Sequence[_Job], workers: int) -> Iterator[Share]:
+def _shares(jobs: Sequence[_Job], workers: int) -> Iterator[Arrays]:
     """Yield shares, each made by a copy of this process in which Pythia is ready and has made nothing yet."""
-    if not jobs:
+    if not COPIES or current_process().daemon:  # which may have no children
+        yield from (job.made() for job in jobs)
         return
     context, ready = get_context("fork"), initialised(jobs[0].lines)
     running: deque[tuple[Any, Connection]] = deque()
@@ -349,7 +295,7 @@ def _copies(jobs: Sequence[_Job], workers: int) -> Iterator[Share]:
                 theirs.close()
                 running.append((process, ours))
             try:
-                share: Share | Exception = running[0][1].recv()
+                share: Arrays | Exception = running[0][1].recv()
             except EOFError as error:
                 raise GammastarError(
                     f"pythia: process of share {job.index} was ended from outside; is there enough memory?"
@@ -370,7 +316,7 @@ def _copies(jobs: Sequence[_Job], workers: int) -> Iterator[Share]:
 def _send(pipe: Connection, job: _Job, ready: Any) -> None:
     """Make a share and send it, or the error that came instead."""
     try:
-        pipe.send(_made(job, ready))
+        pipe.send(job.made(ready))
     except Exception as error:  # noqa: BLE001 - raised where the share is wanted
         pipe.send(error)
 
@@ -394,38 +340,20 @@ def make_pool(
     process: Process = "soft",
     seed: int | tuple[int, int] = 0,
     workers: int = 1,
-    cache: str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Pool:
     """Generate at least `n` events with Pythia and keep their hadrons; a seed may name a block as well."""
     seed, block = seed if isinstance(seed, tuple) else (seed, 0)
     require(n > 0 and workers > 0, f"make_pool: n = {n!r} and workers = {workers!r} must be positive")
     options = card.pythia or PythiaCard()
-    system = options.system
-    lines = settings(card.beam.energy, system=system, process=process, extra=options.settings)
-    size = SHARE[system] if process in SOFT else SHARE["hard"]
-    folder = None if cache is None else Path(cache)
-    key = hashlib.sha256("\n".join((version(), START, str(seed), str(size), *lines)).encode()).hexdigest()
+    lines = settings(card.beam.energy, system=options.system, process=process, extra=options.settings)
+    size = SHARE[options.system] if process in SOFT else SHARE["hard"]
     first = block * BLOCK_SHARES
-    numbers = range(first, first - (-n // size))
-    files = [None if folder is None else folder / f"{process}_{key[:16]}_{i:05d}.npz" for i in numbers]
-    jobs = [_Job(lines, process, size, seed, i, file) for i, file in zip(numbers, files, strict=True)]
-    shares, busy, made = [], 0.0, 0
-    try:
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-        for share, seconds in _shares(jobs, workers):
-            shares.append(share)
-            busy += seconds
-            made += size if seconds > 0 else 0
-            if progress is not None:
-                progress(min(len(shares) * size, n), n)
-    except OSError as error:
-        raise StoreError(
-            f"pythia: {folder} cannot hold the generated shares ({error.strerror}); give another folder"
-        ) from error
+    jobs = [_Job(lines, process, size, seed, i) for i in range(first, first - (-n // size))]
+    shares = []
+    for share in _shares(jobs, workers):
+        shares.append(share)
+        if progress is not None:
+            progress(min(len(shares) * size, n), n)
     joined = _joined(shares)
-    n_events = len(joined["event_weight"])
-    rate = made / busy * min(workers, len(jobs)) if busy > 0 else float("nan")
-    LOG.info("pythia %s %s: %d events, %.3g per second", process, system, n_events, rate)
-    return Pool(joined, process, system, n_events, rate)
+    return Pool(joined, process, options.system, len(joined["event_weight"]))

@@ -1,23 +1,15 @@
-"""Mock samples: data-like, simulated with truth, or background alone; in blocks of bounded size.
-
-Memory does not grow with the number of events, and an interrupted run goes on where it was.
-"""
+"""Mock samples: data-like, simulated with truth, or background alone; in blocks of bounded size."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib import metadata
-from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-import awkward as ak
 import numpy as np
 
 from gammastar.core.errors import PhysicsError, require
-from gammastar.core.files import from_json
 from gammastar.core.records import Rng
 from gammastar.core.sampling import stream
 from gammastar.mock import combinatorial, ntuple, pythia
@@ -314,7 +306,6 @@ class Request:
     pairing: Pairing = "same-event"
     miss_prescale: int = MISS_PRESCALE
     workers: int = 1
-    cache: str | Path | None = None
     n_events: int | None = None
 
     def __post_init__(self) -> None:
@@ -339,17 +330,6 @@ class Request:
     def plan(self) -> Plan:
         """The plan of the sample, its rates not yet measured."""
         return Plan(self.kind, self.pairing, self.miss_prescale)
-
-    def file(self, index: int) -> Path | None:
-        """Return the file of a finished block by its digest; None without cache or for an engine's object."""
-        if self.cache is None or not isinstance(self.engine, str):
-            return None
-        versions = [metadata.version("gammastar"), np.__version__]
-        versions += [pythia.version()] if self.engine == "pythia" else []
-        what = [self.card.digest, self.n, self.kind, self.prior, self.seed, str(self.engine), self.pairing]
-        what += [self.miss_prescale, self.n_events, BLOCK, *versions]
-        key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
-        return Path(self.cache) / f"block_{self.kind}_{key}_{index:05d}.npz"
 
     def told(self, index: int) -> Progress | None:
         """Return the progress of a block as that of the sample."""
@@ -435,7 +415,6 @@ class _Maker:
             n_events,
             seed=(request.seed, index),
             workers=request.workers,
-            cache=request.cache,
             progress=request.told(index),
             n_hard=-(-N_HARD * n // BLOCK),
         )
@@ -465,42 +444,12 @@ def _sums(card: Card, candidates: Candidates) -> dict[str, float]:
     return {key: float(total[code]) for key, code in names.items()}
 
 
-def _keep(path: Path, block: SimulatedEvents) -> None:
-    """Write a finished block, completely or not at all."""
-    muons = block.branches["Muon"]
-    arrays: dict[str, Any] = {"meta": np.array(json.dumps(dict(block.meta), default=float))}
-    arrays |= {"counts": ak.to_numpy(ak.num(muons)), "members": np.array(muons.fields)}
-    arrays |= {f"muon_{name}": ak.to_numpy(ak.flatten(muons[name])) for name in muons.fields}
-    arrays |= {f"flat_{name}": values for name, values in block.branches.items() if name != "Muon"}
-    pythia.write_arrays(path, arrays)
-
-
-def _kept(path: Path) -> SimulatedEvents | None:
-    """Return a finished block, or None where there is none that can be read."""
-    arrays = pythia.read_arrays(path)
-    if arrays is None:
-        return None
-    try:
-        muons = ak.zip({str(name): arrays[f"muon_{name}"] for name in arrays["members"]})
-        muons = ak.unflatten(muons, arrays["counts"])
-        meta = from_json(str(arrays["meta"]))
-    except (ValueError, KeyError, TypeError):
-        return None
-    flat = {name.removeprefix("flat_"): x for name, x in arrays.items() if name.startswith("flat_")}
-    return SimulatedEvents(flat | {"Muon": muons}, meta)
-
-
 def _blocks(request: Request) -> Iterator[SimulatedEvents]:
-    """Yield the blocks, made or from the cache; each has random numbers and events of Pythia of its own."""
+    """Yield the blocks, each with random numbers and events of Pythia of its own."""
     maker = _Maker(request)
     events, bursts = 0, 0
     for index in range(len(request.sizes)):
-        path = request.file(index)
-        block = None if path is None else _kept(path)
-        if block is None:
-            block = maker.made(index)
-            if path is not None:
-                _keep(path, block)
+        block = maker.made(index)
         yield ntuple.shifted(block, events, bursts, request.card.run.events_per_burst)
         events += len(block)
         bursts += int(block.meta.get("n_bursts", 0))
@@ -533,9 +482,6 @@ def simulate_events(card: Card, n: int, **options: Any) -> SimulatedEvents:
         Simulated dimuons that are not recorded are kept once in this many [5], as ``prescale`` says.
     workers : int
         Processes of Pythia [1]; the sample does not depend on their number.
-    cache : path
-        Folder for finished blocks and shares of Pythia: an interrupted run goes on there and gives the same
-        sample.
     n_events : int
         Inelastic events of Pythia [from `n` and the card's ``pythia.reuse``].
 

@@ -203,7 +203,6 @@ class StageCache:
                 sweep(self.folder / "chunks" / kind, "chunks")
                 sweep(self.folder / "stages" / kind, "parts")
             sweep(self.folder / "training", "checkpoints")
-            sweep(self.folder / "input" / "blocks", "blocks")
         self.write(finished=False)
 
     def _survives(self, name: str) -> bool:

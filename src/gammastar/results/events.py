@@ -13,13 +13,13 @@ from gammastar import predict
 from gammastar import spectrum as normalised
 from gammastar.core.constants import M_E, M_MU
 from gammastar.core.errors import InputFileError, UserError
-from gammastar.core.files import LARGEST_TABLE, text_of
+from gammastar.core.files import LARGEST_TABLE, shipped, text_of
 from gammastar.core.records import FloatArray, Spectrum
 from gammastar.core.sampling import Sampler, stream
 from gammastar.pipeline.context import Tell
 from gammastar.predict.millicharge import conditional
 from gammastar.store.events import SUFFIXES, EventTable, write_events, write_particle_list
-from gammastar.store.folder import check_beside, of_this_version, sweep
+from gammastar.store.folder import check_beside, of_this_version
 from gammastar.store.manifest import read_json, read_spectrum
 
 if TYPE_CHECKING:
@@ -202,32 +202,24 @@ def simulate_file(
     output: Path,
     *,
     seed: int,
-    cache: Path | None = None,
-    resume: bool = False,
     tell: Tell | None = None,
     **options: Any,
 ) -> list[str]:
     """Write mock events of a card; return lines that say what was made, with the placeholders of the card."""
     from gammastar import mock
-    from gammastar.pipeline.stages.simulate import tuned
     from gammastar.store.events import tree_writer
 
     start = time.perf_counter()
-    loaded, _, notes = tuned(card, Path(), seed)
-    folder = cache or output.with_name(f"{output.name}.parts")
-    if cache is None and not resume:
-        sweep(folder, "blocks")
+    loaded = mock.load_card(shipped(card, Path(), "cards"))
     written = {key: options.pop(key) for key in ("compression", "layout") if key in options}
 
     def told(done: int, total: int) -> None:
         if tell is not None:
             tell("simulate", done / total, f"{output.name}: {done} of {total}")
 
-    blocks = mock.simulate_blocks(loaded, n, seed=seed, cache=folder, progress=told, **options)
+    blocks = mock.simulate_blocks(loaded, n, seed=seed, progress=told, **options)
     with tree_writer(output, **written) as file:
         meta = mock.write_blocks(file, blocks)
-    if cache is None:
-        sweep(folder, "blocks")
     seconds = time.perf_counter() - start
     lines = [f"MOCK {meta['kind']} events of card {loaded.name!r}: {meta['n_events']} in {output}"]
     lines += [f"protons on target: {float(meta['N_POT']):.6g}"]
@@ -235,6 +227,6 @@ def simulate_file(
         r_factor, sigma = meta["r_factor"], meta["r_factor_sigma"]
         lines.append(f"R of the combinatorial background: {r_factor:.4f} ± {sigma:.4f}")
     lines += [f"content sha256: {meta['content_sha256']}"]
-    lines += [f"{seconds:.1f} s, {meta['n_events'] / seconds:.0f} events per second", *notes]
+    lines += [f"{seconds:.1f} s, {meta['n_events'] / seconds:.0f} events per second"]
     found = sorted(key for key, source in loaded.provenance.items() if source.tag == "placeholder")
     return [*lines, f"placeholders of the card: {', '.join(found) or 'none'}"]

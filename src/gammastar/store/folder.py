@@ -57,13 +57,12 @@ PREVIOUS = "previous"
 PATIENCE = 2.0  # s: workers of a killed run hold its lock until they notice
 MARK, MARKED = b"gammastar", 1 << 20  # what files of ours hold so near to an end, where others use the name
 NESTED = ("figures", "detectors", "pairs", "input")
-WORKING = ("stages/pairs", "stages/truth", "chunks/pairs", "chunks/truth", "input/blocks", "training")
-Kind: TypeAlias = Literal["chunks", "parts", "blocks", "checkpoints", "members"]
+WORKING = ("stages/pairs", "stages/truth", "chunks/pairs", "chunks/truth", "training")
+Kind: TypeAlias = Literal["chunks", "parts", "checkpoints", "members"]
 OWN: dict[str, str] = {
     "chunks": r"(pairs|truth)-[0-9a-f]{32}\.parquet|fileset_(pairs|truth)\.json"
     r"|costs_(pairs|truth)\.csv|token-[0-9a-f]{32}",
     "parts": r"part-\d{5,}\.parquet",
-    "blocks": r"\w+_[0-9a-f]{16}_\d{5,}\.npz",
     "checkpoints": r"(flow|member_\d\d)\.checkpoint",
     "members": r"flow_members\.(\d\d\.(json|safetensors)|pairs\.json)",
 }

@@ -1,15 +1,13 @@
-"""Samples in blocks: one content, streamed, joined, or interrupted and resumed; truth of decays in flight."""
+"""Samples in blocks: one content, streamed or joined; truth of decays in flight."""
 
 import awkward as ak
 import numpy as np
 import pytest
-import uproot
 
 from gammastar.core.errors import PhysicsError, StoreError
 from gammastar.core.files import data_path
 from gammastar.mock import load_card, samples, simulate_blocks, simulate_events, write_blocks
 from gammastar.mock.ntuple import ContentDigest, combined_meta
-from gammastar.results.events import simulate_file
 from gammastar.store.events import tree_writer
 
 CARD = load_card(data_path("cards/na60_mock.toml"))
@@ -44,49 +42,6 @@ def test_blocks_are_one_sample(card, kind):
         assert total == pytest.approx(sum(whole.meta["sum_weights"].values()))
     else:
         assert whole.meta["pot_per_burst"] * whole.meta["n_bursts"] == pytest.approx(whole.meta["N_POT"])
-
-
-@pytest.mark.usefixtures("small_blocks")
-def test_interrupted_run_goes_on(tmp_path, monkeypatch):
-    """Killed in the third block, resumed: two blocks are taken up, the content is that of a whole run."""
-    whole = simulate_file("na60_mock", 2500, tmp_path / "whole.root", kind="mc", seed=3)
-    assert not (tmp_path / "whole.root.parts").exists()
-    made, calls = samples.assembled, []
-
-    def interrupted(*args):
-        calls.append(args[1])
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return made(*args)
-
-    monkeypatch.setattr(samples, "assembled", interrupted)
-    part = tmp_path / "part.root"
-    with pytest.raises(KeyboardInterrupt):
-        simulate_file("na60_mock", 2500, part, kind="mc", seed=3)
-    assert not part.exists()
-    assert len(list((tmp_path / "part.root.parts").glob("block_*.npz"))) == 2
-    again = simulate_file("na60_mock", 2500, part, kind="mc", seed=3, resume=True)
-    assert calls == [1000, 1000, 500, 500]  # the last one was interrupted and made again
-    content = [next(line for line in lines if "sha256" in line) for lines in (whole, again)]
-    assert content[0] == content[1]
-    with uproot.open(part) as one, uproot.open(tmp_path / "whole.root") as other:
-        assert ak.array_equal(one["events"].arrays(), other["events"].arrays())
-        assert one["meta"]["content_sha256"].array()[0] in content[0]
-
-
-@pytest.mark.usefixtures("small_blocks")
-def test_cache_knows_what_it_holds(tmp_path):
-    """Another seed, or a damaged block, is made anew."""
-    first = simulate_events(CARD, 1500, kind="mc", seed=1, cache=tmp_path)
-    kept = sorted(tmp_path.glob("block_*.npz"))
-    assert len(kept) == 2
-    kept[1].write_bytes(kept[1].read_bytes()[:2000])
-    assert simulate_events(CARD, 1500, kind="mc", seed=1, cache=tmp_path).digest == first.digest
-    assert simulate_events(CARD, 1500, kind="mc", seed=2, cache=tmp_path).digest != first.digest
-    assert len(list(tmp_path.glob("block_*.npz"))) == 4
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot be written"):
-        simulate_events(CARD, 100, seed=1, cache=tmp_path / "file")
 
 
 def test_mistakes_are_found_before_work(tmp_path):

@@ -1,15 +1,14 @@
-"""Polarisation, radiation, triggers, thick targets, electrons, tuning fits."""
+"""Polarisation, radiation, triggers, thick targets, electrons."""
 
 import awkward as ak
 import numpy as np
 import pytest
 
 from gammastar.core.constants import ALPHA, M_E, M_MU, branching
-from gammastar.core.errors import PhysicsError, SteeringError
+from gammastar.core.errors import SteeringError
 from gammastar.core.files import data_path
 from gammastar.mock import (
     accepted,
-    fit_yields,
     generate_pairs,
     load_card,
     mass_spectrum,
@@ -17,9 +16,8 @@ from gammastar.mock import (
     simulate_events,
 )
 from gammastar.mock.card import Polarisation
-from gammastar.mock.cocktail import momentum, polarised_decay, sample_angles, sample_pt
+from gammastar.mock.cocktail import momentum, polarised_decay, sample_angles
 from gammastar.mock.combinatorial import DecayMuons, like_sign_ratio, muon_pairs
-from gammastar.mock.engines import fit_pt
 from gammastar.mock.spectrometer import fired, vertex_z
 from gammastar.physics.qed import kept_momentum, radiated
 
@@ -188,32 +186,6 @@ def test_electron_pairs_below_twice_the_muon_mass():
     assert data.meta["r_pool"] == pytest.approx(
         1.0, abs=4 * data.meta["r_pool_sigma"]
     )  # either lepton is lost
-
-
-def test_yield_fit_finds_the_mixture(rng):
-    """Poisson template fit: unbiased factors, pulls of unit width; a fixed template stays."""
-    shapes = {k: np.diff(1 - np.exp(-np.linspace(0, s, 21))) for k, s in {"a": 2.0, "b": 8.0}.items()}
-    templates = {k: 5000 * v / v.sum() for k, v in shapes.items()}
-    pulls = []
-    for _ in range(60):
-        counts = rng.poisson(1.3 * templates["a"] + 0.6 * templates["b"])
-        fit = fit_yields(counts, templates)
-        pulls.append((fit.factor["a"] - 1.3) / fit.error["a"])
-    assert abs(np.mean(pulls)) < 0.5
-    assert np.std(pulls) == pytest.approx(1.0, abs=0.35)
-    assert fit.chi2 / fit.ndof < 2.0
-    fixed = fit_yields(counts, templates, fixed={"a": 1.3})
-    assert fixed.factor["a"] == 1.3
-    with pytest.raises(PhysicsError, match="template 'a' has shape"):
-        fit_yields(counts, {"a": np.ones(3)})
-
-
-def test_pt_fit_finds_the_power_law(rng):
-    fit = fit_pt(sample_pt(0.906, 4.64, rng.random(100_000)))
-    assert fit.p0 == pytest.approx(0.906, abs=4 * fit.p0_error)
-    assert fit.n == pytest.approx(4.64, abs=4 * fit.n_error)
-    with pytest.raises(PhysicsError, match="too few"):
-        fit_pt(np.ones(3))
 
 
 def test_switches_of_the_full_card(tmp_path):

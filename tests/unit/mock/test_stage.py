@@ -1,16 +1,14 @@
-"""The stage that makes MOCK files in a run: formats, tuning, placeholders, interruption."""
+"""The stage that makes MOCK files in a run: formats, engines, mistakes."""
 
 import shutil
 import sys
 
-import numpy as np
 import pytest
 import uproot
 from builders import ROOT
 
 from gammastar.core.errors import SteeringError, UserError
-from gammastar.core.files import data_path
-from gammastar.mock import load_card, mass_templates, samples
+from gammastar.mock import samples
 from gammastar.pipeline.run import run
 from gammastar.store.manifest import read_json
 
@@ -61,52 +59,7 @@ def test_made_in_one_format_and_read(tmp_path, steering):
     out = tmp_path / "out"
     run(steering(more='format = "rntuple"\ncompression = "zlib"'), output=out, only="select")
     assert content(out)[1] == "ROOT::RNTuple"
-    assert not (out / "input" / "blocks").exists()
     assert read_json(out / "manifest.json")["stages"].keys() >= {"simulate", "select"}
-
-
-@pytest.mark.slow
-def test_interrupted_stage_goes_on(tmp_path, steering, monkeypatch):
-    whole, part = tmp_path / "whole", tmp_path / "part"
-    run(steering(more='format = "rntuple"'), output=whole, only="simulate")
-    made, calls = samples.assembled, []
-
-    def interrupted(*args):
-        calls.append(args[1])
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return made(*args)
-
-    monkeypatch.setattr(samples, "assembled", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run(steering(), output=part, only="simulate")
-    run(steering(), output=part, only="simulate", resume=True)
-    # data in two blocks, response in three of which the second was killed, R; the rest was taken up
-    assert calls == [1000, 500, 1000, 1000, 1000, 1000, 1000, 500]
-    assert content(part)[0] == content(whole)[0]  # of two formats
-
-
-@pytest.mark.slow
-def test_tuned_card_is_told(tmp_path, steering):
-    card = load_card(data_path("cards/na60_mock.toml"))
-    edges = np.linspace(0.2, 1.2, 21)
-    templates, _ = mass_templates(card, edges, 1e12, n=20_000, seed=9)
-    with uproot.recreate(tmp_path / "mass.root") as file:
-        file["mass"] = (np.round(sum(templates.values())), edges)
-    tagged = 'tag = "placeholder", source = "illustrative" }'
-    section = [
-        "[tuning]",
-        'spectrum = "mass.root:mass"',
-        f"pot = {{ value = 1e12, {tagged}",
-        f"n = {{ value = 20000, {tagged}",
-    ]
-    text = data_path("cards/na60_mock.toml").read_text(encoding="utf-8")
-    (tmp_path / "tuned.toml").write_text("\n".join([text, *section]), encoding="utf-8")
-    run(steering("tuned.toml"), output=tmp_path / "out", only="simulate")
-    manifest = read_json(tmp_path / "out" / "manifest.json")
-    assert str(tmp_path / "mass.root") in manifest["inputs"]
-    assert "phi_2body × " in manifest["numbers"]["yields of the mock"]
-    assert any(key.endswith("(tuned)") for key in manifest["inputs"])
 
 
 def test_data_are_of_pythia_by_default(tmp_path, steering, monkeypatch):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,56 +11,23 @@ import numpy as np
 from gammastar import mock
 from gammastar.core.errors import SteeringError
 from gammastar.core.files import shipped
-from gammastar.core.records import Arrays, FloatArray
+from gammastar.core.records import Arrays
 from gammastar.pipeline.context import Context, RunState, needed
-from gammastar.read.published import Conventions, hepdata, published_spectrum
 from gammastar.store.events import tree_writer
-from gammastar.store.folder import sweep
 from gammastar.store.manifest import file_sha256
 
 N_R_FACTOR = 50_000  # generated events for R, where the engine is Pythia
-
-
-def read_counts(path: Path, name: str = "") -> tuple[FloatArray, FloatArray]:
-    """Return edges [GeV] and entries of a mass spectrum: a table of any form, or ``file.root`` and a name."""
-    table = hepdata(path, name or None)
-    unit = table.axes[0].unit if table.axes else ""
-    told = Conventions(observable="N", mass_unit=unit or "GeV", error="poisson", negative="keep")
-    hist = published_spectrum(table, None, told).spectrum.hist
-    return np.asarray(hist.axes[0].edges, dtype=np.float64), np.asarray(hist.values(), dtype=np.float64)
-
-
-def tuned(
-    name: str, base: Path, seed: int, leave_out: Sequence[str] = ()
-) -> tuple[mock.Card, dict[Path, str], list[str]]:
-    """Return a card, its yields fitted to the spectrum that its section ``[tuning]`` names."""
-    path = shipped(name, base, "cards")
-    card = mock.load_card(path, leave_out=leave_out)
-    if card.tuning is None:
-        return card, {}, []
-    file, _, inner = card.tuning.spectrum.partition(":")
-    source = path.parent / file
-    edges, counts = read_counts(source, inner)
-    given = {key: (known.factor, known.error) for key, known in card.tuning.constraints.items()}
-    how: Any = {"constraints": given, "n": card.tuning.n, "seed": seed}
-    result, fit = mock.tune_card(card, edges, counts, card.tuning.pot, **how)
-    return result, {source: file_sha256(source)}, [f"yields of {card.name} fitted to {file}: {fit}"]
 
 
 def simulate_stage(ctx: Context, state: RunState) -> None:
     """Write the mock files; keep what later stages need to know about them."""
     section = needed(ctx.steering.simulate, "simulate")
     ctx.tell("simulate", None, f"card {section.card}")
-    card, fitted, notes = tuned(section.card, ctx.base, ctx.seed, section.leave_out)
-    ctx.cache.enter(fitted)
-    ctx.cache.notes += notes
-    if notes:
-        ctx.cache.numbers["yields of the mock"] = "; ".join(notes)
-    kept = ctx.folder / "input" / "blocks"
+    card = mock.load_card(shipped(section.card, ctx.base, "cards"), leave_out=section.leave_out)
 
     def compute() -> Arrays:
         result: Arrays = {}
-        common: Any = {"pairing": section.pairing, "workers": min(os.cpu_count() or 1, 4), "cache": kept}
+        common: Any = {"pairing": section.pairing, "workers": min(os.cpu_count() or 1, 4)}
         sizes = {"data": section.n_pairs, "response": section.n_response}
         for name, n in sizes.items():
             blocks = mock.simulate_blocks(
@@ -89,7 +54,6 @@ def simulate_stage(ctx: Context, state: RunState) -> None:
             seed=ctx.seed + 1,
             **common,
         )
-        sweep(kept, "blocks")
         ratio = (combinatorial.meta["r_factor"], combinatorial.meta["r_factor_sigma"])
         return result | {"r_factor": np.array(ratio)}
 

@@ -1,9 +1,17 @@
-"""Yields of a card fitted to a measured mass spectrum."""
+"""Yields of a card fitted to a measured mass spectrum of opposite-sign pairs, background included.
+
+``python3 analysis/na60_dimuon/card_yields.py CARD SPECTRUM --pot 1e13 [--known combinatorial 1.0 0.05]``
+
+SPECTRUM is a table (``low,high,entries``) or ``file.root:histogram``. Printed are the factors on the
+branching fractions of the modes, to be multiplied into the card.
+"""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import awkward as ak
 import numpy as np
@@ -12,12 +20,14 @@ from iminuit import Minuit
 
 from gammastar.core.constants import LEPTON_MASS
 from gammastar.core.errors import PhysicsError, require
+from gammastar.core.files import shipped
 from gammastar.core.records import BoolArray, FloatArray, divided
-from gammastar.mock.card import Card
+from gammastar.mock.card import Card, load_card
 from gammastar.mock.cocktail import with_energy
 from gammastar.mock.ntuple import SimulatedEvents
 from gammastar.mock.samples import simulate_events
 from gammastar.mock.spectrometer import pair_kinematics
+from gammastar.read.published import Conventions, hepdata, published_spectrum
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -194,5 +204,37 @@ def tune_card(
         raise PhysicsError(f"tune_card: {given}; one more edge, pot > 0")
     templates, variance = mass_templates(card, edges, pot, n=n, seed=seed)
     fit = fit_yields(counts, templates, variance=variance, constraints=constraints)
-    tuned = card.scaled(fit.factor).model_copy(update={"name": f"{card.name} (tuned)", "tuning": None})
+    tuned = card.scaled(fit.factor).model_copy(update={"name": f"{card.name} (tuned)"})
     return tuned, fit
+
+
+def read_counts(path: Path, name: str = "") -> tuple[FloatArray, FloatArray]:
+    """Return edges [GeV] and entries of a mass spectrum: a table of any form, or ``file.root`` and a name."""
+    table = hepdata(path, name or None)
+    unit = table.axes[0].unit if table.axes else ""
+    told = Conventions(observable="N", mass_unit=unit or "GeV", error="poisson", negative="keep")
+    hist = published_spectrum(table, None, told).spectrum.hist
+    return np.asarray(hist.axes[0].edges, dtype=np.float64), np.asarray(hist.values(), dtype=np.float64)
+
+
+def main() -> None:
+    """Print the factors."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("card")
+    parser.add_argument("spectrum")
+    parser.add_argument("--pot", type=float, required=True, help="protons on target of the measurement")
+    parser.add_argument(
+        "--known", nargs=3, action="append", default=[], metavar=("SOURCE", "FACTOR", "ERROR")
+    )
+    parser.add_argument("-n", type=int, default=200_000, help="simulated dimuons of the templates")
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    file, _, name = asked.spectrum.partition(":")
+    known = {source: (float(factor), float(error)) for source, factor, error in asked.known}
+    card = load_card(shipped(asked.card, Path(), "cards"))
+    counts = read_counts(Path(file), name)
+    print(tune_card(card, *counts, asked.pot, constraints=known, n=asked.n, seed=asked.seed)[1])
+
+
+if __name__ == "__main__":
+    main()
