@@ -47,6 +47,13 @@ def pytest_configure(config):
         forks.share_imports()
 
 
+def pytest_collection_modifyitems(items):
+    """Whole runs are long, wherever they stand."""
+    for item in items:
+        if item.path.parent.name in {"integration", "golden"}:
+            item.add_marker("long")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session):
     """Make the copy of this process of which commands are forks, where tests are run."""

@@ -32,6 +32,7 @@ def test_help_is_light():
     assert not _loaded(code) & {*HEAVY, "numpy", "scipy", "rich", "jinja2"}
 
 
+@pytest.mark.long
 def test_check_of_a_whole_analysis_loads_no_fit_and_no_figure():
     steering = ROOT / "analysis" / "na60_dimuon" / "steering.toml"
     code = f"from gammastar import cli; cli.app(['check', {str(steering)!r}], standalone_mode=False)"
@@ -63,6 +64,7 @@ def _face(room):
     return []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_is_small_enough_to_find_ones_way(room):
     """So many files on one level, so many names in the face, none of which hides a file."""
@@ -229,6 +231,7 @@ def _names(path: Path) -> set[str]:
     return found
 
 
+@pytest.mark.long
 def test_names_that_scripts_import_exist():
     """Rows of the validation and benchmarks are made seldom: a moved name would break them unseen."""
     missing = []

@@ -7,6 +7,7 @@ import pytest
 from injection import adversarial, attacks, tampered
 
 
+@pytest.mark.long
 @pytest.mark.flow
 def test_a_draw_of_everything(tmp_path):
     pytest.importorskip("hepdata_validator")

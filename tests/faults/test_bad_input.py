@@ -75,6 +75,7 @@ def test_truncated_files(sound, tmp_path):
     assert results.count("error") >= len(lengths) - 2  # the last bytes may be free space
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n_bits", [1, 20])
 def test_flipped_bits(sound, tmp_path, n_bits):
     data, expected = sound
@@ -97,6 +98,7 @@ def test_zeroed_blocks(sound, tmp_path):
     assert "error" in results
 
 
+@pytest.mark.long
 def test_damaged_headers(sound, tmp_path):
     data, expected = sound
     rng = stream(4, "header")

@@ -125,6 +125,7 @@ def test_entries_that_no_basket_holds_are_refused(path):
         damage.load(path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("codec", [uproot.ZLIB(9), uproot.LZ4(9), uproot.ZSTD(19), uproot.LZMA(9)])
 def test_the_bounds_hold_for_what_compresses_best(tmp_path, codec):
     """Zeros in a block of the largest size: no sound file is refused."""

@@ -42,6 +42,7 @@ def test_what_nobody_foresaw_is_one_line_and_a_file(tmp_path, error):
     assert "show folder" in kept
 
 
+@pytest.mark.long
 def test_every_command_has_the_one_handler(tmp_path):
     found = unforeseen.commands(tmp_path)
     assert found.wrong == []
@@ -56,6 +57,7 @@ def test_the_traceback_lies_beside_the_results_where_the_next_run_goes_on(tmp_pa
     assert claim(tmp_path / "out") == {}
 
 
+@pytest.mark.long
 def test_files_are_utf8_in_every_locale(tmp_path):
     """Names and texts beyond ASCII, read and said where the locale knows none of them."""
     path = kills.steering(tmp_path / "Größe.toml")

@@ -24,6 +24,7 @@ from gammastar.physics.millicharge import load_millicharge_detector
 SLOW = {names.in_figures: 10, names.in_submissions: 11}  # every so many names
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("writer", names.WRITERS, ids=lambda writer: writer.__name__)
 def test_names_stay_names(tmp_path, writer):
     if writer is names.in_submissions:
@@ -92,6 +93,7 @@ def test_no_script_of_a_name_runs_in_a_browser(tmp_path):
     assert shown(tmp_path, list(wanted)) == wanted
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["$\\frac{1}{$", "x" * 3000, "\x1b[31m", "a$b\n$\\bad{$"])
 def test_figures_draw_what_is_no_formula(tmp_path, name):
     assert names.through(name, names.in_figures, tmp_path) == []
@@ -124,6 +126,7 @@ def test_detectors_have_names_that_can_be_shown(tmp_path, name, shipped, load):
         load(path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [n for n in NAMES if "\ud800" not in n and "/" not in n and ";" not in n])
 def test_proposed_schemas_name_trees_as_they_are(tmp_path, name):
     """Quotes, line breaks and escapes in the name of a tree make no TOML of their own."""

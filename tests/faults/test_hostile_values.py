@@ -56,6 +56,7 @@ def refused(folder, mock, section, key, value):
     return [str(one) for one in found if one.level == "error"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("section", "key", "value", "says"),
     [

@@ -20,12 +20,14 @@ from gammastar.store.manifest import file_sha256, write_json
 from gammastar.store.pairs import check_chunks, write_chunk
 
 
+@pytest.mark.long
 def test_damaged_files_are_never_silent_with_a_manifest():
     found = damage.summary(damage.campaign(1, manifest=True))
     assert set(found) <= {"error", "same"}
     assert found["error"] > 45
 
 
+@pytest.mark.long
 def test_damaged_files_without_a_manifest_never_hang():
     found = damage.campaign(1, manifest=False)
     assert set(damage.summary(found)) <= {
@@ -64,6 +66,7 @@ def test_files_that_were_cut_off_are_errors(tmp_path):
         assert (tried, silent, crashed) == (10, [], []), kind
 
 
+@pytest.mark.long
 def test_a_damaged_stage_runs_again(tmp_path):
     """A kept stage that was cut off or changed is computed again, not trusted and not an obstacle."""
     path = kills.steering(tmp_path / "steering.toml")
@@ -126,6 +129,7 @@ def test_numbers_in_json_are_finite():
         finite({"a": [1.0, {"b": float("nan")}]}, "file")
 
 
+@pytest.mark.long
 def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path):
     """A limit of the file size stands in for a full disk: writes fail in the middle with an OSError."""
     pairs = Pairs.empty()
@@ -165,6 +169,7 @@ def test_clock_that_jumps_changes_nothing(tmp_path):
         check_chunks(tmp_path)
 
 
+@pytest.mark.long
 def test_a_resumed_run_never_takes_a_changed_input(tmp_path):
     """An input that changed between two runs is another input: everything after it runs again."""
     data = tmp_path / "data.root"

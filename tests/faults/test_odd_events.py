@@ -75,6 +75,7 @@ def test_distinct_events_stay_distinct(tmp_path, name):
     assert len(np.unique(seeds)) == N
 
 
+@pytest.mark.long
 def test_runs_of_32_bits_and_events_that_repeat_in_them(tmp_path):
     rng = stream(2, "runs")
     run_ = rng.integers(0, 2**32, N, dtype=np.uint32) // 7

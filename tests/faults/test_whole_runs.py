@@ -17,7 +17,7 @@ pytestmark = pytest.mark.flow
 
 
 def test_what_check_accepts_is_run(tmp_path):
-    found = whole.campaign(tmp_path, 1, n=200, rare=8)
+    found = whole.campaign(tmp_path, 1, n=200, rare=16)
     assert found.wrong == []
     assert found.finished > 120
 
@@ -46,6 +46,7 @@ FOUND = (
 """Changes by which whole runs went wrong, what is said of them now ("": they finish), if fits are made."""
 
 
+@pytest.mark.long
 def test_what_once_went_wrong_ends_well(tmp_path):
     base = whole.without_flow(whole.tiny(tmp_path))
     with whole.in_one_process(makes=False, draws=False), kept_open():
@@ -55,6 +56,7 @@ def test_what_once_went_wrong_ends_well(tmp_path):
             assert [said in message for message in found.said] == ([True] if said else [])
 
 
+@pytest.mark.long
 def test_clocks_that_jump_within_a_run_change_nothing(tmp_path, monkeypatch):
     """Back and forth by years at every look; a clock that stands in 1970 is told: ROOT files hold dates."""
     base = whole.without_fits(whole.without_flow(whole.tiny(tmp_path)))
@@ -91,6 +93,7 @@ def test_every_key_is_drawn_or_left_out_on_purpose():
     assert len(whole.places()) > 130
 
 
+@pytest.mark.long
 def test_what_goes_wrong_is_seen(tmp_path, monkeypatch):
     """Runs that crash, say nothing or leave no page count as wrong; a refusal that names its key does not."""
     found, base = whole.Ran(), whole.tiny(tmp_path)

@@ -35,6 +35,7 @@ def test_mesons_grow_with_the_beam_energy():
     assert low["pi0"].multiplicity == pytest.approx(2.4, abs=0.4)
 
 
+@pytest.mark.long
 def test_inputs_move_the_edges_as_the_decay_law_says(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     import sensitivity

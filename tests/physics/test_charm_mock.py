@@ -91,6 +91,7 @@ def test_charm_sample_is_a_template():
     assert charm.meta["sum_weights"]["charm"] == len(charm)
 
 
+@pytest.mark.long
 def test_charm_in_the_data_is_opposite_sign_and_absent_from_other_cards(monkeypatch):
     monkeypatch.setattr(samples, "PILOT", 40_000)
     monkeypatch.setattr(samples, "SMALLEST_POOL", 10_000)

@@ -57,6 +57,7 @@ def data(rng, expectation):
     return PairHists(*(filled(AXES, n.astype(float), n.astype(float)) for n in toys))
 
 
+@pytest.mark.long
 def test_yield_and_error(expectation):
     rng = stream(2, "toys")
     pulls, prompt_pulls, chi2 = [], [], []
@@ -87,6 +88,7 @@ def test_few_simulated_pairs_do_not_bias_the_yield(expectation):
     assert np.std(pulls, ddof=1) == pytest.approx(1, abs=0.3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("pairs", [300, 1000, 5000])
 def test_few_pairs_do_not_bias_the_yield(expectation, pairs):
     """With the variances of the like-sign counts it was 0.4σ to 0.7σ too large."""

@@ -71,6 +71,7 @@ def test_cross_section_of_others(mass, energy, picobarn):
     assert 1e-8 * exact_cross_section(mass, energy) == pytest.approx(picobarn, rel=0.012)
 
 
+@pytest.mark.long
 def test_quadrature_has_converged():
     for mass, energy in ((0.004, 100.0), (0.3, 20.0)):
         fine = exact_cross_section(mass, energy, nodes=(56, 88, 24))

@@ -51,6 +51,7 @@ def pairs(branches, ctau, rng):
     return select.pairs(ak.zip(fields, depth_limit=1), select.Cuts(vertex=("dx", "dy")))[0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ctau", [3e-4, 3e-3, 3e-2])
 def test_prompt_pairs_predict_displaced_ones(sample, ctau):
     telescope = load_telescope(shipped("na60_telescope", Path(), "cards"))

@@ -97,6 +97,7 @@ def counted_below(signal, background, sigma, treatment):
     return np.sum(true * (p < 0.1))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("signal", [1.6, 6.4])
 @pytest.mark.parametrize("treatment", ["fixed", "averaged"])
 def test_toys_that_keep_measurements_against_sums(treatment, signal, monkeypatch):

@@ -68,6 +68,7 @@ def test_cls_at_the_limit(method, background, sigma):
     assert counting_cls(limits, counts, background, **nuisances) == pytest.approx(np.full(8, 0.1), rel=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("signal", "count", "background", "sigmas"),
     [
@@ -114,6 +115,7 @@ def test_coverage_with_an_uncertain_signal(kappa, background):
     assert fractions["marginalised"][-1] > 0.085
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["none", "marginalised"])
 @pytest.mark.parametrize("background", [0.05, 1.0, 6.0])
 def test_coverage(method, background):

@@ -81,6 +81,7 @@ def test_plane_has_the_expected_layers(small_plane):
     assert 0.02 < total[1, 20] < 0.2
 
 
+@pytest.mark.long
 def test_contours_of_both_channels_and_of_their_combination(small_plane):
     found = {
         states: likelihood.contour(small_plane, states, modes=plane.MODES, precision=0.1)

@@ -32,6 +32,7 @@ def triangular(content):
     return 1e3 * 0.5 * np.sum((p - TRUTH) ** 2 / (p + TRUTH))
 
 
+@pytest.mark.long
 def test_gaussian_benchmark():
     rng = stream(1, "omnifold")
     _, reco = toy(rng, 10_000, gauss=True)

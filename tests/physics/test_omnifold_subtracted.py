@@ -32,6 +32,7 @@ def sums(values, weight):
     return np.histogram(values[:, 0], EDGES, weights=weight)[0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ratio", [0.1, 0.5, 2.0])
 def test_cells_fluctuate_like_the_subtracted_yield(ratio):
     values, signed, posterior, shares = measured(1000, 500 * ratio, stream(1, int(10 * ratio)))

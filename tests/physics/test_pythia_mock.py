@@ -53,6 +53,7 @@ def test_unknown_names():
         pythia.settings(400.0, process="bottom")
 
 
+@pytest.mark.long
 def test_multiplicities_and_cross_section(engine):
     """Pythia 8.317, inelastic pp at 400 GeV on a target at rest."""
     soft = engine.soft
@@ -102,6 +103,7 @@ def test_like_sign_ratio(engine):
     assert found["mixed"][0] == pytest.approx(1.0, abs=4 * found["mixed"][1])
 
 
+@pytest.mark.long
 def test_data_sample_and_yields_of_the_generator(engine):
     data = simulate_events(CARD, 2000, engine=engine, seed=1)
     assert data.meta["engine"] == "pythia"
@@ -140,6 +142,7 @@ def same(one, two):
     return one.keys() == two.keys() and all(np.array_equal(one[key], two[key]) for key in one)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("system", "process", "size"),
     [

@@ -65,6 +65,7 @@ def test_least_squares_has_cells_less_true_cells():
     assert "expected" in str(found)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n_iterations", [2, 4, 20])
 def test_few_iterations_fit_fewer_numbers(n_iterations):
     method = partial(unfold.iterative, n_iterations=n_iterations)
@@ -81,6 +82,7 @@ def test_the_simulation_fluctuates_as_well():
     assert theory(10, 1.0) == pytest.approx(2 * theory(10), rel=0.02)
 
 
+@pytest.mark.long
 def test_p_values_are_uniform_and_see_a_wrong_response():
     method = partial(unfold.iterative, n_iterations=6)
     p = np.array(

@@ -39,6 +39,7 @@ def several(name):
     return DarkSector("degenerate", 0.9, 0.3, np.array([0.4, 0.4, 7.0]), vertex, axial, "majorana")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["majorana", "dirac", "degenerate"])
 def test_cross_sections_of_all_pairs(name):
     sector = several(name)
@@ -114,6 +115,7 @@ def test_a_closed_mass_aborts_no_scan():
     assert more.babar[1, 1] == pytest.approx(expected, rel=0.1)
 
 
+@pytest.mark.long
 def test_visible_decays_take_their_part():
     """Γ_SM from the integral over R of muons and electrons; at M = 0.3 GeV by hand."""
     model = semivisible.load_benchmark("iDM-040").sector

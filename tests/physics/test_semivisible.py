@@ -82,6 +82,7 @@ def test_prompt_probability_of_i2dm():
         assert p.value[0] == pytest.approx(expected, abs=4 * p.error[0] + 0.1 * expected)
 
 
+@pytest.mark.long
 def test_verdicts_at_the_point_of_the_talk():
     centre = np.array([float(gm2.epsilon_for(1.25, gm2.reference("wp20").difference))])
     limit = semivisible.published("babar").at([1.25])

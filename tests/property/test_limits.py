@@ -96,6 +96,7 @@ def test_a_less_certain_signal_weakens_a_limit(count, background, errors, backgr
     assert less >= certain / LOOSE
 
 
+@pytest.mark.long
 @settings(max_examples=40)
 @given(
     count=COUNTS,
@@ -112,6 +113,7 @@ def test_limits_nowhere_jump(count, at, which):
     assert abs(math.log(there / here)) < 0.01
 
 
+@pytest.mark.long
 @settings(max_examples=12, deadline=None)
 @given(
     where=st.sampled_from(["signal", "background"]),

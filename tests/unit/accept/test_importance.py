@@ -119,6 +119,7 @@ def test_yields_beside_the_beam_are_those_of_brute_force() -> None:
     assert view.expected(plain).n_effective[21] < 0.2 * ours.n_effective[21]
 
 
+@pytest.mark.long
 def test_errors_of_importance_sampling_cover() -> None:
     view, channel = sight(), photon()
     rows = []

@@ -138,6 +138,7 @@ def test_errors_that_follow_the_rate_shift_mean_pulls_without_a_bias(modules):
     assert (offsets / errors).mean(axis=0) == pytest.approx(expected, abs=0.03)
 
 
+@pytest.mark.long
 def test_toys_of_one_iteration_are_unbiased(modules):
     """With the true prior one iteration is linear in the data: pulls of mean 0 and width 1, R included."""
     sys.path[:0] = [str(FOLDER), str(FOLDER.parent)]

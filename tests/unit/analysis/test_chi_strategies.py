@@ -64,6 +64,7 @@ def _cloud(n: int) -> PairCloud:
     return PairCloud(m, pt, energy, np.full(n, pairs.sum() / n))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("m_chi", [0.01, 0.2, 0.37])
 def test_three_strategies_agree(m_chi: float) -> None:
     rng = np.random.default_rng(4)
@@ -128,6 +129,7 @@ def joint(measured):
     return fit_joint(measured, beam_energy=400.0, options=OPTIONS, rng=stream(1, "joint"))
 
 
+@pytest.mark.long
 def test_points_are_physical_and_follow_the_pairs(measured, joint):
     mass, pt, energy = joint(12_000, stream(2, "draw"))
     assert ((mass >= measured.mass.min()) & (mass <= measured.mass.max())).all()
@@ -152,6 +154,7 @@ def test_rejection_gives_the_rate_and_forbids_light_photons(measured, joint):
     assert np.average(photons.mass, weights=photons.weight) == pytest.approx(expected, rel=0.05)
 
 
+@pytest.mark.long
 def test_the_same_generator_gives_the_same_flow(measured, joint):
     again = fit_joint(measured, beam_energy=400.0, options=OPTIONS, rng=stream(1, "joint"))
     assert again.loss == joint.loss

@@ -191,6 +191,7 @@ def test_phenix_smoothing_never_sees_the_published_limit(monkeypatch):
     assert chosen.score < 1.5
 
 
+@pytest.mark.long
 def test_phenix_and_a_mock_search_make_one_limit():
     """The product of two normal likelihoods, by hand, has the limit of the workspace of both."""
     found = phenix_combined.combined(np.array([0.08]))

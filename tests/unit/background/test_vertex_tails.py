@@ -71,6 +71,7 @@ def closure():
     return np.array(rows).transpose(1, 2, 0)
 
 
+@pytest.mark.long
 def test_prediction_is_unbiased_with_honest_errors(closure):
     value, sigma, _ = closure
     truth = expected()

@@ -40,6 +40,7 @@ print(max(pool["num_threads"] for pool in threadpoolctl.threadpool_info()))
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("asked", "threads"), [(None, 1), ("2", 2)])
 def test_commands_compute_with_one_thread_unless_asked(asked, threads):
     if threads > (os.cpu_count() or 1):
@@ -60,6 +61,7 @@ def test_it_can_be_asked_for_twice():
     assert tune_malloc() is tune_malloc()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives chunks back at once")
 def test_chunks_reuse_their_pages():
     assert _faults("kept") < 0.1 * _faults("plain")

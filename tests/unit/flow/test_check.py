@@ -100,6 +100,7 @@ def test_kl_refuses_what_it_cannot_use():
         kl_divergence(x, rng.normal(size=(50, 3)))
 
 
+@pytest.mark.long
 def test_scan_passes_the_truth_and_fails_a_wrong_model():
     rng = np.random.default_rng(7)
     data = truth(30_000, rng)

@@ -102,6 +102,7 @@ def test_pairs_of_one_event_are_not_counted_twice():
     assert uniform(wrong) < 1e-6
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["energy", "pt"])
 def test_a_shift_is_found_as_often_as_stated(name):
     rng = np.random.default_rng(5)
@@ -168,6 +169,7 @@ def test_only_what_is_inside_is_compared():
     assert density_test(Toy(), data, rng=rng, **options).n_pairs == len(seen)
 
 
+@pytest.mark.long
 def test_replicas_widen_the_null_by_their_spread():
     """Samplers off by a random factor whose size the replicas know: p in the band is uniform, p is not."""
     rng = np.random.default_rng(11)

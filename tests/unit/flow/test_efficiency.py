@@ -38,6 +38,7 @@ def closure():
     return found, simulation(40_000, rng, scale=0.3)  # another prior
 
 
+@pytest.mark.long
 def test_closure_on_another_prior(closure):
     found, values = closure
     expected = truth(values)

@@ -119,6 +119,7 @@ def test_gaussianiser_of_discrete_and_of_single_values():
         Gaussianiser(np.zeros(2), np.arange(2.0), np.ones(2))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mass", [0.25, 0.5, 0.776, 1.05])
 def test_density_integrates_to_one(weighted_flow, mass):
     # Independent quadrature in (ln pt, y), over all but the outermost tails.
@@ -136,6 +137,7 @@ def test_density_integrates_to_one(weighted_flow, mass):
     assert np.trapezoid(inner * pt[:, 0], log_pt) == pytest.approx(1.0, abs=2e-3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mass", [0.35, 0.6, 0.776])
 def test_weighted_training_recovers_truth(weighted_flow, mass):
     rng = np.random.default_rng(5)
@@ -191,6 +193,7 @@ def test_sampling_is_reproducible(weighted_flow):
     assert len(weighted_flow.sample(np.empty(0), np.random.default_rng(1))[0]) == 0
 
 
+@pytest.mark.long
 def test_signed_weights_recover_the_signal():
     rng = np.random.default_rng(12)
 

@@ -91,6 +91,7 @@ def test_density_is_one_in_all_and_none_outside(flow: KinematicFlow) -> None:
     assert (outside == -np.inf).all()
 
 
+@pytest.mark.long
 def test_a_reach_begins_without_what_takes_long_to_import() -> None:
     slow = {"torch", "sympy", "vector", "awkward", "uproot", "pyhf", "scipy.stats"}
     code = f"import sys, gammastar.flow, gammastar.results.start; print(*{slow} & set(sys.modules))"

@@ -34,6 +34,7 @@ def paper():
     return fit_paper(table, beam_energy=BEAM, options=options, rng=np.random.default_rng(1))
 
 
+@pytest.mark.long
 def test_an_event_is_a_function_of_its_number(paper):
     whole = draw_events(paper, 3000, seed=3, mass=0.9)
     part = draw_events(paper, 500, seed=3, mass=0.9, first=2000)
@@ -51,6 +52,7 @@ def test_masses_of_the_neighbours_do_not_matter(paper):
     np.testing.assert_array_equal(part.energy, whole.energy[700:900])
 
 
+@pytest.mark.long
 def test_the_physical_points_are_distributed_as_the_draws(paper):
     mass = np.full(5_000, 0.9)
     z = np.random.default_rng(5).standard_normal((5_000, 2))

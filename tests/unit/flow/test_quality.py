@@ -71,6 +71,7 @@ def test_quality_accepts_the_truth_and_refuses_another(data):
     assert same.beyond < 0.01
 
 
+@pytest.mark.long
 def test_laplace_posterior(flow, data):
     n = len(data)
     table = Table(*data.T.copy(), np.ones(n), np.arange(n))

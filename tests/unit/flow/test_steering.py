@@ -79,6 +79,7 @@ def test_killed_training_resumes_to_the_same_model(tmp_path):
     assert saved_digests(tmp_path / "again") == whole
 
 
+@pytest.mark.long
 def test_members_become_few_shifts(tmp_path):
     trained(FlowSection(**SMALL, members=4), tmp_path)
     found = flow.load_variations(tmp_path)

@@ -82,6 +82,7 @@ def test_resumed_training_ends_with_the_same_numbers(pairs, trained, tmp_path):
         np.testing.assert_array_equal(resumed.to_tensors()[name], tensor)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("damage", ["seed", "truncated", "garbage"])
 def test_unfit_checkpoint_starts_anew(pairs, trained, tmp_path, damage, caplog):
     path = tmp_path / "state"
@@ -229,6 +230,7 @@ def papers(pairs):
     return fit_paper(pairs, beam_energy=BEAM, options=options, rng=np.random.default_rng(1))
 
 
+@pytest.mark.long
 def test_paper_preset(papers, tmp_path):
     assert papers.network.architecture == {"steps": 8, "bins": 6, "hidden": 32, "layers": 2}
     assert 40_000 < papers.network.n_parameters < 50_000  # normflows: 45120
@@ -258,6 +260,7 @@ def ensemble(pairs):
     return fit_ensemble(pairs, beam_energy=BEAM, options=SMALL, members=3, seed=5)
 
 
+@pytest.mark.long
 def test_ensemble_is_a_mixture(ensemble, pairs, tmp_path):
     values = (pairs.mass[:500], pairs.pt[:500], pairs.energy[:500])
     mean = np.exp(ensemble.log_probs(*values)).mean(axis=0)
@@ -314,6 +317,7 @@ def test_principal_components():
         principal_components(np.full((3, 4), np.nan))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("source", ["mass", "masses", "spectrum"])
 def test_events_do_not_depend_on_the_chunks(trained, source):
     n = 10_000

@@ -68,6 +68,7 @@ def test_equal_members_leave_the_precision_of_the_pairs(flow, sample):
     assert (found.weights(*sample) == rows).all()
 
 
+@pytest.mark.long
 def test_a_part_of_unequal_particles_keeps_the_precision_of_the_pairs(flow, sample):
     # what is left out counts as one number: a detector that sees a part knows it as well as all the pairs do
     members, count = 120, 400.0
@@ -104,6 +105,7 @@ def test_many_pairs_leave_students_factor_on_the_members(flow, sample):
     assert found == pytest.approx(wanted / wanted.mean(axis=1, keepdims=True), rel=1e-4, abs=1e-4)
 
 
+@pytest.mark.long
 def test_windows_of_a_sample_over_all_masses(flow):
     mass = np.random.default_rng(4).uniform(*RANGE, 10_000)
     pt, energy = flow.sample(mass, np.random.default_rng(5))

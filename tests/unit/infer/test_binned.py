@@ -151,6 +151,7 @@ def test_fits_are_those_of_pyhf(strength):
     assert ours <= float(wanted) / 2.0 + 1e-8  # never above that of another minimiser
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("auxiliary", "method"), [("fixed", "exact"), ("averaged", "marginalised")])
 def test_one_bin_against_enumeration(auxiliary, method):
     spec = one_bin(1, norm("b", 1.4, 1 / 1.4))
@@ -162,6 +163,7 @@ def test_one_bin_against_enumeration(auxiliary, method):
     assert auxiliary in found.method
 
 
+@pytest.mark.long
 def test_counted_backgrounds_average_to_negative_binomials():
     """A Poisson mean measured by τ counts has a gamma posterior, and counts over it are negative binomial."""
     background, error, signal = 1.2, 0.4, 3.5
@@ -176,6 +178,7 @@ def test_counted_backgrounds_average_to_negative_binomials():
     assert found.cls == pytest.approx(wanted, abs=4 * found.error)
 
 
+@pytest.mark.long
 def test_a_control_region_fixes_its_background():
     """10⁶ counts beside the search: CLs of a known background; the control region breaks ties in half."""
     factor = {"name": "k", "type": "normfactor", "data": None}
@@ -191,6 +194,7 @@ def test_a_control_region_fixes_its_background():
         assert found.cls == pytest.approx(wanted, abs=4 * found.error + 2e-3)
 
 
+@pytest.mark.long
 def test_limits_cross_where_cls_is_the_level():
     """Without events and known background CLs = e^−s: ln 20 of 2.5 at 95 %."""
     spec = one_bin(0, bins("shapesys", "side", [1e-4]), signal=2.5)
@@ -252,6 +256,7 @@ def test_refused(spec, word):
         binned_cls(spec, rng=np.random.default_rng(1))
 
 
+@pytest.mark.long
 def test_command_line_tests_every_kind_of_nuisance(tmp_path):
     (tmp_path / "all.json").write_text(json.dumps(everything()))
     arguments = ["scan", str(tmp_path / "all.json"), "--method", "exact", "--statistic", "qtilde"]
@@ -271,6 +276,7 @@ def test_published_intervals_of_counts(count, background, interval):
         counting_interval(-1, background)
 
 
+@pytest.mark.long
 def test_intervals_of_a_workspace_are_those_of_the_count():
     """Steps of the count make p jump at the ends; 2000 toys put them within a few per cent."""
     low, high = strength_interval(one_bin(5, background=1.0, signal=1.0), rng=np.random.default_rng(1))
@@ -325,6 +331,7 @@ def test_hs3_refuses_what_root_reads_otherwise():
     assert to_hs3(one_bin(0, shape("a", [1.0], [0.6]), background=0.8))["distributions"]
 
 
+@pytest.mark.long
 def test_command_line_fits(tmp_path):
     (tmp_path / "one.json").write_text(json.dumps(one_bin(4)))
     arguments = ["scan", str(tmp_path / "one.json"), "--goodness", "--interval", "--cl", "0.9", "--json"]
@@ -359,6 +366,7 @@ def several_ways(rng, shapes=10, size=0.5):
     }
 
 
+@pytest.mark.long
 def test_the_lowest_of_several_minima_is_found():
     rng = np.random.default_rng(2)
     model, n = binned_model(several_ways(rng)), 40
@@ -372,6 +380,7 @@ def test_the_lowest_of_several_minima_is_found():
     assert np.mean(found - lowest > 1e-3) < 0.06  # from the nominal start alone 10 to 15 %
 
 
+@pytest.mark.long
 def test_free_fits_of_toys_are_no_worse_than_those_without_signal():
     """Three pairs: μ n_j has minima with and without signal; the conditional fit leads to the other one."""
     spec = joint_workspace(joint_models.model(3.0))
@@ -385,6 +394,7 @@ def test_free_fits_of_toys_are_no_worse_than_those_without_signal():
     assert np.mean(q < 2.0 * (np.min(two, axis=0) - none.nll) - 0.02) < 0.02
 
 
+@pytest.mark.long
 def test_a_joint_workspace_is_scanned_exactly():
     one, convention = joint_models.model(10.0), Convention("qtilde", "randomised")
     rng = np.random.default_rng(1)

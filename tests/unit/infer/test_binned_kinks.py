@@ -50,6 +50,7 @@ def with_an_empty_template(count):
     return space(search, control, count)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("count", "on_the_kink"), [(0, True), (1, True), (2, True), (4, False)])
 def test_minima_on_a_kink_are_found(count, on_the_kink):
     """No value of the shape's nuisance that is held has a lower minimum than the fit that leaves it free."""

@@ -34,6 +34,7 @@ def plane(mass=MASS, coupling=COUPLING):
     return 2e28 * np.exp(-m / 0.12) * coupling**4 * np.exp(-(coupling**2) * m**2 / 1e-13)
 
 
+@pytest.mark.long
 def test_errors_of_the_sample_follow_the_spread_of_repeated_samples():
     """Yields fluctuated independently per mass by 8 %: the edges scatter as the error says."""
     signal, rng = plane(), np.random.default_rng(5)

@@ -231,6 +231,7 @@ def _true_intervals(bounds, signal, limit):
     return [(mass[a], mass[b - 1]) for a, b in zip(step[::2], step[1::2], strict=True)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("per_coupling", [False, True])
 @pytest.mark.parametrize("case", CASES)
 def test_every_interval_of_masses(case, per_coupling):

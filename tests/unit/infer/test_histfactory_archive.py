@@ -65,6 +65,7 @@ def test_a_flipped_bit_of_a_packed_archive(tmp_path):
         list(json_texts(path))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("made", "match"),
     [

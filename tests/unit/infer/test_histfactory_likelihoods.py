@@ -173,6 +173,7 @@ def q_of(space, strength):
     return found.q
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "settings",
     [

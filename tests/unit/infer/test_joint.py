@@ -186,6 +186,7 @@ def minimum(one, built, data, start, bounds, strength):
     return -float(built.logpdf(end, data)[0])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("pairs", range(6))
 def test_nearly_empty_windows_are_fitted_to_the_minimum_of_minuit(pairs):
     """Minuit (pyhf's likelihood) begins where pyhf does, and at our minimum: neither ends lower."""
@@ -203,6 +204,7 @@ def test_nearly_empty_windows_are_fitted_to_the_minimum_of_minuit(pairs):
             assert ours < minimum(one, built, data, start, bounds, strength) + 1e-5
 
 
+@pytest.mark.long
 def test_all_pseudo_experiments_of_nearly_empty_windows_are_fitted():
     """Before steps had a damping of their own one in forty stopped short; every one must end now."""
     for pairs in range(6):
@@ -213,6 +215,7 @@ def test_all_pseudo_experiments_of_nearly_empty_windows_are_fitted():
             assert fit(arrays, toys, strength, most=1.0 if strength is None else np.inf).done.all()
 
 
+@pytest.mark.long
 def test_all_pseudo_experiments_of_a_small_simulation_are_fitted():
     """One simulated pair per bin: steps that are cut must still lead down, or one in eighty stops short."""
     one = model(60.0, cells=12)
@@ -230,6 +233,7 @@ def test_scale_of_a_window_without_pairs_is_that_of_a_part_of_a_pair():
     assert unit_of(empty) * 0.1 * per_pair == pytest.approx(3.0, rel=0.01)
 
 
+@pytest.mark.long
 def test_limits_are_those_of_pyhf():
     """CLs of pyhf at our limits is the level, within the tolerance of its optimiser."""
     one = MODELS["window"]
@@ -259,6 +263,7 @@ def mid(events, mean):
     return poisson.cdf(events, mean) - 0.5 * poisson.pmf(events, mean)
 
 
+@pytest.mark.long
 def test_pseudo_experiments_give_poisson_sums_where_pairs_are_many():
     """With the signal fixed q̃ orders data sets as their counts do; the pairs split each count in halves."""
     one = exact_pairs()
@@ -273,6 +278,7 @@ def test_pseudo_experiments_give_poisson_sums_where_pairs_are_many():
     assert limit.expected[:3] == pytest.approx(counting_limit(0, 0.5) / 3.0, rel=0.3)
 
 
+@pytest.mark.long
 def test_few_pairs_leave_the_signal_open():
     """What the pairs do not know makes limits weaker; more pairs of the same content never do."""
     few, many = model(20.0, named=False), model(2e5, named=False)
@@ -330,6 +336,7 @@ def test_pseudo_experiments_have_the_moments_of_the_model():
     assert toys.simulated.std(axis=0) == pytest.approx(arrays.sigma, rel=0.03)
 
 
+@pytest.mark.long
 def test_the_truth_is_excluded_no_more_often_than_the_level():
     """30 pairs, 40 full pseudo-experiments: the tolerance is that of their number, one in 2000 fails."""
     one, n = model(30.0, named=False), 40
@@ -380,6 +387,7 @@ def test_two_bins_need_asymptotics():
         joint_limit(MODELS["two bins of the search"], JointLimits(method="exact"))
 
 
+@pytest.mark.long
 def test_few_pairs_have_several_minima_of_which_the_lowest_counts(monkeypatch):
     """In the pairs and without them: of sixty pseudo-experiments one start misses the lower one in one."""
     one = model(6.0)
@@ -399,6 +407,7 @@ def test_no_experiment_as_extreme_excludes_nothing(monkeypatch):
     assert joint_cls(None, None, 1e-6, 50, None).cls == 1.0
 
 
+@pytest.mark.long
 def test_a_limit_that_pseudo_experiments_do_not_tell_is_an_error_or_named(monkeypatch):
     """None without signal is as extreme: CLs is 0/0 at every strength, and the limit was inf, unsaid."""
     nothing, some = (np.array([x]) for x in (0.0, 0.3))

@@ -82,6 +82,7 @@ def test_p_values_of_many_pairs_without_signal_are_uniform():
     assert np.mean(p > 0.49) == pytest.approx(0.5, abs=4 * 0.5 / np.sqrt(n))
 
 
+@pytest.mark.long
 def test_pseudo_experiments_give_the_poisson_tail():
     """A known background of half an event, and three are seen."""
     found = joint_significance(model(30.0, named=False), "exact", n_toys=1300, seed=1)
@@ -91,6 +92,7 @@ def test_pseudo_experiments_give_the_poisson_tail():
     assert none.p_value == 0.01  # as far as so many pseudo-experiments can see
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("background", [0.5, 25.0])
 def test_many_pairs_give_the_discovery_yield_of_a_counting_search(background):
     effects = JointEffect("pot", signal=0.3), JointEffect("background_norm", background=0.2)
@@ -101,6 +103,7 @@ def test_many_pairs_give_the_discovery_yield_of_a_counting_search(background):
     assert found == pytest.approx(wanted, rel=0.03)  # 2000 signals of 30 %: their median to 1 %
 
 
+@pytest.mark.long
 def test_half_of_all_experiments_reach_the_significance_of_their_median():
     one, n = model(30.0), 1000
     (strength,), _ = discovery_strengths(one, (3.0,), JointLimits(method="exact", n_toys=700))
@@ -113,6 +116,7 @@ def test_half_of_all_experiments_reach_the_significance_of_their_median():
     assert np.mean([reached[count] for count in counts.tolist()]) == pytest.approx(0.5, abs=2.5 / np.sqrt(n))
 
 
+@pytest.mark.long
 def test_asimov_data_of_a_discovery_have_its_significance_with_pyhf():
     one = replace(MODELS["window"], observed=None)
     strengths, method = discovery_strengths(one, (3.0, 5.0), ASYMPTOTIC)
@@ -152,6 +156,7 @@ def test_the_present_exposure_is_its_own_projection():
         MODELS["in situ"].exposed(2.0)
 
 
+@pytest.mark.long
 def test_projections_are_those_of_a_counting_search_where_pairs_are_many():
     """The error of the background, 20 %, stays and bounds what more exposure gains."""
     one = exact_pairs(effects=(JointEffect("background_norm", background=0.2),), background=np.array([25.0]))
@@ -183,6 +188,7 @@ def test_the_calibration_dictates_limits_of_long_runs():
     assert limit * 0.1 * np.sqrt(1e6 / 4.0) == pytest.approx(open_pairs, rel=0.01)
 
 
+@pytest.mark.long
 def test_a_projection_needs_the_median_alone():
     asked, one = JointLimits(method="exact", n_toys=150, bands=False), MODELS["no effects"].exposed(4.0)
     median = joint_limit(one, asked, seed=2).expected

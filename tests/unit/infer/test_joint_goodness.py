@@ -15,6 +15,7 @@ from gammastar.pipeline.cache import StageCache
 from gammastar.pipeline.stages import joint as stage
 
 
+@pytest.mark.long
 def test_the_statistic_is_that_of_the_workspace():
     """The other engine finds the same where the search sees just its background."""
     window = model(300.0, seed=5, background=np.array([2.0]), observed=np.array([2.0]))
@@ -26,6 +27,7 @@ def test_the_statistic_is_that_of_the_workspace():
     assert pairs_fit(masked, rng=np.random.default_rng(1), n_toys=700) == found
 
 
+@pytest.mark.long
 def test_p_values_of_described_pairs_are_those_of_chance():
     """The simulation is exact and nothing is uncertain but the contents, which are those fitted."""
     rng = np.random.default_rng(4)

@@ -49,6 +49,7 @@ def place(built, name):
     return built.config.par_slice(name).start
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", KINDS)
 def test_impacts_are_those_of_refits_with_pyhf(found, fitted, name):
     """The parameter is fixed where the impact says, and pyhf fits all others again."""

@@ -33,6 +33,7 @@ def recorded(rng, expected):
     return full + PRESCALE * scaled, full + PRESCALE**2 * scaled
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("like", [25.0])
 def test_the_scatter_of_prescaled_pairs_is_known(like):
     """The statistic of the fit has its own distribution; sums taken for counts have another one."""

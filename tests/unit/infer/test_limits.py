@@ -130,6 +130,7 @@ def test_refused(arguments, options):
         upper_limit(*arguments, **options)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("count", "background"), [(0, 0.01), (3, 0.5), (3, 3.0), (12, 10.0)])
 def test_averaged_limits_rise_smoothly_with_the_error_of_the_signal(count, background):
     """No uncertainty of the signal makes a limit stronger, and small steps of it make small steps."""

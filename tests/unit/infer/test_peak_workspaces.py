@@ -48,6 +48,7 @@ def spaces(search: InSitu) -> list[dict]:
     ]
 
 
+@pytest.mark.long
 def test_the_workspace_expects_the_limit_of_the_fit(search: InSitu) -> None:
     """At the median expected limit of the fit pyhf finds CLs = 0.1, within 5 % of the strength."""
     for space in spaces(search):

@@ -204,6 +204,7 @@ def test_equal_data_sets_have_the_statistic_of_each(kind, groups):
         assert np.array_equal(statistics(model, toys, 0.7, kind), each)
 
 
+@pytest.mark.long
 def test_none_as_extreme_excludes_nothing_and_sets_no_limit():
     """Five events where seventy are expected: CLs of toys was 0/0 = 0, and the limit zero."""
     far = binned_channel("a", signal=[1.0, 2.0], background=[30.0, 40.0], observed=[2, 3])

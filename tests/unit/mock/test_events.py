@@ -57,6 +57,7 @@ def weights(events):
     return events.branches["weight"] * events.branches["prescale"]
 
 
+@pytest.mark.long
 def test_layout(data, mc):
     assert set(data.branches) == {*FLAT, "Muon"}
     assert set(mc.branches) == {*FLAT, "Muon", "gen_process", "gen_mll", "gen_qT", "gen_E"}
@@ -193,6 +194,7 @@ def test_prior_of_the_simulation_differs_from_the_data(mc):
     assert mc.meta["card_digest"] == CARD.digest
 
 
+@pytest.mark.long
 def test_same_event_pairs_have_r_above_one(background):
     """Charge conservation: 1.16 ± 0.03 in p-Pb of Angantyr; mixed pairs have R = 1."""
     rng = np.random.default_rng(5)

@@ -55,6 +55,7 @@ def content(folder):
         return data["meta"]["content_sha256"].array()[0], data.classnames(cycle=False)["events"]
 
 
+@pytest.mark.long
 def test_made_in_one_format_and_read(tmp_path, steering):
     out = tmp_path / "out"
     run(steering(more='format = "rntuple"\ncompression = "zlib"'), output=out, only="select")

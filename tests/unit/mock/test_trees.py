@@ -23,6 +23,7 @@ def mc():
     return simulate_events(CARD, 3000, kind="mc", seed=1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("layout", "compression"),
     [("ttree", "zstd"), ("ttree", "lzma"), ("rntuple", "zstd"), ("rntuple", "lz4"), ("rntuple", "none")],

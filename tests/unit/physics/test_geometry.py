@@ -62,6 +62,7 @@ VOLUMES = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("volume", VOLUMES, ids=lambda v: f"{v.kind}")
 def test_chord_agrees_with_membership_along_the_line(volume: Geometry) -> None:
     rng = np.random.default_rng(11)
@@ -77,6 +78,7 @@ def test_chord_agrees_with_membership_along_the_line(volume: Geometry) -> None:
     assert member.any()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("volume", VOLUMES[3:10], ids=lambda v: f"{v.kind}")
 def test_chord_from_everywhere_and_backwards(volume: Geometry) -> None:
     rng = np.random.default_rng(12)

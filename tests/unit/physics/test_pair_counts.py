@@ -22,6 +22,7 @@ def truth(total):
     return total * shape / shape.sum()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("total", [60.0, 60_000.0])
 def test_pulls_from_few_pairs_to_many(total):
     """The truth is not that of the prior, and no normal prior made it."""
@@ -52,6 +53,7 @@ def test_errors_do_not_vanish_with_the_value():
     assert abs(found.content[11] - 5.0) < 4 * error[11]
 
 
+@pytest.mark.long
 def test_a_narrow_line_stands_on_a_smooth_continuum():
     """A line of ten times the continuum, which the prior does not have, comes out with its error."""
     true = truth(40_000.0)
@@ -68,6 +70,7 @@ def test_a_narrow_line_stands_on_a_smooth_continuum():
     assert abs(np.mean(pulls)) < 1
 
 
+@pytest.mark.long
 def test_few_simulated_photons_are_part_of_the_error():
     """With as many simulated photons as data, errors grow by about √2, and the pulls stay."""
     true, exact, rng = truth(30_000.0), smeared(N, 0.6), stream(9, "simulation")
@@ -93,6 +96,7 @@ def test_few_simulated_photons_are_part_of_the_error():
     assert (np.mean(errors[False], axis=0)[:5] > 1.2 * np.mean(errors[True], axis=0)[:5]).all()
 
 
+@pytest.mark.long
 def test_smooth_counts_in_three_axes_and_their_goodness():
     shape, rng = (10, 3, 4), stream(11, "three")
     mass, pt, energy = np.indices(shape)

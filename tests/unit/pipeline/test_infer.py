@@ -148,6 +148,7 @@ def test_discoveries_and_projections(tmp_path):
     assert search.impacts.names == ("background",)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("method", "background"), [("auto", 4.0), ("exact", 0.4), ("marginalised", 0.0), ("asymptotic", 40.0)]
 )
@@ -168,6 +169,7 @@ def test_projection_to_the_same_protons_on_target_is_the_reach(tmp_path, method,
     assert all(words[method] in row["method"] for row in rows)
 
 
+@pytest.mark.long
 def test_limits_are_averaged_unless_asymptotic_ones_are_asked_for(tmp_path):
     averaged = searched(tmp_path / "a", background=40.0)[2].limit
     asked = searched(tmp_path / "b", background=40.0, method="asymptotic")[2].limit
@@ -179,6 +181,7 @@ def test_limits_are_averaged_unless_asymptotic_ones_are_asked_for(tmp_path):
     assert half.expected[2] < averaged.expected[2]
 
 
+@pytest.mark.long
 def test_uncertainties_of_the_signal_enter_limits_and_patches(tmp_path):
     keys = {"nuisances": ["pot", "spectrum", "kinematics", "extrapolation"], "extrapolation_sigma": 0.4}
     _, _, plain = searched(tmp_path / "a")
@@ -241,6 +244,7 @@ def at(mass, coupling):
     return int(np.argmin(np.abs(MASS - mass))), int(np.argmin(np.abs(np.log(COUPLING / coupling))))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("extrapolate", [True, False])
 @pytest.mark.parametrize(("run", "suffix"), [(dark, ""), (charged, "_mcp_bars")])
 @pytest.mark.parametrize("nuisances", [EVERY, ("pot",), ("scaling", "sample"), ("sample",)])
@@ -277,6 +281,7 @@ def test_workspace_and_patches_hold_the_nuisances_of_the_limit(tmp_path, run, su
     assert some > 4
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("run", "suffix"), [(dark, ""), (charged, "_mcp_bars")])
 def test_pyhf_on_workspace_and_patch_gives_the_limit_of_the_run(tmp_path, run, suffix):
     keys = {"nuisances": list(EVERY), "method": "asymptotic", "max_patches": 3}
@@ -338,6 +343,7 @@ def test_exports_and_submission(tmp_path):
     assert "symerror" in (tmp_path / "hepdata" / "contour.yaml").read_text()
 
 
+@pytest.mark.long
 def test_figures_of_the_page(tmp_path):
     ctx, made, _ = searched(tmp_path, projections=[1.4e18])
     (section,) = reach_sections(ctx, made)
@@ -362,6 +368,7 @@ def events(mass, coupling):
     return 2e28 * np.exp(-mass / 0.12) * coupling**4 * np.exp(-(coupling**2) * mass**2 / 1e-13)
 
 
+@pytest.mark.long
 def test_each_edge_has_its_own_limit_and_method(tmp_path, monkeypatch):
     """The uncertainty falls along the coupling; at each edge the closed yield is the limit of that point."""
 

@@ -55,6 +55,7 @@ def counted(path, mapping, **options):
     return [int(mask.sum()) for mask in (found.os, found.pp, found.mm)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["TTree", "RNTuple"])
 @pytest.mark.parametrize("dtype", UNSIGNED)
 def test_a_charge_without_a_sign_is_refused_or_mapped(muons, tmp_path, dtype, kind):
@@ -135,6 +136,7 @@ def test_the_key_is_a_number_and_goes_with_a_charge(changes):
         schema(**changes)
 
 
+@pytest.mark.long
 def test_values_that_a_file_leaves_out_are_lost_and_counted(muons, tmp_path):
     """An optional number of an RNTuple that is not there is not zero."""
     place = ak.local_index(muons["px"])

@@ -51,6 +51,7 @@ def legs(names, keys, **options):
 POLAR, CARTESIAN = ("pt", "eta", "phi", "charge"), ("px", "py", "pz", "charge")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("branches", "flavour", "asked", "unit"),
     [
@@ -110,6 +111,7 @@ def test_the_command_writes_lists_and_fails(tmp_path) -> None:
     assert not (tmp_path / "no.toml").exists()
 
 
+@pytest.mark.long
 def test_an_rntuple_of_many_branches_is_opened_in_linear_time(tmp_path) -> None:
     columns = lists("Muon_{}", POLAR)
     columns |= {f"Jet_{i}": columns["Muon_pt"] for i in range(300)} | {"event": np.arange(N)}

@@ -59,6 +59,7 @@ def keys(findings):
     return {(finding.level, finding.key) for finding in findings}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", list(REAL))
 def test_real_files_raise_no_alarm_and_a_wrong_unit_does(name) -> None:
     schema = load_schema(REAL[name])
@@ -86,6 +87,7 @@ def vars_of(path):
     return {field: getattr(schema, field) for field in schema.__dataclass_fields__}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("lepton", "mass", "boost", "unit"),
     [
@@ -154,6 +156,7 @@ MISTAKES = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("changes", "expected", "words"), MISTAKES)
 def test_each_mistake_is_named_with_its_key(tmp_path, changes, expected, words) -> None:
     legs = decays(0.5, 6.0, M_MU)

@@ -245,6 +245,7 @@ def test_errors_of_a_schema_name_its_file(tmp_path):
         assert len(str(caught.value)) < 1000
 
 
+@pytest.mark.long
 def test_workers_find_the_same_branches(objects, tmp_path):
     """coffea opens the tree by itself, by its cycle and with one branch, before a chunk is read."""
     from gammastar import facility, select

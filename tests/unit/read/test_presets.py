@@ -40,6 +40,7 @@ def test_all_presets_are_schemas():
         assert read.builtin(name).branches()
 
 
+@pytest.mark.long
 def test_na60_preset_and_flat_columns(tmp_path):
     path, schema = na60_file(tmp_path / "na60.root"), read.builtin("na60_muon")
     pairs, flow = select.collect(read.open_events(path, schema))

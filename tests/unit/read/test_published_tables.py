@@ -55,6 +55,7 @@ def test_a_shipped_table_holds_the_numbers_of_its_lines(path):
     assert sum(1 + sides * len(column.errors) for column in table.columns) == n_given
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_shipped_table_comes_back_from_every_form(path, tmp_path):
     table = read.hepdata(path)

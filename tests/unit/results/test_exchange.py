@@ -116,6 +116,7 @@ def test_eventcalc_reads_a_density_whose_integral_is_one(produced, truth, tmp_pa
         write_eventcalc(produced, [0.3], tmp_path)
 
 
+@pytest.mark.long
 def test_alpinist_reads_densities_on_its_grid(produced, tmp_path):
     first, second = write_alpinist(produced, "ship_ecn3", tmp_path, mass_range=(0.25, 0.45))
     assert second == tmp_path / "SHiP" / "dp_Brems_beam400GeV_10to5310MeV_SHiP.dat"

@@ -329,6 +329,7 @@ def test_a_patch_without_events_excludes_nothing():
         assert full.observed < 0.2
 
 
+@pytest.mark.long
 def test_the_limit_on_the_strength_is_where_pyhf_has_it():
     known = likelihood([50], background=45.0)
     (name,) = [name for name in known.patches if "5p70" in name]  # a signal of 5 events
@@ -411,6 +412,7 @@ def test_a_limit_that_fails_is_a_row(tmp_path, monkeypatch):
     assert said.exit_code == 0
 
 
+@pytest.mark.long
 def test_a_masked_search_prints_no_nan(tmp_path):
     space = likelihood("masked", background=2.0).workspace
     space["channels"][0]["samples"][0]["data"] = [4.0]
@@ -421,6 +423,7 @@ def test_a_masked_search_prints_no_nan(tmp_path):
         assert "CLs masked expected" in said.output
 
 
+@pytest.mark.long
 def test_asymptotic_cls_cut_templates_as_exact_ones_do():
     """A shape that leaves −1 event at −1σ: with 0 in its place CLs is that of pyhf with clipped samples."""
     strength = {"name": "mu", "type": "normfactor", "data": None}

@@ -49,6 +49,7 @@ def folder(tmp_path_factory):
     return base, lines
 
 
+@pytest.mark.long
 def test_the_example_of_the_page(folder):
     base, lines = folder
     names = {path.name for path in (base / "out").iterdir()}

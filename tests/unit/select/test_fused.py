@@ -40,6 +40,7 @@ AXES = (
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_filled_pairs_are_those_of_the_table(dtype):
     columns = leptons(np.random.default_rng(1).poisson(1.7, 20_000), dtype=dtype)

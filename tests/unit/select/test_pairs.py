@@ -99,6 +99,7 @@ def test_mass_is_exact_for_fast_collinear_leptons(mass, label, angle):
     assert found.columns["angle"][0] == pytest.approx(angle, rel=1e-9)
 
 
+@pytest.mark.long
 def test_single_precision_input_does_not_spoil_the_mass():
     rng = np.random.default_rng(5)
     momenta = rng.normal([0, 0, 100], 0.1, (1000, 2, 3))

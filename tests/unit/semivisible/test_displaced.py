@@ -62,6 +62,7 @@ def test_against_sampled_positions(search, events):
     assert found == pytest.approx(expected, abs=4 * np.sqrt(expected / N))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("epsilon", [3e-3, 1e-2, 3e-2])
 def test_all_steps_of_a_cascade_and_of_the_s_channel(search, epsilon):
     """Three states, pairs that are not seen in front of pairs that are, positions of every decay sampled."""

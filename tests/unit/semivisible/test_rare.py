@@ -21,6 +21,7 @@ def card():
     return replace(semivisible.load_babar(), radius=np.inf)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "threshold", "n"),
     [("i2DM-talk", 0.15, 40_000), ("iDM-040", 0.1, 40_000), ("AHP2020-B", 0.1, 40_000)],
@@ -36,6 +37,7 @@ def test_same_as_plain_events(card, name, threshold, n):
     assert found.high[0] >= 2.0 * found.value[0]
 
 
+@pytest.mark.long
 def test_one_in_ten_thousand(card):
     table = decay_table(semivisible.load_benchmark("i2DM-talk").sector(M))
     hermetic = replace(card, threshold=0.0, thresholds=(), angles=())
@@ -46,6 +48,7 @@ def test_one_in_ten_thousand(card):
     assert value.std(ddof=1) < 3.0 * error.mean()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["AHP2020-B", "i2DM-talk"])
 def test_planes_take_rare_events_from_importance_sampling(name):
     """The same at any coupling as many plain events, with a tenth of their error where decays are prompt."""

@@ -129,6 +129,7 @@ def test_na64_modes_against_sampled_positions():
         na64.missing(energy, events, selection, [epsilon], RNG(3), mode="visible")
 
 
+@pytest.mark.long
 def test_sums_of_exponentials_are_the_compiled_sums(card):
     table = decay_table(semivisible.load_benchmark("i2DM-talk").sector(0.5))
     epsilon = np.geomspace(1e-5, 1e-1, 17)
@@ -284,6 +285,7 @@ def test_cards_need_sources(tmp_path, card):
         semivisible.load_na64(file)
 
 
+@pytest.mark.long
 def test_a_plane_of_both_searches():
     mass, epsilon = np.array([0.3, 1.25]), np.geomspace(1e-4, 5e-2, 9)
     options = semivisible.Options(n=4000, s_channel=1e-3)

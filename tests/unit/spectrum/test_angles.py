@@ -55,6 +55,7 @@ def test_angles_of_the_acceptance_are_far_from_isotropic(simulated):
     assert np.abs(mean).max() > 0.05
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("truth", [(0.0, 0.0, 0.0), (0.5, 0.0, 0.0), (-0.4, 0.15, 0.1)])
 def test_pulls_of_small_data_sets(simulated, truth):
     """14 sets of a thousand pairs with another energy spectrum than the simulation."""

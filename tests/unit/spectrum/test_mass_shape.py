@@ -74,6 +74,7 @@ def test_exact_contents_of_bins_give_the_rate_on_and_beside_the_lines(density, l
     assert np.sqrt(np.mean(straight**2)) > 0.2  # what it replaces
 
 
+@pytest.mark.long
 def test_pulls_of_exact_masses_are_normal():
     """Poisson contents of the bins: mean and width of pulls at exact masses, lines included.
 
@@ -282,6 +283,7 @@ def bumped(m):
     return cocktail(m) + 3600 * np.exp(-0.5 * ((m - 0.62) / 0.05) ** 2) / (0.05 * np.sqrt(2 * np.pi))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("density", [other, stepped, bumped, *map(coherent, (np.pi / 2, np.pi, -np.pi / 2))])
 def test_shapes_that_the_fit_does_not_have_are_within_its_errors(density):
     """Pairs with a resolution of 25 MeV; at the masses of one set few pulls are independent: some 20."""

@@ -52,6 +52,7 @@ def offsets(mass, points, weight, true):
     return mean - np.log(true[there, 1:]).mean(axis=0), error
 
 
+@pytest.mark.long
 def test_beside_a_line_kinematics_are_those_of_the_true_mass(found):
     true, reco, made = found
     before, _ = offsets(reco[:, 0], reco, np.ones(len(reco)), true)

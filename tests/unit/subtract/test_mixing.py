@@ -83,6 +83,7 @@ def test_r_is_one_where_the_acceptance_does_not_tell_charges_apart():
     assert sigma[0] < 0.02
 
 
+@pytest.mark.long
 def test_background_of_uncorrelated_leptons_is_exact_with_r_from_mixing():
     rng = stream(2, "poisson")
     made = singles(rng, rng.poisson(0.7, 400_000), rng.poisson(0.7, 400_000))

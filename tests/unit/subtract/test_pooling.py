@@ -82,6 +82,7 @@ def test_classes_keep_their_share_of_the_pairs_when_one_is_thinned():
     assert few.weight.sum() == pytest.approx(whole.weight.sum(), rel=0.03)
 
 
+@pytest.mark.long
 def test_r_of_many_hashes_scatters_about_that_of_all_leptons():
     n = 12_000
     made = leptons(n, seed=5)

@@ -39,6 +39,7 @@ def subtracted(pairs, method="likelihood"):
     return hists, subtract.combinatorial(hists, ratio, method=method)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("b_over_s", "method"), [(0.5, "regions"), (2.0, "likelihood"), (6.0, "likelihood")])
 def test_sum_and_projections(b_over_s, method):
     pairs, truth = mock(stream(1, "posterior", str(b_over_s)), 15_000, b_over_s)
@@ -70,6 +71,7 @@ def test_without_background_the_weights_are_the_pairs():
     np.testing.assert_allclose(weight, found.sign(pairs), rtol=1e-6)
 
 
+@pytest.mark.long
 def test_a_background_that_is_too_large_disagrees():
     pairs, _ = mock(stream(3, "large"), 5000, 2.0)
     hists = select.fill((pairs,), AXES)

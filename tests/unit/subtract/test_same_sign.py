@@ -64,6 +64,7 @@ def test_covariance_is_that_of_the_derivatives():
     np.testing.assert_allclose(found(n).cov, slopes @ np.diag(n.ravel()) @ slopes.T, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.long
 def test_full_covariance_matches_the_scatter_of_toys():
     """A steep charge ratio inside the region makes the coarse term large: total and χ² must still fit."""
     pp, mm = np.linspace(200, 40, 8), np.linspace(20, 120, 8)

@@ -206,6 +206,7 @@ class Lax(Good):
         return super().at(abs(mass), abs(coupling))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("model", "message"),
     [

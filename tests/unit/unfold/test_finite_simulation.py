@@ -75,6 +75,7 @@ def test_replicas_in_single_precision_give_the_same(made):
         np.testing.assert_allclose(b, a, rtol=2e-3, atol=2e-4 * np.abs(a).max())
 
 
+@pytest.mark.long
 def test_bias_without_migration_is_that_of_an_inverse_binomial():
     """n = y/ε with ε of T pairs: ⟨1/ε̂⟩ = (1 + (1 − ε)/(ε T))/ε to second order."""
     rng, replicas = stream(2, "diagonal"), 12_000
@@ -90,6 +91,7 @@ def test_bias_without_migration_is_that_of_an_inverse_binomial():
         assert np.all(wanted > 6 * noise)
 
 
+@pytest.mark.long
 def test_debiased_result_is_nearer_to_the_truth():
     """Small simulations: the mean over them is too high, and the replicas show by how much."""
     rng = stream(3, "toys")

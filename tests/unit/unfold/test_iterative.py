@@ -44,6 +44,7 @@ def half_width(pulls):
     return np.diff(np.quantile(pulls, [0.1587, 0.8413]))[0] / 2
 
 
+@pytest.mark.long
 def test_closure_with_another_spectrum_and_independent_simulation():
     """Every toy has its own data and its own simulation, whose spectrum differs."""
     rng = stream(1, "closure")
@@ -72,6 +73,7 @@ def test_closure_with_another_spectrum_and_independent_simulation():
     assert np.mean(refolded) < 1.1
 
 
+@pytest.mark.long
 def test_errors_without_monte_carlo_statistics_are_too_small():
     rng = stream(2, "mc")
     n = 15_000

@@ -49,6 +49,7 @@ def pulls(seed, *, own):
 WIDE = (variable("mass", [0.4, 0.45, *np.asarray(AXIS.edges).tolist(), 1.2, 1.3]),)
 
 
+@pytest.mark.long
 def test_neighbours_of_a_line_are_right_with_a_cell_of_its_own():
     plain, own = (np.array([pulls(seed, own=own)[0] for seed in range(4)]) for own in (False, True))
     near = slice(3, 8)  # 6000 photons of the line among some 800 a bin, a third of which radiate
@@ -58,6 +59,7 @@ def test_neighbours_of_a_line_are_right_with_a_cell_of_its_own():
     assert np.sqrt(np.mean(own[:, 5:8] ** 2)) < 1.5
 
 
+@pytest.mark.long
 def test_intervals_of_bins_are_summed_over_their_parts():
     """Within three standard deviations of 36 cells; the bins of the line hold hundreds of pairs."""
     held = []

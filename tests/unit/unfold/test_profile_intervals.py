@@ -46,6 +46,7 @@ def smeared(sigma):
     return 0.5 * np.diff(norm.cdf((edges[:, None, None] - at) / sigma), axis=0).mean(axis=2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("bump", "purity"), [(0.0, 1.0), (400.0, 1.0), (0.0, 0.3)])
 def test_intervals_hold_the_truth(bump, purity):
     """Of 600 cells from 3 to 300 seen pairs, within three standard deviations of the binomial number."""
@@ -63,6 +64,7 @@ def test_intervals_hold_the_truth(bump, purity):
     assert np.mean(held) == pytest.approx(CL, abs=3 * np.sqrt(CL * (1 - CL) / np.size(held)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("pairs", [1.0, 30.0])
 def test_pseudo_experiments_mend_the_coverage_beside_empty_cells(pairs, monkeypatch):
     """Every second cell is empty: bounds of the neighbours make plain intervals too long, scaled ones not."""

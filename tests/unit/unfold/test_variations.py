@@ -152,6 +152,7 @@ def _sample(scale, n, seed):
     return matched_pairs(kinematics, reco)
 
 
+@pytest.mark.long
 def test_measured_kinematics_remove_what_wrong_ones_do_in_wide_cells():
     axes = (
         variable("mass", [0.4, 0.7, 1.0]),
