@@ -307,7 +307,7 @@ def fit_background(count: FloatArray, nominal: float, sigma: float) -> FloatArra
     if sigma < FIXED or nominal == 0.0:
         return np.full_like(count, nominal)
     # ω(x) = W(e^x) does not overflow at large counts
-    return np.asarray(wrightomega(np.log(sigma**2 * nominal) + sigma**2 * count) / sigma**2)
+    return np.asarray(wrightomega(2 * np.log(sigma) + np.log(nominal) + sigma**2 * count) / sigma**2)
 
 
 def pulled_yield(nominal: float, sigma: float, slope: FloatArray) -> FloatArray:
