@@ -87,6 +87,7 @@ def _statements(node):
             yield from _statements(inner)
 
 
+@pytest.mark.long
 def test_all_statements_are_found():
     for _, tree in list(_trees().values())[::30]:
         assert set(_statements(tree)) == {node for node in ast.walk(tree) if isinstance(node, ast.stmt)}

@@ -101,6 +101,7 @@ def test_numbers_that_are_no_integers_are_refused(tmp_path, kind):
         pairs_of(path)
 
 
+@pytest.mark.long
 def test_mixed_pairs_keep_events_of_large_numbers_apart():
     """A pool of numbers that a float cannot tell apart has the error of one of small numbers."""
     results = []

@@ -89,6 +89,7 @@ def openers():
                 yield ast.unparse(node), path.relative_to(SOURCE).as_posix()
 
 
+@pytest.mark.long
 def test_every_opener_looks_first_or_is_listed():
     found = dict(openers())
     assert {call: file for call, file in found.items() if call not in OWN} == {}

@@ -161,6 +161,7 @@ def test_what_a_killed_write_left_is_swept(tmp_path):
     assert not [name for name in names if (folder / name).exists()]
 
 
+@pytest.mark.long
 def test_a_linked_folder_of_results_stays_a_link(tmp_path):
     (tmp_path / "disk").mkdir()
     (tmp_path / "out").symlink_to(tmp_path / "disk")

@@ -81,6 +81,7 @@ def test_a_recomputed_limit_is_no_observation():
     assert recast == ["CHARM (recomputed)", "NuCal (recomputed)"]
 
 
+@pytest.mark.long
 def test_electrons_alone_live_longer(production):
     case = production.variant("charm", "flux")
     minimal = production.predict.DarkPhoton(

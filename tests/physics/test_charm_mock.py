@@ -78,6 +78,7 @@ def test_kinematics_are_those_of_pythia(pairs):
     assert kstest(np.arctan2(d.plus[1], d.plus[0])[::10], "uniform", (-np.pi, 2 * np.pi)).pvalue > 1e-3
 
 
+@pytest.mark.long
 def test_charm_sample_is_a_template():
     charm = simulate_events(CARD, 4000, kind="charm", seed=3)
     assert len(charm) == pytest.approx(4000, abs=5 * np.sqrt(4000) + 100)

@@ -74,6 +74,7 @@ def test_yield_and_error(expectation):
     assert np.mean(chi2) == pytest.approx(1, abs=0.15)
 
 
+@pytest.mark.long
 def test_few_simulated_pairs_do_not_bias_the_yield(expectation):
     """With 8000 pairs per template the yield was 0.4σ too large while they were taken as exact shapes."""
     rng, pulls = stream(4, "few"), []

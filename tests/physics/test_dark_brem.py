@@ -63,6 +63,7 @@ def test_matrix_element_is_the_trace():
         assert float(ours) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("mass", "energy", "picobarn"),  # at ε = 1e-4; test table of DMG4, arXiv:2101.12192
     [(0.01, 60.0, 8390.31), (0.01, 100.0, 8486.3), (0.1, 60.0, 91.5764), (0.3, 100.0, 7.37425)],

@@ -55,6 +55,7 @@ def test_on_its_shell_a_resonance_becomes_two_bodies():
         assert dark_widths(sector)[2] == pytest.approx(expected, rel=tolerance)
 
 
+@pytest.mark.long
 def test_without_a_dark_decay_the_dark_photon_is_seen_at_once():
     """The cascade of AHP2020-B below 72 MeV: ψ₃ → ψ₂ A', ψ₂ → ψ₁ A', and A' → e+e− of one mass."""
     sector = semivisible.load_benchmark("AHP2020-B").sector(0.06)
@@ -84,6 +85,7 @@ def test_without_a_dark_decay_the_dark_photon_is_seen_at_once():
     assert mixed.ctau[0] == 0  # ψ₁ of 74 MeV → ν A'
 
 
+@pytest.mark.long
 def test_energies_of_a_decay_to_three_dark_states():
     """Mean energies of both ψ₂, one beside the pair and one of it, from the spectrum by quadrature."""
     sector = tree()
@@ -127,6 +129,7 @@ def sampled(events, epsilon, rng):
     return np.where(events.filled, flight, np.inf)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("epsilon", [3e-5, 1e-3])
 def test_many_lines_at_both_searches(epsilon):
     """Three and four lines of flight per event, against sampled positions."""

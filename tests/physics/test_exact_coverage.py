@@ -30,6 +30,7 @@ def channel():
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("statistic", ["ratio", "qtilde"])
 def test_level_at_nominal_nuisances(statistic):
     found = coverage(
@@ -44,6 +45,7 @@ def test_level_at_nominal_nuisances(statistic):
     assert found.cls <= found.clsb
 
 
+@pytest.mark.long
 def test_level_with_toys_at_fitted_nuisances():
     found = coverage(
         [channel()],
@@ -59,6 +61,7 @@ def test_level_with_toys_at_fitted_nuisances():
         coverage([channel()], rng=np.random.default_rng(1), truth={"other": 1.0})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("count", "background", "sigma"), [(0, 0.0094, np.log(4)), (4, 2.0, 0.3)])
 def test_toys_averaged_over_nuisances_against_integrals(count, background, sigma):
     pot = np.log(1.2)

@@ -178,6 +178,7 @@ def test_more_events_weaker_limit(background, signal_sigma, background_sigma, me
     assert np.all(np.diff(limits) > 0)
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 30), st.floats(0.0, 20.0), st.floats(0.01, 5.0), SIGMA)
 def test_more_background_stronger_limit(count, background, more, signal_sigma):

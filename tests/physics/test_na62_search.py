@@ -70,6 +70,7 @@ def small_plane():
     return plane.full_plane(SEARCH, masses=masses, couplings=couplings, n=10_000)
 
 
+@pytest.mark.long
 def test_plane_has_the_expected_layers(small_plane):
     brem = small_plane.layers["bremsstrahlung", "ee"]
     mesons = small_plane.layers["mesons", "ee"]
@@ -173,6 +174,7 @@ def test_published_edge_holds_a_tenth_of_the_pions_and_no_eta(decays):
         assert abs(share) < 3 * error < 0.25
 
 
+@pytest.mark.long
 def test_pointing_and_vertex_remove_bremsstrahlung_as_they_remove_mesons(decays):
     found = {e.name: meson_study.fit(e, decays) for e in meson_study.EXPLANATIONS}
     for name, verdict in found.items():

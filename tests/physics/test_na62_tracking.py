@@ -51,6 +51,7 @@ def test_without_smearing_everything_comes_back():
     assert np.allclose(mass, 0.3, atol=1e-9)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mass", [0.1, 0.3])
 def test_selected_part_of_decays_agrees_with_an_independent_simulation(mass, model):
     events = _events(mass, "ee", 100_000)

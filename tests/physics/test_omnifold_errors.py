@@ -76,6 +76,7 @@ def test_stopping_ends_when_the_weights_rest():
     assert early.history == pytest.approx(everything.history[:n])
 
 
+@pytest.mark.long
 def test_replicas_have_the_statistics_of_data_and_simulation():
     """Without smearing and with an exact ratio: Var = N_data/ε² (1 + share of the simulation)."""
     truth, n, n_mc, efficiency = np.array([0.1, 0.2, 0.3, 0.4]), 4000, 8000, 0.5
@@ -91,6 +92,7 @@ def test_replicas_have_the_statistics_of_data_and_simulation():
     assert found.std(axis=0, ddof=1) / (n * truth) == pytest.approx(expected, rel=0.12)
 
 
+@pytest.mark.long
 def test_pairs_of_an_event_share_their_draw():
     truth, n = np.array([0.1, 0.2, 0.3, 0.4]), 1000
     data, simulated = pairs(truth, n, [1.0] * 4), pairs([0.25] * 4, 4000, [1.0] * 4)

@@ -73,6 +73,7 @@ def mean_square(pt):
     return p0**2 / (n - 2)
 
 
+@pytest.mark.long
 def test_spectra_are_those_of_the_card(engine):
     """The toy's p₀ and n were fitted to Pythia: ⟨pt²⟩ = p₀²/(n − 2)."""
     for name in ("eta", "rho", "omega"):

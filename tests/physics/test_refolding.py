@@ -55,6 +55,7 @@ def theory(n_iterations, ratio=0.0):
     return np.trace(a @ (v + ratio * c) @ a.T / y[:, None])
 
 
+@pytest.mark.long
 def test_least_squares_has_cells_less_true_cells():
     found = unfold.refolding_test(
         data(stream(1)), response(), unfold.least_squares, rng=stream(2), n_toys=400

@@ -93,6 +93,7 @@ def test_rounding_opens_no_channel():
     assert dark_branching(SEESAW(0.2), [1e-3]) == pytest.approx([0.0])
 
 
+@pytest.mark.long
 def test_a_closed_mass_aborts_no_scan():
     mass, epsilon = np.array([0.1, 0.2, 0.3, 11.0]), np.array([1e-3, 1e-2])
     plane = semivisible.scan(SEESAW, mass, epsilon, options=semivisible.Options(n=4_000))

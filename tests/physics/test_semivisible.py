@@ -73,6 +73,7 @@ def test_transverse_dark_photons_decay_as_their_current_says():
     assert mean > 1 / 3
 
 
+@pytest.mark.long
 def test_prompt_probability_of_i2dm():
     card = replace(semivisible.load_babar(), radius=np.inf)
     table = decay_table(semivisible.load_benchmark("i2DM-talk").sector(1.25))

@@ -34,6 +34,7 @@ def tables(draw):
     )
 
 
+@pytest.mark.long
 @settings(max_examples=40)
 @given(table=tables())
 def test_hepmc_and_lhe_hold_what_was_written(table, tmp_path_factory):

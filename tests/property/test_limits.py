@@ -31,6 +31,7 @@ def test_nothing_seen_and_nothing_expected(cl):
     assert upper_limit(0.0, 0.0, 0, cl=cl).observed == pytest.approx(-math.log(1 - cl), rel=1e-4)
 
 
+@pytest.mark.long
 @given(background=BACKGROUNDS, cl=LEVELS)
 def test_nothing_seen_is_worth_the_same_at_any_background(background, cl):
     """CLs(s) = e^(−s−b)/e^(−b) without uncertainties."""

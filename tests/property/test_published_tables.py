@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 from builders import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -52,6 +53,7 @@ def test_what_is_written_is_read(table):
             assert not list(differences(table, read.hepdata(write(Path(folder) / file, table)))), name
 
 
+@pytest.mark.long
 @settings(max_examples=100, deadline=None)
 @given(tables(), st.floats(0.1, 10))
 def test_a_spectrum_has_the_covariance_of_its_sources(table, scale):

@@ -174,6 +174,7 @@ def sources(draw, n=3):
     return Source.shifted(draw(NAMES), draw(st.sampled_from(KINDS)), shift)
 
 
+@pytest.mark.long
 @few
 @given(
     parts=st.lists(sources(), max_size=6, unique_by=lambda part: spelling(part.name)), factor=st.floats(-9, 9)

@@ -144,8 +144,10 @@ def stopped_workers(folder: Path, n: int, *, on: str, portion: int = 0) -> Stuck
             chunks = int(rng.integers(1, 60))
 
             pool = executor.crew.pool() if on == "local" else None  # of this thread
+            stops: list[float] = []
 
-            def stop(number: int = int(rng.integers(2)), pool: Any = pool) -> None:
+            def stop(number: int = int(rng.integers(2)), pool: Any = pool, stops: Any = stops) -> None:
+                stops.append(time.monotonic())
                 pids = list(pool._processes) if pool else _children(running[1:])
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(sorted(pids)[number % len(pids)], signal.SIGSTOP)
@@ -157,7 +159,9 @@ def stopped_workers(folder: Path, n: int, *, on: str, portion: int = 0) -> Stuck
                     good = content(pairs) == expected
                 except GammastarError as error:
                     good, why = False, str(error)[:80]
-            found.judge(f"{on} worker {i} {why}", good and bool(executor.events), start)
+            late = not stops or time.monotonic() - stops[0] < SHORT.silence  # too late to be missed
+            what = f"{on} worker {i} {why}" + ("" if late or executor.events else "nobody noticed")
+            found.judge(what, good and (late or bool(executor.events)), start)
             executor.events.clear()
     return found
 

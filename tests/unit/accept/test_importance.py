@@ -177,6 +177,7 @@ def test_turning_keeps_angles_to_the_parent_and_the_mean() -> None:
     assert turned(sample, on_axis, rng) is sample
 
 
+@pytest.mark.long
 def test_pairs_behind_a_yield_do_not_depend_on_the_proposal() -> None:
     view, channel = sight(), photon()
     plain = channel.produce(MASS, n=250_000, rng=np.random.default_rng(1))

@@ -47,6 +47,7 @@ def written(path, edges, counts):
         path.write_text("# MOCK\n" + "\n".join(["low,high,entries", *rows]))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("small_pilots")
 @pytest.mark.parametrize("name", ["mass.csv", "mass.root:mass"])
 def test_the_script_prints_the_factors(tmp_path, spectrum, name, monkeypatch, capsys):
@@ -80,6 +81,7 @@ def test_spectrum_files_and_their_mistakes(tmp_path, spectrum):
         read_counts(tmp_path / "mass.root")
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("small_pilots")
 def test_tuning_finds_the_yields_behind_a_spectrum():
     factor = {"eta_dalitz": 0.7, "omega_2body": 1.4, "phi_2body": 1.8}

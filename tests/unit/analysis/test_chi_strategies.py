@@ -142,6 +142,7 @@ def test_points_are_physical_and_follow_the_pairs(measured, joint):
     assert (mass > 0.6).mean() == pytest.approx(heavy, abs=0.04)
 
 
+@pytest.mark.long
 def test_rejection_gives_the_rate_and_forbids_light_photons(measured, joint):
     def inside(mass, *_):
         return np.ones(len(mass), dtype=bool)

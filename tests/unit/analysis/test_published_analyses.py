@@ -169,6 +169,7 @@ def test_like_over_mixed_is_flat_and_does_not_follow_one_over_r():
     assert 1e-3 < found["mean departure, 0.15 to 1 GeV"] < 1e-2
 
 
+@pytest.mark.long
 def test_phenix_limit_from_spectrum_and_candidates():
     found = phenix_tables.recomputed()
     ratio = found.observed / found.published
@@ -177,6 +178,7 @@ def test_phenix_limit_from_spectrum_and_candidates():
     assert (np.diff(found.bands, axis=1) > 0).all()
 
 
+@pytest.mark.long
 def test_phenix_smoothing_never_sees_the_published_limit(monkeypatch):
     read = phenix_tables.published
 

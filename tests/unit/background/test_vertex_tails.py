@@ -83,6 +83,7 @@ def test_prediction_is_unbiased_with_honest_errors(closure):
     assert value[3].mean() == pytest.approx(truth[3], rel=0.4)
 
 
+@pytest.mark.long
 def test_thrown_counts_scatter_as_predicted(closure):
     value, sigma, count = closure
     pulls = (count - value) / np.sqrt(value + sigma**2)

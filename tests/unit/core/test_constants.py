@@ -245,6 +245,7 @@ def test_the_table_is_that_of_the_pdg(database, decay: str) -> None:
     assert re.sub(r"\W|_", "", parent.lower()).startswith(re.sub(r"\W|_", "", ours.lower()))
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("code", [*NAMED.values(), *MASSES])
 def test_masses_are_those_of_the_pdg(database, code: int) -> None:

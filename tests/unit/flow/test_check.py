@@ -142,6 +142,7 @@ def test_scan_marks_empty_windows_and_refuses_signed_weights():
         kl_scan(Toy(), data, masses=[3.0], rng=rng)
 
 
+@pytest.mark.long
 def test_replicas_are_compared_with_the_same_draws_as_alone():
     """Halves and search trees are shared between replicas; each on its own gives the same divergences."""
     rng = np.random.default_rng(7)

@@ -61,6 +61,7 @@ def test_closure_on_another_prior(closure):
         assert weight[inside].sum() / exact == pytest.approx(1.0, abs=0.04)
 
 
+@pytest.mark.long
 def test_errors_cover_the_scatter(closure):
     found, values = closure
     expected = truth(values)

@@ -150,6 +150,7 @@ def test_weighted_training_recovers_truth(weighted_flow, mass):
         assert np.quantile(energy, quantile) == pytest.approx(np.quantile(energy_true, quantile), rel=0.04)
 
 
+@pytest.mark.long
 def test_samples_follow_the_density(weighted_flow):
     rng = np.random.default_rng(6)
     mass = np.full(25_000, 0.5)

@@ -43,6 +43,7 @@ def flow() -> KinematicFlow:
     return KinematicFlow(bijection, zuko, TrainingReport(100, 100.0, 0.0, (), (), 0, 1.0))
 
 
+@pytest.mark.long
 def test_density_is_that_of_zuko(flow: KinematicFlow) -> None:
     x = np.random.default_rng(1).normal(0, 1.5, (20_000, 2))
     mass = np.full(len(x), MASS)

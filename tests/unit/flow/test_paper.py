@@ -45,6 +45,7 @@ def test_an_event_is_a_function_of_its_number(paper):
         paper.transform(np.array([1.5]), np.zeros((1, 2)))
 
 
+@pytest.mark.long
 def test_masses_of_the_neighbours_do_not_matter(paper):
     mass = np.random.default_rng(4).uniform(0.25, 1.05, 1000)
     whole = draw_events(paper, 1000, seed=3, mass=mass)

@@ -61,6 +61,7 @@ def test_refused_sections(monkeypatch):
         config.parse(content)
 
 
+@pytest.mark.long
 def test_killed_training_resumes_to_the_same_model(tmp_path):
     section = FlowSection(**SMALL, members=2)
     whole = trained(section, tmp_path / "whole")

@@ -246,6 +246,7 @@ def test_paper_preset(papers, tmp_path):
         papers.sample(np.array([1.5]), rng)
 
 
+@pytest.mark.long
 def test_paper_density_is_normalised_and_sampled(papers):
     # over the whole quadrant pt, E > 0: this flow does not know the physical limits
     log_pt, log_energy = np.linspace(-8, 4, 160), np.linspace(-1, 8, 160)
@@ -283,6 +284,7 @@ def test_ensemble_is_a_mixture(ensemble, pairs, tmp_path):
         load_ensemble(tmp_path / "nothing")
 
 
+@pytest.mark.long
 def test_members_do_not_depend_on_their_number(ensemble, pairs, tmp_path):
     two = fit_ensemble(pairs, beam_energy=BEAM, options=SMALL, members=2, seed=5, folder=tmp_path)
     np.testing.assert_array_equal(

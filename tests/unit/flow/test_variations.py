@@ -53,6 +53,7 @@ def test_density_at_one_mass_is_that_among_other_masses(flow, single):
     assert flow.log_prob(middle, 500.0, 30.0) == -np.inf
 
 
+@pytest.mark.long
 def test_equal_members_leave_the_precision_of_the_pairs(flow, sample):
     # members that agree: the mean of a function moves by its standard deviation over √n of the near pairs
     members, count = 60, 400.0

@@ -222,6 +222,7 @@ def test_auto_acts_on_its_own_warning():
     assert weak.observed < 0.7 * point.observed
 
 
+@pytest.mark.long
 def test_auto_averages_at_any_error_of_the_signal():
     for size in (1.05, 1.6):
         samples = [

@@ -100,6 +100,7 @@ def test_nothing_is_negative_as_in_pyhf_with_clipped_samples():
         np.testing.assert_allclose(slopes[:, k], (ends[0] - ends[1]) / 2e-6, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.long
 def test_a_fit_that_creeps_is_begun_again_with_shorter_steps(monkeypatch):
     """Steps from one side of a valley to the other gain nothing; what no fit ends is refused, by number."""
     model = binned_model(with_an_empty_template(4))

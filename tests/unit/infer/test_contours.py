@@ -166,6 +166,7 @@ def test_empty_cells_above_the_upper_edge():
     assert COUPLING[last - 1] <= found.edges[0, 1] <= COUPLING[last]
 
 
+@pytest.mark.long
 @settings(max_examples=30, deadline=None)
 @given(st.floats(0.5, 100.0), st.floats(1.01, 3.0))
 def test_weaker_limit_smaller_reach(limit, factor):

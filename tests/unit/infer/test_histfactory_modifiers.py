@@ -50,6 +50,7 @@ def everything(observed="masked"):
     )
 
 
+@pytest.mark.long
 def test_every_effect_in_one_model_that_fits():
     space = pyhf.Workspace(everything())
     model = space.model()

@@ -52,6 +52,7 @@ def test_ranking_refuses():
         ranking([counting_channel("c", signal=1.0, background=1.0, observed=0)], exponent=0.0)
 
 
+@pytest.mark.long
 def test_figures():
     found = example()
     assert png_bytes(impact_figure(found, mock=True))

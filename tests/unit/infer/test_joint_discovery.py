@@ -24,6 +24,7 @@ def exact_pairs(**changes):
     return model(4e6, named=False, variance=np.zeros((8, 6)), **changes)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["window", "two bins of the search"])
 def test_q_zero_and_p_value_are_those_of_pyhf(name):
     built, data = peer(MODELS[name])
@@ -36,6 +37,7 @@ def test_q_zero_and_p_value_are_those_of_pyhf(name):
     assert found.p_value == pytest.approx(norm.sf(np.sqrt(found.q)))
 
 
+@pytest.mark.long
 def test_q_zero_in_situ_is_that_of_pyhf_from_our_minimum():
     """From its own start pyhf ends in a second minimum, without signal."""
     one = MODELS["in situ"].scaled(10.0)  # its strength is 105, beyond the bound of pyhf
@@ -48,6 +50,7 @@ def test_q_zero_in_situ_is_that_of_pyhf_from_our_minimum():
     assert joint_significance(one).q > 0.5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [0.0, 30.0, 3000.0])
 def test_pairs_say_nothing_about_the_background_of_a_search(size):
     counts = {"counts": np.zeros((3, 8))} if size == 0 else {}

@@ -68,6 +68,7 @@ def test_impacts_are_those_of_refits_with_pyhf(found, fitted, name):
         assert best[built.config.poi_index] - free == pytest.approx(shift, abs=3e-3 * free)
 
 
+@pytest.mark.long
 def test_errors_after_the_fit_are_those_of_the_curvature_of_pyhf(found, fitted):
     """The inverse of second differences of its likelihood, but for the contents that rest at zero."""
     built, data, at = fitted
@@ -153,6 +154,7 @@ def test_a_content_at_zero_moves_up_to_where_the_likelihood_is_half_lower():
         assert float(rise[0]) == pytest.approx(0.5, abs=0.15)
 
 
+@pytest.mark.long
 def test_figure_outlines_what_was_known_before_the_fit(found):
     """Free contents have bars, but neither outline nor pull."""
     size = len(found.names)

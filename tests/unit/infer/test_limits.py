@@ -34,6 +34,7 @@ def test_nuisances_are_averaged_at_any_error_of_the_signal():
     np.testing.assert_allclose(observed[0], wanted, rtol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("background", [0.3, 19.0, 21.0, 900.0])
 def test_limits_know_no_step(background):
     """A small step of κ or b moves a limit by as little, and in one direction, at few counts as at many."""

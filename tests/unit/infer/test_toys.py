@@ -64,6 +64,7 @@ def nll_at(theta, mu, model, toys, index):
     return value
 
 
+@pytest.mark.long
 def test_statistics_against_a_general_minimiser():
     model = toy_model(two_channels())
     toys = draw(model, np.zeros(4), 1.0, 14, np.random.default_rng(3), randomise=True)

@@ -19,6 +19,7 @@ def small_blocks(small_pilots):
     small_pilots.setattr(samples, "BLOCK", 1000)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize(("card", "kind"), [(CARD, "mc"), (FULL, "charm")])
 def test_blocks_are_one_sample(card, kind):

@@ -71,6 +71,7 @@ def test_layout(data, mc):
     assert data.branches["burst"].max() == (len(data) - 1) // CARD.run.events_per_burst
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["data", "mc"])
 def test_recorded_commands_give_the_shipped_files(request, name):
     """The content of data/mock/*.root: branch by branch, but for rounding."""

@@ -139,6 +139,7 @@ def test_triggers_see_sextants_and_prescales():
         assert (int(found[0][0]), int(found[1][0])) == (bits, prescale)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("small_pilots")
 def test_richer_spectrometer():
     data = simulate_events(FULL, 4000, seed=2)

@@ -93,6 +93,7 @@ def test_faser2_by_foresees_own_recipe(tmp_path):
     )  # planes at 620 and 630 m
 
 
+@pytest.mark.long
 def test_millicharge_from_jpsi_by_foresees_own_recipe(tmp_path):
     """J/ψ → χχ̄ at 1 GeV and Q = 0.01 with recoils between 30 MeV and 1 GeV, as in a test of FORESEE."""
     m, charge, columns = 1.0, 0.01, forward(1.4e6, pt=1.5, slope=800.0)

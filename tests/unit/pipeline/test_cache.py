@@ -59,6 +59,7 @@ class Curve:
         return cls(str(arrays["label"]), arrays["mass"], arrays["limit"])
 
 
+@pytest.mark.long
 @settings(max_examples=30, deadline=None)
 @given(
     label=st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\0"), max_size=20),

@@ -301,6 +301,7 @@ def test_pyhf_on_workspace_and_patch_gives_the_limit_of_the_run(tmp_path, run, s
         assert float(found) == pytest.approx(0.1, abs=1e-3)
 
 
+@pytest.mark.long
 def test_millicharged_limits_follow_the_steering(tmp_path):
     """[infer] nuisances and method, [spectrum] extrapolate: as for dark photons."""
     none, _ = charged(tmp_path / "a", nuisances=[], method="exact")

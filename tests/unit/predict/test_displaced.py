@@ -60,6 +60,7 @@ def thrown(pairs, ctau, rng, repeat):
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ctau", [1e-5, 1e-4, 1e-3, 3e-2])
 def test_against_thrown_decays(ctau):
     rng = np.random.default_rng(7)

@@ -38,6 +38,7 @@ def events(lines, start):
     return float(found[1]), float(found[2])
 
 
+@pytest.mark.long
 def test_dark_photons_in_faser2(printed):
     folder, lines = printed
     columns = np.loadtxt(folder / "files/hadrons/14TeV/FORMULA/FORMULA_14TeV_221.txt").T

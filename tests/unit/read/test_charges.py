@@ -187,6 +187,7 @@ def many():
     return lists | {"charge": ak.unflatten(rng.choice(np.array([-1, 1]), n), counts)}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("reader", [read.open_events, read.open_flat])
 def test_leptons_that_are_lost_are_split_by_cause(many, tmp_path, reader):
     broken, _, n = mistaken(many, 1 / 20)

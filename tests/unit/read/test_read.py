@@ -286,6 +286,7 @@ def matched_file(muons, path, *, third):
     return np.stack([mass, pt, total["E"]], axis=1), code, muons["E"].min(axis=1) > 10
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("link", ["", "Muon_link"])
 @pytest.mark.parametrize("third", [False, True])
 def test_matched_closes_on_perfect_reconstruction(muons, tmp_path, third, link):

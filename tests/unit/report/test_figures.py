@@ -122,6 +122,7 @@ def _texts(figure):
     return [text.get_text() for ax in figure.axes for text in ax.texts] + titles
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_axes_have_labels_with_units(figures, name):
     labels = [label for ax in figures[name].axes for label in (ax.get_xlabel(), ax.get_ylabel()) if label]

@@ -55,6 +55,7 @@ def texts(figure):
     return " ".join(found)
 
 
+@pytest.mark.long
 def test_subtraction_with_r_band_and_charm(made):
     measured, _ = made
     found = hists(measured)
@@ -68,6 +69,7 @@ def test_subtraction_with_r_band_and_charm(made):
     assert "charm" not in texts(figures.subtraction_figure(found, same_sign(found), mock=False))
 
 
+@pytest.mark.long
 def test_scan_refolding_and_domain(made):
     measured, response = made
     candidates = {str(n): partial(unfold.iterative, n_iterations=n) for n in (1, 2, 4, 8)}

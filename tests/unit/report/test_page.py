@@ -121,6 +121,7 @@ def test_equal_inputs_give_equal_pages(figure):
     assert "MOCK" not in twice[0]
 
 
+@pytest.mark.long
 def test_files_are_written_whole(tmp_path, figure):
     png, pdf = save_figure(figure, tmp_path / "figures" / "matrix.v2", dpi=30)
     assert (png.name, pdf.name) == ("matrix.v2.png", "matrix.v2.pdf")

@@ -49,6 +49,7 @@ def test_parts_are_the_whole(saved, tmp_path, monkeypatch):
     assert (whole["event"] == np.arange(900)).all()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("suffix", [".parquet", ".lhe.gz", ".hepmc3"])
 def test_formats_do_not_depend_on_the_chunks(saved, tmp_path, monkeypatch, suffix):
     pytest.importorskip({".parquet": "pyarrow", ".lhe.gz": "pylhe", ".hepmc3": "pyhepmc"}[suffix])

@@ -53,6 +53,7 @@ def test_expected_bands_of_one_bin_without_nuisances():
     np.testing.assert_allclose(point.expected, wanted, rtol=0.06, atol=2e-3)
 
 
+@pytest.mark.long
 def test_auto_averages_at_any_count():
     for counts, background in ([1], 0.5), ([60], 55.0):
         point = next(scan(likelihood(counts, background=background), method="auto"))
@@ -126,6 +127,7 @@ def test_scan_follows_the_convention_of_the_steering(tmp_path):
     assert "fixed auxiliaries" in scanned(tmp_path, "--steering", str(path), "--method", "exact")
 
 
+@pytest.mark.long
 def test_scan_takes_statistic_and_toys(tmp_path):
     said = scanned(tmp_path, "--method", "exact", "--statistic", "qtilde", "--auxiliary", "randomised")
     assert "q̃μ, nuisances profiled, randomised auxiliaries" in said
@@ -228,6 +230,7 @@ def test_expected_events_are_those_under_the_signal():
     assert point.doubtful
 
 
+@pytest.mark.long
 def test_few_events_against_toys_of_pyhf(tmp_path):
     """The exact engine and pyhf's own toys agree where the asymptotic formulae are far off."""
     import pyhf

@@ -70,6 +70,7 @@ def test_the_example_of_the_page(folder):
     assert all(float(row["belle2_photon_events"]) <= float(row["belle2_all_events"]) for row in grid)
 
 
+@pytest.mark.long
 def test_allowed_and_excluded_fill_the_scan(folder):
     """Above the masses of NA64 BaBar alone decides: what it does not exclude is allowed, edge on edge."""
     out = folder[0] / "out"

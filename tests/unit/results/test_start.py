@@ -90,6 +90,7 @@ def test_a_file_without_leptons_is_refused(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.long
 def test_axes_leave_out_what_is_hardly_seen_and_a_small_simulation_has_its_price(tmp_path):
     """Efficiency 0.8 above 30 GeV, 0.0002 below, where most photons are; written without our reader."""
     rng = np.random.default_rng(3)

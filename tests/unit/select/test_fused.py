@@ -53,6 +53,7 @@ def test_filled_pairs_are_those_of_the_table(dtype):
     assert passed[0, :, 1].sum() == pytest.approx(table(columns).weight.sum())
 
 
+@pytest.mark.long
 def test_an_event_with_more_pairs_than_the_block_holds():
     n = 90
     assert n * (n - 1) // 2 > BLOCK

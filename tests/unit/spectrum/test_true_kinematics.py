@@ -67,6 +67,7 @@ def test_beside_a_line_kinematics_are_those_of_the_true_mass(found):
     assert made.coarse < 0.3
 
 
+@pytest.mark.long
 def test_replicas_are_drawn_anew_and_the_same_for_a_seed(found):
     _, _, made = found
     first, again, other = made.replica(0), made.replica(0), made.replica(1)
@@ -78,6 +79,7 @@ def test_replicas_are_drawn_anew_and_the_same_for_a_seed(found):
     assert first.replica is not None
 
 
+@pytest.mark.long
 def test_simulated_pairs_outside_the_domain_keep_the_measured_yield(simulation):
     rng = np.random.default_rng(5)
     seen = simulation.true[:, 2] > 20.0

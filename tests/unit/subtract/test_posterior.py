@@ -64,6 +64,7 @@ def test_sum_and_projections(b_over_s, method):
         assert abs(cured - true) < 0.5 * abs(plain - true) + 0.02
 
 
+@pytest.mark.long
 def test_without_background_the_weights_are_the_pairs():
     pairs, _ = mock(stream(2, "pure"), 1000, 0.0)
     hists, found = subtracted(pairs, "regions")

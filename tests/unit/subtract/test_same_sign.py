@@ -32,6 +32,7 @@ def cocktail(n_cells=48, asymmetry=1.6):
     return signal, combinatorial / 2 * ratio, combinatorial / 2 / ratio
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["regions", "geometric mean"])
 def test_toys_have_unit_pulls_and_coverage(method):
     signal, pp, mm = cocktail()
@@ -188,6 +189,7 @@ def toy_pairs(rng, n_events=10_000):
     return Pairs.concatenate(parts)
 
 
+@pytest.mark.long
 def test_event_bootstrap_matches_the_scatter_of_samples():
     rng = stream(15, "events")
     axes = (regular("mass", 3, 0.2, 2.2),)

@@ -94,6 +94,7 @@ def test_coverage_with_as_many_simulated_pairs_as_data():
     assert "coverage" in str(study)
 
 
+@pytest.mark.long
 def test_without_monte_carlo_statistics_the_toys_know_the_response():
     study = unfold.closure(
         dimuons(1e5), unfold.least_squares, rng=stream(4, "exact"), n_toys=300, mc_statistics=False
@@ -120,6 +121,7 @@ def test_few_iterations_pull_towards_the_prior_and_the_scan_sees_it():
     assert offset == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.long
 def test_stress_and_bottom_line():
     response = dimuons(1e5)
     tilted = response.prior * (1 + 0.15 * TILT)

@@ -70,6 +70,7 @@ def test_bootstraps_know_nothing_of_the_parts_and_are_those_of_whole_events():
         np.testing.assert_allclose(found[k], by_hand, rtol=1e-10, atol=1e-14)
 
 
+@pytest.mark.long
 def test_statistics_of_the_simulation_are_those_of_drawn_bootstraps():
     """The covariance of responses whose events get numbers of a generator is that of the hashed ones."""
     matched, rng = simulation(3000), stream(2, "drawn")
