@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rejection
 from cuts import CONTROLS, STATES, Search, as_pairs
 from random_pairs import random_pairs
 from simulated_decays import track_collection
 from tracking import Tracks, measure
 
-from gammastar import background, read, select
+from gammastar import read, select
 from gammastar.core.files import data_path
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import FloatArray
@@ -128,9 +129,9 @@ class Estimate:
     """
 
     counts: dict[str, int]
-    fractions: dict[str, background.PassFraction]
-    signal_region: background.Expectation
-    control_region: background.Expectation
+    fractions: dict[str, rejection.PassFraction]
+    signal_region: rejection.Expectation
+    control_region: rejection.Expectation
     pairs: Pairs
 
 
@@ -154,10 +155,10 @@ def prompt_estimate(search: Search, path: Path, *, seed: int = 2, n: int = 400_0
     }
     total = len(pairs)
     fractions = {
-        name: background.PassFraction(name, int(mask.sum()), max(total, 1)) for name, mask in kept.items()
+        name: rejection.PassFraction(name, int(mask.sum()), max(total, 1)) for name, mask in kept.items()
     }
     expected = {
-        region: background.expectation(
+        region: rejection.expectation(
             max(float(total), 1.0),
             [fractions[name] for name in ("LAV", "ANTI0", region)],
             relative_sigma=0.5,

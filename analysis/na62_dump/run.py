@@ -59,16 +59,16 @@ def backgrounds(job: Job, search: Any) -> None:
     """Estimate the background from MOCK control samples and from the published shape."""
     import control_samples
     import draw
+    import rejection
 
-    from gammastar import background
     from gammastar.core.sampling import stream
 
     job.tell("MOCK control samples and background")
     ntuple = job.output / "mock_control.root"
     control_samples.prompt_sample(search, ntuple)
     estimate = control_samples.prompt_estimate(search, ntuple)
-    one = [background.PassFraction("vetoes", 0, 100)]
-    shape = background.expectation(1.0, one, n=1_000_000, rng=stream(1, "published"))
+    one = [rejection.PassFraction("vetoes", 0, 100)]
+    shape = rejection.expectation(1.0, one, n=1_000_000, rng=stream(1, "published"))
     shape = shape.scaled(9.4e-3 / shape.median)
     found = {
         "one factor without survivors, median set": shape,

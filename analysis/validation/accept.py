@@ -49,20 +49,26 @@ def _on_shell(mass: float, momentum: np.ndarray, theta: np.ndarray, phi: np.ndar
     return np.stack([pt * np.cos(phi), pt * np.sin(phi), pz, np.hypot(momentum, mass)])
 
 
+def _curve(sample: Sample, mass: float, ctau: object, detector: Detector, rng: np.random.Generator) -> tuple:
+    """Return acceptance and error as a function of the lifetime: the weighted mean over the sample."""
+    scan = accept.lifetime_scan(sample, mass, ctau, detector, states={"mumu": 1.0}, rng=rng)
+    return scan.accepted / sample.weight.sum(), scan.mc_error / sample.weight.sum()
+
+
 def _equation_b1() -> Iterator[dict]:
     """One momentum at one angle: the acceptance is e^(−L/γvτ) between the angles and zero outside."""
     shield, mass, momentum = load_detector(data_path("detectors/appendix_b.toml")), 0.5, 25.0
     one = np.ones(1)
     for ctau in (1e-3, 1e-2, 1e-1, 1.0, 1e3):
         p = _on_shell(mass, momentum * one, 0.08 * one, 0.3 * one)
-        ours, _ = accept.acceptance_curve(_sample(p, one), mass, ctau, shield, rng=stream(1))
+        ours, _ = _curve(_sample(p, one), mass, ctau, shield, stream(1))
         expected = float(np.exp(-5.0 * mass / (momentum * ctau)))
         yield _row(
             f"ℰ at cτ = {ctau:g} m, m = 0.5, p = 25 GeV, 80 mrad", ours[0], expected, 1e-12 * expected, B1
         )
     for theta in (0.0349, 0.1201):
         p = _on_shell(mass, momentum * one, theta * one, one)
-        ours, _ = accept.acceptance_curve(_sample(p, one), mass, 1e6, shield, rng=stream(1))
+        ours, _ = _curve(_sample(p, one), mass, 1e6, shield, stream(1))
         yield _row(f"ℰ at {1e3 * theta:g} mrad", ours[0], 0.0, 0.0, B1)
 
 
@@ -75,7 +81,7 @@ def _quadrature(n: int) -> Iterator[dict]:
     angle = np.exp(-0.5 * (0.035 / width) ** 2) - np.exp(-0.5 * (0.120 / width) ** 2)
     ctau = np.array([0.01, 0.03, 0.1, 1.0, 100.0])
     sample, states = _sample(p, np.full(n, 1 / n)), {"ee": 1.0}
-    ours, error = accept.acceptance_curve(sample, mass, ctau, shield, rng=rng)
+    ours, error = _curve(sample, mass, ctau, shield, rng)
     for k, value in enumerate(ctau):
         length = mass * 5.0 / value
         survive = quad(lambda x, b=length: np.exp(-x - b / (mean * x)), 0, np.inf, epsrel=1e-9)[0]

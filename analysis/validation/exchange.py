@@ -26,6 +26,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 import foresee_recipe  # noqa: E402
 from validation._rows import row  # noqa: E402
+from validation.eventcalc_tables import EventCalcTables  # noqa: E402
 
 from gammastar import accept, infer, predict  # noqa: E402
 from gammastar.core.constants import ALPHA, BRANCHING, GEV2_MB, M_E, mass  # noqa: E402
@@ -39,7 +40,7 @@ from gammastar.physics.mesons import MesonTable, read_cells  # noqa: E402
 from gammastar.physics.millicharge import Front, MillichargeDetector, Recoil, vector_branching  # noqa: E402
 from gammastar.predict.millicharge import chi_from_resonances  # noqa: E402
 from gammastar.predict.models import r_table  # noqa: E402
-from gammastar.predict.theory import EventCalcTables, ForeseeSpectra  # noqa: E402
+from gammastar.predict.theory import ForeseeSpectra  # noqa: E402
 from gammastar.results.exchange import (  # noqa: E402  # noqa: E402
     Point,
     Produced,

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.integrate import quad
 from validation._rows import row as _row
 
-from gammastar import accept, background, infer
+from gammastar import accept, infer
 from gammastar.core.constants import M_PROTON
 from gammastar.core.files import data_path
 from gammastar.core.sampling import stream
@@ -24,6 +24,7 @@ import alp
 import likelihood
 import plane
 import production
+import rejection
 from cuts import Search, as_pairs
 from simulated_decays import signal_events, signal_scan
 from validation import na62_contour, na62_statistics
@@ -84,9 +85,9 @@ def _unit() -> Iterator[dict]:
 
 
 def _background(n: int) -> Iterator[dict]:
-    survivors = [background.PassFraction("vetoes", 0, 100)]
+    survivors = [rejection.PassFraction("vetoes", 0, 100)]
     for shape in ("gamma", "gaussian"):
-        found = background.expectation(1.0, survivors, shape=shape, n=n, rng=stream(1, "background"))
+        found = rejection.expectation(1.0, survivors, shape=shape, n=n, rng=stream(1, "background"))
         found = found.scaled(9.4e-3 / found.median)
         source = LETTER + ", Eq. 3; raw counts are not published, the median is set"
         yield _row(f"P(0) in the ee signal region, {shape}", found.p_zero, 0.984, 1e-3, source)

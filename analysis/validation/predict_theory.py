@@ -39,7 +39,6 @@ from gammastar.predict.in_situ import (
     expected_limits,
     peak_search,
     search_in_situ,
-    signal_over_background,
     signal_per_coupling,
 )
 
@@ -350,7 +349,7 @@ def _in_situ() -> Iterator[tuple]:
         5e-3 * closed,
         "Fisher information in closed form",
     )
-    ratio = float(signal_over_background(0.9, 0.03, 0.3, M_MU))
+    ratio = float(signal_per_coupling([0.9], [1.0], [0.3], M_MU)[0]) / 0.03
     limit = 3 * np.pi / (2 * ALPHA) * 0.9 / 0.03 * 0.3
     yield (
         "S/B per ε² in situ, 0.9 GeV in 30 MeV",

@@ -125,7 +125,7 @@ def coverage(*, quick: bool) -> Iterator[dict]:
     yield row("closure, response known: χ²/ndf", known.chi2_ndf, 1, 0.1, source)
     ten = partial(unfold.iterative, n_iterations=10)
     simulated, data = dimuons(1e5, 1.15 * 0.25), dimuons(1e5).prior
-    study = unfold.stress(simulated, ten, {"slope": data}, rng=stream(12), n_toys=n_toys)["slope"]
+    study = unfold.closure(simulated, ten, truth=data, rng=stream(12), n_toys=n_toys)
     source = f"{n_toys} toys; slope of the simulation 15 % larger"
     yield row(
         "stress, 10 iterations: mean |bias| in σ (limit 0.3)", np.abs(study.bias).mean(), 0, 0.3, source

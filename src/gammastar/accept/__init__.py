@@ -5,7 +5,6 @@ from __future__ import annotations
 from gammastar.accept.decay import (
     LifetimeScan,
     Replicated,
-    acceptance_curve,
     angular_weights,
     decay_probability,
     decay_weight,
@@ -22,7 +21,6 @@ __all__ = [
     "LifetimeScan",
     "Measured",
     "Replicated",
-    "acceptance_curve",
     "angular_weights",
     "decay_probability",
     "decay_weight",

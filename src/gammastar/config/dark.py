@@ -53,7 +53,7 @@ class Predict(Section):
     """Rate from the measured spectrum, or from theory alone."""
     channels: tuple[str, ...] = ()
     """Theory channels: with a spectrum processes that it cannot hold; a name, a user channel 'file.py:Name',
-    or tables of other tools, 'foresee:FOLDER', 'eventcalc:FOLDER/NAME'."""
+    or tables of FORESEE, 'foresee:FOLDER'."""
     outside: tuple[str, ...] = ()
     """Theory channels that count outside the measured domain only, e.g. forward bremsstrahlung, with their
     theory band ('theory' is its nuisance); an overlap is refused."""
@@ -345,7 +345,7 @@ def theory_options(section: Predict, where: Path | UserCode) -> TheoryOptions:
     return TheoryOptions(*about, where, section.sigma_inelastic)
 
 
-TABLES = ("foresee:", "eventcalc:")
+TABLES = "foresee:"
 
 
 def brought_files(section: Predict, base: Path) -> dict[str, list[Path]]:
@@ -354,10 +354,7 @@ def brought_files(section: Predict, base: Path) -> dict[str, list[Path]]:
     named = {name for name in (*section.channels, *section.outside, *charged) if name.startswith(TABLES)}
     found: dict[str, list[Path]] = {}
     for name in sorted(named):
-        kind, _, path = name.partition(":")
-        place = base / path
-        pattern = "*_m_*.npy" if kind == "foresee" else f"*-{place.name}.txt"
-        found[name] = sorted((place if kind == "foresee" else place.parent).glob(pattern))
+        found[name] = sorted((base / name.removeprefix(TABLES)).glob("*_m_*.npy"))
     place = base / section.mesons
     if is_folder(place):
         found[section.mesons] = sorted([*place.glob("*_*.txt"), *place.glob("*_*.npy")])

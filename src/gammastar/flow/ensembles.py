@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import logsumexp, ndtri, stdtrit
+from scipy.special import ndtri, stdtrit
 
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.files import Pathlike, from_json, text_of, write_whole
-from gammastar.core.records import FloatArray, Rng, divided
-from gammastar.core.sampling import Sampler, stream
+from gammastar.core.records import FloatArray, divided
+from gammastar.core.sampling import stream
 from gammastar.flow.model import KinematicFlow, digest, load, save
 from gammastar.flow.network import OneMass
 from gammastar.flow.options import FlowOptions, PairTable, Table, ranks
@@ -110,11 +110,8 @@ class LocalStatistics:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FlowEnsemble(Sampler):
-    """Flows trained on bootstrap replicas of the events, each from its own start.
-
-    The density is the mean of the members' densities.
-    """
+class FlowEnsemble:
+    """Flows trained on bootstrap replicas of the events, each from its own start."""
 
     members: tuple[KinematicFlow, ...]
 
@@ -131,76 +128,6 @@ class FlowEnsemble(Sampler):
         """Lowest and highest mass that every member knows [GeV]."""
         lows, highs = zip(*(member.mass_range for member in self.members), strict=True)
         return max(lows), min(highs)
-
-    def sample(self, mass: FloatArray, rng: Rng) -> tuple[FloatArray, FloatArray]:
-        """Draw one (pt, energy) per entry of `mass`, each from a member drawn at random."""
-        mass = np.atleast_1d(np.asarray(mass, dtype=np.float64))
-        chosen = rng.integers(len(self), size=mass.size)
-        normal = rng.standard_normal((mass.size, 2))
-        pt, energy = np.empty_like(mass), np.empty_like(mass)
-        for k, member in enumerate(self.members):
-            own = chosen == k
-            pt[own], energy[own] = member.transform(mass[own], normal[own])
-        return pt, energy
-
-    def log_probs(
-        self, mass: FloatArray, pt: FloatArray, energy: FloatArray, *, single: bool = False
-    ) -> FloatArray:
-        """Return ln p of each member, shape (n_members, n); arguments as of `KinematicFlow.log_prob`."""
-        return np.stack([member.log_prob(mass, pt, energy, single=single) for member in self.members])
-
-    def log_prob(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> FloatArray:
-        """Return ln of the mean density, shape (n,), in ln GeV⁻²; −inf outside the physical limits."""
-        result: FloatArray = logsumexp(self.log_probs(mass, pt, energy), axis=0) - np.log(len(self))
-        return result
-
-    def weights(self, mass: FloatArray, pt: FloatArray, energy: FloatArray) -> FloatArray:
-        """Return member density over mean density, shape (n_members, n).
-
-        One sample of the ensemble, filled once per member with these weights, gives the members' templates
-        without drawing again; their `principal_components` are the variations.
-
-        Parameters
-        ----------
-        mass, pt, energy : NDArray, shape (n,) [GeV]
-        """
-        logs = self.log_probs(mass, pt, energy, single=True)
-        mean = logsumexp(logs, axis=0) - np.log(len(self))
-        inside = np.isfinite(mean)
-        return np.where(inside, np.exp(logs - np.where(inside, mean, 0.0)), 0.0)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Variations:
-    """Independent variations of a template."""
-
-    mean: FloatArray  # shape (n,)
-    # Shifts of one standard deviation, orthogonal, the largest first: mean ± component, shape (n_components,
-    # n)
-    components: FloatArray
-    variance_kept: float  # Share of the total variance that the components carry
-
-    @property
-    def covariance(self) -> FloatArray:
-        """Covariance of the kept components, shape (n, n)."""
-        return self.components.T @ self.components
-
-
-def principal_components(values: FloatArray, *, keep: float = 0.95) -> Variations:
-    """Return few independent variations of a quantity that every member predicts."""
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 2 or len(values) < 2 or not np.isfinite(values).all():
-        msg = f"principal_components: values {values.shape} must be finite, of shape (members ≥ 2, n)"
-        raise PhysicsError(msg)
-    mean = values.mean(axis=0)
-    _, singular, axes = np.linalg.svd((values - mean) / np.sqrt(len(values) - 1.0), full_matrices=False)
-    total = float(np.sum(singular**2))
-    if total <= 0:
-        return Variations(mean, np.zeros((0, values.shape[1])), 1.0)
-    share = np.cumsum(singular**2) / total
-    n = int(np.searchsorted(share, min(keep, 1.0) - 1e-12)) + 1
-    sign = np.where(axes[:n].sum(axis=1) < 0, -1.0, 1.0)[:, None]
-    return Variations(mean, sign * singular[:n, None] * axes[:n], float(share[min(n, len(share)) - 1]))
 
 
 def save_ensemble(ensemble: FlowEnsemble, stem: str | Path) -> None:
@@ -226,8 +153,7 @@ class FlowVariations:
     """A flow of all events beside flows of their bootstrap replicas.
 
     A template (yields over masses and couplings, an acceptance curve) is computed once per member, from one
-    sample of the nominal flow with `weights`; `components` turns the members' templates into few shifts of
-    one standard deviation, each of them one nuisance parameter of a fit.
+    sample of the nominal flow with `weights`.
 
     Attributes
     ----------
@@ -351,30 +277,6 @@ class FlowVariations:
             rows[k] *= divided(number, total)
         return rows
 
-    def components(self, templates: FloatArray, nominal: FloatArray, *, keep: float = 0.95) -> Variations:
-        """Return shifts of one standard deviation of a template around its nominal.
-
-        Parameters
-        ----------
-        templates : NDArray, shape (n_members, n)
-            The template of each member, flattened.
-        nominal : NDArray, shape (n,)
-            That of the nominal flow; it is the `mean` of the result.
-        keep : float
-            Share of the variance that the components must carry.
-
-        Raises
-        ------
-        PhysicsError
-            If the shapes do not fit or a value is not finite.
-        """
-        templates, nominal = np.asarray(templates, dtype=np.float64), np.asarray(nominal, dtype=np.float64)
-        if templates.shape != (len(self), nominal.size):
-            msg = f"components: templates {templates.shape} are not of shape ({len(self)}, {nominal.size})"
-            raise PhysicsError(msg)
-        found = principal_components(templates, keep=keep)
-        return Variations(nominal, found.components, found.variance_kept)
-
 
 def save_members(ensemble: FlowEnsemble, local: LocalStatistics, folder: Pathlike) -> None:
     """Write the members to the folder of the results, and the number of pairs near each mass."""
@@ -404,7 +306,7 @@ def load_variations(folder: Pathlike) -> FlowVariations | None:
 
     What a later stage does with it: draw one sample of the nominal flow, compute the yield with the sample's
     weights times each row of ``weights(mass, pt, energy)``, and turn the members' yields over all masses and
-    couplings into few shifts with ``components``; each shift is one nuisance parameter common to all bins.
+    couplings into few shifts, their principal components; each is one nuisance parameter common to all bins.
     The weights carry the whole band (see `FlowVariations`): members, their small number, and the pairs of the
     data near each mass.
 

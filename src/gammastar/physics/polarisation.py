@@ -154,7 +154,6 @@ Frame: TypeAlias = Literal["laboratory", "helicity", "collins_soper"]
 FRAMES: tuple[Frame, ...] = get_args(Frame)
 UNPOLARISED, TRANSVERSE = 1.0 / 3.0, 0.0
 COEFFICIENTS = ("λθ", "λφ", "λθφ")
-ISOTROPIC = (0.0, 0.0, 0.0)
 _PARALLEL = 1e-3  # rad between beam and target in the frame of a vector, below which no bisector is formed
 
 

@@ -156,7 +156,6 @@ def kept_momentum(uniform: FloatArray, mass: FloatArray, lepton: float) -> Float
 
 ArrayLike: TypeAlias = npt.ArrayLike
 
-FINAL_STATES = ("ee", "mumu", "hadrons")
 _HADRON_THRESHOLD = 2 * M_PI_CHARGED
 
 

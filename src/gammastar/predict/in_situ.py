@@ -16,7 +16,7 @@ from gammastar.core.pairs import VertexPairs
 from gammastar.core.records import ArrayRecord, BoolArray, FloatArray, IntArray
 from gammastar.core.sources import Source, Sources
 from gammastar.physics.detector import MassResolution, VertexTelescope
-from gammastar.physics.qed import dark_photon_rate, kappa
+from gammastar.physics.qed import dark_photon_rate
 
 BANDS = (-2.0, -1.0, 0.0, 1.0, 2.0)  # standard deviations of the expected limits
 ROUNDS = 4  # of weights from the fit before: least squares become the maximum of the Poisson likelihood
@@ -275,18 +275,6 @@ def signal_per_coupling(
     target and cross sections cancel.
     """
     return dark_photon_rate(pair_density, mass, m_lepton) * np.asarray(branching, dtype=np.float64)
-
-
-def signal_over_background(
-    mass: npt.ArrayLike, window: npt.ArrayLike, branching: npt.ArrayLike, m_lepton: float
-) -> FloatArray:
-    """Return S/B per ε² in a mass window where all pairs come from virtual photons.
-
-    m BR/(2κ δm), (3π/2α)(m/δm) BR far above threshold; B. Batell, M. Pospelov and A. Ritz, Phys. Rev. D 79
-    (2009) 115008, J. D. Bjorken et al., Phys. Rev. D 80 (2009) 075018.
-    """
-    m = np.asarray(mass, dtype=np.float64)
-    return np.asarray(np.asarray(branching) * m / (2 * kappa(m, m_lepton) * np.asarray(window)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -23,6 +23,8 @@ from gammastar.physics.vectors import CHARGES, Charges, Process, kinetic_mixing_
 from gammastar.predict import theory
 from gammastar.predict.channel import Channel
 
+TABLES = "foresee:"
+
 Limits = Literal["published", "recast", "none"]
 
 _TEX = {"ε": r"\varepsilon"}  # where the plain letter looks otherwise
@@ -360,7 +362,7 @@ def theory_channel(
     ----------
     name : str
         "bremsstrahlung", "pion_dalitz", "pseudoscalar_dalitz", "vector_dalitz", "vector_mesons" or "jpsi";
-        "foresee:FOLDER" or "eventcalc:FOLDER/NAME" for tables of these tools.
+        "foresee:FOLDER" for tables of this tool.
     beam_energy : float [GeV]
     thickness : float
         Of the target in interaction lengths; by default every proton interacts.
@@ -385,11 +387,11 @@ def theory_channel(
         table = MesonTable.read(options.mesons(), sigma_inelastic=options.sigma_inelastic)
         bounds: dict[str, Any] = {} if mass_range is None else {"mass_range": mass_range}
         return MESONS[name](table, beam_energy, interaction, **bounds)
-    brought = theory.tabulated_channel(name, options.base, options.sigma_inelastic)
-    if brought is not None:
-        return brought
+    if name.startswith(TABLES):
+        folder = options.base / name.removeprefix(TABLES)
+        return theory.ForeseeSpectra.read(folder, sigma_inelastic=options.sigma_inelastic)
     if ":" not in name:
-        known = ", ".join(("bremsstrahlung", *MESONS, "foresee:FOLDER", "eventcalc:FOLDER/NAME"))
+        known = ", ".join(("bremsstrahlung", *MESONS, "foresee:FOLDER"))
         raise SteeringError(f"predict.channels: {name!r}: none of {known} nor 'file.py:attribute'")
     channel: Channel = _of_user(Channel, f"predict.channels: {name!r}", name, options.where)
     named = isinstance(getattr(channel, "group", None), str), getattr(channel, "processes", None)

@@ -439,50 +439,6 @@ class Cuts:
                     msg = f"select.{table}.{name} = {list(bounds)!r} must be [low, high] with low < high"
                     raise SteeringError(msg)
 
-    @staticmethod
-    def from_mapping(
-        mapping: Mapping[str, Any],
-        *,
-        event_functions: Sequence[EventFunction] = (),
-        pair_functions: Sequence[PairFunction] = (),
-    ) -> Cuts:
-        """Build cuts from the ``[select]`` table of a steering file (keys lepton, pair, ghost).
-
-        Parameters
-        ----------
-        mapping : mapping
-            Plain values, as of a TOML file.
-        event_functions : sequence of functions
-            Own selections of events.
-        pair_functions : sequence of functions
-            Own selections of pairs.
-
-        Examples
-        --------
-        >>> Cuts.from_mapping({"lepton": {"energy": [3, 400]}}).lepton["energy"]
-        (3.0, 400.0)
-        """
-        unknown = set(mapping) - {"lepton", "pair", "ghost"}
-        if unknown:
-            raise SteeringError(f"select.{sorted(unknown)[0]}: unknown key; known keys: lepton, pair, ghost")
-        ghost = mapping.get("ghost")
-        try:
-            ranges = {
-                table: {name: tuple(map(float, bounds)) for name, bounds in mapping.get(table, {}).items()}
-                for table in ("lepton", "pair")
-            }
-            veto = GhostVeto(**ghost) if ghost is not None else None
-        except (TypeError, ValueError, AttributeError) as error:
-            msg = f"select: {error}; ranges are name = [low, high], ghost has the keys angle and excess"
-            raise SteeringError(msg) from error
-        return Cuts(
-            ranges["lepton"],  # type: ignore[arg-type]  # lengths are checked in __post_init__
-            ranges["pair"],  # type: ignore[arg-type]
-            veto,
-            event_functions,
-            pair_functions,
-        )
-
 
 def lepton_quantity(lepton: ak.Array, name: str) -> ak.Array:
     """Return a kinematic quantity or a column of leptons."""

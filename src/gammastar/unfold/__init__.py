@@ -8,7 +8,7 @@ from gammastar.unfold.likelihood_fit import cell_intervals, fine_response, likel
 from gammastar.unfold.iterative_bayes import iterative
 from gammastar.unfold.regularised import l_curve, least_squares, tikhonov
 from gammastar.unfold.methods import scan
-from gammastar.unfold.closure_tests import bottom_line, closure, linearity, refolding_test, stress
+from gammastar.unfold.closure_tests import bottom_line, closure, linearity, refolding_test
 from gammastar.unfold.systematics import Variation, with_systematics
 from gammastar.unfold.omnifolding import omnifold, omnifold_bias, omnifold_replicas, subtracted_replicas
 
@@ -27,7 +27,6 @@ __all__ = [
     "scan",
     "bottom_line",
     "closure",
-    "stress",
     "linearity",
     "refolding_test",
     "Variation",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -129,30 +128,6 @@ def closure(
             f"simulation (the prior of the response) of {response.prior.sum():.3g}: give both in pairs"
         )
     return ToyStudy(pulls[:, used], used, float(chi2s.mean()), float(folded.mean()))
-
-
-def stress(
-    response: Response,
-    unfolder: Unfolder,
-    alternatives: Mapping[str, FloatArray],
-    *,
-    rng: Rng,
-    n_toys: int = 300,
-    mc_statistics: bool = True,
-) -> dict[str, ToyStudy]:
-    """Unfold toys whose truth is not that of the simulation; parameters as for `closure`.
-
-    Parameters
-    ----------
-    alternatives : mapping of str to NDArray, shape of the true cells
-        True pairs of the data.
-    unfolder : function
-        Of spectrum and response.
-    mc_statistics : bool
-        Vary the response as well.
-    """
-    how: Any = {"rng": rng, "n_toys": n_toys, "mc_statistics": mc_statistics}
-    return {name: closure(response, unfolder, truth=truth, **how) for name, truth in alternatives.items()}
 
 
 def linearity(

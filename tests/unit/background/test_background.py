@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from builders import ROOT
 
-from gammastar.background import PassFraction, expectation
 from gammastar.core.constants import M_E
 from gammastar.core.errors import PhysicsError
 from gammastar.physics.polarisation import two_track_vertex
@@ -14,6 +13,7 @@ from gammastar.physics.polarisation import two_track_vertex
 sys.path.append(str(ROOT / "analysis" / "na62_dump"))
 from beam_line import BeamLine, approach, invariant_mass
 from random_pairs import accidental_rate, random_pairs
+from rejection import PassFraction, expectation
 
 NO_SURVIVOR = PassFraction("vetoes", 0, 100)
 

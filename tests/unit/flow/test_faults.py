@@ -57,10 +57,9 @@ def test_refused_pairs(fault):
 
 
 def test_masses_outside_the_range(ensemble):
-    rng = np.random.default_rng(1)
+    rng, member = np.random.default_rng(1), ensemble.members[0]
     with pytest.raises(PhysicsError, match=r"0\.2 GeV"):
-        ensemble.sample(np.array([0.5, 0.2]), rng)
-    member = ensemble.members[0]
+        member.sample(np.array([0.5, 0.2]), rng)
     with pytest.raises(PhysicsError, match=r"1\.3 GeV"):
         member.log_prob(1.3, 0.4, 20.0)
     with pytest.raises(PhysicsError, match="outside the range of the flow"):

@@ -81,7 +81,7 @@ def test_killed_training_resumes_to_the_same_model(tmp_path):
 
 
 @pytest.mark.long
-def test_members_become_few_shifts(tmp_path):
+def test_members_weight_a_sample_of_the_flow(tmp_path):
     trained(FlowSection(**SMALL, members=4), tmp_path)
     found = flow.load_variations(tmp_path)
     assert len(found) == 4
@@ -91,13 +91,6 @@ def test_members_become_few_shifts(tmp_path):
     weight = found.weights(mass, pt, energy)
     # a density over another one averages to one over a sample of the other
     assert weight.mean(axis=1) == pytest.approx(1.0, abs=5 * (weight.std(axis=1) / np.sqrt(len(pt))).max())
-    bins = np.histogram_bin_edges(energy, 12)
-    nominal = np.histogram(energy, bins)[0].astype(float)
-    rows = np.stack([np.histogram(energy, bins, weights=w)[0] for w in weight])
-    shifts = found.components(rows, nominal, keep=1.0)
-    assert (shifts.mean == nominal).all()
-    assert len(shifts.components) <= 3
-    assert np.diag(shifts.covariance) == pytest.approx(rows.var(axis=0, ddof=1))
     trained(FlowSection(**SMALL), tmp_path)  # another run without members leaves none of the old
     assert flow.load_variations(tmp_path) is None
 

@@ -125,15 +125,10 @@ def test_few_iterations_pull_towards_the_prior_and_the_scan_sees_it():
 def test_stress_and_bottom_line():
     response = dimuons(1e5)
     tilted = response.prior * (1 + 0.15 * TILT)
-    studies = unfold.stress(
-        response,
-        partial(unfold.iterative, n_iterations=10),
-        {"tilt": tilted},
-        rng=stream(5, "stress"),
-        n_toys=70,
-    )
-    assert np.abs(studies["tilt"].bias).mean() < 0.3
-    assert studies["tilt"].coverage.mean() > 0.64
+    ten = partial(unfold.iterative, n_iterations=10)
+    study = unfold.closure(response, ten, truth=tilted, rng=stream(5, "stress"), n_toys=70)
+    assert np.abs(study.bias).mean() < 0.3
+    assert study.coverage.mean() > 0.64
     measured = unfold.folding.asimov(tilted, expected(response), response)
     unfolded = unfold.least_squares(measured, response)
     before, after = unfold.bottom_line(measured, unfolded, response, {"prior": response.prior})["prior"]
