@@ -2,7 +2,7 @@
 
 Trains flows on pairs of the mock cocktail, corrected for the efficiency: signal alone, with 10 % of
 combinatorial background, with like-sign subtraction, with open charm left in and removed. Writes
-``results/na60_dimuon/flow/``; ensembles that are finished there are not trained again.
+``results/na60_dimuon/flow/``.
 """
 
 from __future__ import annotations
@@ -95,14 +95,12 @@ class Study:
 
         values, weight = self.samples[key]
         table = Table(*values.T.copy(), weight, np.arange(len(weight)))
-        folder = self.folder / "training" / key.replace(" ", "_").replace(",", "")
         return fit_ensemble(
             table,
             beam_energy=self.mock.BEAM,
             options=self.options,
             members=self.members,
             seed=SEED,
-            folder=folder,
         )
 
     def divergence(self) -> None:
@@ -149,10 +147,15 @@ class Study:
         return pt, energy, np.ones(len(mass))
 
     def weights(self, key: str, mass, drawn):
-        """Return weights of the members on draws of the mean."""
+        """Return weights of the members on draws of the mean: their density over the mean density."""
         import numpy as np
+        from scipy.special import logsumexp
 
-        return self.flows[key].weights(np.broadcast_to(mass, drawn[0].shape), drawn[0], drawn[1])
+        at = np.broadcast_to(mass, drawn[0].shape), drawn[0], drawn[1]
+        logs = np.stack([member.log_prob(*at, single=True) for member in self.flows[key].members])
+        mean = logsumexp(logs, axis=0) - np.log(len(logs))
+        inside = np.isfinite(mean)
+        return np.where(inside, np.exp(logs - np.where(inside, mean, 0.0)), 0.0)
 
     def window_masses(self, mass: float, n: int = 200_000):
         """Return masses of the signal pairs around a mass, drawn with their weights."""

@@ -6,6 +6,7 @@ import csv
 from dataclasses import replace
 from pathlib import Path
 
+import belle2
 import cosmology
 import exact_brem
 import figures
@@ -72,7 +73,7 @@ def everything(options, models: dict, visible: dict, tell) -> dict:
         semivisible.load_babar(),
         semivisible.load_na64(),
         cosmology.load_cosmology(),
-        semivisible.load_displaced(),
+        belle2.load_displaced(),
     )
     unverified = [text for card in cards for text in card.unverified]
     unverified += [f"(g−2)μ: {gm2.reference(name).source}" for name in _unverified_moments()]
@@ -151,8 +152,8 @@ def _more(name: str, plane, options):
     point = semivisible.load_benchmark(name)
     n = 4_000 if options.quick else 20_000
     setting = semivisible.Options(n=n)
-    displaced = semivisible.displaced_plane(point.sector, plane.mass, plane.epsilon, options=setting)
-    over = displaced / semivisible.load_displaced().events
+    events = belle2.displaced_plane(point.sector, plane.mass, plane.epsilon, options=setting)
+    over = events / belle2.load_displaced().events
     if point.mediator:  # its lightest state decays or is a neutrino's partner: no dark matter
         return figures.More(displaced=over)
     coarse = np.geomspace(plane.mass[0], plane.mass[-1], 8 if options.quick else 24)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from scipy.integrate import quad
@@ -16,8 +18,10 @@ from gammastar.semivisible import babar, models
 from gammastar.semivisible.cascade import Cascade, decay
 from gammastar.semivisible.decays import dark_widths, decay_table
 from gammastar.semivisible.models import DarkSector, mediator_widths
-from gammastar.semivisible.plane import DisplacedSearch, displaced_probability
 from gammastar.semivisible.production import s_channel_cross_section, sample_photons
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "semivisible"))
+import belle2
 
 METRIC = np.diag([1.0, -1.0, -1.0, -1.0])
 FB = GEV2_MB * 1e12
@@ -168,7 +172,9 @@ def _pairs(*, quick: bool) -> Iterator[dict]:
         yield _row(text, mean, moments[1] / moments[0], 1e-7, source)
 
 
-def counted(events: Cascade, card: DisplacedSearch, epsilon: float, rng: np.random.Generator) -> np.ndarray:
+def counted(
+    events: Cascade, card: belle2.DisplacedSearch, epsilon: float, rng: np.random.Generator
+) -> np.ndarray:
     """Return in which events a pair counts, every decay placed in space, shape (n,)."""
     place = np.zeros((*events.state.shape, 2))
     found = np.zeros(len(events), dtype=bool)
@@ -190,7 +196,7 @@ def counted(events: Cascade, card: DisplacedSearch, epsilon: float, rng: np.rand
 
 def _displaced(*, quick: bool) -> Iterator[dict]:
     """Yield displaced pairs at Belle II with all steps of the cascade, and what the s-channel adds."""
-    card = semivisible.load_displaced()
+    card = belle2.load_displaced()
     n = EVENTS // 5 if quick else EVENTS
     for name, mass in (("AHP2020-B", 1.25), ("four states", 1.0)):
         sector = four_states() if name == "four states" else semivisible.load_benchmark(name).sector(mass)
@@ -203,7 +209,7 @@ def _displaced(*, quick: bool) -> Iterator[dict]:
                 events = decay(decay_table(sector), dark, rng, boost=card.boost)
             for epsilon in (3e-4, 3e-3, 2e-2):
                 placed = counted(events, card, epsilon, rng).mean()
-                ours = displaced_probability(events, card, [epsilon], rng)[0]
+                ours = belle2.displaced_probability(events, card, [epsilon], rng)[0]
                 tolerance = 3.0 * np.sqrt(2.0 * placed * (1.0 - placed) / n) + 3.0 / n
                 text = f"Belle II, {name} {kind}, ε = {epsilon:g}: displaced pair in an event"
                 yield _row(text, ours, placed, tolerance, "positions of all decays drawn")
@@ -212,7 +218,7 @@ def _displaced(*, quick: bool) -> Iterator[dict]:
     setting = semivisible.Options(n=n)
     photon, both = (
         float(
-            semivisible.displaced_plane(
+            belle2.displaced_plane(
                 model, np.array([1.25]), epsilon, options=replace(setting, s_channel=share)
             )[0, 0]
         )

@@ -23,6 +23,7 @@ from gammastar.semivisible.decays import Transition, decay_table, spectrum, widt
 from gammastar.semivisible.models import DarkSector
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "semivisible"))
+import belle2
 import cosmology
 
 M = 1.25
@@ -87,7 +88,7 @@ def _cosmology() -> Iterator[dict]:
     yield _row(text, over > 1, 1.0, 0.0, f"{TALK}: overproduces dark matter without mixing with neutrinos")
     text = "i2DM-talk there: excluded by the CMB if ψ₁ is dark matter (1 yes)"
     yield _row(text, centre > cosmology.cmb_limit(sector), 1.0, 0.0, TALK)
-    for card in (cosmology.load_cosmology(), semivisible.load_displaced()):
+    for card in (cosmology.load_cosmology(), belle2.load_displaced()):
         for text in card.unverified:
             name, _, note = text.partition(": ")
             yield {"quantity": f"unverified input: {name}", "expected": float("nan"), "skipped": note}

@@ -13,7 +13,6 @@ from safetensors.numpy import save as encode
 from gammastar import flow
 from gammastar.core.errors import InputFileError
 from gammastar.flow.model import _card_digest
-from gammastar.flow.options import Table
 from gammastar.pipeline.record import read_domain
 from gammastar.store.folder import sweep, sweep_temporaries
 from gammastar.store.manifest import read_json, read_spectrum, write_json
@@ -58,7 +57,6 @@ writers = {
     "chunk": lambda: write_chunk(
         folder / "chunks" / "pairs" / f"pairs-{'0' * 32}.parquet", "k", {"a": one}, {}),
     "stage": stage,
-    "checkpoint": lambda: write_whole(folder / "training" / "flow.checkpoint", b"x"),
 }
 if sys.argv[4] == "killed":
     def killed(*_, **__):
@@ -158,32 +156,3 @@ def test_domains_and_spectra_of_impossible_numbers_are_refused(tmp_path):
     write_json(tmp_path / "spectrum.json", {"axes": []})
     with pytest.raises(Exception, match=r"spectrum\.json: is not a spectrum"):
         read_spectrum(tmp_path / "spectrum.json")
-
-
-@pytest.mark.flow
-@pytest.mark.parametrize("what", ["weights", "missing", "list", "cut"])
-def test_a_checkpoint_that_was_changed_is_not_taken(tmp_path, what, caplog):
-    """A training starts anew rather than from numbers that nobody trained."""
-    rng = np.random.default_rng(1)
-    mass, pt = rng.uniform(0.3, 1.0, 300), rng.gamma(2.0, 0.3, 300)
-    energy = np.sqrt(mass**2 + pt**2) + 5.0 + rng.exponential(20.0, 300)
-    options = flow.FlowOptions(bins=4, hidden=8, layers=1, epochs=2, epoch_size=256, batch=128)
-    pairs, path = Table(mass, pt, energy, np.ones(300), np.arange(300)), tmp_path / "flow.checkpoint"
-
-    def fitted():
-        rng = np.random.default_rng(2)
-        made = flow.fit_pairs(pairs, beam_energy=400.0, options=options, rng=rng, checkpoint=path)
-        return flow.digest(made.to_tensors())
-
-    expected = fitted()
-    assert path.is_file()
-    tensors = decode(path.read_bytes())
-    if what == "weights":
-        tensors["now0"].flat[0] += 0.5
-    elif what == "missing":
-        del tensors["exp_avg0"]
-    elif what == "list":
-        tensors["card"] = np.frombuffer(b"[1]", np.uint8)
-    path.write_bytes(encode(tensors)[: -20 if what == "cut" else None])
-    assert fitted() == expected
-    assert "starts anew" in caplog.text

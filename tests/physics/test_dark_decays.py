@@ -77,7 +77,7 @@ def test_without_a_dark_decay_the_dark_photon_is_seen_at_once():
         lambda _: sector, np.array([0.06]), np.array([1e-3, 1e-2]), options=Options(n=500, s_channel=1.0)
     )
     assert np.isfinite(plane.babar).all()
-    events = semivisible.displaced_plane(
+    events = truth.belle2.displaced_plane(
         lambda _: sector, np.array([0.06]), np.array([1e-3]), options=Options(n=500, s_channel=1.0)
     )
     assert events[0, 0] == pytest.approx(0.0, abs=1e-9)

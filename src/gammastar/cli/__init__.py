@@ -205,7 +205,7 @@ def keys(name: str, markdown: bool) -> None:
 @click.option("-n", "--events", type=click.IntRange(min=100), help="Per mass [as MODEL says, or 20000].")
 @click.option("--seed", type=click.IntRange(min=0), help="[as MODEL says, or 1]")
 def semivisible(model: str, output: Path | None, **options: Any) -> None:
-    """Recast BaBar, NA64 and Belle II to the dark sector of MODEL.
+    """Recast BaBar and NA64 to the dark sector of MODEL.
 
     MODEL is a TOML file, or a shipped benchmark such as i2DM-talk. Writes the plane of mass and kinetic
     mixing, excluded and allowed intervals, lifetimes of the dark states, and which assumptions fail.

@@ -662,8 +662,6 @@ class FlowSection(Section):
     device: Literal["cpu", "cuda", "auto"] = "cpu"
     """Where the training runs: 'auto' takes a CUDA device if there is one; 'cuda' is an error where there is
     none. A device rounds otherwise than a processor, so that the flow is another of equal quality."""
-    checkpoint_every: Count = 1
-    """Epochs between two checkpoints."""
     n_draws: Annotated[int, Field(ge=10, le=100_000)] = 100
     """Draws from the flow with which each window of the check is compared."""
     window: Positive = 0.03

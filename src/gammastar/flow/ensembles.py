@@ -13,8 +13,8 @@ from scipy.special import ndtri, stdtrit
 
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.core.files import Pathlike, from_json, text_of, write_whole
-from gammastar.core.records import FloatArray, divided
-from gammastar.core.sampling import stream
+from gammastar.core.records import FloatArray, Rng, divided
+from gammastar.core.sampling import Sampler, stream
 from gammastar.flow.model import KinematicFlow, digest, load, save
 from gammastar.flow.network import OneMass
 from gammastar.flow.options import FlowOptions, PairTable, Table, ranks
@@ -110,8 +110,8 @@ class LocalStatistics:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FlowEnsemble:
-    """Flows trained on bootstrap replicas of the events, each from its own start."""
+class FlowEnsemble(Sampler):
+    """Flows trained on bootstrap replicas of the events, each from its own start: their mean density."""
 
     members: tuple[KinematicFlow, ...]
 
@@ -128,6 +128,17 @@ class FlowEnsemble:
         """Lowest and highest mass that every member knows [GeV]."""
         lows, highs = zip(*(member.mass_range for member in self.members), strict=True)
         return max(lows), min(highs)
+
+    def sample(self, mass: FloatArray, rng: Rng) -> tuple[FloatArray, FloatArray]:
+        """Draw one (pt, energy) per entry of `mass`, each from a member drawn at random."""
+        mass = np.atleast_1d(np.asarray(mass, dtype=np.float64))
+        chosen = rng.integers(len(self), size=mass.size)
+        normal = rng.standard_normal((mass.size, 2))
+        pt, energy = np.empty_like(mass), np.empty_like(mass)
+        for k, member in enumerate(self.members):
+            own = chosen == k
+            pt[own], energy[own] = member.transform(mass[own], normal[own])
+        return pt, energy
 
 
 def save_ensemble(ensemble: FlowEnsemble, stem: str | Path) -> None:
@@ -350,13 +361,12 @@ def _train_member(arguments: tuple[Any, ...]) -> tuple[dict[str, Any], dict[str,
     """Return tensors and card of a member; the arguments are those of `jobs` in `fit_ensemble`."""
     from gammastar.flow.training import fit_pairs
 
-    pairs, beam_energy, options, (seed, member, resampled), folder = arguments
+    pairs, beam_energy, options, (seed, member, resampled) = arguments
     flow = fit_pairs(
         _replica(pairs, seed, member) if resampled else pairs,
         beam_energy=beam_energy,
         options=options,
         rng=stream(seed, "member", member),
-        checkpoint=None if folder is None else folder / f"member_{member:02d}.checkpoint",
     )
     return flow.to_tensors(), flow.card()
 
@@ -369,7 +379,6 @@ def fit_ensemble(
     members: int = 5,
     seed: int,
     bootstrap: bool | Callable[[int], PairTable] = True,
-    folder: Pathlike | None = None,
     each: Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]] = map,
 ) -> FlowEnsemble:
     """Train several flows on bootstrap replicas of the events.
@@ -383,8 +392,6 @@ def fit_ensemble(
     bootstrap : bool or callable
         False: the same pairs for all, which leaves the spread of split, start and order alone. A function of
         the member's number: its pairs, where more than Poisson weights by event belongs to a replica.
-    folder : path, optional
-        Folder of checkpoints: finished members are not trained again, an interrupted one goes on.
     each : function like ``map``
         Where the members are trained, e.g. ``executor.map`` of ``facility.open_executor``; each takes one
         thread.
@@ -394,7 +401,6 @@ def fit_ensemble(
     PhysicsError
         As `fit_pairs`, or if there are fewer than two members.
     """
-    folder = None if folder is None else Path(folder)
     if members < 2:
         raise PhysicsError(f"fit_ensemble: members = {members}; at least two are needed for a spread")
     options = FlowOptions() if options is None else options
@@ -405,5 +411,5 @@ def fit_ensemble(
     table = _numbered(pairs)
     drawn = [table if made is None else _numbered(made(k)) for k in range(members)]
     resampled = bootstrap is True
-    jobs = [(own, beam_energy, options, (seed, k, resampled), folder) for k, own in enumerate(drawn)]
+    jobs = [(own, beam_energy, options, (seed, k, resampled)) for k, own in enumerate(drawn)]
     return FlowEnsemble(tuple(KinematicFlow.from_tensors(*made) for made in each(_train_member, jobs)))

@@ -105,8 +105,6 @@ class FlowOptions(NetworkOptions):
         Autoregressive steps of the paper's architecture; the default one has a single one.
     min_window_pairs, window : float, float [GeV]
         Smallest effective number of pairs in each window of mass; 0: a thin window is only logged.
-    checkpoint_every : int
-        Epochs between two checkpoints, when a file for them is given.
     device : str
         Where the training runs: "cpu", "cuda", or "auto" for a CUDA device if there is one. A flow that is
         loaded or trained draws on the processor; see `KinematicFlow.on`.
@@ -126,7 +124,6 @@ class FlowOptions(NetworkOptions):
     steps: int = 1
     min_window_pairs: float = 0.0
     window: float = 0.03
-    checkpoint_every: int = 1
     device: str = "cpu"
 
     @classmethod
@@ -168,7 +165,7 @@ class FlowOptions(NetworkOptions):
 
     def __post_init__(self) -> None:
         NetworkOptions.__post_init__(self)
-        self._positive("epoch_size patience steps window checkpoint_every")
+        self._positive("epoch_size patience steps window")
         require(self.prior >= 0, f"FlowOptions.prior = {self.prior!r} must not be negative")
         if not 0 < self.validation < 1:
             raise PhysicsError(f"FlowOptions.validation = {self.validation!r} must lie between 0 and 1")

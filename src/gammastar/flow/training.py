@@ -1,27 +1,20 @@
-"""Training: the steps of the optimiser on a processor or a CUDA device, checkpoints, both presets."""
+"""Training: the steps of the optimiser on a processor or a CUDA device, both presets."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load as decode_tensors
-from safetensors.numpy import save as encode_tensors
 from torch import Tensor
 
 from gammastar.core.errors import PhysicsError, require
-from gammastar.core.files import Pathlike, bytes_of, from_json, write_whole
 from gammastar.core.records import FloatArray, IntArray, Rng, effective_size
-from gammastar.flow.model import KinematicFlow, digest
+from gammastar.flow.model import KinematicFlow
 from gammastar.flow.network import (
     Bijection,
     Gaussianiser,
@@ -36,11 +29,9 @@ from gammastar.flow.options import FlowOptions, PairTable, Table, TrainingReport
 if TYPE_CHECKING:
     from gammastar.flow.paper import PaperFlow
 
-_FORMAT = "gammastar-training-4"
 _RISE = 10.0  # nats above the best validation loss at which a training has diverged
 _ALIKE = 5e-4  # nats: 20 000 held-out pairs of unequal weights do not tell closer epochs apart
 _WARM_UP = 0.2  # share of the steps of the OneCycle schedule with a rising rate
-_MOMENTS = ("exp_avg", "exp_avg_sq", "step")  # what torch.optim.Adam remembers of each parameter
 _MOMENTUM = (0.85, 0.95)  # Adam's first moment runs against the rate
 _CHUNK, _CHUNK_CUDA = 2048, 16_384
 Progress = Callable[[int, int, float, float], None]
@@ -90,7 +81,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Order:
-    """Which pairs each step takes: shuffled passes of a seed, so that any epoch can be entered.
+    """Which pairs each step takes: shuffled passes of a seed.
 
     A pass has as many places as there are pairs, which pairs take in proportion to |weight| (systematic
     resampling: their number is the expected one to within one place); of equal pairs each takes one. In a
@@ -100,9 +91,7 @@ class Order:
 
     seed: int
     summed: FloatArray  # From `Part.drawn`, shape (n,)
-    # Pairs per step and steps per epoch
-    batch: int
-    steps: int
+    batch: int  # Pairs per step
 
     def _pass(self, number: int) -> IntArray:
         rng, n = np.random.default_rng([self.seed, number]), len(self.summed)
@@ -110,11 +99,9 @@ class Order:
         last = np.floor(n * self.summed + rng.random()).astype(np.int64)
         return np.repeat(np.arange(n), np.diff(last, prepend=0))[shuffled]
 
-    def indices(self, first: int, device: torch.device) -> Iterator[Tensor]:
-        """Yield the indices of each step from the beginning of epoch `first` on, without end."""
-        n, start = len(self.summed), first * self.steps * self.batch
-        number, left = start // n, start % n
-        index = self._pass(number)[left:]
+    def indices(self, device: torch.device) -> Iterator[Tensor]:
+        """Yield the indices of each step, without end."""
+        number, index = 0, self._pass(0)
         while True:
             while len(index) < self.batch:
                 number += 1
@@ -161,56 +148,13 @@ class Course:
 
 @dataclass(slots=True)
 class _State:
-    """Everything that a training needs to go on."""
+    """Where a training stands."""
 
     parameters: list[Tensor]
     best: list[Tensor]
     optimiser: torch.optim.Adam
     course: Course
     epoch: int = 0
-
-    def save(self, path: Path, key: str) -> None:
-        groups = {"now": self.parameters, "best": self.best}
-        groups |= {n: [self.optimiser.state[p][n] for p in self.parameters] for n in _MOMENTS}
-        tensors = {f"{n}{i}": t.detach().cpu().numpy() for n, g in groups.items() for i, t in enumerate(g)}
-        head = {"format": _FORMAT, "digest": digest(tensors), "key": key, "epoch": self.epoch}
-        entries = head | asdict(self.course)
-        card = np.frombuffer(json.dumps(entries).encode(), dtype=np.uint8).copy()
-        write_whole(path, encode_tensors(tensors | {"card": card}))
-
-    def load(self, path: Path, key: str) -> bool:
-        """Go on from a checkpoint; return False if there is none of this training."""
-        try:
-            tensors = decode_tensors(bytes_of(path))
-            entries: dict[str, Any] = from_json(tensors.pop("card").tobytes())
-            whole = entries["digest"] == digest(tensors)
-        except (OSError, SafetensorError, LookupError, TypeError, ValueError):
-            whole = False
-        if not whole:
-            _LOG.warning("%s: no readable checkpoint; the training starts anew", path)
-            return False
-        if entries["format"] != _FORMAT or entries["key"] != key:
-            _LOG.warning("%s: is of other pairs, options or version; the training starts anew", path)
-            return False
-        with torch.no_grad():
-            for i, (now, best) in enumerate(zip(self.parameters, self.best, strict=True)):
-                now.copy_(torch.from_numpy(tensors[f"now{i}"]))
-                best.copy_(torch.from_numpy(tensors[f"best{i}"]))
-        names = range(len(self.parameters))
-        moments = {i: {name: torch.from_numpy(tensors[f"{name}{i}"]) for name in _MOMENTS} for i in names}
-        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": moments})
-        self.epoch = int(entries["epoch"])
-        self.course = Course(
-            entries["train_loss"], entries["validation_loss"], entries["best_epoch"], entries["stopped"]
-        )
-        return True
-
-
-def _key(parameters: list[Tensor], train: Part, validation: Part, options: FlowOptions, seed: int) -> str:
-    result = hashlib.sha256(f"{torch.__version__} {options} {seed}".encode())
-    for tensor in (*parameters, train.rows, validation.rows):
-        result.update(tensor.detach().cpu().numpy().data)
-    return result.hexdigest()
 
 
 def _epoch(
@@ -244,7 +188,6 @@ def optimise(
     *,
     rng: Rng,
     progress: Progress | None = None,
-    checkpoint: Path | None = None,
 ) -> Course:
     """Minimise −Σ w ln p / Σ w and leave the kept epoch in `parameters`, also where the loss diverges."""
     train, validation = samples
@@ -255,11 +198,8 @@ def optimise(
     decay = options.weight_decay + options.prior / len(train)
     adam = torch.optim.Adam(parameters, weight_decay=decay, fused=True)
     state = _State(parameters, [p.detach().clone() for p in parameters], adam, Course())
-    key = _key(parameters, train, validation, options, seed) if checkpoint is not None else ""
-    if checkpoint is not None and checkpoint.is_file() and state.load(checkpoint, key):
-        _LOG.info("training goes on from %s at epoch %d", checkpoint, state.epoch)
     even, summed = train.drawn()
-    indices = Order(seed, summed, batch, steps).indices(state.epoch, train.rows.device)
+    indices = Order(seed, summed, batch).indices(train.rows.device)
     course = state.course
 
     def loss(index: Tensor) -> Tensor:
@@ -276,8 +216,6 @@ def optimise(
         _accept(state, now, held_out, options)
         if progress is not None:
             progress(state.epoch - 1, options.epochs, now, held_out)
-        if checkpoint is not None and state.epoch % options.checkpoint_every == 0:
-            state.save(checkpoint, key)
     if not course.validation_loss:
         raise PhysicsError(f"the loss is not finite at learning_rate = {options.learning_rate:g}: lower it")
     with torch.no_grad():
@@ -333,7 +271,6 @@ def fit_pairs(
     options: FlowOptions | None = None,
     rng: Rng,
     progress: Progress | None = None,
-    checkpoint: Pathlike | None = None,
 ) -> KinematicFlow:
     """Train a flow p(pt, energy | mass) on weighted pairs.
 
@@ -347,9 +284,6 @@ def fit_pairs(
         Decides split, start and order; the same generator gives the same flow.
     progress : callable, optional
         Called as ``progress(epoch, n_epochs, train_loss, validation_loss)`` after each epoch.
-    checkpoint : path, optional
-        File of the state after the last epochs. If it is there and of the same pairs, options and generator,
-        the training goes on from it; else it is written anew.
 
     Raises
     ------
@@ -365,7 +299,6 @@ def fit_pairs(
     with their signed weights (arXiv:1905.11719). Near two background pairs per signal pair and above, use
     posterior weights instead.
     """
-    checkpoint = None if checkpoint is None else Path(checkpoint)
     options = FlowOptions() if options is None else options
     require(options.preset == "default", "fit_pairs trains the default preset; use fit_paper for the paper's")
     table, mass_range = validated(pairs, beam_energy, options)
@@ -387,7 +320,6 @@ def fit_pairs(
             options,
             rng=rng,
             progress=progress,
-            checkpoint=checkpoint,
         )
     slope = min(_min_slope(bijection.transverse), _min_slope(bijection.longitudinal))
     report = _report(course, np.concatenate([train.weight, validation.weight]), slope)
@@ -401,7 +333,6 @@ def fit_paper(
     options: FlowOptions | None = None,
     rng: Rng,
     progress: Progress | None = None,
-    checkpoint: Pathlike | None = None,
 ) -> PaperFlow:
     """Train the flow of the data-driven paper on weighted pairs; arguments and errors as `fit_pairs`.
 
@@ -412,12 +343,9 @@ def fit_paper(
     beam_energy : float [GeV]
     progress : function, optional
         Told epoch, epochs and both losses.
-    checkpoint : path, optional
-        File from which an interrupted training goes on.
     """
     from gammastar.flow.paper import PaperFlow, Standardiser, initial_paper_network
 
-    checkpoint = None if checkpoint is None else Path(checkpoint)
     options = FlowOptions.paper() if options is None else options
     table, mass_range = validated(pairs, beam_energy, options)
     train, validation = split(table, options.validation, rng)
@@ -436,7 +364,6 @@ def fit_paper(
             options,
             rng=rng,
             progress=progress,
-            checkpoint=checkpoint,
         )
     report = _report(course, table.weight, float("nan"))
     return PaperFlow(scaler, network.cpu().requires_grad_(False), beam_energy, mass_range, report)

@@ -202,7 +202,6 @@ class StageCache:
             for kind in ("pairs", "truth"):
                 sweep(self.folder / "chunks" / kind, "chunks")
                 sweep(self.folder / "stages" / kind, "parts")
-            sweep(self.folder / "training", "checkpoints")
         self.write(finished=False)
 
     def _survives(self, name: str) -> bool:

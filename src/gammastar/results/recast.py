@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,10 +32,6 @@ if TYPE_CHECKING:
 
 
 LIMITS = {"BaBar": "babar", "NA64": "na64_2016_18"}
-BELLE = (
-    "Belle II, 50/ab: photon and displaced pair (projection)",
-    r"the same with $e^+e^- → ψψ$ without photon",
-)
 LIFETIMES_AT = 1e-3  # kinetic mixing of the figure of lifetimes
 
 
@@ -74,8 +70,6 @@ class Recast:
     model: Benchmark
     plane: semivisible.Plane
     limits: dict[str, Published]  # Of "BaBar" and "NA64", for an invisible dark photon
-    # Events at Belle II: with a photon, and with the s-channel beside it, shape (2, masses, couplings)
-    displaced: FloatArray
     ctau: FloatArray  # Of the dark states at ε = 1 [m], shape (masses, states)
     masses: FloatArray  # Of the dark states [GeV], shape (masses, states)
     closed: BoolArray  # Where the dark photon has no open dark decay, shape (masses,)
@@ -120,7 +114,7 @@ def wanted(model: Benchmark, path: Path, **changes: int | None) -> PlaneRequest:
 def recast(
     model: Benchmark, request: PlaneRequest, *, curves: Sequence[Pathlike] = (), tell: Tell | None = None
 ) -> Recast:
-    """Return what BaBar, NA64 and Belle II say of a model, with full published curves of folders `curves`."""
+    """Return what BaBar and NA64 say of a model, with full published curves of folders `curves`."""
     mass = np.geomspace(*request.mass, request.n_mass)
     epsilon = np.geomspace(*request.epsilon, request.n_epsilon)
     r_table = hadrons() if request.hadrons else None
@@ -131,11 +125,6 @@ def recast(
     plane = semivisible.scan(
         model.sector, mass, epsilon, options=options, progress=lambda part: say("plane", part, model.name)
     )
-    displaced = []
-    for k, share in enumerate((0.0, 1.0)):
-        say("Belle II", 0.5 * k, "displaced pairs")
-        setting = replace(options, s_channel=share)
-        displaced.append(semivisible.displaced_plane(model.sector, mass, epsilon, options=setting))
     sectors = [model.sector(float(m)) for m in mass]
     pairs = [mediator_widths(sector)[0] for sector in sectors]
     ctau = [lifetimes(sector, r_table=r_table, neutrino=model.neutrino) for sector in sectors]
@@ -147,7 +136,6 @@ def recast(
         model=model,
         plane=plane,
         limits={search: published[name] for search, name in LIMITS.items()},
-        displaced=np.array(displaced),
         ctau=np.array(ctau),
         masses=np.array([sector.masses for sector in sectors]),
         closed=np.array([not len(states) for states in pairs]),
@@ -157,8 +145,6 @@ def recast(
 def regions(result: Recast) -> list[Region]:
     """Return what is drawn of every search."""
     plane = result.plane
-    with np.errstate(divide="ignore"):
-        displaced = np.log(result.displaced / semivisible.load_displaced().events)
     return [
         Region(
             "BaBar: photon and missing mass; shades: visible definition",
@@ -167,7 +153,6 @@ def regions(result: Recast) -> list[Region]:
         ),
         Region("NA64 2016–18: no decay inside", result.excess("NA64", plane.strict)),
         Region("NA64 2016–18: decays inside count", result.excess("NA64", plane.inclusive), filled=False),
-        *(Region(label, height, filled=False) for label, height in zip(BELLE, displaced, strict=True)),
     ]
 
 
@@ -218,10 +203,9 @@ def _tables(result: Recast) -> dict[str, dict[str, list[object]]]:
     plane = result.plane
     names = ("babar", "babar_low", "babar_high", "babar_error", "strict", "inclusive")
     where = np.array(np.meshgrid(plane.mass, plane.epsilon, indexing="ij")).reshape(2, -1)
-    values = [getattr(plane, name).ravel() for name in names] + [x.ravel() for x in result.displaced]
-    columns = ("mass_GeV", "epsilon", *names, "belle2_photon_events", "belle2_all_events")
+    values = [getattr(plane, name).ravel() for name in names]
     rows = np.column_stack([*where, *values]).tolist()
-    grid = _columns(columns, [tuple(f"{x:.6g}" for x in row) for row in rows])
+    grid = _columns(("mass_GeV", "epsilon", *names), [tuple(f"{x:.6g}" for x in row) for row in rows])
     states = [
         (f"{m:.6g}", k + 1, f"{result.masses[i, k]:.6g}", f"{result.ctau[i, k]:.6g}")
         for i, m in enumerate(plane.mass)
@@ -256,7 +240,7 @@ def recast_file(
     report.save_figure(drawn, folder / "lifetimes")
     for name, columns in _tables(result).items():
         write_table(folder / name, columns)
-    cards = (semivisible.load_babar(), semivisible.load_na64(), semivisible.load_displaced())
+    cards = (semivisible.load_babar(), semivisible.load_na64())
     about = {
         "model": point.name,
         "kind": point.kind,

@@ -1,4 +1,4 @@
-"""Semi-visible dark photons: models, widths, cascades; BaBar, NA64, Belle II."""
+"""Semi-visible dark photons: models, widths, cascades; BaBar, NA64."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from gammastar.semivisible.babar import BaBar, load_babar, prompt_missing
 from gammastar.semivisible.benchmarks import Benchmark, Published, benchmark_names, load_benchmark, published
 from gammastar.semivisible.missing_momentum import allowed, excess, excluded_plane, intervals
 from gammastar.semivisible.na64 import NA64, load_na64
-from gammastar.semivisible.plane import DisplacedSearch, Options, Plane, displaced_plane, load_displaced, scan
+from gammastar.semivisible.plane import Options, Plane, scan
 
 __all__ = [  # noqa: RUF022 - in the order in which one uses them
     "benchmark_names",
@@ -26,7 +26,4 @@ __all__ = [  # noqa: RUF022 - in the order in which one uses them
     "intervals",
     "allowed",
     "prompt_missing",
-    "load_displaced",
-    "DisplacedSearch",
-    "displaced_plane",
 ]

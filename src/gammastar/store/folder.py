@@ -1,6 +1,6 @@
 """The folder of a run's results: who works in it, which files are the package's own, what goes and stays.
 
-The only place that removes files from folders of results, caches and checkpoints. Whatever is removed is
+The only place that removes files from folders of results and caches. Whatever is removed is
 either listed in a manifest with the SHA-256 that it has, and carries our mark where its name is free, or is
 working material whose name and folder no one else uses. Folders are held by descriptors: nothing is removed
 or moved through a link, and a run refuses a folder that has one.
@@ -57,13 +57,12 @@ PREVIOUS = "previous"
 PATIENCE = 2.0  # s: workers of a killed run hold its lock until they notice
 MARK, MARKED = b"gammastar", 1 << 20  # what files of ours hold so near to an end, where others use the name
 NESTED = ("figures", "detectors", "pairs", "input")
-WORKING = ("stages/pairs", "stages/truth", "chunks/pairs", "chunks/truth", "training")
-Kind: TypeAlias = Literal["chunks", "parts", "checkpoints", "members"]
+WORKING = ("stages/pairs", "stages/truth", "chunks/pairs", "chunks/truth")
+Kind: TypeAlias = Literal["chunks", "parts", "members"]
 OWN: dict[str, str] = {
     "chunks": r"(pairs|truth)-[0-9a-f]{32}\.parquet|fileset_(pairs|truth)\.json"
     r"|costs_(pairs|truth)\.csv|token-[0-9a-f]{32}",
     "parts": r"part-\d{5,}\.parquet",
-    "checkpoints": r"(flow|member_\d\d)\.checkpoint",
     "members": r"flow_members\.(\d\d\.(json|safetensors)|pairs\.json)",
 }
 FREE = re.compile(r"(figures|detectors|stages)/.+|pairs/part-\d{5,}\.parquet")  # with our mark alone

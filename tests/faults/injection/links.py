@@ -24,7 +24,6 @@ PUBLISHED = (
 )
 WORKED_ON = (
     *("stages/select.npz", "stages/pairs/part-00000.parquet", f"chunks/pairs/pairs-{'0' * 32}.parquet"),
-    "training/flow.checkpoint",
     *(f"previous/1/{name}" for name in (MANIFEST, "figures/rate.png", "hepdata/contour.yaml")),
 )
 FILES = (*PUBLISHED, *WORKED_ON, MANIFEST, LOCK)

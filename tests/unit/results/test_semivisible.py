@@ -67,7 +67,6 @@ def test_the_example_of_the_page(folder):
     grid = table(base / "out" / "probabilities.csv")
     assert len(grid) == 3 * 31
     assert all(float(row["babar_low"]) <= float(row["babar"]) <= float(row["babar_high"]) for row in grid)
-    assert all(float(row["belle2_photon_events"]) <= float(row["belle2_all_events"]) for row in grid)
 
 
 @pytest.mark.long
@@ -132,7 +131,7 @@ def test_states_and_benchmarks_in_files(tmp_path):
 
 
 def test_what_is_drawn_is_what_is_excluded(tmp_path):
-    """Above zero where a search excludes: ε² P > ε_lim², or more events at Belle II than are excluded."""
+    """Above zero where a search excludes: ε² P > ε_lim²."""
     file = tmp_path / "two.toml"
     file.write_text(STATES + "[plane]\nmass = [0.5, 6.0]\nn_mass = 3\nn_epsilon = 13\nevents = 300\n")
     model = semivisible.load_benchmark(file)
@@ -146,7 +145,6 @@ def test_what_is_drawn_is_what_is_excluded(tmp_path):
             (plane.inclusive, "na64_2016_18"),
         )
     ]
-    expected += list(found.displaced > semivisible.load_displaced().events)
     drawn = regions(found)
     assert len(drawn) == len(expected)
     for region, excluded in zip(drawn, expected, strict=True):

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from gammastar.flow.options import PairTable
 
 
-CHECKPOINTS, SPIN_FILE, PAIRS_FILE = "training", "spin_density.safetensors", "flow_pairs.json"
+SPIN_FILE, PAIRS_FILE = "spin_density.safetensors", "flow_pairs.json"
 COARSE = 0.5  # resolutions between measured pairs and the simulated ones that tell their true mass
 GIVEN = ("bins", "hidden", "layers", "epochs", "epoch_size", "batch", "learning_rate")
 
@@ -109,8 +109,6 @@ def flow_stage(ctx: Context, state: Any) -> None:
     key = ctx.cache.key(section, content, digest(beam_energy, repr(options)))
 
     def compute() -> Arrays:
-        if not ctx.cache.resume or ctx.cache.force == "flow":
-            sweep(ctx.folder / CHECKPOINTS, "checkpoints")
         each: Callable[..., Iterable[Any]] = map
         on_gpu = options.device == "cuda" or (options.device == "auto" and flow.has_cuda())
         if ctx.executor is not None and not on_gpu:  # one device trains one flow after the other
@@ -120,7 +118,6 @@ def flow_stage(ctx: Context, state: Any) -> None:
         if section.members:
             ctx.tell("flow", None, f"{section.members} members on replicas of the events")
         train_members(section.members, options, pairs, beam_energy, each=each, **where)
-        sweep(ctx.folder / CHECKPOINTS, "checkpoints")
         trained = flow.load(ctx.folder / "flow")
         report, members = trained.report, flow.load_variations(ctx.folder)
         return (
@@ -162,7 +159,6 @@ def flow_options(section: FlowSection, mass_range: tuple[float, float]) -> FlowO
         mass_range=mass_range,
         min_window_pairs=section.min_window_pairs,
         window=section.window,
-        checkpoint_every=section.checkpoint_every,
         device=section.device,
     )
 
@@ -170,7 +166,7 @@ def flow_options(section: FlowSection, mass_range: tuple[float, float]) -> FlowO
 def train_flow(
     options: FlowOptions, pairs: PairTable, beam_energy: float, *, folder: Path, seed: int, tell: Tell
 ) -> None:
-    """Train the flow, or go on from its checkpoint in ``training/``, and save it."""
+    """Train the flow and save it."""
     from gammastar import flow
 
     def progress(epoch: int, n_epochs: int, train: float, validation: float) -> None:
@@ -178,9 +174,8 @@ def train_flow(
         tell("flow", (epoch + 1) / n_epochs, text)
 
     train: Any = flow.fit_paper if options.preset == "paper" else flow.fit_pairs
-    checkpoint = folder / CHECKPOINTS / "flow.checkpoint"
-    how: Any = {"progress": progress, "checkpoint": checkpoint}
-    trained = train(pairs, beam_energy=beam_energy, options=options, rng=stream(seed, "flow"), **how)
+    rng = stream(seed, "flow")
+    trained = train(pairs, beam_energy=beam_energy, options=options, rng=rng, progress=progress)
     flow.save(trained, folder / "flow")
 
 
@@ -207,7 +202,6 @@ def train_members(
         members=members,
         seed=seed,
         bootstrap=getattr(pairs, "replica", None) or True,
-        folder=(folder / CHECKPOINTS).resolve(),  # workers have a working folder of their own
         each=each,
     )
     used = np.asarray(getattr(pairs, "measured", np.ones(len(pairs.mass), dtype=np.bool_)))

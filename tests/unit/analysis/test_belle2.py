@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from builders import ROOT
 
 from gammastar import semivisible
 from gammastar.core.errors import SteeringError
@@ -13,8 +15,10 @@ from gammastar.core.sampling import stream
 from gammastar.semivisible import babar
 from gammastar.semivisible.cascade import decay
 from gammastar.semivisible.decays import decay_table
-from gammastar.semivisible.plane import displaced_probability
 from gammastar.semivisible.production import monophoton_cross_section, s_channel_cross_section, sample_photons
+
+sys.path.append(str(ROOT / "analysis" / "semivisible"))
+from belle2 import displaced_plane, displaced_probability, load_displaced
 
 N = 20_000
 FEW = semivisible.Options(n=5_000)
@@ -22,7 +26,7 @@ FEW = semivisible.Options(n=5_000)
 
 @pytest.fixture(scope="module")
 def search():
-    return semivisible.load_displaced()
+    return load_displaced()
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +96,7 @@ def test_the_s_channel_adds_its_cross_section(search):
     model, mass, epsilon = semivisible.load_benchmark("AHP2020-B").sector, np.array([1.25]), np.array([1e-2])
     setting = semivisible.Options(n=20_000)
     photon, half, full = (
-        semivisible.displaced_plane(model, mass, epsilon, options=replace(setting, s_channel=x))[0, 0]
+        displaced_plane(model, mass, epsilon, options=replace(setting, s_channel=x))[0, 0]
         for x in (0.0, 0.5, 1.0)
     )
     assert full - photon == pytest.approx(2 * (half - photon), rel=1e-9)
@@ -107,8 +111,7 @@ def test_the_s_channel_adds_its_cross_section(search):
 def test_closed_on_the_shell_the_s_channel_remains():
     model, mass, epsilon = semivisible.load_benchmark("AHP2020-B").sector, np.array([0.2]), np.array([1e-4])
     none, some = (
-        semivisible.displaced_plane(model, mass, epsilon, options=replace(FEW, s_channel=x))[0, 0]
-        for x in (0.0, 1.0)
+        displaced_plane(model, mass, epsilon, options=replace(FEW, s_channel=x))[0, 0] for x in (0.0, 1.0)
     )
     assert none == 0
     assert some > 0
@@ -123,7 +126,7 @@ def test_prompt_and_stable_are_not_displaced(search, events):
 def test_few_events_at_small_couplings(search):
     """P is proportional to ε² there, and the events to ε⁴."""
     model = semivisible.load_benchmark("iDM-040").sector
-    found = semivisible.displaced_plane(model, np.array([0.5, 20.0]), np.array([1e-6, 2e-6]), options=FEW)
+    found = displaced_plane(model, np.array([0.5, 20.0]), np.array([1e-6, 2e-6]), options=FEW)
     assert found[0, 1] / found[0, 0] == pytest.approx(16.0, rel=0.02)
     assert (found[1] == 0).all()  # heavier than the collision
     assert (
@@ -134,15 +137,15 @@ def test_few_events_at_small_couplings(search):
 def test_more_luminosity_more_events(search):
     model, mass, epsilon = semivisible.load_benchmark("iDM-040").sector, np.array([1.0]), np.array([1e-4])
     one, two = (
-        semivisible.displaced_plane(model, mass, epsilon, card=replace(search, luminosity=x), options=FEW)
+        displaced_plane(model, mass, epsilon, card=replace(search, luminosity=x), options=FEW)
         for x in (1.0, 2.0)
     )
     assert two == pytest.approx(2 * one)
 
 
 def test_the_card_names_its_sources(tmp_path):
-    assert any("luminosity" in text for text in semivisible.load_displaced().unverified)
+    assert any("luminosity" in text for text in load_displaced().unverified)
     file = tmp_path / "card.toml"
     file.write_text("luminosity = 1.0\n[sources]\n")
     with pytest.raises(SteeringError, match="no source is given for luminosity"):
-        semivisible.load_displaced(file)
+        load_displaced(file)
