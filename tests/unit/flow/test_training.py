@@ -105,16 +105,6 @@ def test_pairs_are_taken_in_proportion_to_their_weight(negative):
     np.testing.assert_array_equal(np.sign(drawn), np.sign(weight))
 
 
-def test_any_epoch_can_be_entered():
-    summed = np.cumsum(np.random.default_rng(5).random(1000))
-    order, device = Order(7, summed / summed[-1], 64, 11), device_of("cpu")
-    through, later = order.indices(0, device), order.indices(3, device)
-    for _ in range(33):
-        next(through)
-    for _ in range(40):
-        np.testing.assert_array_equal(next(through).numpy(), next(later).numpy())
-
-
 def test_one_cycle_rises_and_falls():
     options = FlowOptions(learning_rate=1e-2)
     rates = np.array([learning_rate(step, 100, options)[0] for step in range(100)])
