@@ -92,7 +92,7 @@ def test_files_have_the_mode_that_the_umask_gives(tmp_path, model, umask):
 @pytest.mark.flow
 def test_what_killed_writers_left_is_swept(tmp_path, model):
     left = written(tmp_path / "out", 0o022, model, "killed")
-    assert len(left) == 14
+    assert len(left) == 13
     assert all(path.name.startswith(".") for path in left)
     (tmp_path / "out" / ".mine.abcdefgh.tmp").write_text("mine")
     (tmp_path / "out" / "chunks" / "pairs" / ".theirs.parquet.abcdefgh.tmp.parquet").write_text("theirs")
