@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import chdtrc, gammaln, ndtr, xlogy
+from scipy.special import chdtrc, ndtr, xlogy
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
@@ -330,29 +330,3 @@ def _p_value(model: BinnedModel, data: BinnedToys, mu: float, n: int, rng: np.ra
 
     seen = float(statistic(data)[0])
     return float(np.mean(statistic(drawn(model, data, mu, RANDOMISED, n, rng)) >= seen - TIES))
-
-
-def counting_interval(count: int, background: float, *, cl: float = 0.90) -> tuple[float, float]:
-    """Return the Feldman-Cousins interval of the signal of a count, by enumeration.
-
-    G. J. Feldman and R. D. Cousins, Phys. Rev. D 57 (1998) 3873, Tables IV and V. Their tables lengthen
-    intervals so that the upper end does not rise with the background; this does not.
-    """
-    from scipy.stats import poisson
-
-    if count != int(count) or count < 0 or not (np.isfinite(background) and background >= 0 and 0 < cl < 1):
-        raise PhysicsError(
-            f"counting_interval: count {count!r}, background {background!r} or cl {cl!r} is out of range"
-        )
-    signal = np.arange(0.0, count + 12.0 + 8.0 * np.sqrt(count + background + 1.0), 0.005)
-    n = np.arange(int(poisson.isf(1e-12, signal[-1] + background)) + 1)
-    mean = (signal + background)[:, None]
-    own = np.exp(xlogy(n, mean) - mean - gammaln(n + 1.0))
-    best = np.maximum(n, background)
-    ratio = np.log(np.maximum(own, 1e-300)) - (xlogy(n, best) - best - gammaln(n + 1.0))
-    order = np.argsort(-ratio, axis=1, kind="stable")
-    ranked = np.take_along_axis(own, order, axis=1)
-    before = np.cumsum(ranked, axis=1) - ranked  # of what is ranked higher
-    accepted = np.take_along_axis(before, np.argsort(order, axis=1), axis=1)[:, int(count)] < cl
-    kept = signal[accepted]
-    return float(np.round(kept[0], 3)), float(np.round(kept[-1], 3))
