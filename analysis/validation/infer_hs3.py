@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyhf
+from effects import like_sign_channel, paired_shape, poisson_counts
+from hs3_likelihood import hs3_nll, hs3_parameters
 from validation.infer_toys import POT, row
 
 from gammastar.infer import to_hs3
 from gammastar.infer.histfactory.hs3 import from_hs3
 from gammastar.infer.histfactory.modifiers import log_normal
 from gammastar.infer.histfactory.workspaces import assemble, sample
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
-
-from effects import like_sign_channel, paired_shape, poisson_counts
-from hs3_likelihood import hs3_nll, hs3_parameters
 
 ROOT_MADE = Path(__file__).resolve().parents[2] / "tests" / "golden" / "root_hs3.json"
 CODES = {"normsys": {"interpcode": "code4"}, "histosys": {"interpcode": "code4p"}}

@@ -25,6 +25,15 @@ def yields_of(values: npt.ArrayLike, what: str) -> FloatArray:
     return bins
 
 
+def counts_of(values: npt.ArrayLike, bins: int, what: str) -> FloatArray:
+    """Return observed counts after checks."""
+    counts = np.atleast_1d(np.asarray(values, dtype=np.float64))
+    whole = np.isfinite(counts) & (counts >= 0) & (counts == np.rint(counts))
+    if counts.shape != (bins,) or not whole.all():
+        raise PhysicsError(f"{what}: observed = {values!r} must be {bins} whole number(s) >= 0")
+    return counts
+
+
 def check_modifiers(modifiers: Iterable[Mapping[str, Any]], what: str) -> None:
     """Refuse two modifiers of one name and type on a sample: pyhf would keep one of them, or fail late."""
     seen = set()

@@ -18,7 +18,7 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.files import Pathlike, output_folder, write_whole
 from gammastar.core.records import FloatArray
 from gammastar.infer.channels import Channel, binned_channel
-from gammastar.infer.histfactory.modifiers import Modifiers, check_modifiers, log_normal, yields_of
+from gammastar.infer.histfactory.modifiers import Modifiers, check_modifiers, counts_of, log_normal, yields_of
 from gammastar.infer.toys import lint_names
 
 FLOOR = 1e-6
@@ -117,14 +117,7 @@ def observations(
                 f"channel {channel!r}: observed = {observed!r} must be counts, 'masked' or 'asimov'"
             )
         return np.maximum(background, FLOOR / background.size)
-    counts = np.atleast_1d(np.asarray(observed, dtype=np.float64))
-    if counts.shape != background.shape:
-        raise PhysicsError(
-            f"channel {channel!r}: {counts.shape} observed counts for {background.shape} background bins"
-        )
-    if not np.all(np.isfinite(counts) & (counts >= 0) & (counts == np.rint(counts))):
-        raise PhysicsError(f"channel {channel!r}: observed = {observed!r} must be whole numbers >= 0")
-    return counts
+    return counts_of(observed, background.size, f"channel {channel!r}")
 
 
 def sample(

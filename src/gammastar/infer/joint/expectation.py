@@ -212,14 +212,6 @@ def signal_of(arrays: Arrays, point: Point) -> FloatArray:
     return np.asarray(ends[0] - ends[1])
 
 
-def negative_log(arrays: Arrays, point: Point, data: JointData, *, constants: bool = False) -> FloatArray:
-    """Return −ln of the likelihood over that of perfect counts, shape (n,); with constants as pyhf has it."""
-    counts, aux = arrays.data(data)
-    if constants:
-        return arrays.binned.nll(point.x, counts, aux)
-    return fits.negative_log(arrays.binned, point.x, counts, aux)
-
-
 def curvature(arrays: Arrays, point: Point, data: JointData) -> tuple[FloatArray, FloatArray]:
     """Return gradient and Hessian in all parameters, shape (n, p) and (n, p, p)."""
     return fits.derivatives(arrays.binned, point.x, *arrays.data(data))
