@@ -8,6 +8,7 @@ from pathlib import Path
 import awkward as ak
 import numpy as np
 import uproot
+from validation import full_example
 from validation.layouts import layout_rows
 from validation.mistaken_inputs import mistake_rows
 
@@ -63,6 +64,7 @@ def rows(*, quick: bool) -> Iterator[dict]:
     yield from _proposed()
     yield _row("CMS Z→μμ: largest |m/M − 1| to the stored mass", _stored_mass(), 0, 5e-8, "branch M")
     yield from layout_rows()
+    yield from full_example.rows(quick=quick)
     if not quick:
         yield from mistake_rows()
 

@@ -487,6 +487,7 @@ def _systematics(ctx: CheckContext, _: Accept) -> Findings:
     """Look at the sources of the user, and at the names of those that limits take."""
     section, subtract = ctx.steering.systematics, ctx.steering.subtract
     names = [*RESERVED, *(() if subtract is None else (c.name for c in subtract.corrections))]
+    names += [] if ctx.steering.select is None else ctx.steering.select.sources
     for name in section.own:
         source, findings = tried("systematics.own", resolve, name, ctx.base)
         yield from findings

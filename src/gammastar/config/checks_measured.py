@@ -223,6 +223,7 @@ def _functions(ctx: CheckContext, section: measured.Select) -> Findings:
             yield from _function(ctx, f"select.{key}", name)
     for name in () if section.data is None else section.data.event_functions:
         yield from _function(ctx, "select.data.event_functions", name)
+    yield from tried("select.scale_factors", measured.load_scale_factors, section, ctx.base)[1]
 
 
 def _loaded_runs(ctx: CheckContext) -> tuple[Any, list[Finding]]:
@@ -327,7 +328,8 @@ def _trial(ctx: CheckContext, section: measured.Select) -> Findings:
     own = (*section.event_functions, *only.event_functions, *section.pair_functions)
     if unreadable or any(finding.level == "error" for finding in _functions(ctx, section)):
         return
-    if not (section.event or section.lepton or section.pair or only.event or own or runs):
+    asked = (section.event, section.lepton, section.pair, section.scale_factors, only.event, own, runs)
+    if not any(asked):
         yield from _window(section, _kinematics(chunk), len(chunk))
         return
     from gammastar import select

@@ -284,6 +284,31 @@ class DataOnly(Section):
     """Cuts of one's own on events, 'file.py:function'."""
 
 
+class ScaleFactorSection(Section):
+    """A correction of the efficiency of simulated pairs, from a file of correctionlib."""
+
+    file: Title
+    """JSON of correctionlib, compressed or not."""
+    correction: Title
+    """Its name in the file."""
+    inputs: dict[str, str | int | float]
+    """Of each of its inputs: a quantity of the leptons (`pt`, `eta`, `abs_eta`, `momentum`, `energy`,
+    `theta`, `charge`, a lepton column) or of the pairs, or a value that is handed on."""
+    of: Literal["lepton", "pair"] = "lepton"
+    """What has the factor; a pair gets the product of those of its leptons."""
+    varied: str = ""
+    """Input that chooses the variation."""
+    variations: dict[Title, tuple[str, str]] = Field(default_factory=dict)
+    """Name of each source of uncertainty, and the values of `varied` one standard deviation up and down."""
+
+    @field_validator("variations")
+    @classmethod
+    def _own_names(cls, variations: dict[str, Any]) -> dict[str, Any]:
+        taken = [name for name in variations if spelling(name) in {"", *map(spelling, RESERVED)}]
+        require(not taken, f"{taken[:1]}: a built-in source has this name; choose another", ValueError)
+        return variations
+
+
 class Select(Section):
     """Cuts on events, leptons and pairs, and the axes of the reconstructed spectrum.
 
@@ -303,6 +328,8 @@ class Select(Section):
     """Cuts of one's own on events, 'file.py:function'."""
     pair_functions: tuple[str, ...] = ()
     """Cuts of one's own on pairs, 'file.py:function'."""
+    scale_factors: tuple[ScaleFactorSection, ...] = ()
+    """Corrections of the efficiency of simulated pairs."""
     vertex: Annotated[tuple[str, ...], Field(max_length=2)] = ()
     """Two lepton columns, x and y of the track at the z of the interaction, from the interaction. Pairs then
     have the quantities `vertex_z`, where the tracks meet, `vertex_distance`, how close, and
@@ -325,6 +352,11 @@ class Select(Section):
     """Edges of the reconstructed transverse momentum q_T [GeV]."""
     energy: Momenta = (0.0, 1e5)
     """Edges of the reconstructed energy [GeV]."""
+
+    @property
+    def sources(self) -> list[str]:
+        """Return the sources of uncertainty that the scale factors have."""
+        return [name for one in self.scale_factors for name in one.variations]
 
     @model_validator(mode="after")
     def _within_memory(self) -> Select:
@@ -733,6 +765,14 @@ def load_runs(section: Read, base: Path) -> select.Runs | None:
         raise SteeringError(f"{base / file}: {error}") from error
 
 
+def load_scale_factors(section: Select, base: Path) -> list[select.ScaleFactor]:
+    """Return the corrections of simulated pairs."""
+    from gammastar import select
+
+    entries = [(one.file, one.model_dump(exclude={"file"})) for one in section.scale_factors]
+    return [select.ScaleFactor(base / file, **entry) for file, entry in entries]
+
+
 def load_cuts(
     section: Select, where: Path | UserCode, *, data: bool = False, runs: Any = None
 ) -> select.Cuts:
@@ -751,6 +791,7 @@ def load_cuts(
                 raise SteeringError(f"select.{table}.{name}: {error}") from error
         return found
 
+    base = where if isinstance(where, Path) else where.folder
     ghost = None
     if section.ghost_angle > 0 or section.ghost_excess > 0:
         ghost = select.GhostVeto(section.ghost_angle, section.ghost_excess)
@@ -765,4 +806,5 @@ def load_cuts(
         ),
         pair_functions=tuple(resolve(name, where) for name in section.pair_functions),
         vertex=section.vertex,
+        scale_factors=() if data else load_scale_factors(section, base),
     )

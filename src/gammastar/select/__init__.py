@@ -13,6 +13,7 @@ from gammastar.select.pairing import (
     repeated_events,
     singles,
 )
+from gammastar.select.scale_factors import ScaleFactor
 
 __all__ = [
     "Condition",
@@ -20,6 +21,7 @@ __all__ = [
     "Cuts",
     "GhostVeto",
     "Runs",
+    "ScaleFactor",
     "Step",
     "apply",
     "collect",

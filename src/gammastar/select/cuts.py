@@ -416,6 +416,8 @@ class Cuts:
         have the columns ``vertex_z``, ``vertex_distance`` and ``vertex_impact``. Empty: they have not.
     runs : Runs, optional
         Good runs and prescales; for data, not for simulation.
+    scale_factors : sequence of ScaleFactor
+        Multiply the weights of pairs; for simulation, not for data.
     """
 
     lepton: Mapping[str, Range | Condition] = field(default_factory=dict)
@@ -426,6 +428,7 @@ class Cuts:
     vertex: tuple[str, ...] = ()
     event: Mapping[str, Range | Condition] = field(default_factory=dict)
     runs: Runs | None = None
+    scale_factors: Sequence[Any] = ()
 
     def __post_init__(self) -> None:
         if len(self.vertex) not in (0, 2):

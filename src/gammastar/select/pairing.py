@@ -17,6 +17,7 @@ from gammastar.core.errors import SteeringError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import BoolArray, FloatArray, IntArray, divided
 from gammastar.physics.polarisation import azimuth, two_track_vertex
+from gammastar.select import scale_factors
 from gammastar.select.cuts import Cutflow, Cuts, Step, kept, lepton_quantity, pair_quantity, warned
 
 
@@ -475,7 +476,7 @@ def pairs(events: ak.Array, cuts: Cuts | None = None) -> tuple[Pairs, Cutflow]:
     cuts = Cuts() if cuts is None else cuts
     steps: list[Step] = []
     events, leptons = selected(events, cuts, steps)
-    found, excess = _combine(leptons, events, cuts.vertex)
+    found, excess = _combine(leptons, events, cuts)
     everything = np.ones(len(found), dtype=bool)
     steps.append(Step.of_pairs("pairs", found, everything))
     keep = _pair_masks(found, excess, cuts, steps)
@@ -560,7 +561,7 @@ def counting(cuts: Cuts, flows: list[Cutflow] | None = None) -> Callable[[ak.Arr
     return selection
 
 
-def _combine(leptons: Leptons, events: ak.Array, vertex: tuple[str, ...] = ()) -> tuple[Pairs, FloatArray]:
+def _combine(leptons: Leptons, events: ak.Array, cuts: Cuts) -> tuple[Pairs, FloatArray]:
     """Return all pairs and their mass above threshold."""
     flat = leptons.columns
     four = tuple(flat[key] for key in KINEMATICS)
@@ -576,17 +577,19 @@ def _combine(leptons: Leptons, events: ak.Array, vertex: tuple[str, ...] = ()) -
     for name, column in flat.items():
         if name not in NO_COLUMN:
             columns[f"{name}_1"], columns[f"{name}_2"] = column[first], column[second]
-    if vertex:
-        columns |= vertex_columns(columns, legs, vertex)
+    if cuts.vertex:
+        columns |= vertex_columns(columns, legs, cuts.vertex)
     if "columns" in events.fields:
         extra = {name: np.asarray(ak.to_numpy(events.columns[name])) for name in events.columns.fields}
         columns |= {name: column[row] for name, column in extra.items()}
+    kinematics = dict(zip(("mass", "pt", "energy"), values.T, strict=False))
+    columns |= scale_factors.columns_of(cuts.scale_factors, flat, (first, second), columns | kinematics)
     result = Pairs(
         mass=values[:, 0],
         pt=values[:, 1],
         energy=values[:, 2],
         charge=charge[first] + charge[second],
-        weight=leptons.weight[row],
+        weight=leptons.weight[row] * columns.get(scale_factors.NOMINAL, 1.0),
         event=np.asarray(ak.to_numpy(events.event), dtype=np.int64)[row],
         columns=columns,
     )

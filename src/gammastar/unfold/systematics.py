@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -118,9 +119,13 @@ def response_variations(
     views: Sequence[tuple[str, View]] = (),
     polarisation: float | None = None,
     efficiency: float | None = None,
+    scale_factors: Sequence[tuple[str, str]] = (),
     own: Sequence[OwnSource] = (),
 ) -> list[Variation]:
-    """Return one variation of the response, or up and down, per source; `views` are those of other pairs."""
+    """Return one variation of the response, or up and down, per source.
+
+    `views` are those of other pairs, `scale_factors` names and the columns of what multiplies pairs.
+    """
     axes, varied = (response.reco, response.true), []
     if polarisation is not None:
         sizes = (polarisation, -polarisation)
@@ -129,9 +134,13 @@ def response_variations(
         varied.append((name, simulated_response(map(view, parts_of(matched)), *axes, n_replicas=0)))
     if efficiency is not None:
         varied += [(EFFICIENCY, scaled_response(response, 1 + size)) for size in (efficiency, -efficiency)]
+    for name, column in scale_factors:
+        factor = functools.partial(_of_column, column)
+        varied.append((name, with_efficiency(parts_of(matched), response, factor)))
     for source in own:
         if source.efficiency is not None:
-            varied.append((source.name, with_efficiency(parts_of(matched), response, source.factor)))
+            factor = functools.partial(_of_truth, source)
+            varied.append((source.name, with_efficiency(parts_of(matched), response, factor)))
     return [Variation(name, None, one) for name, one in varied]
 
 
@@ -161,17 +170,23 @@ def scaled_response(response: Response, factor: float | FloatArray) -> Response:
     return replace(response, migration=migration, efficiency=migration.sum(axis=0), cov_replicas=replicas)
 
 
+def _of_column(column: str, part: MatchedPairs) -> FloatArray:
+    return np.where(part.reconstructed, part.columns[column], 1.0)
+
+
+def _of_truth(source: OwnSource, part: MatchedPairs) -> FloatArray:
+    return source.factor(*part.true.T)
+
+
 def with_efficiency(
-    parts: Iterable[MatchedPairs],
-    response: Response,
-    factor: Callable[[FloatArray, FloatArray, FloatArray], FloatArray],
+    parts: Iterable[MatchedPairs], response: Response, factor: Callable[[MatchedPairs], FloatArray]
 ) -> Response:
-    """Return a response whose efficiency is multiplied by a function of the true kinematics, pair by pair.
+    """Return a response whose efficiency is multiplied by a factor on each simulated photon.
 
     Σ w f over pairs reconstructed in j and true in i, over Σ w true in i; at most one in all. The same pairs
     stand above and below: no noise of the simulation is added.
     """
-    weighted = (replace(part, weight=part.weight * factor(*part.true.T)) for part in parts)
+    weighted = (replace(part, weight=part.weight * factor(part)) for part in parts)
     moved = simulated_response(weighted, response.reco, response.true, n_replicas=0)
     ratio = divided(moved.prior, response.prior, 1.0)
     migration = moved.migration * ratio

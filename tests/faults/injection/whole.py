@@ -114,7 +114,7 @@ USUAL |= {"target_a": 207.2, "target_z": 82.0}
 """Sizes, not of the order of one, of what has no default or is off."""
 FIXED = {"analysis.name", "simulate", "read.files", "read.response", "read.schema", "spectrum.table"}
 FIXED |= {"select.event_functions", "select.pair_functions", "data.event_functions", "select.vertex"}
-FIXED |= {"flow.device", "flow.preset"}
+FIXED |= {"flow.device", "flow.preset", "select.scale_factors"}
 FIXED |= {"subtract.corrections", "infer.existing_limits", "systematics.own", "accept.millicharge_detectors"}
 """What names files or code, or is not small."""
 Changes = dict[str, Any]

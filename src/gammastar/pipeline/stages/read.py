@@ -20,6 +20,7 @@ from gammastar.core.resolve import UserCode
 from gammastar.physics.detector import COLUMNS
 from gammastar.pipeline.context import Context, axes_of
 from gammastar.pipeline.stages.flow import columns_for_angles
+from gammastar.select import scale_factors
 from gammastar.select.cuts import warned
 from gammastar.select.histogram import flat_suffices, of_sums, sums_of
 from gammastar.store import filesets
@@ -111,7 +112,8 @@ class _Reader:
         if reading is None or section is None:
             raise SteeringError("[read] and [select] are needed to read pairs")
         schema, cuts = load_schema(reading, ctx.code), load_cuts(section, ctx.code)
-        files = {path: file_sha256(path) for path in run_files(reading, ctx.base)}
+        named = (*run_files(reading, ctx.base), *(ctx.base / one.file for one in section.scale_factors))
+        files = {path: file_sha256(path) for path in named}
         ctx.cache.enter(files)
         code = digest(_user_code(section, reading.schema_file, ctx.code), *files.values())
         runs = load_runs(reading, ctx.base)
@@ -280,12 +282,15 @@ def match_stage(ctx: Context, given: Inputs) -> Truth:
     columns, asked = _columns(ctx), ctx.steering.systematics
     if asked.polarisation or asked.radiation or asked.momentum_scale or asked.own:
         columns = tuple(dict.fromkeys((*columns, "cos_theta")))
+    if ctx.steering.select is not None:
+        columns += scale_factors.names_of(ctx.steering.select.scale_factors)
     reader = _Reader.of(ctx, columns)
     folder, name = ctx.folder / "stages" / "truth", f"{ctx.steering.analysis.name}, simulation"
 
     def compute() -> Arrays:
         flows: list[select.Cutflow] = []
-        truth = collect_truth(reader.truth(given, flows), ctx.max_in_memory, folder, name)
+        photons = scale_factors.corrected(reader.truth(given, flows))
+        truth = collect_truth(photons, ctx.max_in_memory, folder, name)
         flow = functools.reduce(lambda a, b: a + b, flows, select.Cutflow())
         _partial(ctx, "match", "truth")
         rows = reader.schema.layout == "pair"  # of photons: without momenta where no pair was found

@@ -19,6 +19,7 @@ from gammastar.core.sampling import stream
 from gammastar.core.sources import MOMENTUM_SCALE, PRIOR, RADIATION, RESOLUTION
 from gammastar.pipeline.context import Context, axes_of, needed, pack_spectrum, simulation_of, unpack_spectrum
 from gammastar.pipeline.stages.read import match_simulation
+from gammastar.select import scale_factors
 from gammastar.store.manifest import digest, write_table
 from gammastar.store.pairs import Truth
 from gammastar.unfold import folding, methods, omnifolding, simulation, systematics
@@ -234,7 +235,7 @@ def varied_responses(
     """Return one variation of the response per source of [systematics]; the prior moves to `first`."""
     asked = ctx.steering.systematics
     lepton = LEPTON_MASS["mu" if ctx.steering.spectrum is None else ctx.steering.spectrum.lepton]
-    views = []
+    selection, views = ctx.steering.select, []
     if asked.radiation is not None:
         rng = stream(ctx.seed, "radiation")
         views.append((RADIATION, simulation.more_radiation(asked.radiation, lepton, rng)))
@@ -252,6 +253,7 @@ def varied_responses(
         views=views,
         polarisation=asked.polarisation,
         efficiency=asked.efficiency,
+        scale_factors=[] if selection is None else scale_factors.sources_of(selection.scale_factors),
         own=ctx.own_sources(),
     )
 
