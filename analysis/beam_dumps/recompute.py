@@ -2,7 +2,7 @@
 
 Dark photons from proton bremsstrahlung and meson decays, to e⁺e⁻ and μ⁺μ⁻ in the detectors of
 ``data/detectors/``. Nothing is tuned to the published curves, which are not shipped: name a folder that holds
-them in ``GAMMASTAR_CURVES``. ``--write`` stores the recomputed limits in ``data/limits/``.
+them in ``GAMMASTAR_CURVES``. ``--write`` stores the recomputed limits in ``data/bounds/``.
 """
 
 from __future__ import annotations
@@ -45,9 +45,10 @@ NOTES = {
 HEAD = """# Limit of {title} on dark photons, 90 % CL, recomputed by analysis/beam_dumps/recompute.py --write.
 name = "{title} (recomputed)"
 plane = "dark_photon" # kinetic mixing epsilon, not squared
-kind = "recast"
+kind = "recomputed"
 citation = "{title}, {reference}, recomputed with this package"
 reference = "{reference}"
+assumption = "recomputed: bremsstrahlung and mesons of the first interaction"
 source = "recomputed: {source}"
 licence = "BSD-3-Clause"
 changes = "own computation from 10 MeV; first interaction of each proton only; {note}"
@@ -74,9 +75,9 @@ def outline(reach) -> list[tuple[float, float]]:
 
 
 def write(name: str, reach) -> Path:
-    """Write the limit as a file for grey areas."""
+    """Write the limit as a file of a bound."""
     points = outline(reach)
-    target = ROOT / "data" / "limits" / f"dark_photon_{name}_recomputed.toml"
+    target = ROOT / "data" / "bounds" / f"dark_photon_{name}_recomputed.toml"
     source = "bremsstrahlung with the kernel of arXiv:1311.3870 and decays of mesons; analysis/beam_dumps"
     text = HEAD.format(title=TITLES[name], reference=REFERENCE[name], source=source, note=NOTES[name])
     for key, column in (("mass", 0), ("coupling", 1)):
@@ -134,7 +135,7 @@ def draw(name: str, reach, pot: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="store the limits in data/limits")
+    parser.add_argument("--write", action="store_true", help="store the limits in data/bounds")
     options = parser.parse_args()
     reenter("all")
     import curves

@@ -137,10 +137,10 @@ def reach_figure(results: Path):
     with style.house_style():
         figure, axes = style.new_figure(size=(7.6, 6.0))
         ax = axes[0, 0]
-        for limit in report.existing_limits(kinds=("observed", "recast")):
-            _, polygon = limit.curve
+        for limit in report.existing_limits(kinds=("observed", "recomputed")):
+            polygon = limit.polygon
             ax.fill(polygon[:, 0], polygon[:, 1], color=style.GREY, linewidth=0)
-        ax.fill([], [], color=style.GREY, label="NA62 2023; CHARM, NuCal recomputed")
+        ax.fill([], [], color=style.GREY, label="NA62 2023, PHENIX 2014; CHARM, NuCal recomputed")
         for k, (file, name) in enumerate(DUMPS.values()):
             lines = csv.DictReader((results / file).read_text().splitlines())
             rows = [row for row in lines if row["part"] == "all" and row["coupling_low"]]

@@ -18,7 +18,7 @@ from gammastar.physics.mesons import MesonTable
 from gammastar.physics.millicharge import load_millicharge_detector
 from gammastar.predict.millicharge import chi_from_channel, chi_pairs, conditional
 from gammastar.predict.theory import PionDalitz
-from gammastar.report.figures.signal import reach_lines_figure
+from gammastar.report.figures.limits import reach_lines_figure
 
 
 def phase_space(run: Inputs, table: MesonTable, output: Path, mock: bool) -> dict:

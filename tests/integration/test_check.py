@@ -348,10 +348,10 @@ CASES = [
     ("counts", [("coupling =", "observed = [0, 1]\ncoupling =")], {}, "error", "infer.observed", "2 counts"),
     (
         "limits",
-        [("coupling =", 'existing_limits = "no"\ncoupling =')],
+        [("[report]", '[report]\nbounds = "no"')],
         {},
         "error",
-        "infer.existing_limits",
+        "report.bounds",
         "no folder",
     ),
     (

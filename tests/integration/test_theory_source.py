@@ -196,9 +196,9 @@ class Axion(predict.Model):
 
 def test_a_model_of_a_user_is_drawn_as_itself(photons, tmp_path):
     (tmp_path / "axion.py").write_text(AXION)
-    more = 'existing_limits = "mine"\n[report]\n'
+    more = '[report]\nbounds = "mine"\n'
     (tmp_path / "mine").mkdir()
-    text = data_path("limits/dark_photon_faser_2023.toml").read_text().replace('"FASER"', '"of photons"')
+    text = data_path("bounds/dark_photon_faser_2023.toml").read_text().replace('"FASER"', '"of photons"')
     (tmp_path / "mine" / "photons.toml").write_text(text)
     folder = results(tmp_path, THEORY.format(model="axion.py:Axion", more="", accept="") + more)
     made, plain = stage(folder, "predict"), stage(photons, "predict")

@@ -26,7 +26,7 @@ from gammastar.config.checks_measured import (
     tried,
     wrong,
 )
-from gammastar.config.dark import Accept, Infer, InSitu, Predict, mesons_of, theory_options
+from gammastar.config.dark import Accept, Infer, InSitu, Predict, Report, mesons_of, theory_options
 from gammastar.config.measured import FlowSection, Select
 from gammastar.config.steering import STAGES, Steering, examine
 from gammastar.core.constants import LEPTON_MASS
@@ -417,6 +417,11 @@ def _displaced(ctx: CheckContext, telescope: str, select: Select) -> Findings:
     yield from tried("in_situ.displaced.telescope", lambda: load_telescope(load()))[1]
 
 
+def _bounds(ctx: CheckContext, section: Report) -> Findings:
+    if section.bounds is not None and not is_folder(ctx.base / section.bounds):
+        yield wrong("report.bounds", f"{ctx.base / section.bounds} is no folder of files of limits")
+
+
 def _shown_masses(ctx: CheckContext, _: object) -> Findings:
     """Find masses that a figure is asked for and that nothing is known of."""
     measured, steering = _measured_masses(ctx), ctx.steering
@@ -475,12 +480,9 @@ def _joint_likelihood(ctx: CheckContext, section: Infer) -> Findings:
             yield wrong(key, f"'joint' {text}")
 
 
-def _inference(ctx: CheckContext, section: Infer) -> Findings:
+def _inference(_: CheckContext, section: Infer) -> Findings:
     if not isinstance(section.observed, str) and len(section.observed) != 1:
         yield wrong("infer.observed", f"{len(section.observed)} counts; give one, that of the first detector")
-    if section.existing_limits is not None and not is_folder(ctx.base / section.existing_limits):
-        folder = ctx.base / section.existing_limits
-        yield wrong("infer.existing_limits", f"{folder} is no folder of files of limits")
 
 
 def _systematics(ctx: CheckContext, _: Accept) -> Findings:
@@ -517,5 +519,5 @@ CHECKS: dict[str, tuple[checks_measured.Check, ...]] = checks_measured.CHECKS | 
     "predict": (_production,),
     "accept": (_detectors, _systematics, _shown_masses),
     "infer": (_inference, _joint_likelihood),
-    "report": (_installed("report", "plot", "jinja2", "matplotlib", "mplhep"), _shown_masses),
+    "report": (_installed("report", "plot", "jinja2", "matplotlib", "mplhep"), _shown_masses, _bounds),
 }

@@ -300,8 +300,6 @@ class Infer(Section):
     """Further forms of the likelihood at the point nearest to the limit: HS3 document, HistFactory XML."""
     submission: bool = True
     """Write tables and likelihood for HEPData."""
-    existing_limits: str | None = None
-    """Folder of user limits, one TOML file each, drawn in grey."""
     hepdata: Annotated[str, Field(pattern=r"^ins[0-9]{7}$")] = "ins0000000"
     """Number of the record at HEPData, for the patch set."""
 
@@ -330,6 +328,10 @@ class Report(Section):
     """Masses at which the flow is shown [GeV]."""
     formats: Annotated[tuple[Literal["png", "svg", "pdf"], ...], Field(min_length=1)] = ("png",)
     """Files of each figure; the page shows the smaller one of PNG and SVG."""
+    bounds: str | None = None
+    """Folder of further limits of others: TOML files as in data/bounds, or files of Darkcast."""
+    projected: bool = False
+    """Also draw what other experiments expect to reach, as lines."""
 
     def outside(self, low: float, high: float, half: float) -> list[float]:
         """Return the `flow_masses` whose window, `half` to each side, leaves the masses of the flow [GeV]."""

@@ -13,7 +13,7 @@ from gammastar.core.signal import Rate, SignalPlane
 from gammastar.core.sources import EXTRAPOLATION, FLOW, POT
 from gammastar.report.figures import limits, signal
 from gammastar.report.figures import limits as figures
-from gammastar.report.figures.limits import ExistingLimit, citations, edges_of
+from gammastar.report.figures.limits import ExistingLimit, told
 from gammastar.report.figures.reach import Contour, Plane, Yields, reach_figure
 from gammastar.report.figures.signal import Band, DomainMap, Points
 from gammastar.report.pages import Section, Table, masses_reached, titled, words
@@ -30,13 +30,12 @@ NAMES = {
 }
 PAIRS = "Millicharged pairs per proton on target and"
 NO_LIMITS = {
-    "published": "No published limit is drawn: none is at hand.",
+    "published": "No published limit at hand lies in this frame.",
     "recast": "No published limit is drawn: those on dark photons, recast by ratios, exclude nothing here.",
     "none": "No published limit is drawn: those on dark photons were not recast to this model.",
 }
 RECAST_NOTE = (
-    "recast by ratios of rate, branching ratio to ee and lifetime at one effective momentum; shares of the "
-    "processes from the theory channels at 400 GeV"
+    " Recast at one effective momentum, with shares of the processes from the theory channels at 400 GeV."
 )
 
 
@@ -58,6 +57,11 @@ class View:
         if self.unit == "pb":
             return "1/pb"
         return "interacting proton" if self.theory else "POT"
+
+    def others(self, figure: Any) -> str:
+        """Return which limits of others a figure shows, and which known ones it does not."""
+        text = told(figure, self.known, self.labels.plane) or NO_LIMITS[self.labels.limits]
+        return text + (RECAST_NOTE if self.known and self.labels.limits == "recast" else "")
 
     def plane(self, *, reached: bool) -> Plane:
         """Return the plane of the model; theory has no threshold."""
@@ -226,7 +230,9 @@ def pair_rate_section(
     )
 
 
-def charge_section(searches: Mapping[str, Any], tables: Sequence[Table], *, mock: bool) -> Section:
+def charge_section(
+    searches: Mapping[str, Any], tables: Sequence[Table], known: Sequence[ExistingLimit] = (), *, mock: bool
+) -> Section:
     """Return the reach of every detector of millicharged particles."""
     numbers = {}
     curves, text, lowest, highest = {}, [], 1.0, 0.0
@@ -243,14 +249,16 @@ def charge_section(searches: Mapping[str, Any], tables: Sequence[Table], *, mock
         numbers[f"reach, {detector.name}"] = reached
         found = {"assumption": search.assumption, "reached": reached}
         text.append(words("millicharge_search", detector=detector, **found))
-    figure = signal.reach_lines_figure(
+    figure = limits.reach_lines_figure(
         curves,
         x_label=r"$m_\chi$ [GeV]",
         y_label="$Q$, lower edge of the expected reach",
         y_range=(0.3 * lowest, min(1.0, max(30 * highest, 10 * lowest))),
         mock=mock,
+        limits=[limit.curve for limit in known],
     )
-    caption = "Expected reach for millicharged particles; energy loss before the detector is neglected."
+    caption = "Expected reach for millicharged particles; energy loss before the detector is neglected. "
+    caption += told(figure, known, "millicharge")
     drawn = [titled("reach_millicharge", caption, figure)]
     return Section("Reach for millicharged particles", text, drawn, tables, numbers)
 
@@ -263,9 +271,6 @@ def reach_section(name: str, search: Any, plane: SignalPlane, view: View) -> Sec
     options: dict[str, Any] = {"mock": view.mock, "cl": search.limit.cl, "pot": _exposed(search)}
     options["limits"] = [limit.curve for limit in published]
     options["plane"] = replace(view.plane(reached=bool(reached.any())), title=detector)
-    recast = labels.limits == "recast" and any(limit.kind == "recast" for limit in published)
-    note = f"; {RECAST_NOTE}" if recast else ""
-    grey = f"Grey: {citations(published)}{note}." if published else NO_LIMITS[labels.limits]
     mass, domain, theory = plane.mass, domain_of(plane), view.theory
     contours = _contours(search, domain, theory=theory)
     signal_events = np.where(plane.reliable(view.min_effective), plane.signal, np.nan)
@@ -273,7 +278,8 @@ def reach_section(name: str, search: Any, plane: SignalPlane, view: View) -> Sec
     split = "from theory alone: no lepton pair was measured"
     split = split if theory else "split into measured and extrapolated"
     label = f"Expected reach, {detector}"
-    figures = [titled(f"reach_{name}", f"{label}, {split}, with the signal expected. {grey}", figure)]
+    caption = f"{label}, {split}, with the signal expected. {view.others(figure)}"
+    figures = [titled(f"reach_{name}", caption, figure)]
     if domain is not None:
         axes = labels.mass_axis, labels.coupling_axis
         limit = float(search.limit.expected[2])
@@ -281,8 +287,9 @@ def reach_section(name: str, search: Any, plane: SignalPlane, view: View) -> Sec
         figures.append(titled(f"domain_{name}", words("domain"), figure))
     others = _others(search)
     if len(others) > 1 and reached.any():
-        caption = f"Discoveries and other protons on target, {detector}. {grey}"
-        figures.append(titled(f"projections_{name}", caption, reach_figure(others, **options)))
+        figure = reach_figure(others, **options)
+        caption = f"Discoveries and other protons on target, {detector}. {view.others(figure)}"
+        figures.append(titled(f"projections_{name}", caption, figure))
     if search.levels is not None and len(mass) > 1:
         common |= {"cl": search.limit.cl, "mass_label": labels.mass_axis}
         if np.isfinite(search.levels[:, 0]).all():
@@ -512,19 +519,16 @@ def in_situ_section(
     scan: Any, expected: FloatArray, view: View, *, cl: float, observed: FloatArray | None, method: str
 ) -> Section:
     """Return the reach of the search for prompt decays in the measured pairs."""
-    mass, shown = scan.mass, figures.frame(expected)
+    mass = scan.mass
     missing: BoolArray = np.isnan(expected.sum(axis=1)) | np.isinf(expected.sum(axis=1))
     levels = np.where(missing[:, None], np.nan, expected)
     seen = None if observed is None else np.where(missing, np.nan, observed)
-    drawn = [limit for limit in view.known if _inside(limit.polygon, mass, shown)]
-    curves = [limit.curve for limit in drawn]
+    curves = [limit.curve for limit in view.known]
     figure = figures.coupling_figure(mass, levels, mock=view.mock, cl=cl, observed=seen, limits=curves)
-    none = "No published limit shipped with the package lies in this range."
-    grey = f"Grey: {citations(drawn)}." if drawn else none
     gaps = _gaps(mass, missing)
     without = f" Gaps, {gaps}: a line of free yield looks like the peak there." if gaps else ""
     measured = "Reach of the search in situ, 100 % measured: the signal is that of the pairs themselves."
-    caption = f"{measured}{without} {grey}"
+    caption = f"{measured}{without} {view.others(figure)}"
     templates, smooth = scan.templates, scan.templates.background.smooth
     if smooth is not None and smooth.sum() < 0.01 * templates.pairs.sum():
         smooth = None  # the shape that a polynomial multiplies, no pairs
@@ -544,12 +548,6 @@ def in_situ_section(
         [titled("reach_in_situ", caption, figure), titled("in_situ_pairs", templates_caption, spectrum)],
         [_table(scan, levels)],
     )
-
-
-def _inside(polygon: FloatArray, mass: FloatArray, shown: tuple[float, float]) -> bool:
-    """Return whether a limit covers any part of the frame."""
-    edges = edges_of(polygon, np.geomspace(mass[0], mass[-1], 200))
-    return bool(((edges[:, 0] < shown[1]) & (edges[:, 1] > shown[0])).any())
 
 
 def _gaps(mass: FloatArray, missing: BoolArray) -> str:
@@ -586,12 +584,10 @@ def displaced_section(
 ) -> Section:
     """Return the reach of the search for decays behind the target."""
     scan, best, limits = search.found, search.best, search.limits[:, 2]
-    rows, couplings = np.arange(len(best)), (float(scan.coupling[0]), float(scan.coupling[-1]))
+    rows = np.arange(len(best))
     ratio = scan.signal[rows, best] / limits[:, None]
-    drawn = [limit for limit in view.known if _inside(limit.polygon, scan.mass, couplings)]
-    plane, curves = (scan.mass, scan.coupling, ratio), [limit.curve for limit in drawn]
+    plane, curves = (scan.mass, scan.coupling, ratio), [limit.curve for limit in view.known]
     figure = figures.gap_figure(prompt, plane, search.reaches, mock=view.mock, limits=curves)
-    grey = f"Grey: {citations(drawn)}." if drawn else ""
     outcome = "The filled area is reached."
     if not np.isfinite(search.reaches["all"].edges).any():
         i, k = np.unravel_index(int(ratio.argmax()), ratio.shape)
@@ -611,6 +607,6 @@ def displaced_section(
         caption="Search behind the target: cut, background and limits [pairs]",
     )
     text = [words("displaced"), f"{method[0].upper()}{method[1:]}.", outcome]
-    caption = f"Prompt decays, decays behind the target, and published limits: the gap between them. {grey}"
-    gap = titled("reach_displaced", caption, figure)
+    caption = "Prompt decays, decays behind the target, and published limits: the gap between them. "
+    gap = titled("reach_displaced", caption + view.others(figure), figure)
     return Section("Search in situ: decays behind the target", text, [gap], [table])

@@ -30,7 +30,6 @@ IN_SITU, DISPLACED = "in_situ", "displaced"
 QUANTITIES = (PT, ENERGY)
 BANDS = ("m2", "m1", "median", "p1", "p2")
 CORRELATED = 1.2  # error of a sum of cells over that of their variances alone, from which `to_hist` warns
-GREY = ("observed", "recast")  # kinds of published limits that are drawn
 
 
 def _shown(figure: Figure) -> Axes:
@@ -348,7 +347,7 @@ class DetectorReach(Reach):
         from gammastar.report import Plane, existing_limits
 
         labels = self.labels
-        published = existing_limits(kinds=GREY) if limits and labels.limits == "published" else []
+        published = existing_limits() if limits and labels.limits == "published" else []
         return {
             "mock": self.mock,
             "pot": self.about["pot"],
@@ -361,7 +360,7 @@ class DetectorReach(Reach):
         from gammastar.report import existing_limits
         from gammastar.report.figures.limits import coupling_figure
 
-        curves = [limit.curve for limit in existing_limits(kinds=GREY)] if limits else []
+        curves = [limit.curve for limit in existing_limits()] if limits else []
         bands = [[row[f"low_{band}"] for band in BANDS] for row in self.rows]
         expected = np.array(bands, dtype=np.float64)  # None is nan
         return coupling_figure(self.mass, expected, mock=self.mock, cl=self.about["cl"], limits=curves)

@@ -71,7 +71,7 @@ DOCUMENTS: dict[str, Callable[[Path], Any]] = {
     "cards/na60_mock.toml": load_card,
     "cards/na62_spectrometer.toml": load_spectrometer,
     "measurements/mesons_400gev.toml": MesonTable.read,
-    "limits/dark_photon_faser_2023.toml": read_limit,
+    "bounds/dark_photon_faser_2023.toml": read_limit,
 }
 
 

@@ -115,7 +115,7 @@ USUAL |= {"target_a": 207.2, "target_z": 82.0}
 FIXED = {"analysis.name", "simulate", "read.files", "read.response", "read.schema", "spectrum.table"}
 FIXED |= {"select.event_functions", "select.pair_functions", "data.event_functions", "select.vertex"}
 FIXED |= {"flow.device", "flow.preset", "select.scale_factors"}
-FIXED |= {"subtract.corrections", "infer.existing_limits", "systematics.own", "accept.millicharge_detectors"}
+FIXED |= {"subtract.corrections", "report.bounds", "systematics.own", "accept.millicharge_detectors"}
 """What names files or code, or is not small."""
 Changes = dict[str, Any]
 _DOT = base64.b64decode(

@@ -1,4 +1,4 @@
-"""Pulls and impacts against the closed form, their figure, existing limits, outlines clipped on two sides."""
+"""Pulls and impacts against the closed form, their figure, outlines clipped on two sides."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gammastar.core.errors import InputFileError, PhysicsError
+from gammastar.core.errors import PhysicsError
 from gammastar.core.records import Reach
 from gammastar.infer import counting_channel, ranking
 from gammastar.report import png_bytes
 from gammastar.report.figures.limits import (
-    citations,
-    existing_limits,
     impact_figure,
     limit_figure,
-    read_limit,
 )
 from gammastar.report.figures.reach import islands, outline
 
@@ -62,38 +59,6 @@ def test_figures():
         limit_figure(mass, bands, mock=True, observed=np.ones(3))
     with pytest.raises(PhysicsError, match="no nuisance"):
         impact_figure(replace(found, names=()), mock=True)
-
-
-def test_shipped_limits_have_sources_that_may_be_shipped():
-    limits = existing_limits()
-    assert citations(limits) == "FASER [arXiv:2308.05587]; NA62 [arXiv:2312.12055]"
-    for limit in limits:
-        assert limit.licence in {"MIT", "BSD-3-Clause", "CC0-1.0"}
-        assert limit.source
-        assert len(limit.polygon) > 20
-    polygon = limits[1].polygon  # NA62, A' → ee: at 200 MeV from 4.6e-7 to 8e-6
-    near = polygon[np.abs(polygon[:, 0] / 0.2 - 1) < 0.05, 1]
-    assert near.min() == pytest.approx(4.6e-7, rel=0.1)
-    assert near.max() == pytest.approx(7e-6, rel=0.2)
-
-
-def test_limits_of_a_user(tmp_path):
-    text = 'name = "Mine"\nplane = "dark_photon"\nkind = "observed"\ncitation = "us"\nreference = "arXiv:0"\n'
-    text += 'source = "us"\nlicence = "own"\nclosed = false\nmass = [0.1, 0.2]\ncoupling = [1e-3, 2e-3]\n'
-    (tmp_path / "mine.toml").write_text(text)
-    assert [limit.name for limit in existing_limits(directory=tmp_path)] == ["FASER", "NA62", "Mine"]
-    np.testing.assert_array_equal(read_limit(tmp_path / "mine.toml").polygon[-1], [0.1, 1.0])
-    for old, new, match in (
-        ("0.1, 0.2", "0.1", "equal lists|two positive"),
-        ('source = "us"', 'source = ""', "source"),
-        ("closed = false", "closed = false\ncolour = 1", "unknown keys"),
-        ("1e-3", "-1e-3", "positive"),
-    ):
-        (tmp_path / "bad.toml").write_text(text.replace(old, new))
-        with pytest.raises(InputFileError, match=match):
-            read_limit(tmp_path / "bad.toml")
-    with pytest.raises(InputFileError, match="no such directory"):
-        existing_limits(directory=tmp_path / "nothing")
 
 
 def test_outline_hides_both_clipped_edges():

@@ -44,7 +44,7 @@ def test_section_says_what_is_not_reached():
         limits=np.full((7, 5), 2.3),
         reaches={"all": reach(MASS, COUPLING, 1e-3 * PEAK, 2.3)},
     )
-    view = View(None, theory=False, mock=True)
+    view = View(SimpleNamespace(plane="dark_photon", limits="published"), theory=False, mock=True)
     section = displaced_section(search, PROMPT, view, method="exact counting")
     assert "Nothing is reached: at most 0.0013 of the expected limit, at 0.300 GeV" in section.paragraphs[-1]
     assert "vertex tails of measured pairs" in section.tables[0].columns

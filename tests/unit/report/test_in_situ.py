@@ -69,4 +69,4 @@ def test_observed_limits_are_for_data_alone(section):
     with pytest.raises(PhysicsError, match="mock data have no observed limit"):
         coupling_figure(MASSES, bands, mock=True, observed=bands[:, 0])
     assert frame(np.full((5, 5), np.nan)) == (1e-4, 1.0)
-    assert "No published limit" in str(section(known=()).figures[0][0])
+    assert "Known here and not drawn: BaBar" in str(section(known=()).figures[0][0])

@@ -9,7 +9,8 @@ from gammastar.core.errors import PhysicsError
 from gammastar.core.signal import Rate
 from gammastar.core.sources import Sources
 from gammastar.report.dark import pair_rate_section
-from gammastar.report.figures.signal import Band, Points, band_figure, reach_lines_figure
+from gammastar.report.figures.limits import reach_lines_figure
+from gammastar.report.figures.signal import Band, Points, band_figure
 from gammastar.report.style import png_bytes
 
 X = np.geomspace(0.1, 1.0, 20)

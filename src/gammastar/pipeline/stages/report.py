@@ -27,7 +27,7 @@ from gammastar.predict.models import make_model, r_table, theory_channel
 from gammastar.predict.production import needs_shares
 from gammastar.report import Section, dark
 from gammastar.report import measured as measured_half
-from gammastar.report.figures.limits import recast
+from gammastar.report.figures.limits import KINDS, PUBLISHED, recast
 from gammastar.report.pages import Lead, short_names, skipped_input, table_of_checks
 from gammastar.report.style import FailedFigure, files_of, png_bytes, reason_of, spared
 from gammastar.store.manifest import versions, write_text
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from gammastar.mock import Card
 
 
-KINDS = ("observed", "recast")
 SHOWN = ("png", "svg")  # formats that a page holds
 PRODUCTION = ("production,", "model", "target")
 ACCEPTANCE = ("spin state", "production vertex", "scaling with A")
@@ -212,31 +211,34 @@ def recast_limits(section: Predict, where: Path | UserCode) -> list[report.Exist
             ratio = model.rate_ratio(mass)
         return displaced(mass, edges, photon, model, state="ee", ratio=ratio, length_ratio=length_ratio)
 
-    limits = report.existing_limits(kinds=KINDS)
-    return recast(limits, section.model, carry, highest=SPLIT_MAX)
+    return recast(report.existing_limits(), section.model, carry, highest=SPLIT_MAX)
 
 
-def known_limits(ctx: Context, named: predict.Labels, own: Path | None) -> list[report.ExistingLimit]:
+def _bounds(ctx: Context) -> dict[str, Any]:
+    """Return which limits of others are drawn: the folder of the user, and their kinds."""
+    section = ctx.steering.report
+    if section is None:
+        return {}
+    kinds = (*KINDS, "projection") if section.projected else KINDS
+    return {"directory": None if section.bounds is None else ctx.base / section.bounds, "kinds": kinds}
+
+
+def known_limits(ctx: Context, named: predict.Labels) -> list[report.ExistingLimit]:
     """Return published limits for the plane of the model, and those of the user that name this plane."""
-    predicting = ctx.steering.predict
-    found = [] if named.limits != "published" else report.existing_limits(kinds=KINDS)
+    predicting, asked = ctx.steering.predict, _bounds(ctx)
+    found = [] if named.limits != "published" else report.existing_limits(**asked)
     if named.limits == "recast" and predicting is not None:
         found = recast_limits(predicting, ctx.code)
-    if own is None:
-        return found
     planes = dict.fromkeys(name for name in (named.plane, predicting and predicting.model) if name)
-    shipped = {limit.name for limit in report.existing_limits(kinds=KINDS)}
-    mine = [limit for plane in planes for limit in report.existing_limits(plane, directory=own, kinds=KINDS)]
-    return found + [limit for limit in mine if limit.name not in shipped]
+    every = [limit for plane in planes for limit in report.existing_limits(plane, **asked)]
+    shipped = {limit.name for limit in (*found, *report.existing_limits())}
+    return found + [limit for limit in every if limit.name not in shipped]
 
 
 def _known(ctx: Context, state: Any) -> list[report.ExistingLimit]:
     """Return what others exclude in the plane of this run, computed once."""
     if state.known_limits is None:
-        section = ctx.steering.infer
-        folder = None if section is None else section.existing_limits
-        own = None if folder is None else ctx.base / folder
-        state.known_limits = known_limits(ctx, model_of(ctx).labels, own)
+        state.known_limits = known_limits(ctx, model_of(ctx).labels)
     found: list[report.ExistingLimit] = state.known_limits
     return found
 
@@ -256,11 +258,8 @@ def _in_situ(ctx: Context, state: Any) -> list[Section]:
     section, asked, found = ctx.steering.in_situ, ctx.steering.systematics.in_limit, state.in_situ
     if section is None:
         return []
-    inferring = ctx.steering.infer
-    folder = None if inferring is None or inferring.existing_limits is None else inferring.existing_limits
-    own = None if folder is None else ctx.base / folder
     seen = np.sqrt(found.observed(asked, section.cl)) if section.observed == "data" else None
-    known = report.existing_limits(directory=own, kinds=KINDS)
+    known = report.existing_limits(**_bounds(ctx))
     labels = make_model("dark_photon", ctx.code).labels
     view = dark.View(labels, theory=False, mock=ctx.cache.mock, known=known)
     expected = np.sqrt(found.expected(asked, section.cl))
@@ -279,7 +278,8 @@ def _millicharge(ctx: Context, state: Any) -> list[Section]:
     found = [dark.pair_rate_section(state.pair_rate, mock=ctx.cache.mock, **about)]
     if state.charge_searches:
         tables = _errors(ctx, state, state.charge_planes or {})
-        found.append(dark.charge_section(state.charge_searches, tables, mock=ctx.cache.mock))
+        known = report.existing_limits("millicharge", **_bounds(ctx))
+        found.append(dark.charge_section(state.charge_searches, tables, known, mock=ctx.cache.mock))
     return found
 
 
@@ -448,7 +448,7 @@ def _page(
 def _write_explorer(ctx: Context, state: RunState, title: str) -> tuple[()]:
     """Write ``explorer.html``, the plane of mass and coupling with events and limits at the pointer."""
     planes, levels = {}, ()
-    excluded = [limit.curve for limit in _known(ctx, state)]
+    excluded = [(x.name, x.polygon) for x in _known(ctx, state) if x.kind in PUBLISHED]
     for name, search in (state.searches or {}).items():
         shown = state.explored.get(name) or explored(ctx, search)
         planes[search.detector.name] = report.Plane2D.of((state.planes or {})[name], shown, excluded)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Polygon
 
 from gammastar.core.errors import InputFileError, require
-from gammastar.core.files import Pathlike, data_path, from_toml
+from gammastar.core.files import Pathlike, data_path, folder_names, from_toml, text_of
 from gammastar.core.records import COUPLING, LABELS, MASS, BoolArray, FloatArray, Reach
 from gammastar.report import style
-from gammastar.report.figures.reach import existing, region
+from gammastar.report.figures.reach import LIMIT, existing, meets, region
 from gammastar.report.style import (
     BAND68,
     BAND95,
@@ -31,10 +33,8 @@ from gammastar.report.style import (
     styled,
 )
 
-SHIPPED = (
-    *("dark_photon_faser_2023", "dark_photon_na62_dump_ee_2023"),
-    *("dark_photon_charm_recomputed", "dark_photon_nucal_recomputed"),
-)
+PUBLISHED = ("observed", "recast", "astrophysical")  # drawn in grey
+KINDS = (*PUBLISHED, "recomputed")  # drawn unless something else is asked for
 LENGTHS = {  # from the target to the decay volume and its length [m]
     "FASER": (476.0, 1.5),  # arXiv:2308.05587
     "NA62": (81.6, 77.9),  # arXiv:2312.12055
@@ -42,6 +42,9 @@ LENGTHS = {  # from the target to the decay volume and its length [m]
     "NuCal (recomputed)": (64.0, 23.0),  # Z. Phys. C 51 (1991) 341
 }
 TEXTS = ("name", "plane", "kind", "citation", "reference", "source", "licence")
+# a file of the user may leave these out
+MORE = ("bibtex", "attribution", "digitised", "changes", "assumption")
+RECAST = "recast here by ratios of rate, ee and lifetime"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +53,7 @@ class ExistingLimit:
 
     name: str  # As written into the figure
     plane: str  # Model whose plane it belongs to: ``"dark_photon"``, ``"millicharge"``, …
-    kind: str  # ``"observed"``, ``"projection"`` or ``"recast"``
+    kind: str  # One of `KINDS`, or ``"projection"``
     # Publication, and its arXiv number or DOI
     citation: str
     reference: str
@@ -59,11 +62,13 @@ class ExistingLimit:
     licence: str
     # Mass [GeV] and coupling; open curves are closed towards large couplings, shape (n, 2)
     polygon: FloatArray
+    bibtex: str = ""
+    assumption: str = ""  # Of what was recomputed, for the legend
 
     @property
-    def curve(self) -> tuple[str, FloatArray]:
-        """Label and polygon, as `reach_figure` takes them."""
-        return self.name, self.polygon
+    def curve(self) -> tuple[str, FloatArray, str, str]:
+        """Label, polygon, kind and assumption, as `reach_figure` takes them."""
+        return self.name, self.polygon, self.kind, self.assumption
 
 
 def citations(limits: Iterable[ExistingLimit]) -> str:
@@ -71,10 +76,28 @@ def citations(limits: Iterable[ExistingLimit]) -> str:
 
     Examples
     --------
-    >>> citations(existing_limits())
-    'FASER [arXiv:2308.05587]; NA62 [arXiv:2312.12055]'
+    >>> citations(existing_limits(kinds=["recomputed"]))
+    'CHARM (recomputed) [Phys. Lett. B 157 (1985) 458]; NuCal (recomputed) [Z. Phys. C 51 (1991) 341]'
     """
-    return "; ".join(f"{limit.name} [{limit.reference}]" for limit in limits)
+    return "; ".join(dict.fromkeys(f"{limit.name} [{limit.reference}]" for limit in limits))
+
+
+def told(figure: Figure, limits: Iterable[ExistingLimit], plane: str) -> str:
+    """Return, for a caption, which limits a figure shows and which known ones of its frame it does not."""
+    ax = figure.axes[0]
+    if ax.get_yscale() != "log":
+        return ""  # a figure that failed
+    seen = {artist.get_gid() for artist in (*ax.patches, *ax.lines)}
+    drawn = [limit for limit in limits if LIMIT + limit.name in seen]
+    done = {text for limit in drawn for text in (limit.name, limit.reference)}
+    rest = [x for x in known_limits().values() if x.plane == plane and not done & {x.name, x.reference}]
+    groups = {
+        "Grey": [limit for limit in drawn if limit.kind in PUBLISHED],
+        "Dashed, recomputed here": [limit for limit in drawn if limit.kind == "recomputed"],
+        "Dash-dotted, projections": [limit for limit in drawn if limit.kind == "projection"],
+        "Known here and not drawn": [limit for limit in rest if meets(ax, limit.polygon)],
+    }
+    return " ".join(f"{text}: {citations(group)}." for text, group in groups.items() if group)
 
 
 def read_limit(path: Path) -> ExistingLimit:
@@ -83,44 +106,88 @@ def read_limit(path: Path) -> ExistingLimit:
         content = from_toml(path)
     except (OSError, ValueError) as error:
         raise InputFileError(f"{path}: cannot be read as TOML ({error})") from error
-    unknown = set(content) - {*TEXTS, "closed", "mass", "coupling", "changes"}
+    unknown = set(content) - {*TEXTS, *MORE, "closed", "mass", "coupling"}
     missing = {*TEXTS, "closed", "mass", "coupling"} - set(content)
     if unknown or missing:
         raise InputFileError(f"{path}: missing keys {sorted(missing)}, unknown keys {sorted(unknown)}")
-    if not all(isinstance(content[key], str) and content[key] for key in TEXTS):
+    if not all(isinstance(content.get(key, "-"), str) and content.get(key, "-") for key in (*TEXTS, *MORE)):
         raise InputFileError(f"{path}: each of {', '.join(TEXTS)} must be a text: a limit needs its source")
+    if content["kind"] not in (*KINDS, "projection"):
+        raise InputFileError(f"{path}: kind = {content['kind']!r} is none of {', '.join(KINDS)}, projection")
     try:
         points = np.array([content["mass"], content["coupling"]], dtype=np.float64).T
     except (TypeError, ValueError, OverflowError) as error:
         raise InputFileError(f"{path}: mass and coupling must be equal lists of numbers ({error})") from error
     if points.ndim != 2 or len(points) < 2 or not np.all(np.isfinite(points) & (points > 0)):
         raise InputFileError(f"{path}: mass and coupling must be at least two positive, finite numbers each")
-    if not content["closed"]:
+    if content["kind"] == "projection":  # a line, whose end is not tied to its beginning
+        points = np.vstack([points, points[: 1 if content["closed"] else 0]])
+    elif not content["closed"]:
         above = np.array([[points[-1, 0], 1.0], [points[0, 0], 1.0]])
         points = np.vstack([points, above])
-    return ExistingLimit(**{key: content[key] for key in TEXTS}, polygon=points)
+    texts = {key: content.get(key, "") for key in (*TEXTS, "bibtex", "assumption")}
+    return ExistingLimit(**texts, polygon=points)
+
+
+@cache
+def known_limits() -> dict[str, ExistingLimit]:
+    """Return the limits on record, by their files in Darkcast or their names; polygons are frames of them."""
+    lines = text_of(data_path("bounds/known.csv")).splitlines()
+    found = {}
+    for row in csv.DictReader(line for line in lines if not line.startswith("#")):
+        ends = ("mass_low", "mass_high", "coupling_low", "coupling_high")
+        low, high, least, most = (float(row[key]) for key in ends)
+        end = most if most == 1.0 else max(least, most * low / high)
+        corners = np.array([[low, least], [high, least], [high, end], [low, most]])
+        texts = {"citation": row["reference"], "source": "data/bounds/known.csv", "licence": "BSD-3-Clause"}
+        texts |= {key: row[key] for key in ("name", "plane", "kind", "reference")}
+        found[row["file"] or row["name"]] = ExistingLimit(**texts, polygon=corners)
+    return found
+
+
+def _darkcast(path: Path) -> FloatArray:
+    """Return the polygon of a file of masses [GeV], lower and perhaps upper couplings; 1e5 is no limit."""
+    lines = (line.replace(",", " ").split() for line in text_of(path).splitlines())
+    rows = [line for line in lines if line and line[0][0] in "0123456789."]
+    try:
+        table = np.array(rows, dtype=np.float64)
+    except ValueError as error:
+        raise InputFileError(f"{path}: no table of mass and one or two couplings ({error})") from error
+    if table.ndim != 2 or table.shape[1] not in (2, 3) or not np.all(np.isfinite(table) & (table > 0)):
+        raise InputFileError(f"{path}: give positive numbers, mass, lower and perhaps upper coupling a line")
+    edges = np.minimum(table, [np.inf, 1.0, 1.0][: table.shape[1]])
+    upper = edges[:, 2] if table.shape[1] == 3 else np.ones(len(table))
+    upper = np.where(edges[:, 1] < 1.0, upper, 1.0)
+    return np.concatenate([edges[:, :2], np.column_stack([edges[:, 0], upper])[::-1]])
 
 
 def existing_limits(
-    plane: str = "dark_photon", *, directory: Pathlike | None = None, kinds: Iterable[str] = ("observed",)
+    plane: str = "dark_photon", *, directory: Pathlike | None = None, kinds: Iterable[str] = KINDS
 ) -> list[ExistingLimit]:
     """Return the shipped limits of a plane and those of a user's directory.
 
     Parameters
     ----------
     directory : path, optional
-        Further files, one limit each. What may not be shipped for its licence can be drawn from here.
+        Further files, one limit each: TOML as in ``data/bounds``, or those of Darkcast (``NAME.lmt``, also as
+        ``darkcast_NAME.csv``) that ``data/bounds/known.csv`` names, for what its licence keeps out of here.
 
     Examples
     --------
-    >>> [(limit.name, limit.reference) for limit in existing_limits()]
-    [('FASER', 'arXiv:2308.05587'), ('NA62', 'arXiv:2312.12055')]
+    >>> [limit.name for limit in existing_limits(kinds=["observed"])]
+    ['FASER', 'NA62', 'NA62 (muons)', 'PHENIX']
     """
     directory = None if directory is None else Path(directory)
     if directory is not None and not directory.is_dir():
         raise InputFileError(f"{directory}: no such directory of limits")
-    own = [] if directory is None else sorted(directory.glob("*.toml"))
-    found = [read_limit(path) for path in (*(data_path(f"limits/{name}.toml") for name in SHIPPED), *own)]
+    files = [data_path(f"bounds/{name}.toml") for name in folder_names("bounds")]
+    own = [] if directory is None else sorted(directory.iterdir())
+    found = [read_limit(path) for path in (*files, *(path for path in own if path.suffix == ".toml"))]
+    for path in own:
+        about = known_limits().get(path.stem.removeprefix("darkcast_"))
+        if about is not None and path.suffix in (".lmt", ".csv"):
+            here = {"source": str(path), "licence": "that of its folder"}
+            found.append(replace(about, polygon=_darkcast(path), **here))
     wanted = set(kinds)
     return [limit for limit in found if limit.plane == plane and limit.kind in wanted]
 
@@ -147,9 +214,9 @@ def recast(
     highest: float,
     points: int = 60,
 ) -> list[ExistingLimit]:
-    """Return limits carried over to another model, of kind "recast", one for each island."""
+    """Return limits of dumps carried over to another model, of kind "recomputed", one for each island."""
     found = []
-    for limit in limits:
+    for limit in (one for one in limits if one.name in LENGTHS):
         near, length = LENGTHS[limit.name]
         low, high = limit.polygon[:, 0].min(), min(limit.polygon[:, 0].max(), highest)
         mass = np.geomspace(low * 1.001, high * 0.999, points)
@@ -158,7 +225,7 @@ def recast(
         mass, edges = mass[inside], edges[inside]
         new = carry(mass, edges, (near + length) / near)
         name = f"{limit.name.removesuffix(' (recomputed)')} (recast)"
-        about = {"name": name, "plane": plane, "kind": "recast"}
+        about = {"name": name, "plane": plane, "kind": "recomputed", "assumption": RECAST}
         found += [replace(limit, polygon=polygon, **about) for polygon in _islands(mass, new)]
     return found
 
@@ -174,7 +241,7 @@ def _islands(mass: FloatArray, edges: FloatArray) -> list[FloatArray]:
 SIGNAL, FEW_BINS = "signal", 12  # sample of a likelihood; bins that have room for their names
 STACKED = ("#3f90da", "#ffa90e", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd")
 """More colours of arXiv:2107.02270, for many samples, without the red of a signal."""
-Limits = Sequence[tuple[str, FloatArray]]
+Limits = Sequence[tuple[Any, ...]]
 
 
 @styled
@@ -271,8 +338,9 @@ def _plane(mass: FloatArray, couplings: tuple[float, float], limits: Limits) -> 
     """Return a plane of mass and coupling with published limits in grey."""
     figure, ax = style.single(size=(7.6, 6.2))
     ax.set(yscale="log", xlim=(float(mass[0]), float(mass[-1])), ylim=couplings)
-    for label, vertices in limits:
-        existing(ax, label, vertices)
+    style.log_mass_axis(ax)
+    for limit in limits:
+        existing(ax, *limit)
     ax.set(xlabel=MASS_DARK, ylabel=LABELS[COUPLING])
     return figure, ax
 
@@ -294,7 +362,6 @@ def coupling_figure(
     look: dict[str, Any] = {"color": "black", "linestyle": "--", "marker": ".", "markersize": 4}
     ax.plot(mass, bands[:, 2], label="expected median, 100 % measured", **look)  # points between gaps
     _observed(ax, mass, observed, mock)
-    style.log_mass_axis(ax)
     ax.set_title(f"{100 * cl:.3g} % CL, prompt decays in situ", loc="left")
     ax.legend(loc="lower right")
     return figure
@@ -311,14 +378,15 @@ def gap_figure(
 ) -> Figure:
     """Draw the reach for prompt decays and for those behind the target, and what lies between them."""
     mass, coupling, ratio = plane
-    figure, ax = _plane(mass, (float(coupling[0]), float(coupling[-1])), limits)
-    ax.plot(*prompt, color="black", linestyle="--", label="prompt decays in situ, expected limit")
+    top = float(coupling[-1])
     if np.isfinite(prompt[1]).any():
-        ax.set_ylim(top=60.0 * max(float(coupling[-1]), float(np.nanmax(prompt[1]))))
+        top = 60.0 * max(top, float(np.nanmax(prompt[1])))
+    figure, ax = _plane(mass, (float(coupling[0]), top), limits)
+    ax.plot(*prompt, color="black", linestyle="--", label="prompt decays in situ, expected limit")
     shown = np.log10(np.maximum(ratio.T, 1e-30))
-    top = int(np.floor(shown.max()))
-    levels = [float(level) for level in range(top - 2, top + 1) if level != 0]
-    if len(mass) > 1 and top > -20:
+    power = int(np.floor(shown.max()))
+    levels = [float(level) for level in range(power - 2, power + 1) if level != 0]
+    if len(mass) > 1 and power > -20:
         look: dict[str, Any] = {"colors": COLOURS[0], "linewidths": 1.0, "linestyles": ":"}
         lines = ax.contour(mass, coupling, shown, levels=levels, **look)
         ax.clabel(lines, fmt=lambda level: rf"$10^{{{level:.0f}}}$", fontsize=10)
@@ -330,9 +398,33 @@ def gap_figure(
             ax.add_patch(Polygon(polygon, edgecolor=colour, **fill))
         if np.isfinite(reach.edges).any():
             ax.plot([], [], color=colour, label=f"displaced, {'expected reach' if whole else name}")
-    style.log_mass_axis(ax)
     ax.set_title("between prompt searches and dumps", loc="left")
     ax.legend(loc="upper right")
+    return figure
+
+
+@styled
+def reach_lines_figure(
+    curves: Mapping[str, tuple[FloatArray, FloatArray]],
+    *,
+    x_label: str = MASS_DARK,
+    y_label: str,
+    y_range: tuple[float, float],
+    mock: bool,
+    title: str = "",
+    limits: Limits = (),
+) -> Figure:
+    """Draw one coupling against mass per curve, e.g. the reach of a peak search or of mCP detectors."""
+    figure, ax = style.single(size=(7.6, 5.8))
+    for index, (label, (mass, coupling)) in enumerate(curves.items()):
+        colour, line = COLOURS[index % len(COLOURS)], LINES[index % len(LINES)]
+        ax.plot(mass, coupling, color=colour, linestyle=line, label=label)
+    ax.set(xlabel=x_label, ylabel=y_label, ylim=y_range, yscale="log")
+    style.log_mass_axis(ax)
+    ax.set_xlim(ax.get_xlim())
+    for limit in limits:
+        existing(ax, *limit)
+    ax.legend(loc="upper right", title=title, alignment="left", fontsize=11)
     return figure
 
 

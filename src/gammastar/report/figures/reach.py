@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, PathPatch, Polygon
 from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
+from matplotlib.transforms import Bbox
 from scipy.ndimage import distance_transform_edt
 
 from gammastar.core.constants import M_MU
@@ -200,18 +201,48 @@ def _on_a_name(ax: Axes, point: FloatArray) -> bool:
     return False
 
 
-def existing(ax: Axes, label: str, vertices: FloatArray) -> None:
-    """Draw a published limit in grey with its name where there is most room."""
-    polygon = checked(f"limit {label!r}", vertices, (len(vertices), 2))
-    ax.add_patch(Polygon(polygon, closed=True, facecolor=GREY, edgecolor="0.55", linewidth=0.8, zorder=1))
+LIMIT = "limit of others: "  # begins the names of what is drawn of them
+# not published as excluded: colour and line
+_LINES = {"recomputed": ("#a96b59", "--"), "projection": ("#717581", "-.")}
+
+
+def meets(ax: Axes, polygon: FloatArray, *, filled: bool = True) -> bool:
+    """Return whether an area, or its outline, has a part in the frame."""
+    path = Path((ax.transScale + ax.transLimits).transform(polygon))
+    return bool(path.intersects_bbox(Bbox.unit(), filled=filled))
+
+
+def existing(
+    ax: Axes, label: str, vertices: FloatArray, kind: str = "observed", assumption: str = ""
+) -> list[Line2D]:
+    """Draw a limit with its name if it meets the frame; return new entries of the legend.
+
+    What is published is grey, what is recomputed or projected a line.
+    """
+    polygon, entries = checked(f"limit {label!r}", vertices, (len(vertices), 2)), []
+    if not meets(ax, polygon, filled=kind not in _LINES):
+        return []
+    colour, line = _LINES.get(kind, ("0.2", ""))
+    if kind in _LINES:
+        text = assumption or {"projection": "projections of others"}.get(kind, kind)
+        new = text not in {other.get_label() for other in ax.lines}
+        ends = polygon[:1] if kind == "recomputed" else polygon[:0]
+        look: dict[str, Any] = {"color": colour, "linestyle": line, "linewidth": 1.4, "zorder": 4}
+        look |= {"label": text if new else "_", "gid": LIMIT + label}
+        entries = ax.plot(*np.vstack([polygon, ends]).T, **look)[: int(new)]
+    else:
+        look = {"facecolor": GREY, "edgecolor": "0.55", "linewidth": 0.8, "zorder": 1}
+        ax.add_patch(Polygon(polygon, closed=True, gid=LIMIT + label, **look))
     taken = [text.get_position() for text in ax.texts if text.get_gid() == _NAME]
     inside = (ax.transScale + ax.transLimits).transform(polygon)
     point = _roomiest(inside, taken) or _roomiest(inside)
     if point is not None:
         side = "left" if point[0] < 0.2 else "right" if point[0] > 0.8 else "center"
-        look: dict[str, Any] = {"color": "0.2", "fontsize": 11, "ha": side, "va": "center", "zorder": 7}
-        look["path_effects"] = [withStroke(linewidth=3.0, foreground=GREY)]  # over hatches and lines
+        look = {"color": colour, "fontsize": 11, "ha": side, "va": "center", "zorder": 7}
+        halo = "white" if kind in _LINES else GREY  # over hatches and lines
+        look["path_effects"] = [withStroke(linewidth=3.0, foreground=halo)]
         ax.text(*point, label, transform=ax.transAxes, clip_on=True, gid=_NAME, **look)
+    return entries
 
 
 def _roomiest(
@@ -309,7 +340,7 @@ def reach_figure(
     mock: bool,
     pot: float | str,
     cl: float = 0.90,
-    limits: Sequence[tuple[str, FloatArray]] = (),
+    limits: Sequence[tuple[Any, ...]] = (),
     plane: Plane | None = None,
     yields: Yields | None = None,
 ) -> Figure:
@@ -326,8 +357,8 @@ def reach_figure(
         Protons on target; a text, such as a luminosity, stands as it is.
     cl : float
         Confidence level.
-    limits : sequence of (label, NDArray of shape (n, 2))
-        Polygons (mass [GeV], coupling) of existing limits, grey.
+    limits : sequence of (label, NDArray of shape (n, 2), kind, assumption)
+        Polygons (mass [GeV], coupling) of existing limits, as `ExistingLimit.curve` has them.
     plane : Plane, optional
         Ranges, labels and the threshold line; by default those of a dark photon to dimuons.
     yields : Yields, optional
@@ -357,10 +388,8 @@ def reach_figure(
     if plane.log_mass:
         style.log_mass_axis(ax)
     axes[-1, 0].set_xlabel(plane.mass_label)
-    for label, vertices in limits:
-        existing(ax, label, vertices)
     colours = [COLOURS[index % len(COLOURS)] for index in range(len(contours))]
-    handles: list[Any] = []
+    handles: list[Any] = [entry for limit in limits for entry in existing(ax, *limit)]
     for contour, colour in zip(contours, colours, strict=True):
         handles += [] if contour.empty else _draw(ax, contour, colour)
     line = None if yields is None else isolines(ax, yields)

@@ -348,24 +348,3 @@ def band_figure(
     style.sorted_legend(ax, lambda label: label != points.label, loc="upper right", fontsize=11)
     mark_mock(ax, mock, position=(0.03, 0.05))
     return figure
-
-
-@styled
-def reach_lines_figure(
-    curves: Mapping[str, tuple[FloatArray, FloatArray]],
-    *,
-    x_label: str = MASS_DARK,
-    y_label: str,
-    y_range: tuple[float, float],
-    mock: bool,
-    title: str = "",
-) -> Figure:
-    """Draw one coupling against mass per curve, e.g. the reach of a peak search or of mCP detectors."""
-    figure, ax = style.single(size=(7.6, 5.8))
-    for index, (label, (mass, coupling)) in enumerate(curves.items()):
-        colour, line = COLOURS[index % len(COLOURS)], LINES[index % len(LINES)]
-        ax.plot(mass, coupling, color=colour, linestyle=line, label=label)
-    ax.set(xlabel=x_label, ylabel=y_label, ylim=y_range, yscale="log")
-    style.log_mass_axis(ax)
-    ax.legend(loc="upper right", title=title, alignment="left", fontsize=11)
-    return figure
