@@ -11,6 +11,7 @@ import copy
 import functools
 import gc
 import importlib
+import itertools
 import json
 import math
 import os
@@ -35,7 +36,7 @@ from matplotlib.figure import Figure
 from pydantic import AfterValidator, BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
-from gammastar import config, report
+from gammastar import config, read, report
 from gammastar.config.checks import examine_file
 from gammastar.config.fields import _above_zero
 from gammastar.config.steering import _models_in
@@ -128,6 +129,24 @@ NAMED = re.compile(rf"\b({'|'.join(_WORDS)})\b")
 
 
 _STYLED = styled(len).__code__
+
+
+@contextlib.contextmanager
+def looked_at_once() -> Iterator[None]:
+    """Keep what the check finds in files and schema, which stay as they are while the steering is drawn."""
+    look, known = read.examine, {}
+
+    def examine(file: Any, schema: Any, **options: Any) -> Any:
+        key = (str(file), repr(schema), *sorted(options.items()))
+        if key not in known:
+            known[key] = look(file, schema, **options)
+        return known[key]
+
+    read.examine = examine
+    try:
+        yield
+    finally:
+        read.examine = look
 
 
 class Enough(BaseException):
@@ -475,6 +494,7 @@ def campaign(
     found, base, begin = Ran(), tiny(folder), time.process_time()
     light = without_flow(base)
     last: set[str] = set()
+    joint = itertools.count()
 
     @seed(portion)
     @settings(
@@ -493,6 +513,8 @@ def campaign(
             return
         last.clear()
         last.update(items)
+        if what.get("infer.likelihood") == "joint" and next(joint) % rare:
+            return
         k = found.runs
         start = light if k % (rare * FLOWS) else base
         if start is light:
@@ -504,7 +526,7 @@ def campaign(
         if wrong:
             found.wrong.append(f"{least}: {wrong}"[:600])
 
-    with contextlib.suppress(Enough), kept_open():
+    with contextlib.suppress(Enough), kept_open(), looked_at_once():
         one()
     found.seconds = time.process_time() - begin
     return found
