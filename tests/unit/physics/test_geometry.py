@@ -17,6 +17,7 @@ from gammastar.core.errors import InputFileError, PhysicsError, PortabilityError
 from gammastar.core.records import Exposure
 from gammastar.physics.detector import load_detector, target_factor
 from gammastar.physics.geometry import Box, Cone, Cylinder, Frustum, Geometry, Volume
+from gammastar.physics.millicharge import load_millicharge_detector
 
 DETECTORS = ROOT / "data" / "detectors"
 
@@ -220,6 +221,27 @@ def test_detectors_are_those_of_the_tables(name: str) -> None:
     assert detector.volume.z_range == pytest.approx((first, last))
     assert [plane.z for plane in detector.planes] == pytest.approx(planes)
     assert (detector.magnet.kick if detector.magnet else None) == pytest.approx(kick)
+
+
+@pytest.mark.parametrize("path", sorted(DETECTORS.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_shipped_card_loads_as_what_it_is(path) -> None:
+    load = load_millicharge_detector if path.stem.startswith("mcp_") else load_detector
+    card = load(path)
+    assert card.source
+    assert ("illustrative" in card.name) == getattr(card, "illustrative", "illustrative" in card.name)
+
+
+def test_detectors_at_the_lhc_and_at_dune() -> None:
+    faser, faser2 = (load_detector(DETECTORS / f"{name}.toml") for name in ("faser", "faser2"))
+    assert (faser.luminosity, faser2.luminosity) == (27e3, 3000e3)
+    assert set(faser.efficiency) == {"ee"}  # the search asks for electrons alone
+    assert faser.volume.z_range == pytest.approx((476, 477.5))
+    assert (faser.cuts.min_momentum, faser.cuts.min_energy_sum) == (20, 500)
+    assert faser2.volume.z_range == pytest.approx((620, 630))
+    dune = load_detector(DETECTORS / "dune_nd_gas.toml")
+    assert (dune.beam_energy, dune.pot, dune.volume.z_range) == (120, 1.1e21, pytest.approx((580, 584)))
+    formosa = load_millicharge_detector(DETECTORS / "mcp_formosa.toml")
+    assert (formosa.front.z, formosa.luminosity, formosa.exponent) == (620, 3e6, 2 + 2 * 4)
 
 
 BESIDE = "half_y = 1.25\nx = 2.25"
