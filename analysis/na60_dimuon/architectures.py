@@ -47,27 +47,33 @@ def main() -> int:
 def scan(options: argparse.Namespace, grid: dict[str, tuple]) -> list[dict]:
     """Train what the file does not hold yet, and return a row per training."""
     import numpy as np
+    from na60_dimuon.paper_flow import STEPS, fit_paper, paper_options
     from validation.flow_mock import BEAM, RANGE, pairs
 
     from gammastar import flow
     from gammastar.core.sampling import stream
+    from gammastar.flow.options import Table
 
     train, test = (pairs(options.n, stream(SEED, name))[0] for name in ("train", "test"))
     changes = {"mass_range": RANGE} | ({} if options.epochs is None else {"epochs": options.epochs})
-    base = (flow.FlowOptions.paper if options.preset == "paper" else flow.FlowOptions)(**changes)
+    paper = options.preset == "paper"
+    base = (paper_options if paper else flow.FlowOptions)(**changes)
+    table = Table(*train.T, np.ones(len(train)), np.arange(len(train)))
     file = options.output
     file.parent.mkdir(parents=True, exist_ok=True)
     done = [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
     known, rows = {row["key"]: row for row in done}, []
     for values in itertools.product(*grid.values()):
         for seed in range(1, options.seeds + 1):
-            wanted = flow.FlowOptions(**(asdict(base) | dict(zip(grid, values, strict=True))))
-            key = f"{wanted} n {options.n} seed {seed}"
+            point = dict(zip(grid, values, strict=True))
+            steps = {"steps": point.pop("steps", STEPS)} if paper else {}
+            wanted = flow.FlowOptions(**(asdict(base) | point))
+            key = f"{wanted} {steps} n {options.n} seed {seed}"
             if key not in known:
-                found = flow.fit(*train.T, beam_energy=BEAM, options=wanted, rng=stream(seed, "scan", key))
+                fit = fit_paper if paper else flow.fit_pairs
+                found = fit(table, beam_energy=BEAM, options=wanted, rng=stream(seed, "scan", key), **steps)
                 row = {"key": key, "point": " ".join(f"{k}={v}" for k, v in zip(grid, values, strict=True))}
-                tensors = (t for name, t in found.to_tensors().items() if "scaler" not in name)
-                row["parameters"] = sum(t.size for t in tensors if t.dtype == np.float32)
+                row["parameters"] = sum(one.numel() for one in _network(found).parameters())
                 row["loss"] = float(-found.log_prob(*test.T).mean())
                 row["divergence"] = [_divergence(found, test, mass, seed) for mass in MASSES]
                 with file.open("a") as lines:
@@ -75,6 +81,11 @@ def scan(options: argparse.Namespace, grid: dict[str, tuple]) -> list[dict]:
                 known[key] = row
             rows.append(known[key])
     return rows
+
+
+def _network(found):
+    """Return the torch module of a flow."""
+    return found.network if hasattr(found, "network") else found.zuko
 
 
 def _divergence(found, test, mass: float, seed: int) -> float:

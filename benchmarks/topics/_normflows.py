@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from na60_dimuon.paper_flow import PaperNetwork
 
 from gammastar.core.files import data_path
 from gammastar.flow import FlowOptions, KinematicFlow, fit
-from gammastar.flow.paper import PaperNetwork
 from gammastar.mock.card import load_card
 from gammastar.mock.cocktail import generate_pairs
 

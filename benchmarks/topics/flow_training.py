@@ -12,11 +12,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from na60_dimuon.paper_flow import Standardiser
 from topics._normflows import EPOCH, Peer, cpu_seconds, fitted, sample
 
 from gammastar.flow import FlowOptions, KinematicFlow
 from gammastar.flow.network import make_bijection
-from gammastar.flow.paper import Standardiser
 from gammastar.flow.training import learning_rate
 
 BATCH = 1024

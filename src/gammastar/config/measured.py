@@ -654,7 +654,7 @@ def _spread(value: int) -> int:
 class FlowSection(Section):
     """Training of the flow p(q_T, E | m), its check in windows of mass, axes of the histogram sampler.
 
-    An empty section is the default preset.
+    An empty section is the default.
     """
 
     mass: MassEdges | None = None
@@ -667,23 +667,20 @@ class FlowSection(Section):
     angles: MassEdges | None = None
     """Edges of regions of mass in which the spin density is fitted to the decay angles of the pairs, in the
     frame 'laboratory'; [accept] then takes it for photons whose parent nobody knows [GeV]."""
-    preset: Literal["default", "paper"] = "default"
-    """Architecture and training: ours, `flow.FlowOptions()`, or eight spline steps and 500 epochs as in
-    Appendix A of Allison and Blinov, `flow.FlowOptions.paper()`."""
     bins: Annotated[int, Field(gt=1, le=1000)] | None = None
-    """Bins of the splines; the preset's by default."""
+    """Bins of the splines; see `flow.FlowOptions`."""
     hidden: Annotated[int, Field(gt=0, le=10_000)] | None = None
-    """Width of the hidden layers; the preset's by default."""
+    """Width of the hidden layers; see `flow.FlowOptions`."""
     layers: Annotated[int, Field(gt=0, le=100)] | None = None
-    """Number of hidden layers; the preset's by default."""
+    """Number of hidden layers; see `flow.FlowOptions`."""
     epochs: Annotated[int, Field(gt=0, le=1_000_000)] | None = None
-    """Number of epochs; the preset's by default."""
+    """Number of epochs; see `flow.FlowOptions`."""
     epoch_size: Count | None = None
-    """Pairs of an epoch; the preset's by default."""
+    """Pairs of an epoch; see `flow.FlowOptions`."""
     batch: Count | None = None
-    """Pairs of a step; the preset's by default."""
+    """Pairs of a step; see `flow.FlowOptions`."""
     learning_rate: Positive | None = None
-    """Largest learning rate; the preset's by default."""
+    """Largest learning rate; see `flow.FlowOptions`."""
     mass_flattening: Annotated[float, Field(ge=0, le=1)] = 0.0
     """0 to 1: weights sparse masses up in the training; the density is unchanged by it."""
     min_window_pairs: Annotated[float, Field(ge=0)] = 0.0

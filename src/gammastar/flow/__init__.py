@@ -21,17 +21,14 @@ from gammastar.flow.ensembles import (
 from gammastar.flow.density_tests import density_test
 
 if TYPE_CHECKING:
-    from gammastar.flow.paper import PaperFlow
-    from gammastar.flow.training import fit, fit_pairs, fit_paper
+    from gammastar.flow.training import fit, fit_pairs
 
 __all__ = [
     "FlowOptions",
     "fit",
     "fit_pairs",
-    "fit_paper",
     "has_cuda",
     "KinematicFlow",
-    "PaperFlow",
     "save",
     "load",
     "digest",
@@ -50,10 +47,10 @@ __all__ = [
 ]
 
 # What trains needs torch, which takes longer to import than a reach to compute: only who asks for it waits.
-_TRAINING = {"PaperFlow": "paper", **dict.fromkeys(("fit", "fit_pairs", "fit_paper"), "training")}
+_TRAINING = ("fit", "fit_pairs")
 
 
 def __getattr__(name: str) -> Any:
     if name not in _TRAINING:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_TRAINING[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.training"), name)

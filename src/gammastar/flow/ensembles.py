@@ -151,12 +151,10 @@ def load_ensemble(stem: str | Path) -> FlowEnsemble:
     """Return the ensemble of `save_ensemble`."""
     folder, name = Path(stem).parent, Path(stem).name
     found: Sequence[Path] = sorted(folder.glob(f"{name}.[0-9][0-9].json"))
-    members = [load(path.with_suffix("")) for path in found]
-    flows = tuple(member for member in members if isinstance(member, KinematicFlow))
-    if len(flows) < 2 or len(flows) != len(members):
-        msg = f"{stem}: {len(flows)} members of an ensemble of flows; save it with flow.save_ensemble"
+    if len(found) < 2:
+        msg = f"{stem}: {len(found)} members of an ensemble of flows; save it with flow.save_ensemble"
         raise InputFileError(msg)
-    return FlowEnsemble(flows)
+    return FlowEnsemble(tuple(load(path.with_suffix("")) for path in found))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -329,17 +327,13 @@ def load_variations(folder: Pathlike) -> FlowVariations | None:
     Raises
     ------
     InputFileError
-        If a file is damaged, or the flow is of the paper's preset.
+        If a file is damaged.
     """
     folder = Path(folder)
     if not any(folder.glob(f"{MEMBERS}.[0-9][0-9].json")):
         return None
-    nominal = load(folder / STEM)
-    if not isinstance(nominal, KinematicFlow):
-        msg = f"{folder / STEM}: a flow of the paper's preset has no members; remove {MEMBERS}.*"
-        raise InputFileError(msg)
     local = LocalStatistics.load(folder / LOCAL) if (folder / LOCAL).is_file() else None
-    return FlowVariations(nominal, load_ensemble(folder / MEMBERS), local)
+    return FlowVariations(load(folder / STEM), load_ensemble(folder / MEMBERS), local)
 
 
 def _replica(pairs: Table, seed: int, member: int) -> Table:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from safetensors import SafetensorError
@@ -23,9 +23,6 @@ from gammastar.core.sampling import Sampler, Transport
 from gammastar.flow.network import Bijection, Gaussianiser, OneMass, inside_limits
 from gammastar.flow.options import TrainingReport
 from gammastar.physics.polarisation import daughter
-
-if TYPE_CHECKING:
-    from gammastar.flow.paper import PaperFlow
 
 # intermediate arrays of this size stay in the cache of a processor, or fill a CUDA device
 _CHUNK, _CHUNK_CUDA = 8192, 1 << 20
@@ -262,7 +259,7 @@ def _paths(stem: str | Path) -> tuple[Path, Path]:
     return Path(f"{stem}.safetensors"), Path(f"{stem}.json")
 
 
-def save(flow: KinematicFlow | PaperFlow, stem: str | Path) -> None:
+def save(flow: KinematicFlow, stem: str | Path) -> None:
     """Write a flow to ``stem.safetensors`` and ``stem.json``.
 
     Each file is written under a temporary name and renamed, so that no half-written file is ever seen.
@@ -280,7 +277,7 @@ def save(flow: KinematicFlow | PaperFlow, stem: str | Path) -> None:
     write_whole(path_card, (json.dumps(card, indent=1, sort_keys=True) + "\n").encode())
 
 
-def load(stem: str | Path) -> KinematicFlow | PaperFlow:
+def load(stem: str | Path) -> KinematicFlow:
     """Return the flow of ``stem.safetensors`` and ``stem.json``, which samples exactly as the saved one.
 
     Parameters
@@ -310,10 +307,6 @@ def load(stem: str | Path) -> KinematicFlow | PaperFlow:
         if wrong:
             msg = f"{path}: {', '.join(wrong[:3])}: not finite, or too large; train and save the flow again"
             raise InputFileError(msg)
-        if card.get("preset") == "paper":
-            from gammastar.flow.paper import PaperFlow
-
-            return PaperFlow.from_tensors(tensors, card)
         return KinematicFlow.from_tensors(tensors, card)
     except (SafetensorError, UnicodeDecodeError, json.JSONDecodeError) as error:
         damaged = path if isinstance(error, SafetensorError) else path_card

@@ -77,7 +77,7 @@ class FlowOptions(NetworkOptions):
     Attributes
     ----------
     octaves : int
-        Octaves of sine and cosine of the mass among the features of the default preset.
+        Octaves of sine and cosine of the mass among the features.
     epoch_size : int
         An epoch is `epoch_size` pairs, at most one pass, drawn in proportion to |weight| by going through the
         shuffled sample again and again.
@@ -99,10 +99,6 @@ class FlowOptions(NetworkOptions):
         Course of the learning rate.
     clip : float
         Largest norm of the gradient; 0: no limit.
-    preset : {"default", "paper"}
-        Architecture: ours, or that of the data-driven paper (see `FlowOptions.paper`).
-    steps : int
-        Autoregressive steps of the paper's architecture; the default one has a single one.
     min_window_pairs, window : float, float [GeV]
         Smallest effective number of pairs in each window of mass; 0: a thin window is only logged.
     device : str
@@ -120,62 +116,20 @@ class FlowOptions(NetworkOptions):
     mass_range: tuple[float, float] | None = None
     schedule: Literal["one-cycle", "constant"] = "one-cycle"
     clip: float = 5.0
-    preset: Literal["default", "paper"] = "default"
-    steps: int = 1
     min_window_pairs: float = 0.0
     window: float = 0.03
     device: str = "cpu"
 
-    @classmethod
-    def paper(cls, **changes: Any) -> FlowOptions:
-        """Return the configuration of the data-driven paper, with changes.
-
-        Parameters
-        ----------
-        changes : any
-            Other attributes by name.
-
-        Notes
-        -----
-        Section III.C and Appendix A of Allison and Blinov: eight autoregressive rational-quadratic spline
-        steps of six bins with a linear mixing between them, conditioners of two hidden layers of 32, Adam at
-        1e-3 with weight decay 1e-5, batches of 1024, 500 epochs of 5e4 pairs, 80 % for training. All epochs
-        are run (`patience`), and the best one is kept.
-
-        Examples
-        --------
-        >>> FlowOptions.paper(epochs=89).steps
-        8
-        """
-        values: dict[str, Any] = {
-            "preset": "paper",
-            "steps": 8,
-            "bins": 6,
-            "hidden": 32,
-            "layers": 2,
-            "epochs": 500,
-            "epoch_size": 50_000,
-            "learning_rate": 1e-3,
-            "schedule": "constant",
-            "clip": 0.0,
-            "prior": 0.0,
-            "patience": 500,
-        }
-        return cls(**(values | changes))
-
     def __post_init__(self) -> None:
         NetworkOptions.__post_init__(self)
-        self._positive("epoch_size patience steps window")
+        self._positive("epoch_size patience window")
         require(self.prior >= 0, f"FlowOptions.prior = {self.prior!r} must not be negative")
         if not 0 < self.validation < 1:
             raise PhysicsError(f"FlowOptions.validation = {self.validation!r} must lie between 0 and 1")
         if not 0 <= self.mass_flattening <= 1:
             raise PhysicsError(f"FlowOptions.mass_flattening = {self.mass_flattening!r} must lie in [0, 1]")
-        known = {"schedule": ("one-cycle", "constant"), "preset": ("default", "paper")}
-        for name, values in known.items():
-            if getattr(self, name) not in values:
-                msg = f"FlowOptions.{name} = {getattr(self, name)!r} is none of {', '.join(values)}"
-                raise PhysicsError(msg)
+        if self.schedule not in {"one-cycle", "constant"}:
+            raise PhysicsError(f"FlowOptions.schedule = {self.schedule!r} is none of one-cycle, constant")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Training: the steps of the optimiser on a processor or a CUDA device, both presets."""
+"""Training: the steps of the optimiser on a processor or a CUDA device."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gammastar.core.errors import PhysicsError, require
+from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, IntArray, Rng, effective_size
 from gammastar.flow.model import KinematicFlow
 from gammastar.flow.network import (
@@ -25,9 +25,6 @@ from gammastar.flow.network import (
     spline_flow,
 )
 from gammastar.flow.options import FlowOptions, PairTable, Table, TrainingReport, flattened, split, validated
-
-if TYPE_CHECKING:
-    from gammastar.flow.paper import PaperFlow
 
 _RISE = 10.0  # nats above the best validation loss at which a training has diverged
 _ALIKE = 5e-4  # nats: 20 000 held-out pairs of unequal weights do not tell closer epochs apart
@@ -289,8 +286,7 @@ def fit_pairs(
     ------
     PhysicsError
         If a pair lies outside the physical limits, a number is not finite, a window of mass holds fewer pairs
-        than asked for, the weights leave too little to learn from, or `options.preset` is "paper" (see
-        `fit_paper`).
+        than asked for, or the weights leave too little to learn from.
 
     Notes
     -----
@@ -300,7 +296,6 @@ def fit_pairs(
     posterior weights instead.
     """
     options = FlowOptions() if options is None else options
-    require(options.preset == "default", "fit_pairs trains the default preset; use fit_paper for the paper's")
     table, mass_range = validated(pairs, beam_energy, options)
     train, validation = split(table, options.validation, rng)
     columns = train.mass, train.pt, train.energy, train.weight
@@ -324,49 +319,6 @@ def fit_pairs(
     slope = min(_min_slope(bijection.transverse), _min_slope(bijection.longitudinal))
     report = _report(course, np.concatenate([train.weight, validation.weight]), slope)
     return KinematicFlow(bijection, network.cpu().requires_grad_(False), report)
-
-
-def fit_paper(
-    pairs: PairTable,
-    *,
-    beam_energy: float,
-    options: FlowOptions | None = None,
-    rng: Rng,
-    progress: Progress | None = None,
-) -> PaperFlow:
-    """Train the flow of the data-driven paper on weighted pairs; arguments and errors as `fit_pairs`.
-
-    `options` is `FlowOptions.paper()` by default, with 500 epochs.
-
-    Parameters
-    ----------
-    beam_energy : float [GeV]
-    progress : function, optional
-        Told epoch, epochs and both losses.
-    """
-    from gammastar.flow.paper import PaperFlow, Standardiser, initial_paper_network
-
-    options = FlowOptions.paper() if options is None else options
-    table, mass_range = validated(pairs, beam_energy, options)
-    train, validation = split(table, options.validation, rng)
-    scaler = Standardiser.of(train.mass, train.pt, train.energy, train.weight)
-    device = device_of(options.device)
-    network = initial_paper_network(options, rng).to(device)
-    parts = []
-    for part in (train, validation):
-        x, context, log_jacobian = scaler.forward(part.mass, part.pt, part.energy)
-        parts.append(Part.of(x, context, part.weight, log_jacobian).to(device))
-    with one_thread():
-        course = optimise(
-            list(network.parameters()),
-            network.log_density,
-            parts,
-            options,
-            rng=rng,
-            progress=progress,
-        )
-    report = _report(course, table.weight, float("nan"))
-    return PaperFlow(scaler, network.cpu().requires_grad_(False), beam_energy, mass_range, report)
 
 
 def _report(course: Course, weight: FloatArray, min_slope: float) -> TrainingReport:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from gammastar.core.pairs import MatchedPairs, Pairs
     from gammastar.core.records import PairHists
     from gammastar.core.sampling import Sampler
-    from gammastar.flow import KinematicFlow, PaperFlow
+    from gammastar.flow import KinematicFlow
     from gammastar.infer.counting_search import Search
     from gammastar.physics.polarisation import SpinDensities
     from gammastar.predict import Production
@@ -200,7 +200,7 @@ class RunState:
     training: TrainingSet | Domain | None = None  # of a record only the domain
     trend: Trend | None = None
     mass_counts: MassCounts | None = None
-    flow: KinematicFlow | PaperFlow | None = None
+    flow: KinematicFlow | None = None
     spin: SpinDensities | None = None
     record: Path | None = None
     learning: Arrays | None = None

@@ -23,7 +23,7 @@ from gammastar.store.folder import check_beside, of_this_version
 from gammastar.store.manifest import read_json, read_spectrum
 
 if TYPE_CHECKING:
-    from gammastar.flow import KinematicFlow, PaperFlow
+    from gammastar.flow import KinematicFlow
     from gammastar.flow.model import MassSource
 
 
@@ -62,7 +62,7 @@ def sample_file(
 
 
 def _source(
-    found: KinematicFlow | PaperFlow,
+    found: KinematicFlow,
     mass: float | None = None,
     masses: Path | None = None,
     spectrum: Path | None = None,
@@ -107,7 +107,7 @@ def _drawn_from(path: Path, above: float, limits: tuple[float, float]) -> tuple[
 
 
 def _parts(
-    found: KinematicFlow | PaperFlow,
+    found: KinematicFlow,
     source: MassSource,
     numbers: tuple[int, int],
     seed: int,

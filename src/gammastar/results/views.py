@@ -146,7 +146,7 @@ class Kinematics(ReprMixin):
 
     @property
     def zuko(self) -> Any:
-        """The zuko flow of the run, a ``torch.nn.Module`` (the default preset's)."""
+        """The zuko flow of the run, a ``torch.nn.Module``."""
         return self.sampler.zuko
 
     def sample(

@@ -1,4 +1,4 @@
-"""The flow as the steering asks for it: presets, device, members, an interrupted training."""
+"""The flow as the steering asks for it: options, device, members, an interrupted training."""
 
 from __future__ import annotations
 
@@ -39,11 +39,8 @@ def trained(section, folder, tell=lambda *_: None):
     return saved_digests(folder)
 
 
-def test_presets_fill_what_is_not_given():
+def test_defaults_fill_what_is_not_given():
     assert flow_options(FlowSection(), RANGE).hidden == flow.FlowOptions().hidden
-    paper = flow_options(FlowSection(preset="paper", epochs=7), RANGE)
-    assert (paper.steps, paper.bins, paper.hidden, paper.epochs) == (8, 6, 32, 7)
-    assert paper == flow.FlowOptions.paper(epochs=7, mass_range=RANGE, window=0.03)
     given = flow_options(FlowSection(hidden=20, min_window_pairs=5.0), RANGE)
     assert (given.hidden, given.min_window_pairs, given.mass_range) == (20, 5.0, RANGE)
 
@@ -52,8 +49,6 @@ def test_refused_sections(monkeypatch):
     monkeypatch.setattr(flow, "has_cuda", lambda: False)
     with pytest.raises(SteeringError, match="no CUDA device"):
         flow_options(FlowSection(device="cuda"), RANGE)
-    with pytest.raises(SteeringError, match="members"):
-        flow_options(FlowSection(preset="paper", members=4), RANGE)
     content = {"analysis": {"name": "a"}, "flow": {"members": 1}}
     with pytest.raises(SteeringError, match=r"flow\.members"):
         config.parse(content)

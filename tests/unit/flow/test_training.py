@@ -17,20 +17,16 @@ from gammastar.core.pairs import Pairs
 from gammastar.facility import open_executor
 from gammastar.flow import (
     FlowOptions,
-    PaperFlow,
     digest,
     draw_events,
     fit,
     fit_ensemble,
     fit_pairs,
-    fit_paper,
     has_cuda,
-    load,
-    save,
 )
 from gammastar.flow.ensembles import _replica, load_ensemble, save_ensemble
 from gammastar.flow.model import decay_vertices, two_leptons
-from gammastar.flow.network import device_of, inside_limits
+from gammastar.flow.network import device_of
 from gammastar.flow.options import Table
 from gammastar.flow.training import Order, Part, learning_rate
 
@@ -112,7 +108,7 @@ def test_one_cycle_rises_and_falls():
     assert rates.argmax() == 19
     assert rates.max() == pytest.approx(1e-2)
     assert rates[-1] < 1e-5
-    assert learning_rate(7, 100, FlowOptions.paper())[0] == 1e-3
+    assert learning_rate(7, 100, FlowOptions(schedule="constant"))[0] == 3e-3
 
 
 def test_thin_windows_are_logged_or_refused(pairs, caplog):
@@ -128,8 +124,6 @@ def test_thin_windows_are_logged_or_refused(pairs, caplog):
 def test_unknown_options():
     with pytest.raises(PhysicsError, match="schedule"):
         FlowOptions(schedule="cyclic")  # type: ignore[arg-type]
-    with pytest.raises(PhysicsError, match="fit_paper"):
-        fit_pairs(sample(2000), beam_energy=BEAM, options=FlowOptions.paper(), rng=np.random.default_rng(1))
     with pytest.raises(PhysicsError, match="CUDA"):
         fit_pairs(
             sample(2000),
@@ -165,38 +159,6 @@ def test_a_device_learns_and_draws_the_same(pairs, trained):
         trained.transform(mass, normal), trained.on("cuda").transform(mass, normal), strict=True
     ):
         np.testing.assert_allclose(there, here, rtol=1e-3)
-
-
-@pytest.fixture(scope="module")
-def papers(pairs):
-    options = FlowOptions.paper(epochs=2, epoch_size=2048)
-    return fit_paper(pairs, beam_energy=BEAM, options=options, rng=np.random.default_rng(1))
-
-
-@pytest.mark.long
-def test_paper_preset(papers, tmp_path):
-    assert papers.network.architecture == {"steps": 8, "bins": 6, "hidden": 32, "layers": 2}
-    assert 40_000 < papers.network.n_parameters < 50_000  # normflows: 45120
-    rng = np.random.default_rng(2)
-    mass = np.full(4000, 0.5)
-    pt, energy = papers.sample(mass, rng)
-    assert inside_limits(mass, pt, energy, BEAM).all()
-    save(papers, tmp_path / "paper")
-    loaded = load(tmp_path / "paper")
-    assert isinstance(loaded, PaperFlow)
-    np.testing.assert_array_equal(loaded.log_prob(mass, pt, energy), papers.log_prob(mass, pt, energy))
-    with pytest.raises(PhysicsError, match="outside the range"):
-        papers.sample(np.array([1.5]), rng)
-
-
-@pytest.mark.long
-def test_paper_density_is_normalised_and_sampled(papers):
-    # over the whole quadrant pt, E > 0: this flow does not know the physical limits
-    log_pt, log_energy = np.linspace(-8, 4, 160), np.linspace(-1, 8, 160)
-    pt, energy = np.meshgrid(np.exp(log_pt), np.exp(log_energy), indexing="ij")
-    density = np.exp(papers.log_prob(np.full(pt.shape, 0.5), pt, energy)) * pt * energy
-    total = np.trapezoid(np.trapezoid(density, log_energy, axis=1), log_pt)
-    assert total == pytest.approx(1.0, abs=1e-2)
 
 
 @pytest.fixture(scope="module")

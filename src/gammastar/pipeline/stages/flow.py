@@ -140,20 +140,16 @@ def flow_stage(ctx: Context, state: Any) -> None:
 
 
 def flow_options(section: FlowSection, mass_range: tuple[float, float]) -> FlowOptions:
-    """Return the options of a section: what it gives, and the preset's values for the rest."""
+    """Return the options of a section: what it gives, and the default values for the rest."""
     from gammastar import flow
 
-    if section.preset == "paper" and section.members:
-        msg = "flow.members: an ensemble is of the default preset; set flow.preset = 'default' or members = 0"
-        raise SteeringError(msg)
     if section.device == "cuda" and not flow.has_cuda():
         raise SteeringError(
             "flow.device = 'cuda': this computer has no CUDA device that torch can use; set flow.device = "
             "'cpu' (the same physics), or install a CUDA build of torch"
         )
     given = {name: getattr(section, name) for name in GIVEN if getattr(section, name) is not None}
-    make = flow.FlowOptions.paper if section.preset == "paper" else flow.FlowOptions
-    return make(
+    return flow.FlowOptions(
         **given,
         mass_flattening=section.mass_flattening,
         mass_range=mass_range,
@@ -173,9 +169,8 @@ def train_flow(
         text = f"epoch {epoch + 1}/{n_epochs}: loss {train:.4f}, validation {validation:.4f}"
         tell("flow", (epoch + 1) / n_epochs, text)
 
-    train: Any = flow.fit_paper if options.preset == "paper" else flow.fit_pairs
     rng = stream(seed, "flow")
-    trained = train(pairs, beam_energy=beam_energy, options=options, rng=rng, progress=progress)
+    trained = flow.fit_pairs(pairs, beam_energy=beam_energy, options=options, rng=rng, progress=progress)
     flow.save(trained, folder / "flow")
 
 
