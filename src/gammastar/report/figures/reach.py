@@ -389,11 +389,11 @@ def reach_figure(
         style.log_mass_axis(ax)
     axes[-1, 0].set_xlabel(plane.mass_label)
     colours = [COLOURS[index % len(COLOURS)] for index in range(len(contours))]
-    handles: list[Any] = [entry for limit in limits for entry in existing(ax, *limit)]
+    theirs, handles = [entry for limit in limits for entry in existing(ax, *limit)], list[Any]()
     for contour, colour in zip(contours, colours, strict=True):
         handles += [] if contour.empty else _draw(ax, contour, colour)
     line = None if yields is None else isolines(ax, yields)
-    handles += [] if line is None else [line]
+    handles += theirs if line is None else [line, *theirs]
     _threshold(ax, plane)
     kind = "expected reach" if not observed else "observed and expected"
     above = f"{plane.title}\n" if plane.title else ""
