@@ -9,7 +9,7 @@ import json
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -458,6 +458,38 @@ def _tables(model: type[BaseModel], prefix: str, *, many: bool = False) -> Itera
     yield from below
 
 
+WORDS = {"str": "text", "float": "number", "bool": "true or false", "int": "integer"}
+WORDS |= {"mapping": "table", "tuple": "list"}
+WORD = re.compile(rf"\b({'|'.join(WORDS)})\b")
+
+
+def schema_tables() -> tuple[Table, ...]:
+    """Return the tables of a schema: its keys stand at the top of a file of its own, or of ``schema``."""
+    from gammastar.read.schema import RowFilter, Schema, Truth
+
+    of_rows = _told("schema.row_filter", RowFilter, many=True)
+    return _told("schema", Schema), _told("schema.truth", Truth), of_rows
+
+
+def _told(name: str, record: type[Any], *, many: bool = False) -> Table:
+    """Return a table from the attributes that the docstring of a record explains."""
+    about, _, rest = (inspect.getdoc(record) or "").partition("\n\nAttributes\n----------\n")
+    entries = rest.partition("\n\nNotes\n")[0]
+    default = {f.name: "needed" if f.default is MISSING else _toml(f.default) for f in fields(record)}
+    default |= {f.name: "" for f in fields(record) if f.default_factory is not MISSING}
+    keys = [
+        Key(key, WORD.sub(lambda word: WORDS[word[0]], kind), "", default[key], _plain(meaning))
+        for names, kind, meaning in re.findall(r"^(\w.*?) : (.+)\n((?: {4}.*\n?)+)", entries, re.MULTILINE)
+        for key in names.split(", ")
+    ]
+    where = " One file with these keys at its top is what [read] schema names." if name == "schema" else ""
+    return Table(name, about.splitlines()[0] + where, tuple(keys), many)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).replace("``", "`")
+
+
 def _key(name: str, field: FieldInfo, meaning: str) -> Key:
     unit = UNIT.search(meaning)
     if unit is not None and unit[1] in Steering.model_fields:  # names a section
@@ -528,7 +560,7 @@ def _toml(value: Any) -> str:
 
 def chosen(name: str) -> tuple[Table, ...]:
     """Return the tables of a section, one table with one key of it, or all tables that have a key."""
-    every = tables()
+    every = (*tables(), *schema_tables())
     matching = [t for t in every if f".{t.name}".endswith(f".{name}") or t.name.startswith(f"{name}.")]
     section, _, key = name.rpartition(".")
     matching += [
@@ -549,7 +581,7 @@ def chosen(name: str) -> tuple[Table, ...]:
 def text(name: str = "") -> str:
     """Return the reference of all keys, or of a section or key, for a terminal."""
     parts = []
-    for table in chosen(name) if name else tables():
+    for table in chosen(name) if name else (*tables(), *schema_tables()):
         lines = [table.header]
         lines += [textwrap.fill(paragraph, WIDTH) for paragraph in _paragraphs(table.about)]
         for key in table.keys:
@@ -568,7 +600,7 @@ def _paragraphs(about: str) -> list[str]:
 def markdown() -> str:
     """Return the page of the documentation, ``docs/reference/keys.md``."""
     parts = [PAGE]
-    for table in tables():
+    for table in (*tables(), *schema_tables()):
         parts.append(f"## {table.header}\n")
         parts += [f"{paragraph}\n" for paragraph in _paragraphs(table.about)]
         rows = [(f"`{k.name}`", k.kind, k.unit, _code(k.default), k.meaning) for k in table.keys]

@@ -1,5 +1,6 @@
 """The reference of all keys is complete, true to the models, and the page of the docs is the printed one."""
 
+import dataclasses
 import tomllib
 
 import pytest
@@ -7,6 +8,7 @@ from builders import ROOT
 
 from gammastar.config import Steering, parse, read_toml, steering
 from gammastar.core.errors import SteeringError, UserError
+from gammastar.read.schema import Schema, Truth
 
 TABLES = {table.name: table for table in steering.tables()}
 
@@ -40,6 +42,19 @@ def test_every_key_of_every_table_is_there_with_a_sentence():
             assert "typing" not in key.kind
     assert set(TABLES) == set(expected)
     assert sum(len(table.keys) for table in TABLES.values()) > 190
+
+
+def test_the_keys_of_a_schema_are_there():
+    schema, truth, rows = steering.schema_tables()
+    of_schema = {f.name for f in dataclasses.fields(Schema)} - {"truth", "row_filter"}
+    assert {key.name for key in schema.keys} == of_schema
+    assert {key.name for key in truth.keys} == {f.name for f in dataclasses.fields(Truth)}
+    assert [key.name for key in rows.keys] == ["branch", "equals"]
+    assert all(len(key.meaning) > 8 for table in (schema, truth, rows) for key in table.keys)
+    printed = steering.text("schema")
+    assert 'weight = ""  (text)' in printed
+    assert "[schema.truth]" in printed
+    assert "kinematics" in steering.text("schema.kinematics")
 
 
 def test_defaults_are_those_that_the_models_take():
