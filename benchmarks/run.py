@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "analysis"), str(ROOT / "benchmarks")]
+sys.path[:0] = [str(ROOT / part) for part in ("analysis", "benchmarks", "tests")]
 
 from _venv import reenter  # noqa: E402
 

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pyhf
+from data_sets import joint_nll
 from iminuit import Minuit
 from validation.infer_joint import BINS, Window
 from validation.infer_toys import row
 
-from gammastar.infer.joint.expectation import arrays_of, fit, joint_workspace, negative_log
+from gammastar.infer.joint.expectation import arrays_of, fit, joint_workspace
 from gammastar.infer.joint.limits import draw_joint
 from gammastar.infer.joint.model import JointEffect, JointModel
 
@@ -66,7 +67,7 @@ def _fitted(one: JointModel, strength: float | None) -> tuple[float, float, floa
     """Return −ln L of our fit, and of Minuit from it and from pyhf's start."""
     arrays = arrays_of(one)
     found = fit(arrays, one.data, strength, most=1.0 if strength is None else np.inf)
-    ours = float(negative_log(arrays, found.point, one.data, constants=True)[0])
+    ours = float(joint_nll(arrays, found.point, one.data)[0])
     space = pyhf.Workspace(joint_workspace(one))
     built = space.model()
     data = space.data(built)

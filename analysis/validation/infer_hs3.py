@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyhf
+from effects import like_sign_channel, paired_shape, poisson_counts
+from hs3_likelihood import hs3_nll, hs3_parameters
 from validation.infer_toys import POT, row
 
 from gammastar.infer import to_hs3
 from gammastar.infer.histfactory.hs3 import from_hs3
-from gammastar.infer.histfactory.modifiers import (
-    log_normal,
-    paired_shape,
-    poisson_counts,
-)
-from gammastar.infer.histfactory.workspaces import assemble, like_sign_channel, sample
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
-
-from hs3_likelihood import hs3_nll, hs3_parameters
+from gammastar.infer.histfactory.modifiers import log_normal
+from gammastar.infer.histfactory.workspaces import assemble, sample
 
 ROOT_MADE = Path(__file__).resolve().parents[2] / "tests" / "golden" / "root_hs3.json"
 CODES = {"normsys": {"interpcode": "code4"}, "histosys": {"interpcode": "code4p"}}
@@ -51,7 +44,7 @@ def hs3_rows(quick: bool) -> Iterator[dict]:
 
 
 def dimuons() -> dict:
-    """Return a search in four mass bins with every effect of the table of modifiers."""
+    """Return a search in four mass bins with every kind of modifier."""
     nominal = np.array([0.4, 2.0, 1.1, 0.2])
     ends = nominal * [1.05, 0.97, 1.1, 1.0], nominal * [0.95, 1.02, 0.93, 1.0]
     shapes = paired_shape("flow", nominal, *ends) + [
@@ -71,7 +64,7 @@ def dimuons() -> dict:
         "dimuons": [
             sample("signal", nominal, shared, shapes, signal=True),
             combinatorial,
-            sample("charm", charm, log_normal("charm", 0.3), poisson_counts("charm_mc", charm, charm / 20)),
+            sample("charm", charm, log_normal("charm", 0.3), poisson_counts("charm_mc", charm / 20)),
         ],
         control["name"]: control["samples"],
     }

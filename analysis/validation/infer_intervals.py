@@ -7,18 +7,14 @@ from typing import Any
 
 import numpy as np
 import pyhf
+from feldman_cousins import counting_interval
 from scipy.special import xlogy
 from scipy.stats import kstest, kstwo, poisson
 from validation.infer_binned import mock_workspaces
 from validation.infer_toys import row
 
 from gammastar.infer import workspace
-from gammastar.infer.binned.toys import (
-    counting_interval,
-    goodness_of_fit,
-    likelihood_scan,
-    strength_interval,
-)
+from gammastar.infer.binned.toys import goodness_of_fit, likelihood_scan, strength_interval
 
 TABLE = "Feldman and Cousins, Phys. Rev. D 57 (1998) 3873, Table IV, b = 3.0"
 PUBLISHED = (  # intervals at 90 % CL of 1 to 10 events on a background of 3

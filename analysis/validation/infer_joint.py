@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyhf
+from data_sets import joint_nll
 from hist.axis import Regular
 from validation.infer_toys import row
 
@@ -16,7 +17,7 @@ from gammastar.core.records import Response, Spectrum, filled
 from gammastar.infer import asymptotic_limit, counting_channel
 from gammastar.infer.counting import counting_cls
 from gammastar.infer.joint.discovery import joint_significance, p_zero
-from gammastar.infer.joint.expectation import Arrays, Point, arrays_of, fit, joint_workspace, negative_log
+from gammastar.infer.joint.expectation import Arrays, Point, arrays_of, fit, joint_workspace
 from gammastar.infer.joint.limits import draw_joint, joint_asymptotic, tail_probabilities
 from gammastar.infer.joint.model import JointData, JointEffect, JointModel
 
@@ -112,7 +113,7 @@ def _against_pyhf() -> Iterator[dict]:
     peer, arrays = space.model(), arrays_of(model)
     data = space.data(peer)
     found = fit(arrays, model.data, most=100.0)
-    ours = negative_log(arrays, found.point, model.data, constants=True)[0]
+    ours = joint_nll(arrays, found.point, model.data)[0]
     value = float(pyhf.infer.mle.fit(data, peer, return_fitted_val=True)[1]) / 2
     source = "pyhf 0.7.6, SLSQP"
     yield row(

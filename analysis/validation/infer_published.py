@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pyhf
 import torch
+from data_sets import full_nll
 from validation.infer_atlas import MEASURED, archive, as_ours
 from validation.infer_peers import ARCHIVE, TESTDATA
 from validation.infer_toys import row
@@ -167,7 +168,7 @@ def _by_fits(published: Published, spec: dict[str, Any]) -> Iterator[dict]:
     peer = _Peer(spec, own, gradients=True)
     size = f"{published.label}, {own.counts.size} bins, {int((~own.fixed).sum())} free parameters"
     points = _anywhere(own)
-    ours = own.nll(points, own.counts[None, :], own.aux)
+    ours = full_nll(own, points, own.counts[None, :], own.aux)
     theirs = np.array([peer.nll(x) for x in points])
     away = np.abs(ours / theirs - 1.0).max()
     yield row(f"largest relative difference of ln L at {POINTS} points, {size}", away, 0.0, 1e-8, PEER)
@@ -239,7 +240,7 @@ def _by_toys(published: Published, spec: dict[str, Any]) -> Iterator[dict]:
     rooms = 1.0, (0.0, 1.0)
     found = [fitted(own, sets.counts, sets.aux, strength=room).x for room in rooms]
     above, free_above = (
-        own.nll(x, sets.counts, sets.aux) - own.nll(peer_x, sets.counts, sets.aux)
+        full_nll(own, x, sets.counts, sets.aux) - full_nll(own, peer_x, sets.counts, sets.aux)
         for x, peer_x in zip(found, theirs_at, strict=True)
     )
     text = f"share of pyhf's {len(toys)} toys with our −ln L more than 0.001 above its own, μ = 1, {label}"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pyhf
+from data_sets import one_of
 from iminuit import Minuit
 from pyhf.infer.calculators import ToyCalculator
 from pyhf.infer.intervals.upper_limits import toms748_scan
@@ -144,7 +145,7 @@ def _minuit(n: int = 60, many: int = 50_000) -> Iterator[dict]:
 
     def loop() -> None:
         for i in range(n):
-            one = toys.one(i, 2)
+            one = one_of(toys, i, 2)
             for mu in (0.0, 1.0):
 
                 def twice_nll(theta, mu=mu, one=one):

@@ -38,7 +38,6 @@ OWN = {
     "packed.read_bytes()": "a folder of this run alone",
     "path.read_bytes()": "the code of the package",
     "_STATUS.read_text(encoding='utf-8')": "of the system",
-    "tarfile.open(path, tarinfo=_Member)": "after a look at it",
     "uproot.open({path: None}, array_cache=None, object_cache={}, **source_options(path))": "after a look",
     "fsspec.open(address(url), 'rb', **remote_options(url))": "of a server",
     "file.read_text(encoding='utf-8')": "shipped",

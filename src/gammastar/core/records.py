@@ -29,7 +29,6 @@ __all__ = [
     "Response",
     "Sample",
     "Spectrum",
-    "Template",
     "summarise",
 ]
 
@@ -391,15 +390,6 @@ class Sample(ReprMixin):
         parent = None if self.parent is None else self.parent[index]
         columns = self.p4[index], self.weight[index], self.origin[index], self.in_domain[index]
         return Sample(*columns, parent=parent)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Template:
-    """A nominal histogram with its named (up, down) variations."""
-
-    name: str
-    nominal: Hist[Any]
-    variations: Mapping[str, tuple[Hist[Any], Hist[Any]]]  # Up and down, by source
 
 
 @dataclass(frozen=True, slots=True, eq=False)

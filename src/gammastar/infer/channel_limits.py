@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import gammaincc, ndtr, ndtri
+from scipy.special import gammaincc, logit, ndtr, ndtri
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray, Limit
@@ -207,7 +207,8 @@ def _solved(toys: WeightedToys, guess: float, cl: float) -> tuple[float, float]:
     """Return the strength at which CLs is 1 − cl and its relative Monte Carlo error."""
 
     def excess(log_strength: float) -> float:
-        return _logit(toys.at(float(np.exp(log_strength))).cls) - _logit(1.0 - cl)
+        level = np.clip(toys.at(float(np.exp(log_strength))).cls, 1e-12, 1.0 - 1e-12)
+        return float(logit(level) - logit(1.0 - cl))
 
     told = toys.at(guess).clb > 0.0
     root, step = falling_root(excess, float(np.log(guess))) if told else np.inf, 0.05
@@ -234,11 +235,6 @@ def _closed(convention: Convention, data: Toys) -> bool:
     return convention.auxiliary == "fixed" and convention.statistic != "q0" and not len(data.ratio)
 
 
-def _logit(p: float) -> float:
-    p = min(max(p, 1e-12), 1.0 - 1e-12)
-    return float(np.log(p / (1.0 - p)))
-
-
 GRID_STEP, MOST_POINTS = 1e-3, 1 << 20  # of V, and points at most
 
 
@@ -247,8 +243,7 @@ def fft_cls(channels: Sequence[Channel], *, strength: float = 1.0, fitted: bool 
 
     With nuisances fixed at the fit with signal, V is defined by that fit for both hypotheses.
     """
-    if not (np.isfinite(strength) and strength > 0):
-        raise PhysicsError(f"signal strength {strength!r} must be positive and finite")
+    _positive(strength)
     model = toy_model(channels)
     data = model.data()
     nominal = np.zeros(len(model.nuisances))

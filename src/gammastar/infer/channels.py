@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.infer.histfactory.modifiers import yields_of
+from gammastar.infer.histfactory.modifiers import counts_of, yields_of
 
 Density: TypeAlias = Callable[[FloatArray], FloatArray]
 Masked: TypeAlias = Literal["masked"]
@@ -138,6 +138,9 @@ def binned_channel(
     b = np.maximum(b, SMALLEST_BACKGROUND)
     p_s = s / s.sum() if s.sum() > 0 else np.full(s.size, 1.0 / s.size)
     p_b = b / b.sum()
+    seen = None
+    if not isinstance(observed, str):
+        seen = np.repeat(p_s / p_b, counts_of(observed, s.size, f"channel {name!r}").astype(np.int64))
     return Channel(
         name,
         float(s.sum()),
@@ -145,7 +148,7 @@ def binned_channel(
         p_s / p_b,
         p_s,
         p_b,
-        None if isinstance(observed, str) else np.repeat(p_s / p_b, _counts(name, observed, s.size)),
+        seen,
         dict(signal_sigma or {}),
         dict(background_sigma or {}),
     )
@@ -249,13 +252,3 @@ def unbinned_channel(
         dict(signal_sigma or {}),
         dict(background_sigma or {}),
     )
-
-
-def _counts(name: str, observed: npt.ArrayLike, bins: int) -> npt.NDArray[np.int64]:
-    counts = np.atleast_1d(np.asarray(observed, dtype=np.float64))
-    good = counts.shape == (bins,) and np.all(
-        np.isfinite(counts) & (counts >= 0) & (counts == np.rint(counts))
-    )
-    if not good:
-        raise PhysicsError(f"channel {name!r}: observed = {observed!r} must be {bins} whole number(s) >= 0")
-    return counts.astype(np.int64)

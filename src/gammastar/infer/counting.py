@@ -275,11 +275,8 @@ def _checked(
     counts = np.asarray(count, dtype=np.float64)
     if not np.all(np.isfinite(counts) & (counts >= 0) & (counts == np.rint(counts))):
         raise PhysicsError(f"counting limit: observed count {count!r} must be a whole number >= 0")
-    for name, value in (
-        ("background", background),
-        ("signal_sigma", sigmas[0]),
-        ("background_sigma", sigmas[1]),
-    ):
+    names = "background", "signal_sigma", "background_sigma"
+    for name, value in zip(names, (background, *sigmas), strict=True):
         if not (np.isfinite(value) and value >= 0):
             raise PhysicsError(f"counting limit: {name} = {value!r} must be finite and not negative")
     if not 0.5 <= cl < 1.0:  # below, the fitted yield may lie above the count and the closed form ends

@@ -119,12 +119,7 @@ class Search:
         return _in_quadrature(self.signal_sigma**2, self.spreads)
 
     def sigma_at(self, mass: float, coupling: float) -> float:
-        """Return the uncertainty of the signal in all (ln κ) at a mass of the scan and a coupling.
-
-        Parameters
-        ----------
-        mass : float [GeV]
-        """
+        """Return the uncertainty of the signal in all (ln κ) at a mass of the scan [GeV] and a coupling."""
         row = int(np.argmin(np.abs(self.mass - mass)))
         own = np.broadcast_to(self.sigma, (len(self.mass), len(self.couplings)))[row]
         return float(np.interp(np.log(coupling), np.log(self.couplings), own))
@@ -133,17 +128,7 @@ class Search:
         """Return the median expected limit at another confidence level.
 
         A number if the uncertainty of the signal is the same everywhere, else an array over masses and
-        couplings.
-
-        Parameters
-        ----------
-        cl : float
-            Confidence level.
-
-        Raises
-        ------
-        PhysicsError
-            For another confidence level than that of a joint likelihood.
+        couplings. Those of a joint likelihood are known at its own level alone.
         """
         if self.joint is not None and cl != self.limit.cl:
             raise PhysicsError(
@@ -251,16 +236,9 @@ class CountingSearch:
         return limits_at(self.sigma, b, b_sigma, self.observed, cl=options.cl, **options.convention)
 
     def reach(self, level: FloatArray, signal: FloatArray, expected: FloatArray | None = None) -> Reach:
-        """Return the reach for limits of the shape of `sigma`.
+        """Return the reach of a signal, shape (n, k), for limits of the shape of `sigma`, all in events.
 
-        Parameters
-        ----------
-        level : NDArray, shape of `sigma`
-            Limits on the signal [events].
-        signal : NDArray, shape (n, k)
-            Expected events.
-        expected : NDArray, shape of `sigma` plus (5,), optional
-            Limits at −2 … +2 standard deviations [events].
+        `expected` are those at −2 … +2 standard deviations, on one more axis.
         """
         one = level.size == 1
         limit = float(level.ravel()[0]) if one else np.broadcast_to(level, signal.shape)

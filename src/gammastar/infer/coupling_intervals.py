@@ -82,7 +82,7 @@ def from_grid(coupling: FloatArray, signal: FloatArray) -> Curves:
         c, t = pieces[:, piece, row], where - x[piece]
         return np.asarray(((c[0] * t + c[1]) * t + c[2]) * t + c[3], dtype=np.float64)
 
-    return _with_maxima(x, y, at)
+    return with_maxima(np.repeat(np.arange(len(y)), len(x)), np.tile(x, len(y)), y.ravel(), at)
 
 
 def from_function(
@@ -90,18 +90,12 @@ def from_function(
 ) -> Curves:
     """Return curves of a function (mass, coupling) -> N; the grid of couplings serves as first scan."""
     rows, columns = np.repeat(mass, len(coupling)), np.tile(coupling, len(mass))
-    y = _log(signal(rows, columns)).reshape(len(mass), len(coupling))
+    y = _log(signal(rows, columns))
 
     def at(row: IntArray, where: FloatArray) -> FloatArray:
         return _log(signal(mass[row], np.exp(where)))
 
-    return _with_maxima(np.log(coupling), y, at)
-
-
-def _with_maxima(x: FloatArray, y: FloatArray, at: Callable[[IntArray, FloatArray], FloatArray]) -> Curves:
-    """Add every local maximum to the points of a scan with common couplings."""
-    row = np.repeat(np.arange(len(y)), len(x))
-    return with_maxima(row, np.tile(x, len(y)), y.ravel(), at)
+    return with_maxima(np.repeat(np.arange(len(mass)), len(coupling)), np.log(columns), y, at)
 
 
 def with_maxima(

@@ -56,12 +56,8 @@ def discovery_yield(
     >>> round(discovery_yield(0.01), 3)  # three events: P(n ≥ 3) = 1.7e-7
     2.664
     """
-    for name, value in (
-        ("background", background),
-        ("background_sigma", background_sigma),
-        ("signal_sigma", signal_sigma),
-        ("significance", significance),
-    ):
+    names = "background", "background_sigma", "signal_sigma", "significance"
+    for name, value in zip(names, (background, background_sigma, signal_sigma, significance), strict=True):
         if not (np.isfinite(value) and value >= 0):
             raise PhysicsError(f"discovery_yield: {name} = {value!r} must be finite and not negative")
     needed = needed_count(background, background_sigma, significance)

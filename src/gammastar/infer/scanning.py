@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -16,7 +16,7 @@ from gammastar.core.files import write_whole
 from gammastar.core.records import FloatArray
 from gammastar.infer.binned.model import binned_model
 from gammastar.infer.binned.toys import binned_asymptotic, binned_cls, binned_limits
-from gammastar.infer.channel_limits import exact_cls
+from gammastar.infer.channel_limits import exact_cls, strength_at
 from gammastar.infer.channels import Channel
 from gammastar.infer.counting import ASYMPTOTIC_FROM, QUANTILES, expected_counts, tail
 from gammastar.infer.discovery import expected_data
@@ -29,7 +29,6 @@ from gammastar.infer.toys import (
     Convention,
     cls_of_tails,
     draw_weighted_toys,
-    falling_root,
     statistics,
     toy_limits,
     toy_model,
@@ -177,10 +176,13 @@ def strength_limits(
         point = next(scan(likelihood, [name], strength=strength, rng=rng, **how))
         return np.array([point.observed, *point.expected])
 
+    def level(i: int, strength: float) -> float:
+        return float(levels(strength)[i])
+
     if exactly and not (channels and _counted(channels, convention)):
         limits, _ = toy_limits(levels, 1.0 - cl, SMALLEST_LEVEL)
     else:
-        limits = np.exp([falling_root(functools.partial(_excess, levels, cl, i), 0.0) for i in range(6)])
+        limits = np.array([strength_at(functools.partial(level, i), 1.0 - cl, 1.0) for i in range(6)])
     return _bounded(name, float(limits[0]), np.asarray(limits[1:]))
 
 
@@ -190,11 +192,6 @@ def _bounded(name: str, observed: float, expected: FloatArray) -> tuple[float, F
         what = "nothing bounds the signal, or no toy without it is as extreme as the data"
         raise PhysicsError(f"scan, patch {name!r}: CLs stays above its level at every strength: {what}")
     return observed, expected
-
-
-def _excess(levels: Callable[[float], FloatArray], cl: float, i: int, log_strength: float) -> float:
-    """Return ln of one CLs over its level, nearly a straight line in the strength."""
-    return float(np.log(max(levels(float(np.exp(log_strength)))[i], SMALLEST_LEVEL)) - np.log1p(-cl))
 
 
 def _chosen(likelihood: Likelihood, names: Sequence[str] | None) -> list[str]:

@@ -140,12 +140,6 @@ class Toys:
     aux: FloatArray = field(default_factory=lambda: np.zeros((1, 0)))
     parts: npt.NDArray[np.int64] | None = None
 
-    def one(self, index: int, channels: int) -> Toys:
-        """Return a single data set."""
-        offsets = self.offsets[index * channels : (index + 1) * channels + 1]
-        aux = self.aux[index % len(self.aux)][None, :]
-        return Toys(self.ratio[offsets[0] : offsets[-1]], offsets - offsets[0], aux)
-
 
 def lint_names(names: Sequence[str]) -> None:
     """Refuse nuisances whose names differ only in spelling: they would silently be uncorrelated."""

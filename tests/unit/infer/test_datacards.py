@@ -9,14 +9,15 @@ import pyhf
 import pytest
 import uproot
 from click.testing import CliRunner
+from effects import like_sign_channel, paired_shape, poisson_counts
 from scipy.stats import norm, poisson
 
 from gammastar import infer
 from gammastar.cli import app
 from gammastar.core.errors import InputFileError, PhysicsError
 from gammastar.infer.histfactory.cards import is_card, read_card, to_card
-from gammastar.infer.histfactory.modifiers import log_normal, paired_shape, poisson_counts
-from gammastar.infer.histfactory.workspaces import assemble, like_sign_channel, sample
+from gammastar.infer.histfactory.modifiers import log_normal
+from gammastar.infer.histfactory.workspaces import assemble, sample
 from gammastar.store.events import write_histograms
 
 MILLIQAN = """
@@ -163,7 +164,7 @@ def test_counts_of_a_simulation(variance):
         {
             "mass": [
                 sample("signal", [2.0, 1.0], signal=True),
-                sample("b", nominal, poisson_counts("mc", nominal, variance)),
+                sample("b", nominal, poisson_counts("mc", variance)),
             ]
         },
         {"mass": [9, 3]},

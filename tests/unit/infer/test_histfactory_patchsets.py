@@ -6,10 +6,8 @@ import forks
 import numpy as np
 import pyhf
 import pytest
-from hist import Hist
 
 from gammastar.core.errors import NegativeYieldError, PhysicsError
-from gammastar.core.records import Template
 from gammastar.infer import patchset, workspace
 from gammastar.infer.histfactory.modifiers import log_normal
 from gammastar.infer.histfactory.patchsets import patch_names
@@ -57,10 +55,6 @@ def test_two_nuisances_of_one_name_are_refused():
             patchset(background, MASS, COUPLING, SIGNAL, signal_mc_sigma={name: 0.1})
     with pytest.raises(PhysicsError, match=r"sample 'b'.*called 'pot'"):
         sample("b", [1.0], log_normal("pot", 0.2), log_normal("pot", 0.1))
-    nominal = Hist.new.Reg(2, 0, 1).Weight().fill([0.2, 0.7, 0.7])
-    varied = {"background_norm_mumu": (1.1 * nominal, 0.9 * nominal)}
-    with pytest.raises(PhysicsError, match="called 'background_norm_mumu'"):
-        workspace("mumu", Template("b", nominal, varied), 0.2)
 
 
 def test_inspect_and_verify(files):

@@ -3,20 +3,10 @@
 import numpy as np
 import pyhf
 import pytest
-from hist import Hist
-from hist.axis import Regular
 
 from gammastar.core.errors import NegativeYieldError, PhysicsError
-from gammastar.core.records import Template
 from gammastar.infer import combine, workspace
-from gammastar.infer.histfactory.modifiers import shape_modifiers
 from gammastar.infer.histfactory.workspaces import pot_names
-
-
-def _hist(values):
-    hist = Hist(Regular(len(values), 0, 1, name="mass"))
-    hist.view()[:] = values
-    return hist
 
 
 def test_background_only():
@@ -60,19 +50,6 @@ def test_channels_share_protons_on_target():
     assert names == {"mu", "pot_search", "background_norm_ee", "background_norm_mumu"}
 
 
-def test_template_splits_norm_and_shape():
-    up, down = _hist([6.0, 6.0]), _hist([4.5, 3.5])
-    template = Template("halo", _hist([5.0, 5.0]), {"radius": (up, down)})
-    norm, shape = shape_modifiers(template)
-    assert norm["data"] == pytest.approx({"hi": 1.2, "lo": 0.8})
-    assert shape["data"]["hi_data"] == pytest.approx([5.0, 5.0])
-    assert np.sum(shape["data"]["lo_data"]) == pytest.approx(10.0)
-    model = pyhf.Workspace(workspace("mumu", template)).model()
-    parameters = np.array(model.config.suggested_init())
-    parameters[model.config.par_map["radius"]["slice"]] = -1.0
-    assert model.expected_actualdata(parameters) == pytest.approx([4.5, 3.5])
-
-
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
@@ -94,13 +71,7 @@ def test_refused(arguments, error):
         workspace("mumu", *arguments)
 
 
-def test_template_refused():
-    steep = Template("halo", _hist([5.0, 1.0]), {"radius": (_hist([5.6, 0.4]), _hist([5.0, 1.0]))})
-    with pytest.raises(NegativeYieldError, match=r"halo, radius: bin 1 is .* 3 standard deviations"):
-        shape_modifiers(steep)
-    other = Template("halo", _hist([5.0, 1.0]), {"radius": (_hist([5.0]), _hist([5.0, 1.0]))})
-    with pytest.raises(PhysicsError, match="bins"):
-        shape_modifiers(other)
+def test_no_bound_of_the_strength_is_refused():
     with pytest.raises(PhysicsError, match="poi_maximum"):
         workspace("mumu", 1.0, poi_maximum=0.0)
 

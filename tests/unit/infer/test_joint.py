@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pyhf
 import pytest
+from data_sets import joint_nll
 from iminuit import Minuit
 from joint_models import MODELS, as_pyhf, drawn, model, peer, slope_of, slopes_of
 from scipy.optimize import brentq
@@ -27,7 +28,6 @@ from gammastar.infer.joint.expectation import (
     fit,
     joint_patchset,
     joint_workspace,
-    negative_log,
 )
 from gammastar.infer.joint.limits import (
     JointLimits,
@@ -50,7 +50,7 @@ def test_likelihood_is_that_of_pyhf(name):
     for seed in range(5):
         core, like, gamma = drawn(one, seed)
         point = Point(core[None], like[None], gamma[None])
-        ours = negative_log(arrays, point, one.data, constants=True)[0]
+        ours = joint_nll(arrays, point, one.data)[0]
         theirs = -float(built.logpdf(as_pyhf(one, built, core, like, gamma), data)[0])
         assert ours == pytest.approx(theirs, abs=1e-10)
 
@@ -86,9 +86,7 @@ def test_patched_workspace_has_the_likelihood_of_its_grid_point():
         patched = pyhf.Workspace(known.apply(space, (0.3, 10.0**-k)))
         built = patched.model()
         core, like, gamma = drawn(one, k)
-        ours = negative_log(
-            arrays_of(one), Point(core[None], like[None], gamma[None]), one.data, constants=True
-        )
+        ours = joint_nll(arrays_of(one), Point(core[None], like[None], gamma[None]), one.data)
         theirs = -float(built.logpdf(as_pyhf(one, built, core, like, gamma), patched.data(built))[0])
         assert ours[0] == pytest.approx(theirs, abs=1e-10)
     space["observations"][3]["data"] = [4.0]
@@ -130,7 +128,7 @@ def test_fit_is_that_of_pyhf(name, strength):
     built, data = peer(one)
     arrays = arrays_of(one)
     found = fit(arrays, one.data, strength, most=100.0)
-    ours = negative_log(arrays, found.point, one.data, constants=True)[0]
+    ours = joint_nll(arrays, found.point, one.data)[0]
     # pyhf begins at our minimum: from its own start the free fit in situ ends in a second one, 0.44 higher
     at = as_pyhf(one, built, found.point.core[0], found.point.like[0], found.point.gamma[0])
     options = {"init_pars": at.tolist(), "return_fitted_val": True}
@@ -170,7 +168,7 @@ def minimum(one, built, data, start, bounds, strength):
         return Point.of(own[None], i)
 
     def nll(x):
-        return float(np.nan_to_num(negative_log(arrays, point(x), one.data)[0], nan=1e10, posinf=1e10))
+        return float(np.nan_to_num(joint_nll(arrays, point(x), one.data)[0], nan=1e10, posinf=1e10))
 
     held = np.array(built.config.suggested_fixed())
     if strength is not None:
@@ -180,7 +178,7 @@ def minimum(one, built, data, start, bounds, strength):
     with np.errstate(all="ignore"):
         minuit.migrad()
     end = np.clip(minuit.values, *np.transpose(bounds))
-    assert negative_log(arrays, point(end), one.data, constants=True)[0] == pytest.approx(
+    assert joint_nll(arrays, point(end), one.data)[0] == pytest.approx(
         -float(built.logpdf(end, data)[0]), abs=1e-9
     )
     return -float(built.logpdf(end, data)[0])
@@ -195,7 +193,7 @@ def test_nearly_empty_windows_are_fitted_to_the_minimum_of_minuit(pairs):
         arrays, (built, data) = arrays_of(one), peer(one)
         found = fit(arrays, one.data, strength, most=1.0 if strength is None else np.inf)
         assert found.done.all()
-        ours = negative_log(arrays, found.point, one.data, constants=True)[0]
+        ours = joint_nll(arrays, found.point, one.data)[0]
         poi, bounds = built.config.poi_index, list(built.config.suggested_bounds())
         bounds[poi] = (0.0, 1.0)
         mine = as_pyhf(one, built, found.point.core[0], found.point.like[0], found.point.gamma[0])

@@ -5,12 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pyhf
 import pytest
+from data_sets import joint_nll
 from joint_models import MODELS, as_pyhf, model, peer, slopes_of
 
 from gammastar.core.errors import PhysicsError
 from gammastar.infer.discovery import Ranking
 from gammastar.infer.joint.discovery import joint_impacts
-from gammastar.infer.joint.expectation import Point, arrays_of, fit, negative_log
+from gammastar.infer.joint.expectation import Point, arrays_of, fit
 from gammastar.report.figures.limits import impact_figure
 from gammastar.report.style import png_bytes
 
@@ -150,7 +151,7 @@ def test_a_content_at_zero_moves_up_to_where_the_likelihood_is_half_lower():
         point = Point(core, best.point.like, best.point.gamma)
         moved = fit(arrays, data, None, point, most=100.0, held=Point(held, nothing, nothing))
         assert moved.point.core[0, column] == found.error[k]
-        rise = negative_log(arrays, moved.point, data) - negative_log(arrays, best.point, data)
+        rise = joint_nll(arrays, moved.point, data) - joint_nll(arrays, best.point, data)
         assert float(rise[0]) == pytest.approx(0.5, abs=0.15)
 
 

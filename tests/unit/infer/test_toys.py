@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from data_sets import one_of
 from scipy.optimize import minimize
 from scipy.special import gammaln
 from scipy.stats import norm, poisson, uniform
@@ -56,7 +57,7 @@ def two_channels():
 
 def nll_at(theta, mu, model, toys, index):
     """The likelihood written anew, with numpy."""
-    one = toys.one(index, len(model.channels))
+    one = one_of(toys, index, len(model.channels))
     s, b = model.rates(theta, 1.0) * np.array([[mu], [1.0]])
     value = s.sum() + b.sum() + 0.5 * ((theta - one.aux[0]) ** 2).sum()
     for c in range(len(s)):
@@ -98,7 +99,7 @@ def test_sets_in_one_call_are_those_of_a_call_each():
         ]
     )
     toys = draw(model, np.full(2, 0.1), 1.0, 30, np.random.default_rng(4), randomise=False)
-    each = [toys.one(i, 2) for i in range(30)]
+    each = [one_of(toys, i, 2) for i in range(30)]
     assert 5 < sum(not one.ratio.size for one in each) < 25
     for kind in ("ratio", "qtilde", "q0"):
         alone = [statistics(model, one, 1.0, kind)[0] for one in each]

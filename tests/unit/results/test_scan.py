@@ -11,6 +11,7 @@ import pyhf
 import pytest
 from builders import ROOT
 from click.testing import CliRunner
+from effects import poisson_counts
 from scipy.stats import poisson
 
 from gammastar.cli import app
@@ -19,7 +20,7 @@ from gammastar.infer import patchset, read_likelihood, scan, to_hs3, workspace
 from gammastar.infer.counting import counting_cls
 from gammastar.infer.histfactory.hs3 import from_hs3
 from gammastar.infer.histfactory.likelihoods import Likelihood
-from gammastar.infer.histfactory.modifiers import log_normal, poisson_counts
+from gammastar.infer.histfactory.modifiers import log_normal
 from gammastar.infer.histfactory.workspaces import sample
 from gammastar.infer.scanning import strength_limits, write_hs3
 from gammastar.store.manifest import file_sha256, write_manifest
@@ -62,7 +63,7 @@ def test_auto_averages_at_any_count():
     space = workspace("c", [0.5, 0.4], 0.3, [1, 0])
     space["channels"][0]["samples"] = [
         sample("signal", [1.0, 1.0], log_normal("pot", POT), signal=True),
-        sample("background", [0.5, 0.4], poisson_counts("like_sign", [0.5, 0.4], [0.05, 0.04])),
+        sample("background", [0.5, 0.4], poisson_counts("like_sign", [0.05, 0.04])),
     ]
     (point,) = scan(Likelihood(space, {}, {}, ()), method="auto")
     assert point.method.startswith("exact CLs, 8000 toys")

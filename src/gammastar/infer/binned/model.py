@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
-from scipy.special import gammaln, xlogy
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
@@ -226,8 +225,7 @@ class Expectation:
     def cells(self, x: FloatArray) -> FloatArray:
         """Return the events of each cell at parameters (sets, p), shape (c, sets)."""
         at = np.ascontiguousarray(x.T)
-        scale = self._scale(interpolated(at[self.norm_of], self.polynomials, self.high, self.low)[0])
-        return np.asarray(np.maximum(self._shape(at), 0.0) * scale * self._linear(at).prod(axis=1))
+        return np.asarray(np.maximum(self._shape(at), 0.0) * self._factor(at))
 
     def total(self, x: FloatArray) -> FloatArray:
         """Return the events of each bin, shape (sets, b)."""
@@ -244,9 +242,7 @@ class Expectation:
 
     def factor(self, x: FloatArray) -> FloatArray:
         """Return what multiplies the templates, shape (sets, c)."""
-        at = np.ascontiguousarray(x.T)
-        scale = self._scale(interpolated(at[self.norm_of], self.polynomials, self.high, self.low)[0])
-        return np.asarray((scale * self._linear(at).prod(axis=1)).T)
+        return np.asarray(self._factor(np.ascontiguousarray(x.T)).T)
 
     def with_slopes(self, x: FloatArray) -> Slopes:
         """Return `total` and its derivatives."""
@@ -333,6 +329,10 @@ class Expectation:
         square = np.minimum(at**2, 1.0)
         smooth = np.where(square < 1.0, square * (15.0 - 10.0 * square + 3.0 * square**2) / 8.0, np.abs(at))
         return np.asarray(self.nominal[:, None] + self.odd @ at + self.even @ smooth)
+
+    def _factor(self, at: FloatArray) -> FloatArray:
+        scale = self._scale(interpolated(at[self.norm_of], self.polynomials, self.high, self.low)[0])
+        return np.asarray(scale * self._linear(at).prod(axis=1))
 
     def _linear(self, at: FloatArray) -> FloatArray:
         """Return the factors of each cell that are parameters, shape (c, l, sets)."""
@@ -562,16 +562,6 @@ class BinnedModel:
     def aux(self) -> FloatArray:
         """Observed auxiliary measurements, shape (1, parameters): counts where they are counted."""
         return np.where(np.isfinite(self.tau), self.tau, self.centre)[None, :]
-
-    def nll(self, x: FloatArray, counts: FloatArray, aux: FloatArray) -> FloatArray:
-        """Return −ln L of data sets, with all constants, shape (sets,)."""
-        mean = self.expected(x)
-        gauss, poisson = np.isfinite(self.width), np.isfinite(self.tau)
-        constant = np.log(self.width[gauss] * np.sqrt(2.0 * np.pi)).sum()
-        seen = aux[:, poisson]
-        constant = constant + (gammaln(seen + 1.0) - seen * np.log(self.tau[poisson])).sum(axis=1)
-        bins = (mean - xlogy(counts, np.maximum(mean, SMALLEST)) + gammaln(counts + 1.0)).sum(axis=1)
-        return np.asarray(bins + self.penalty(x, aux)[0] + constant, dtype=np.float64)
 
 
 @dataclass(slots=True)

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import chdtrc, gammaln, ndtr, xlogy
+from scipy.special import chdtrc, ndtr, xlogy
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.records import FloatArray
-from gammastar.infer.binned.fits import fitted
-from gammastar.infer.binned.model import BinnedModel, binned_model
+from gammastar.infer.binned.fits import Fitted, fitted, negative_log, vanished
+from gammastar.infer.binned.model import BinnedModel, IntArray, binned_model
 from gammastar.infer.channel_limits import BANDS, cls_of
 from gammastar.infer.counting import QUANTILES
 from gammastar.infer.toys import CLs, Convention, Ties, cls_of_tails, toy_limits
@@ -28,6 +28,10 @@ class BinnedToys:
 
     counts: FloatArray
     aux: FloatArray
+
+    def of(self, rows: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Return counts and measurements of some data sets."""
+        return self.counts[rows], np.broadcast_to(self.aux, (len(self.counts), self.aux.shape[1]))[rows]
 
 
 def binned_cls(
@@ -73,28 +77,53 @@ def binned_cls(
 def statistic_of(model: BinnedModel, toys: BinnedToys, strength: float, convention: Convention) -> FloatArray:
     """Return the test statistic of each data set at a signal strength, shape (sets,).
 
-    Fits with and without signal, and with the best one up to the strength, begin at one another's minima too.
+    Where fits with and without signal lie in one valley, −ln L between them is convex: its slopes tell
+    whether the best strength is one of theirs, or where it is sought. Elsewhere those fits, and the one with
+    the best strength, begin at one another's minima too. Data sets that are equal are fitted once.
     """
-    n = len(toys.counts)
-    counts, aux = (
-        np.tile(toys.counts, (2, 1)),
-        np.tile(np.broadcast_to(toys.aux, (n, len(model.start))), (2, 1)),
-    )
-    both = np.repeat([strength, 0.0], n)
-    first = fitted(model, counts, aux, strength=both)
-    one, none = np.split(first.x, 2)
+    if len(toys.aux) == 1 < len(toys.counts):
+        counts, place = np.unique(toys.counts, axis=0, return_inverse=True)
+        toys = BinnedToys(counts, np.broadcast_to(toys.aux, (len(counts), len(model.start))))
+        return statistic_of(model, toys, strength, convention)[place.ravel()]
+    both, n = np.repeat([strength, 0.0], len(toys.counts)), len(toys.counts)
+    first = fitted(model, *toys.of(np.tile(np.arange(n), 2)), strength=both)
+    (one, none), (high, low), (rise, fall) = (np.split(part, 2) for part in (first.x, first.nll, first.slope))
+    apart = ~_one_valley(model, toys, first, strength)
     if convention.statistic == "ratio":
-        again = fitted(model, counts, aux, strength=both, start=np.concatenate([none, one]), further=False)
-        with_signal, without = np.split(np.minimum(first.nll, again.nll), 2)
-        return np.asarray(2.0 * (with_signal - without), dtype=np.float64)
-    begin = one.copy()
-    begin[:, model.poi] *= 0.7
+        if (rows := np.flatnonzero(np.tile(apart, 2))).size:
+            start = np.concatenate([none, one])[rows]
+            again = fitted(model, *toys.of(rows % n), strength=both[rows], start=start, further=False)
+            first.nll[rows] = np.minimum(first.nll[rows], again.nll)
+        return 2.0 * (high - low)
     # q̃ is zero beyond the strength, so that the best one is sought up to it
-    best = fitted(model, toys.counts, toys.aux, strength=(0.0, strength), start=(begin, none))
-    again = fitted(model, toys.counts, toys.aux, strength=strength, start=best.x, further=False)
-    return np.asarray(
-        2.0 * np.maximum(np.minimum(first.nll[:n], again.nll) - best.nll, 0.0), dtype=np.float64
-    )
+    best = np.where(fall >= 0.0, low, high)
+    if (rows := np.flatnonzero(~apart & (fall < 0.0) & (rise > 0.0))).size:
+        part = (fall[rows] / (fall[rows] - rise[rows]))[:, None]
+        begin = none[rows] + part * (one[rows] - none[rows])
+        range_of = (0.0, strength)
+        best[rows] = fitted(model, *toys.of(rows), strength=range_of, start=begin, further=False).nll
+    if (rows := np.flatnonzero(apart)).size:
+        begin = one[rows]
+        begin[:, model.poi] *= 0.7
+        free = fitted(model, *toys.of(rows), strength=(0.0, strength), start=(begin, none[rows]))
+        again = fitted(model, *toys.of(rows), strength=strength, start=free.x, further=False)
+        high[rows], best[rows] = np.minimum(high[rows], again.nll), np.minimum(free.nll, low[rows])
+    return 2.0 * np.maximum(high - best, 0.0)
+
+
+STRAIGHT = 0.05  # of the change of the slope between two fits: how far −ln L may be from a cubic half-way
+
+
+def _one_valley(model: BinnedModel, toys: BinnedToys, fits: Fitted, strength: float) -> npt.NDArray[np.bool_]:
+    """Return whether −ln L leads from fits with signal to those without it as in one smooth convex valley."""
+    (one, none), (high, low) = np.split(fits.x, 2), np.split(fits.nll, 2)
+    rise, fall = np.split(strength * fits.slope, 2)
+    middle = negative_log(model, 0.5 * (one + none), toys.counts, toys.aux)
+    bend = rise - fall
+    away = np.abs(middle - 0.5 * (high + low) + bend / 8.0)
+    convex = (high - low >= fall - SAME) & (high - low <= rise + SAME)
+    kinks = vanished(model.events, one) | vanished(model.events, none)
+    return (away <= STRAIGHT * bend + SAME) & convex & ~kinks
 
 
 def _beyond(values: FloatArray, bounds: FloatArray, ties: Ties) -> FloatArray:
@@ -301,29 +330,3 @@ def _p_value(model: BinnedModel, data: BinnedToys, mu: float, n: int, rng: np.ra
 
     seen = float(statistic(data)[0])
     return float(np.mean(statistic(drawn(model, data, mu, RANDOMISED, n, rng)) >= seen - TIES))
-
-
-def counting_interval(count: int, background: float, *, cl: float = 0.90) -> tuple[float, float]:
-    """Return the Feldman-Cousins interval of the signal of a count, by enumeration.
-
-    G. J. Feldman and R. D. Cousins, Phys. Rev. D 57 (1998) 3873, Tables IV and V. Their tables lengthen
-    intervals so that the upper end does not rise with the background; this does not.
-    """
-    from scipy.stats import poisson
-
-    if count != int(count) or count < 0 or not (np.isfinite(background) and background >= 0 and 0 < cl < 1):
-        raise PhysicsError(
-            f"counting_interval: count {count!r}, background {background!r} or cl {cl!r} is out of range"
-        )
-    signal = np.arange(0.0, count + 12.0 + 8.0 * np.sqrt(count + background + 1.0), 0.005)
-    n = np.arange(int(poisson.isf(1e-12, signal[-1] + background)) + 1)
-    mean = (signal + background)[:, None]
-    own = np.exp(xlogy(n, mean) - mean - gammaln(n + 1.0))
-    best = np.maximum(n, background)
-    ratio = np.log(np.maximum(own, 1e-300)) - (xlogy(n, best) - best - gammaln(n + 1.0))
-    order = np.argsort(-ratio, axis=1, kind="stable")
-    ranked = np.take_along_axis(own, order, axis=1)
-    before = np.cumsum(ranked, axis=1) - ranked  # of what is ranked higher
-    accepted = np.take_along_axis(before, np.argsort(order, axis=1), axis=1)[:, int(count)] < cl
-    kept = signal[accepted]
-    return float(np.round(kept[0], 3)), float(np.round(kept[-1], 3))

@@ -353,13 +353,9 @@ ROUNDED = 0.02  # relative: rates and factors of a card are printed with few dig
 
 
 @dataclass
-class _Process:
-    """One process in one channel."""
+class _Process(_Column):
+    """The same of a card that is read."""
 
-    bin: str
-    process: str
-    signal: bool
-    rate: float
     factors: dict[str, tuple[float, float]] = field(default_factory=dict)  # lnN: κ_down, κ_up
     free: list[str] = field(default_factory=list)
 

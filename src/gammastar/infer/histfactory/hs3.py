@@ -54,6 +54,9 @@ def to_hs3(workspace: Mapping[str, Any]) -> dict[str, Any]:
     >>> document["distributions"][0]["type"], document["metadata"]["hs3_version"]
     ('histfactory_dist', '0.2')
     """
+    from importlib.metadata import version
+
+    about = {"name": "gammastar", "version": version("gammastar")}
     if len(workspace["measurements"]) != 1:
         raise PhysicsError(
             f"to_hs3: {len(workspace['measurements'])} measurements, expected one; give one after the other"
@@ -86,7 +89,7 @@ def to_hs3(workspace: Mapping[str, Any]) -> dict[str, Any]:
         )
     names = [channel["name"] for channel in workspace["channels"]]
     document = {
-        "metadata": {"hs3_version": VERSION, "packages": [{"name": "gammastar", "version": _version()}]},
+        "metadata": {"hs3_version": VERSION, "packages": [about]},
         "distributions": [*found, *constraints.values()],
         "data": data,
         "likelihoods": [
@@ -128,12 +131,6 @@ def _check_templates(workspace: Mapping[str, Any]) -> None:
                     "deviations, where ROOT reads zero and pyhf a negative number; merge bins, smooth the "
                     "shapes, or add them to a larger sample"
                 )
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("gammastar")
 
 
 def staterrors(channel: Mapping[str, Any]) -> dict[str, list[float]]:

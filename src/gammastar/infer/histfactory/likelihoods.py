@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
 import lzma
 import tarfile
 import zlib
@@ -23,23 +26,8 @@ UNPACKED = 1 << 30  # bytes of an unpacked archive, of which only the JSON files
 VALUES = 10_000_000  # numbers, lists and objects of all JSON files; each takes some 70 bytes of memory
 MEMBERS = 10_000
 BLOCK = 1 << 20
+PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 DAMAGE = (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError)
-
-
-LONG: tuple[bytes, ...] = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
-LONG += (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
-HEADER = 1 << 20  # bytes of names and attributes of a member
-
-
-class _Member(tarfile.TarInfo):
-    """A member whose header is small enough to be read into memory."""
-
-    @classmethod
-    def frombuf(cls, buf: Any, encoding: str, errors: str) -> _Member:
-        found = super().frombuf(buf, encoding, errors)
-        if found.type in LONG and found.size > HEADER:
-            raise InputFileError(f"a header of {found.size} bytes, more than {HEADER}")
-        return found
 
 
 class _Budget:
@@ -91,58 +79,56 @@ def _plain(path: Path, budget: _Budget) -> str:
 
 
 def _is_archive(path: Path) -> bool:
-    """Return whether a file is a tar archive; refuse other packed files."""
+    """Return whether a file is packed, or a plain tar archive."""
     try:
         with opened(path, UNPACKED) as stream:
-            packed = stream.read(6).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ"))
-        with tarfile.open(path, tarinfo=_Member):
-            return True
-    except tarfile.TarError as error:
-        if packed:
-            raise InputFileError(f"{path}: holds no whole tar archive; copy it again") from error
-        return False
-    except (*DAMAGE, InputFileError) as error:
-        raise InputFileError(_damaged(path, error)) from error
+            head = stream.read(262)
+    except OSError as error:
+        raise InputFileError(f"{path}: cannot be read ({error.strerror})") from error
+    return head.startswith(tuple(PACKED)) or head.endswith(b"ustar")
 
 
-def _damaged(path: Path, error: Exception) -> str:
-    return f"{path}: damaged archive ({type(error).__name__}: {str(error)[:200]}); copy it again"
+class _Unpacked:
+    """An archive as it is unpacked: of bounded size, whatever its headers and members claim."""
+
+    def __init__(self, path: Path, stream: io.BufferedReader) -> None:
+        magic = stream.peek(6)
+        unpack: Any = next((how for start, how in PACKED.items() if magic.startswith(start)), None)
+        self.path, self.stream, self.bytes = path, stream if unpack is None else unpack(stream), 0
+        self.end = b""  # the last block: where an archive is whole it holds zeros
+
+    def read(self, size: int) -> bytes:
+        content: bytes = self.stream.read(size)
+        self.bytes += len(content)
+        too_long = f"{self.path}: unpacks to more than {UNPACKED >> 20} MB"
+        require(self.bytes <= UNPACKED, too_long, InputFileError)
+        self.end = (self.end + content)[-tarfile.BLOCKSIZE :]
+        return content
 
 
 def _members(path: Path, region: str, budget: _Budget) -> Iterator[tuple[str, str]]:
     """Yield the JSON files of a tar archive, which is read to its end: there checksums are compared."""
-    unpacked = 0
-
-    def spend(size: int) -> int:
-        nonlocal unpacked
-        unpacked += size
-        require(unpacked <= UNPACKED, f"{path}: unpacks to more than {UNPACKED >> 20} MB", InputFileError)
-        return size
-
     try:
-        with tarfile.open(path, tarinfo=_Member) as archive:
-            for count, member in enumerate(archive):
-                require(count < MEMBERS, f"{path}: has more than {MEMBERS} members", InputFileError)
-                spend(member.size)
-                parts = Path(member.name)
-                inside = parts.parent == Path(region) or not region
-                if member.isfile() and parts.suffix == ".json" and inside:
-                    budget.spend(member.name, member.size)
-                    handle = archive.extractfile(member)
-                    yield member.name, budget.text(member.name, b"" if handle is None else handle.read())
-            stream: Any = archive.fileobj
-            stream.seek(archive.offset)
-            end = stream.read(tarfile.BLOCKSIZE)
-            whole = len(end) == tarfile.BLOCKSIZE and not any(end)
-            missing = f"{path}: is cut off: the empty blocks at its end are missing; copy it again"
-            require(whole, missing, InputFileError)
-            while spend(len(stream.read(BLOCK))):
+        with opened(path, UNPACKED) as packed:
+            stream: Any = _Unpacked(path, packed)
+            with tarfile.open(fileobj=stream, mode="r|") as archive:
+                for count, member in enumerate(archive):
+                    require(count < MEMBERS, f"{path}: has more than {MEMBERS} members", InputFileError)
+                    parts = Path(member.name)
+                    inside = parts.parent == Path(region) or not region
+                    if member.isfile() and parts.suffix == ".json" and inside:
+                        budget.spend(member.name, member.size)
+                        handle = archive.extractfile(member)
+                        yield member.name, budget.text(member.name, b"" if handle is None else handle.read())
+            while stream.read(BLOCK):
                 pass
-    except InputFileError as error:
-        text = str(error)
-        raise InputFileError(text if text.startswith(str(path)) else f"{path}: {text}") from error
+        cut = f"{path}: is cut off: the empty blocks at its end are missing; copy it again"
+        require(not any(stream.end), cut, InputFileError)
+    except InputFileError:
+        raise
     except DAMAGE as error:
-        raise InputFileError(_damaged(path, error)) from error
+        what = f"{type(error).__name__}: {str(error)[:200]}"
+        raise InputFileError(f"{path}: damaged archive ({what}); copy it again") from error
 
 
 LARGEST_YIELD = 1e15  # events per bin; beyond, a count is no number to double precision

@@ -1,12 +1,4 @@
-"""Every systematic effect of a search as HistFactory modifiers; `workspaces.assemble` puts them together.
-
-| effect | builder |
-|---|---|
-| protons on target (two runs), R, charm, efficiency | `log_normal` with one shared name each |
-| like-sign counts | `poisson_counts`; with empty bins `like_sign_channel` |
-| size of a simulation or of a flow's sample | `poisson_counts` |
-| mass resolution, energy scale | `paired_shape`; of a template all at once `shape_modifiers` |
-"""
+"""Yields, names and log-normal factors of HistFactory samples; `workspaces.assemble` puts them together."""
 
 from __future__ import annotations
 
@@ -17,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gammastar.core.errors import NegativeYieldError, PhysicsError
-from gammastar.core.records import FloatArray, Template
+from gammastar.core.records import FloatArray
 
 
 def yields_of(values: npt.ArrayLike, what: str) -> FloatArray:
@@ -31,6 +23,15 @@ def yields_of(values: npt.ArrayLike, what: str) -> FloatArray:
             f"{what}: bin {worst} holds {bins[worst]:g} events; merge bins until none is negative"
         )
     return bins
+
+
+def counts_of(values: npt.ArrayLike, bins: int, what: str) -> FloatArray:
+    """Return observed counts after checks."""
+    counts = np.atleast_1d(np.asarray(values, dtype=np.float64))
+    whole = np.isfinite(counts) & (counts >= 0) & (counts == np.rint(counts))
+    if counts.shape != (bins,) or not whole.all():
+        raise PhysicsError(f"{what}: observed = {values!r} must be {bins} whole number(s) >= 0")
+    return counts
 
 
 def check_modifiers(modifiers: Iterable[Mapping[str, Any]], what: str) -> None:
@@ -62,57 +63,3 @@ def log_normal(name: str, sigma: float) -> Modifiers:
 
 
 Modifiers: TypeAlias = list[dict[str, Any]]
-
-BEYOND = 3.0  # standard deviations up to which a bin must stay positive
-
-
-def poisson_counts(name: str, nominal: npt.ArrayLike, variance: npt.ArrayLike) -> Modifiers:
-    """Return bin-wise Poisson constraints of counts that were measured or simulated (shapesys)."""
-    values, squares = yields_of(nominal, name), yields_of(variance, f"{name}, variance")
-    if values.shape != squares.shape:
-        raise PhysicsError(f"{name}: {values.size} bins, {squares.size} variances")
-    empty = np.flatnonzero((values <= 0) | (squares <= 0))
-    if empty.size:
-        raise PhysicsError(
-            f"{name}: bin {empty[0]} has no counts; use like_sign_channel, which keeps empty bins valid"
-        )
-    return [{"name": name, "type": "shapesys", "data": np.sqrt(squares).tolist()}]
-
-
-def paired_shape(
-    name: str, nominal: npt.ArrayLike, up: npt.ArrayLike, down: npt.ArrayLike, *, where: str = ""
-) -> Modifiers:
-    """Return a shape with its normalisation split off: one nuisance moves both (resolution, energy scale)."""
-    what = where or name
-    bins = yields_of(nominal, what)
-    high, low = (yields_of(values, f"{what}, {side}") for values, side in ((up, "up"), (down, "down")))
-    if not bins.shape == high.shape == low.shape:
-        raise PhysicsError(f"{what}: {high.shape}, {low.shape} bins, the nominal has {bins.shape}")
-    if min(bins.sum(), high.sum(), low.sum()) <= 0:
-        raise PhysicsError(f"{what}: a variation without any events cannot be used")
-    factors = float(high.sum() / bins.sum()), float(low.sum() / bins.sum())
-    high, low = high / factors[0], low / factors[1]
-    _positive(what, bins, np.stack([high - bins, low - bins]))
-    return [
-        {"name": name, "type": "normsys", "data": {"hi": factors[0], "lo": factors[1]}},
-        {"name": name, "type": "histosys", "data": {"hi_data": high.tolist(), "lo_data": low.tolist()}},
-    ]
-
-
-def shape_modifiers(template: Template) -> Modifiers:
-    """Return the variations of a template as pairs of normalisation and shape (`paired_shape`)."""
-    modifiers: Modifiers = []
-    for name, (up, down) in template.variations.items():
-        values = (template.nominal.values(), up.values(), down.values())
-        modifiers += paired_shape(name, *values, where=f"{template.name}, {name}")
-    return modifiers
-
-
-def _positive(name: str, nominal: FloatArray, shifts: FloatArray) -> None:
-    lowest = nominal + BEYOND * np.minimum(shifts, 0.0).min(axis=0)
-    if (lowest < -1e-12).any():
-        worst = int(np.argmin(lowest))
-        raise NegativeYieldError(
-            f"{name}: bin {worst} is {lowest[worst]:g} at {BEYOND:g} standard deviations; "
-            "merge bins or smooth the variation"
-        )

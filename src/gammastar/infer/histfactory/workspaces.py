@@ -16,15 +16,9 @@ import numpy.typing as npt
 
 from gammastar.core.errors import PhysicsError
 from gammastar.core.files import Pathlike, output_folder, write_whole
-from gammastar.core.records import FloatArray, Template
+from gammastar.core.records import FloatArray
 from gammastar.infer.channels import Channel, binned_channel
-from gammastar.infer.histfactory.modifiers import (
-    Modifiers,
-    check_modifiers,
-    log_normal,
-    shape_modifiers,
-    yields_of,
-)
+from gammastar.infer.histfactory.modifiers import Modifiers, check_modifiers, counts_of, log_normal, yields_of
 from gammastar.infer.toys import lint_names
 
 FLOOR = 1e-6
@@ -48,7 +42,7 @@ def pot_names(search: str) -> tuple[str, str]:
 
 def workspace(
     channel_name: str,
-    background: npt.ArrayLike | Template,
+    background: npt.ArrayLike,
     background_sigma: float = 0.0,
     observed: npt.ArrayLike | Literal["masked", "asimov"] = "masked",
     *,
@@ -61,9 +55,9 @@ def workspace(
 
     Parameters
     ----------
-    background : float, array_like of shape (n,), or Template
-        Expected events per bin; a template brings its shape variations. All zero means that no background is
-        assumed: the sample is then called ``background_zero_assumed``.
+    background : float, or array_like of shape (n,)
+        Expected events per bin. All zero means that no background is assumed: the sample is then called
+        ``background_zero_assumed``.
     background_sigma : float
         Standard deviation of the logarithm of the background (ln κ).
     observed : array_like of int, shape (n,), or "masked" or "asimov"
@@ -98,9 +92,7 @@ def workspace(
     >>> [sample["name"] for sample in spec["channels"][0]["samples"]]
     ['signal', 'background']
     """
-    shapes = shape_modifiers(background) if isinstance(background, Template) else []
-    raw = background.nominal.values() if isinstance(background, Template) else background
-    bins = yields_of(raw, f"channel {channel_name!r}, background")
+    bins = yields_of(background, f"channel {channel_name!r}, background")
     if not (np.isfinite(poi_maximum) and poi_maximum > 0):
         raise PhysicsError(f"channel {channel_name!r}: poi_maximum = {poi_maximum!r} must be positive")
     own = pot_search_sigma if isinstance(pot_search_sigma, Mapping) else {POT_NUISANCES[1]: pot_search_sigma}
@@ -110,7 +102,7 @@ def workspace(
     protons = [modifier for name, sigma in pots.items() for modifier in log_normal(name, sigma)]
     samples = [
         sample(signal_name, np.zeros(bins.size), protons, signal=True),
-        sample(label, np.maximum(bins, FLOOR / bins.size), *((norm, shapes) if bins.any() else ())),
+        sample(label, np.maximum(bins, FLOOR / bins.size), norm if bins.any() else ()),
     ]
     return assemble({channel_name: samples}, {channel_name: observed}, poi_maximum=poi_maximum)
 
@@ -125,14 +117,7 @@ def observations(
                 f"channel {channel!r}: observed = {observed!r} must be counts, 'masked' or 'asimov'"
             )
         return np.maximum(background, FLOOR / background.size)
-    counts = np.atleast_1d(np.asarray(observed, dtype=np.float64))
-    if counts.shape != background.shape:
-        raise PhysicsError(
-            f"channel {channel!r}: {counts.shape} observed counts for {background.shape} background bins"
-        )
-    if not np.all(np.isfinite(counts) & (counts >= 0) & (counts == np.rint(counts))):
-        raise PhysicsError(f"channel {channel!r}: observed = {observed!r} must be whole numbers >= 0")
-    return counts
+    return counts_of(observed, background.size, f"channel {channel!r}")
 
 
 def sample(
@@ -147,19 +132,6 @@ def sample(
         "data": yields_of(nominal, f"sample {name!r}").tolist(),
         "modifiers": first + listed,
     }
-
-
-def like_sign_channel(
-    name: str, counts: npt.ArrayLike, *, r_factor: float = 1.0, modifiers: Sequence[Mapping[str, Any]] = ()
-) -> tuple[dict[str, Any], npt.NDArray[np.int64], dict[str, Any]]:
-    """Return like-sign counts as a channel of their own, valid also where a bin has none."""
-    observed = yields_of(counts, f"{name}, like-sign counts")
-    if not np.array_equal(observed, np.rint(observed)):
-        raise PhysicsError(f"{name}: like-sign counts {observed} must be whole numbers")
-    start = np.maximum(observed, 1.0)  # the free factors have their bounds at ten times this
-    free: Modifiers = [{"name": f"like_sign_{name}", "type": "shapefactor", "data": None}]
-    channel = {"name": f"{name}_like_sign", "samples": [sample("like_sign", start, free)]}
-    return channel, observed.astype(np.int64), sample("combinatorial", r_factor * start, free, modifiers)
 
 
 Observed: TypeAlias = npt.ArrayLike | Literal["masked", "asimov"]

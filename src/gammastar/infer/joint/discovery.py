@@ -118,7 +118,7 @@ def discovery_strengths(
         )
     rng = stream(seed, "joint discovery")
     toys = draw_joint(arrays, without, asked.n_toys, rng)
-    again = fit(arrays, toys, 0.0, without.repeated(asked.n_toys)).point
+    again = fit(arrays, toys, 0.0).point
     signal = signal_of(arrays, again)[:, 0]
     sigma = float(np.sqrt(sum(effect.background**2 for effect in model.effects)))
     found = [_median(signal, background, sigma, z) for z in significances]

@@ -25,6 +25,7 @@ from gammastar.infer.joint.model import CHARGES, FREE, JointData, JointModel
 FEW, FEWEST = 50, 20  # opposite-sign pairs below which fits begin twice where μ is free, or always
 BARE = 1e-3  # factor of contents at the start of a fit that leaves the pairs to like signs
 LIFTED = 0.1
+ROUNDS = 3  # of expectation-maximisation, for the start of a fit
 Rows = npt.NDArray[np.intp] | npt.NDArray[np.bool_] | slice
 
 
@@ -48,10 +49,6 @@ class Point:
         """All of them in order, shape (n, p)."""
         return np.concatenate([self.core, self.like, self.gamma], axis=1)
 
-    def repeated(self, n: int) -> Point:
-        """Return those of each data set n times."""
-        return self.part(np.repeat(np.arange(len(self.core)), n))
-
     def part(self, index: Rows) -> Point:
         """Return the parameters of some data sets."""
         return Point(self.core[index], self.like[index], self.gamma[index])
@@ -66,7 +63,6 @@ class Arrays:
     like: FloatArray  # Combinatorial +−, ++ and −− pairs, shape (3, i)
     sigma: FloatArray  # Relative standard deviation of γ; zero fixes it, shape (i,)
     n_nuisances: int
-    templates: float  # Pairs of all of them
 
     def data(self, data: JointData) -> tuple[FloatArray, FloatArray]:
         """Return counts and auxiliary measurements as the fits have them, shape (n, bins) and (n, p)."""
@@ -178,8 +174,7 @@ def arrays_of(model: JointModel) -> Arrays:
         masked=model.observed is None,
         one_sided=np.zeros(0, dtype=np.int64),
     )
-    pairs = float(sum(np.sum(values) for values in model.templates.values()))
-    return Arrays(binned, model.response * model.pairs, _like(model), sigma, k, pairs)
+    return Arrays(binned, model.response * model.pairs, _like(model), sigma, k)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -212,14 +207,6 @@ def signal_of(arrays: Arrays, point: Point) -> FloatArray:
     return np.asarray(ends[0] - ends[1])
 
 
-def negative_log(arrays: Arrays, point: Point, data: JointData, *, constants: bool = False) -> FloatArray:
-    """Return −ln of the likelihood over that of perfect counts, shape (n,); with constants as pyhf has it."""
-    counts, aux = arrays.data(data)
-    if constants:
-        return arrays.binned.nll(point.x, counts, aux)
-    return fits.negative_log(arrays.binned, point.x, counts, aux)
-
-
 def curvature(arrays: Arrays, point: Point, data: JointData) -> tuple[FloatArray, FloatArray]:
     """Return gradient and Hessian in all parameters, shape (n, p) and (n, p, p)."""
     return fits.derivatives(arrays.binned, point.x, *arrays.data(data))
@@ -236,14 +223,24 @@ class Fits:
 
 
 def start_of(arrays: Arrays, data: JointData, strength: float | FloatArray) -> Point:
-    """Return where fits begin: contents from all pairs, like-sign contents from their own bins."""
+    """Return where fits begin: like-sign contents from their own bins, then contents from the pairs.
+
+    A few steps of expectation-maximisation (L. B. Lucy, Astron. J. 79 (1974) 745) tell most cells that end at
+    zero from the others.
+    """
     (i, j), n = arrays.cells.shape, len(data)
-    like = data.pairs[:, 1:].sum(axis=1) / arrays.like[1:].sum(axis=0)
-    left = data.pairs[:, 0].sum(axis=1) - (arrays.like[0] * like).sum(axis=1) - arrays.templates
-    whole = np.clip(left / arrays.cells.sum(), 0.1, None)
+    like = np.maximum(data.pairs[:, 1:].sum(axis=1) / arrays.like[1:].sum(axis=0), 0.1)
     mu = np.broadcast_to(np.reshape(strength, (-1, 1)), (n, 1))
-    core = np.concatenate([mu, np.repeat(whole[:, None], j, axis=1), data.auxiliary], axis=1)
-    return Point(core, np.maximum(like, 0.1), np.where(arrays.sigma > 0, data.simulated, 1.0).reshape(n, i))
+    core = np.concatenate([mu, np.zeros((n, j)), data.auxiliary], axis=1)
+    point = Point(core, like, np.where(arrays.sigma > 0, data.simulated, 1.0).reshape(n, i))
+    pairs, others = data.pairs[:, 0], expected(arrays, point).pairs[:, 0]
+    whole = np.clip((pairs - others).sum(axis=1) / arrays.cells.sum(), 0.1, None)
+    contents = np.repeat(whole[:, None], j, axis=1)
+    for _ in range(ROUNDS):
+        ratio = pairs / np.maximum(contents @ arrays.cells.T + others, SMALLEST)
+        contents *= ratio @ arrays.cells / arrays.cells.sum(axis=0)
+    core[:, 1 : 1 + j] = np.maximum(contents, BARE)
+    return point
 
 
 def fit(

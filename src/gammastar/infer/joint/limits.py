@@ -80,12 +80,10 @@ def tail_probabilities(
         raise PhysicsError(f"joint_cls: strength = {strength!r} must be positive")
     fits = [fit(arrays, data, mu) for mu in (strength, 0.0)]
     observed = q_tilde(arrays, data, strength, fits[0])
-    start = fits[0].point.repeated(n)
     beyond = []
     for found in fits:
         toys = draw_joint(arrays, found.point, n, rng)
-        own = fit(arrays, toys, strength, start)
-        q = q_tilde(arrays, toys, strength, own).reshape(-1, n)
+        q = q_tilde(arrays, toys, strength).reshape(-1, n)
         beyond.append(np.mean(q >= observed[:, None] - TIE, axis=1))
     return beyond[0], beyond[1], observed
 

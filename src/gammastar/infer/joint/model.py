@@ -175,12 +175,6 @@ class JointData:
         """Return some of the data sets."""
         return JointData(*(a[index] for a in (self.pairs, self.search, self.auxiliary, self.simulated)))
 
-    @staticmethod
-    def concatenate(parts: Sequence[JointData]) -> JointData:
-        """Return several lots of data sets as one."""
-        names = ("pairs", "search", "auxiliary", "simulated")
-        return JointData(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
-
 
 def _check(name: str, values: object, shape: tuple[int, ...]) -> None:
     found = np.asarray(values, dtype=np.float64)
