@@ -32,8 +32,8 @@ ENOUGH = 1e-4  # the same after all steps, for sets that creep along a kink or a
 KINK = 1.0  # damping that a smooth likelihood does not need near its minimum
 SOFTER = 0.8  # what is left of the curvature of a kink after a step that gained
 # Steps without such a gain, after which a set of parameters lies on kinks from all sides
-IDLE, GAIN = 100, 1e-8
-SMOOTH = 10  # steps that one counts for in a valley without kinks, which may end at infinity
+IDLE, GAIN = 40, 1e-8
+SMOOTH = 4  # steps that one counts for in a valley without kinks, which may end at infinity
 CAREFUL = 30.0  # damping of short steps, for a second fit that does not jump over a kink
 NEAR = 1e-8  # a parameter this near to the bound that it is pushed to goes there
 FLAT = 1e-12  # least curvature along an eigenvector of the scaled Hessian
