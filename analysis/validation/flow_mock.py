@@ -12,7 +12,6 @@ from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import MASS, regular
 from gammastar.mock.card import load_card
 from gammastar.mock.cocktail import (
-    beam_kinematics,
     dalitz_decay,
     generate_pairs,
     mass_density,
@@ -26,6 +25,7 @@ from gammastar.mock.cocktail import (
 from gammastar.mock.combinatorial import decay_muons, measured_r, muon_pairs, recorded_weight
 from gammastar.mock.ntuple import background_candidates, triggered
 from gammastar.mock.spectrometer import accepted, efficiency, pair_kinematics
+from gammastar.physics.mesons import beam_frame
 from gammastar.physics.polarisation import daughter, lorentz
 from gammastar.spectrum import efficiency_map
 from gammastar.spectrum.normalise import EfficiencyMap
@@ -94,7 +94,7 @@ def _photons(mode, mass: float, n: int, rng: np.random.Generator) -> np.ndarray:
     meson = CARD.mesons[mode.meson]
     dalitz = mode.kind in {"pseudoscalar_dalitz", "vector_dalitz"}
     parent_mass = constants.mass(meson.pdg) if dalitz else mass
-    sqrt_s, y_cm = beam_kinematics(BEAM)
+    sqrt_s, y_cm = beam_frame(BEAM)
     u = rng.random((3, n))
     pt = np.minimum(sample_pt(meson.p0, meson.n, u[0]), 0.4 * sqrt_s)
     limit = rapidity_limit(sqrt_s, parent_mass, np.hypot(parent_mass, pt))
@@ -121,8 +121,8 @@ def appendix_b(mass, pt, energy, ctau: np.ndarray, weight=None) -> tuple[np.ndar
 
 def charm(n: int, rng: np.random.Generator) -> np.ndarray:
     """Return (mass, pt, energy) of recorded muon pairs of D D-bar decays, of n with both muons accepted."""
-    _, y_cm = beam_kinematics(BEAM)
-    p_max = 0.5 * beam_kinematics(BEAM)[0]
+    _, y_cm = beam_frame(BEAM)
+    p_max = 0.5 * beam_frame(BEAM)[0]
     parts, total = [], 0
     while total < n:
         muons = []

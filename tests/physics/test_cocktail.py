@@ -11,7 +11,8 @@ from gammastar.core.constants import M_MU, M_PI0
 from gammastar.core.errors import PhysicsError
 from gammastar.core.files import data_path
 from gammastar.mock import accepted, generate_pairs, load_card, mass_density, mass_spectrum, mode_rates
-from gammastar.mock.cocktail import beam_kinematics, dalitz_decay, momentum, sample_pt
+from gammastar.mock.cocktail import dalitz_decay, momentum, sample_pt
+from gammastar.physics.mesons import beam_frame
 from gammastar.physics.polarisation import lorentz
 
 CARD = load_card(data_path("cards/na60_mock.toml"))
@@ -71,7 +72,7 @@ def test_four_momenta(sample):
     np.testing.assert_allclose(np.hypot(pair[0], pair[1]), sample.pt, rtol=1e-6, atol=1e-9)
     for muon in (sample.plus, sample.minus):
         np.testing.assert_allclose(muon[3], np.sqrt(np.sum(muon[:3] ** 2, axis=0) + M_MU**2), atol=1e-8)
-    sqrt_s, y_cm = beam_kinematics(CARD.beam.energy)
+    sqrt_s, y_cm = beam_frame(CARD.beam.energy)
     star = np.cosh(y_cm) * pair[3] - np.sinh(y_cm) * pair[2]
     assert star.max() < sqrt_s / 2
     assert kstest(np.arctan2(pair[1], pair[0])[::10], "uniform", (-np.pi, 2 * np.pi)).pvalue > 1e-3
@@ -132,8 +133,8 @@ def test_omega_normalisation_by_form_factor_is_lower():
 
 
 def test_limits():
-    assert beam_kinematics(400.0) == pytest.approx((27.43, 3.374), abs=5e-3)
+    assert beam_frame(400.0) == pytest.approx((27.43, 3.374), abs=5e-3)
     with pytest.raises(PhysicsError, match=r"beam energy 0\.5"):
-        beam_kinematics(0.5)
+        beam_frame(0.5)
     with pytest.raises(PhysicsError, match="n = 0"):
         generate_pairs(CARD, 0, np.random.default_rng(1))

@@ -21,9 +21,9 @@ from gammastar.mock import (
     simulate_events,
 )
 from gammastar.mock.card import PythiaCard
-from gammastar.mock.cocktail import beam_kinematics
 from gammastar.mock.combinatorial import charge_sums, like_sign_ratio, muon_pairs
 from gammastar.mock.pythia import make_pool
+from gammastar.physics.mesons import beam_frame
 
 CARD = load_card(data_path("cards/na60_mock.toml"))
 
@@ -214,7 +214,7 @@ def test_events_conserve_energy_and_those_that_do_not_are_left_out(engine):
 def test_mirror_image_of_a_collision():
     """Rapidity reversed in the centre of mass, transverse mass as it was; twice is nothing."""
     rng = np.random.default_rng(1)
-    y_cm = beam_kinematics(400.0)[1]
+    y_cm = beam_frame(400.0)[1]
     mt, y = rng.uniform(0.3, 4.0, 1000), y_cm + rng.uniform(-3.0, 3.0, 1000)
     pz, energy = mt * np.sinh(y), mt * np.cosh(y)
     chosen = rng.random(1000) < 0.5
@@ -226,7 +226,7 @@ def test_mirror_image_of_a_collision():
 
 def test_pythia_does_not_tell_the_ends_of_a_collision(engine):
     """What lets a meson of pp serve mirrored: as many forward as backward, with the same pt."""
-    y_cm = beam_kinematics(400.0)[1]
+    y_cm = beam_frame(400.0)[1]
     for pdg in (221, 113, 223):
         y, pt = (engine.soft.arrays[f"{pdg}_{key}"].astype(float) for key in ("y", "pt"))
         forward = y > y_cm

@@ -32,7 +32,6 @@ _WARM_UP = 0.2  # share of the steps of the OneCycle schedule with a rising rate
 _MOMENTUM = (0.85, 0.95)  # Adam's first moment runs against the rate
 _CHUNK, _CHUNK_CUDA = 2048, 16_384
 Progress = Callable[[int, int, float, float], None]
-Loss: TypeAlias = Callable[[Tensor], Tensor]
 LogDensity: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 _LOG = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ Mesons follow power laws in pt and Gaussians in rapidity.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, Self, TypeAlias
@@ -19,21 +19,14 @@ from gammastar.core.constants import LEPTON_MASS, M_MU, M_PI0, M_PI_CHARGED, M_P
 from gammastar.core.errors import PhysicsError, require
 from gammastar.core.records import FloatArray, Rng
 from gammastar.mock.card import Card, Mode, Polarisation
-from gammastar.physics import hadrons
 from gammastar.physics.hadrons import RHO_MASS_MAX, breit_wigner, rho_mass_density
+from gammastar.physics.mesons import FORM_FACTORS, beam_frame
 from gammastar.physics.polarisation import daughter, lepton_cosine, lorentz, momentum_in_rest_frame
-from gammastar.physics.qed import FormFactor2, pseudoscalar_dalitz, radiated, vector_dalitz
+from gammastar.physics.qed import pseudoscalar_dalitz, radiated, vector_dalitz
 
 MASS_MAX = 1.5  # GeV: upper end of the Breit-Wigner tails
 SQRT_S = 27.43  # GeV: scale of the end of a continuum
 GRID = 6001  # points of the tabulated mass spectra
-FORM_FACTORS: Mapping[str, FormFactor2] = {
-    "pointlike": hadrons.pointlike,
-    "eta2": hadrons.eta2,
-    "omega2": hadrons.omega2,
-    "eta_prime2": hadrons.eta_prime2,
-    "pi0_2": hadrons.pi0_2,
-}
 Kinematics: TypeAlias = Callable[[Card, Mode, FloatArray, Rng], FloatArray]
 
 CHUNK = 100_000  # dimuons at a time: the work arrays stay in the cache
@@ -214,13 +207,6 @@ class Dimuons(Columns):
         return len(self.mass)
 
 
-def beam_kinematics(energy: float) -> tuple[float, float]:
-    """Return √s of proton-nucleon collisions [GeV] and the rapidity of their centre of mass."""
-    require(energy > M_PROTON, f"beam energy {energy!r} GeV must exceed the proton mass {M_PROTON} GeV")
-    sqrt_s = float(np.sqrt(2.0 * M_PROTON * (energy + M_PROTON)))
-    return sqrt_s, float(np.arctanh(np.sqrt(energy**2 - M_PROTON**2) / (energy + M_PROTON)))
-
-
 def sample_pt(p0: float, n: float, uniform: npt.ArrayLike) -> FloatArray:
     """Return pt of dN/dpt ∝ pt (1 + (pt/p0)²)^−n by inversion [GeV]."""
     return np.asarray(p0 * np.sqrt((1.0 - np.asarray(uniform)) ** (-1.0 / (n - 1.0)) - 1.0), dtype=np.float64)
@@ -261,7 +247,7 @@ def momentum(mass: npt.ArrayLike, pt: FloatArray, rapidity: FloatArray, phi: Flo
 def toy_mesons(card: Card, mode: Mode, mass: FloatArray, rng: Rng) -> FloatArray:
     """Return four-momenta of mesons of the given masses."""
     meson = card.mesons[mode.meson]
-    sqrt_s, y_cm = beam_kinematics(card.beam.energy)
+    sqrt_s, y_cm = beam_frame(card.beam.energy)
     n = len(mass)
     u = rng.random((3, n))
     pt = np.minimum(sample_pt(meson.p0, meson.n, u[0]), 0.4 * sqrt_s)

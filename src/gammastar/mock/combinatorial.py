@@ -20,6 +20,7 @@ from gammastar.core.records import FloatArray, IntArray, Rng
 from gammastar.mock import cocktail
 from gammastar.mock.card import Card, Charm, CharmHadron, Hadron
 from gammastar.mock.spectrometer import accepted, efficiency, pair_kinematics, recorded_share
+from gammastar.physics.mesons import beam_frame
 from gammastar.physics.polarisation import cosine, daughter
 
 Pairing: TypeAlias = Literal["same-event", "mixed"]
@@ -160,7 +161,7 @@ def _decay(
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return muons, shape (4, n), decay probabilities and mean flights [m] of hadrons of one species."""
     mass = constants.mass(hadron.pdg)
-    sqrt_s, y_cm = cocktail.beam_kinematics(card.beam.energy)
+    sqrt_s, y_cm = beam_frame(card.beam.energy)
     n = len(y_cluster)
     u = rng.random((5, n))
     pt = np.minimum(cocktail.sample_pt(hadron.p0, hadron.n, u[0]), 0.4 * sqrt_s)
@@ -364,7 +365,7 @@ def generate_charm(card: Card, n: int, rng: Rng) -> CharmPairs:
     index = rng.choice(len(species), size=(2, n), p=share / share.sum())
     numbers = np.array([h.pdg for h in species], dtype=np.int32)[index]
     mass = np.array([constants.mass(h.pdg) for h in species])[index]
-    sqrt_s, y_cm = cocktail.beam_kinematics(card.beam.energy)
+    sqrt_s, y_cm = beam_frame(card.beam.energy)
     u = rng.random((2, n))
     pt = np.minimum(cocktail.sample_pt(charm.p0, charm.n, u), 0.3 * sqrt_s)
     mt, recoil = np.sqrt(mass**2 + pt**2), float(mass.min()) + 2.0 * M_PROTON

@@ -13,10 +13,11 @@ from gammastar.core.errors import require
 from gammastar.core.records import BoolArray, FloatArray, IntArray, Rng
 from gammastar.mock import combinatorial, pythia
 from gammastar.mock.card import Card, Mode
-from gammastar.mock.cocktail import beam_kinematics, momentum, rapidity_limit, toy_mesons
+from gammastar.mock.cocktail import momentum, rapidity_limit, toy_mesons
 from gammastar.mock.combinatorial import CharmPairs, DecayMuons
 from gammastar.mock.pythia import Pool, Process, make_pool
 from gammastar.mock.spectrometer import accepted
+from gammastar.physics.mesons import beam_frame
 
 Progress: TypeAlias = Callable[[int, int], None]
 EngineName: TypeAlias = Literal["toy", "pythia"]
@@ -80,7 +81,7 @@ class PythiaEngine:
             pt, y = (self.soft.arrays[f"{pdg}_{key}"][index].astype(np.float64) for key in ("pt", "y"))
         else:
             return toy_mesons(card, mode, mass, rng)
-        sqrt_s, y_cm = beam_kinematics(card.beam.energy)
+        sqrt_s, y_cm = beam_frame(card.beam.energy)
         limit = rapidity_limit(sqrt_s, mass, np.sqrt(mass**2 + pt**2))
         y = np.clip(y - y_cm, -limit, limit)
         if mode.continuum is not None or self.soft.system == "pp":  # both ends of the collision are alike
@@ -169,7 +170,7 @@ class PythiaEngine:
         p = arrays["charm_p"][:, :, index]
         turn = rng.uniform(-np.pi, np.pi, n)
         cosine, sine = np.cos(turn), np.sin(turn)
-        pz, energy = _mirrored(p[2], p[3], beam_kinematics(card.beam.energy)[1], rng.random(n) < 0.5)
+        pz, energy = _mirrored(p[2], p[3], beam_frame(card.beam.energy)[1], rng.random(n) < 0.5)
         p = np.stack([cosine * p[0] - sine * p[1], sine * p[0] + cosine * p[1], pz, energy])
         rate = np.full(n, combinatorial.charm_rate(card) * card.target.interactions / n)
         return combinatorial.decay_charm(card, p, arrays["charm_pdg"][:, index], rate, rng)

@@ -203,7 +203,7 @@ Kind = Literal["pseudoscalar_dalitz", "vector_dalitz", "vector_mixing", "rho_mix
 Unit = Literal["proton", "pb"]
 """What a rate counts in: particles per interacting proton, or their cross section, for a luminosity."""
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-_FORM_FACTORS: dict[str, FormFactor2] = {
+FORM_FACTORS: dict[str, FormFactor2] = {
     name: getattr(hadrons, name) for name in ("pointlike", "pi0_2", "eta2", "eta_prime2", "omega2")
 }
 
@@ -220,7 +220,8 @@ def _fraction(value: object) -> object:
 
 def beam_frame(beam_energy: float) -> tuple[float, float]:
     """Return √s of proton-nucleon collisions [GeV] and the rapidity of their centre of mass."""
-    require(beam_energy > M_PROTON, f"beam energy {beam_energy!r} GeV must exceed the proton mass")
+    must = f"must exceed the proton mass {M_PROTON} GeV"
+    require(beam_energy > M_PROTON, f"beam energy {beam_energy!r} GeV {must}")
     sqrt_s = float(np.sqrt(2 * M_PROTON * (beam_energy + M_PROTON)))
     momentum = np.sqrt(beam_energy**2 - M_PROTON**2)
     return sqrt_s, float(np.arctanh(momentum / (beam_energy + M_PROTON)))
@@ -275,8 +276,8 @@ class Decay:
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     def __post_init__(self) -> None:
-        if self.form_factor not in _FORM_FACTORS:
-            raise PhysicsError(f"form_factor = {self.form_factor!r} is none of {', '.join(_FORM_FACTORS)}")
+        if self.form_factor not in FORM_FACTORS:
+            raise PhysicsError(f"form_factor = {self.form_factor!r} is none of {', '.join(FORM_FACTORS)}")
         if (self.kind == "vector_dalitz") != (self.daughter is not None):
             raise PhysicsError(f"decay of {self.parent!r}: 'daughter' belongs to 'vector_dalitz' alone")
         if (self.kind == "rho_mixing") != (self.temperature is not None):
@@ -299,7 +300,7 @@ def dark_photon_branching(decay: Decay, parent_mass: float, width: float, mass: 
     if decay.kind == "vector_mixing":
         shape = breit_wigner(m, parent_mass, width) * m / 2
         return np.asarray(decay.branching * shape * 3 * np.pi / ALPHA / lepton_factor(parent_mass**2, M_E))
-    form = _FORM_FACTORS[decay.form_factor]
+    form = FORM_FACTORS[decay.form_factor]
     if decay.kind == "pseudoscalar_dalitz":
         inside = m < parent_mass
         q2 = np.square(np.where(inside, m, 0.0))

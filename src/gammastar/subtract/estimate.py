@@ -13,8 +13,8 @@ import numpy as np
 from gammastar.core.errors import UserError
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import BoolArray, FloatArray, PairHists, Spectrum, divided, filled, flow_free
+from gammastar.subtract.fields import smooth_background
 from gammastar.subtract.mixing import mixed_spectrum, r_factor, with_multiplicity
-from gammastar.subtract.smooth_background import smooth_background
 from gammastar.subtract.weights import (
     LOW_COUNT,
     LOW_FRACTION,

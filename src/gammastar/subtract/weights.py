@@ -24,7 +24,7 @@ from gammastar.core.records import (
     flow_free,
 )
 from gammastar.core.sampling import event_seeds, replica_weights
-from gammastar.subtract.posterior import disagreement, signal_shares
+from gammastar.subtract.fields import disagreement, signal_shares
 
 Formula: TypeAlias = Literal["regions", "geometric mean", "sum"]
 Coarse: TypeAlias = Mapping[str, Sequence[float]]

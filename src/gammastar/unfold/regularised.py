@@ -49,9 +49,7 @@ def global_correlation(cov: FloatArray) -> FloatArray:
     return np.asarray(np.sqrt(np.clip(1 - 1 / np.maximum(np.diag(inverse), 1.0), 0, 1)))
 
 
-def penalty_matrix(
-    axes: Sequence[Any], penalty: Penalty, used: BoolArray | None = None, *, density: bool = False
-) -> FloatArray:
+def penalty_matrix(axes: Sequence[Any], penalty: Penalty, used: BoolArray | None = None) -> FloatArray:
     """Return L, whose rows are the penalised combinations of cells."""
     if penalty not in PENALTIES:
         raise UserError(f"unfold: penalty {penalty!r} is unknown; choose one of {', '.join(PENALTIES)}")
@@ -72,13 +70,6 @@ def penalty_matrix(
     matrix = np.concatenate(blocks) if blocks else np.zeros((0, number.size))
     if used is not None:
         matrix = matrix[~(np.abs(matrix) @ ~used > 0)]
-    if density:
-        size = np.ones(shape)
-        for position, axis in enumerate(axes):
-            along = [1] * len(shape)
-            along[position] = len(axis)
-            size = size * np.diff(axis.edges).reshape(along)
-        matrix = matrix / size.ravel()
     return matrix
 
 
@@ -102,7 +93,6 @@ def fit(
     tau: float,
     penalty: Penalty = "curvature",
     start: FloatArray | None = None,
-    density: bool = False,
 ) -> Fit:
     """Minimise (y − P x)ᵀ V⁻¹ (y − P x) + τ² |L (x − x₀)|².
 
@@ -116,7 +106,7 @@ def fit(
         raise UserError(f"unfold: tau = {tau!r} must be zero or positive")
     used = response.efficiency > 0
     x0 = np.zeros(used.size) if start is None else np.asarray(start, dtype=np.float64).ravel()
-    rows = penalty_matrix(response.true, penalty, used, density=density)[:, used]
+    rows = penalty_matrix(response.true, penalty, used)[:, used]
     white = _whitening(cov, EMPTY_VARIANCE)
     matrix = white @ response.migration[:, used]
     inverse = _inverse(matrix.T @ matrix + tau**2 * rows.T @ rows, len(y))
@@ -174,7 +164,6 @@ def tikhonov(
     tau: float,
     penalty: Penalty = "curvature",
     start: FloatArray | None = None,
-    density: bool = False,
     efficiency_floor: float = EFFICIENCY_FLOOR,
 ) -> Spectrum:
     """Unfold by regularised least squares.
@@ -189,8 +178,6 @@ def tikhonov(
         What is kept small, along every axis.
     start : NDArray, shape of the true cells, optional
         Deviations from it are penalised; 0 by default.
-    density : bool
-        Penalise contents over cell sizes: sensible where bins differ in width.
     efficiency_floor : float
         True cells of lower efficiency are left out of the result: value and covariance 0, not in the domain.
 
@@ -212,7 +199,7 @@ def tikhonov(
     check_axes(tuple(measured.hist.axes), response.reco, "the measured spectrum")
     genuine = 1 - response.fakes
     y, cov = measured.values.ravel() * genuine, measured.cov * np.outer(genuine, genuine)
-    found = fit(y, cov, response, tau=tau, penalty=penalty, start=start, density=density)
+    found = fit(y, cov, response, tau=tau, penalty=penalty, start=start)
     total = found.cov + _replicated(y, found, cov, response)
     domain = response.efficiency >= efficiency_floor
     values = np.where(domain, found.values, 0.0)
@@ -260,8 +247,6 @@ def _scanned(
     taus: Sequence[float] | FloatArray | None,
     penalty: Penalty,
     start: FloatArray | None,
-    *,
-    density: bool,
 ) -> tuple[FloatArray, FloatArray]:
     genuine = 1 - response.fakes
     y, cov = measured.values.ravel() * genuine, measured.cov * np.outer(genuine, genuine)
@@ -275,7 +260,7 @@ def _scanned(
     tau = np.asarray(taus, dtype=np.float64)
     if tau.ndim != 1 or len(tau) < 5 or (tau <= 0).any() or (np.diff(tau) <= 0).any():
         raise UserError("unfold: a scan needs at least 5 positive, increasing values of tau")
-    fits = [fit(y, cov, response, tau=float(t), penalty=penalty, start=start, density=density) for t in tau]
+    fits = [fit(y, cov, response, tau=float(t), penalty=penalty, start=start) for t in tau]
     return tau, np.array([(f.chi2, f.penalty, f.mean_correlation) for f in fits]).T
 
 
@@ -286,7 +271,6 @@ def l_curve(
     taus: Sequence[float] | FloatArray | None = None,
     penalty: Penalty = "curvature",
     start: FloatArray | None = None,
-    density: bool = False,
 ) -> TauScan:
     """Choose τ where the curve of (log₁₀ χ², log₁₀ |L (x − x₀)|²) bends most.
 
@@ -294,7 +278,7 @@ def l_curve(
     ----------
     taus : sequence of float, optional
         Increasing; by default 60 values around where penalty and data balance.
-    penalty, start, density
+    penalty, start
         As for `tikhonov`.
 
     Notes
@@ -302,7 +286,7 @@ def l_curve(
     Signed curvature of a cubic spline in log τ. Hansen, SIAM Review 34 (1992) 561; Schmitt, arXiv:1205.6201.
     The position of the corner depends on the scan: two programs agree to a factor of about two.
     """
-    tau, (chi2, size, rho) = _scanned(measured, response, taus, penalty, start, density=density)
+    tau, (chi2, size, rho) = _scanned(measured, response, taus, penalty, start)
     t = np.log10(tau)
     x, y = (CubicSpline(t, np.log10(np.maximum(a, np.finfo(float).tiny))) for a in (chi2, size))
     curvature = (x(t, 1) * y(t, 2) - y(t, 1) * x(t, 2)) / (x(t, 1) ** 2 + y(t, 1) ** 2) ** 1.5
@@ -318,10 +302,9 @@ def least_correlated(
     taus: Sequence[float] | FloatArray | None = None,
     penalty: Penalty = "curvature",
     start: FloatArray | None = None,
-    density: bool = False,
 ) -> TauScan:
     """Choose τ with the smallest mean global correlation, too strong for precise data (see `scan`)."""
-    tau, (chi2, size, rho) = _scanned(measured, response, taus, penalty, start, density=density)
+    tau, (chi2, size, rho) = _scanned(measured, response, taus, penalty, start)
     _warn_at_the_end(tau, int(np.argmin(rho)), 0)
     return TauScan(tau, chi2, size, rho, -rho, float(tau[np.argmin(rho)]))
 

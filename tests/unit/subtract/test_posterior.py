@@ -7,7 +7,7 @@ from gammastar import select, subtract
 from gammastar.core.pairs import Pairs
 from gammastar.core.records import regular
 from gammastar.core.sampling import stream
-from gammastar.subtract.posterior import disagreement, signal_shares
+from gammastar.subtract.fields import disagreement, signal_shares
 
 AXES = (regular("mass", 12, 0.2, 1.4), regular("pt", 5, 0.0, 2.5), regular("energy", 2, 5, 85))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gammastar.core.records import PairHists, filled, regular
-from gammastar.subtract.smooth_background import smooth_background
+from gammastar.subtract.fields import smooth_background
 
 
 def hists(counts, weight=1.0):
