@@ -361,7 +361,7 @@ def _rate(contract: Contract, model: Model, masses: Sequence[float]) -> None:
     contract.need(ratio.shape == grid.shape, shapes)
     if ratio.shape == grid.shape:
         good = (np.isfinite(ratio) & (ratio > 0)).all()
-        contract.need(good, f"rate_ratio: {ratio} must be positive and finite")
+        contract.need(good, f"rate_ratio: {ratio} must be positive and finite; of zero nothing is made")
         single = [np.asarray(model.rate_ratio(grid[i : i + 1], **options)).item() for i in range(len(grid))]
         contract.close(single, ratio, "rate_ratio: must not depend on the other masses asked for")
 

@@ -135,8 +135,7 @@ def known_limits() -> dict[str, ExistingLimit]:
     lines = text_of(data_path("bounds/known.csv")).splitlines()
     found = {}
     for row in csv.DictReader(line for line in lines if not line.startswith("#")):
-        ends = ("mass_low", "mass_high", "coupling_low", "coupling_high")
-        low, high, least, most = (float(row[key]) for key in ends)
+        low, high, least, most = (float(row[x]) for x in list(row)[-4:])
         end = most if most == 1.0 else max(least, most * low / high)
         corners = np.array([[low, least], [high, least], [high, end], [low, most]])
         texts = {"citation": row["reference"], "source": "data/bounds/known.csv", "licence": "BSD-3-Clause"}
@@ -148,17 +147,15 @@ def known_limits() -> dict[str, ExistingLimit]:
 def _darkcast(path: Path) -> FloatArray:
     """Return the polygon of a file of masses [GeV], lower and perhaps upper couplings; 1e5 is no limit."""
     lines = (line.replace(",", " ").split() for line in text_of(path).splitlines())
-    rows = [line for line in lines if line and line[0][0] in "0123456789."]
     try:
-        table = np.array(rows, dtype=np.float64)
-    except ValueError as error:
-        raise InputFileError(f"{path}: no table of mass and one or two couplings ({error})") from error
+        table = np.array([line for line in lines if line and line[0][0] in "0123456789."], dtype=np.float64)
+    except ValueError:
+        table = np.empty(0)
     if table.ndim != 2 or table.shape[1] not in (2, 3) or not np.all(np.isfinite(table) & (table > 0)):
         raise InputFileError(f"{path}: give positive numbers, mass, lower and perhaps upper coupling a line")
-    edges = np.minimum(table, [np.inf, 1.0, 1.0][: table.shape[1]])
-    upper = edges[:, 2] if table.shape[1] == 3 else np.ones(len(table))
-    upper = np.where(edges[:, 1] < 1.0, upper, 1.0)
-    return np.concatenate([edges[:, :2], np.column_stack([edges[:, 0], upper])[::-1]])
+    mass, lower, upper = table[:, 0], np.minimum(table[:, 1], 1.0), np.minimum(table[:, -1], 1.0)
+    upper[(lower == 1.0) | (table.shape[1] == 2)] = 1.0
+    return np.concatenate([np.column_stack([mass, lower]), np.column_stack([mass, upper])[::-1]])
 
 
 def existing_limits(
