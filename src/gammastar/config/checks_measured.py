@@ -480,9 +480,11 @@ def _varied(ctx: CheckContext, _: measured.Unfold) -> Findings:
 
 
 def _unfolding_method(ctx: CheckContext, section: measured.Unfold) -> Findings:
-    """Look for the function of the user that unfolds."""
+    """Look for the function of the user that unfolds, and for what trains OmniFold."""
     if ".py:" in section.method:
         yield from _function(ctx, "unfold.method", section.method)
+    if section.method == "omnifold" and importlib.util.find_spec("sklearn") is None:
+        yield wrong("unfold.method", "scikit-learn is missing: pip install 'gammastar[omnifold]'")
 
 
 def _true_axes(ctx: CheckContext, section: measured.Unfold) -> Findings:

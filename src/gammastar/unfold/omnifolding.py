@@ -122,7 +122,11 @@ class BoostedTrees:
 
     def __call__(self, above: Sample, below: Sample, rng: Rng) -> Ratio:
         """Return the ratio p/(1 − p) of the trained classifier, clipped to [10⁻³, 10³]."""
-        from sklearn.ensemble import HistGradientBoostingClassifier
+        try:
+            from sklearn.ensemble import HistGradientBoostingClassifier
+        except ImportError as error:
+            text = "OmniFold needs scikit-learn: pip install 'gammastar[omnifold]'"
+            raise UserError(text) from error
 
         features = np.concatenate([above[0], below[0]])
         weight = np.concatenate([above[1], below[1]])
