@@ -427,7 +427,7 @@ MISTAKES = (
     Mistake("a confidence level of 90", {"infer.cl": 90}, "cl"),
     Mistake("counts of two detectors, one detector", {"infer.observed": [0, 1]}, "observed"),
     Mistake("couplings turned around", {"infer.coupling": [1e-3, 1e-9]}, "coupling"),
-    Mistake("a nuisance that is none", {"systematics.in_limit": ["lumi"]}, "in_limit"),
+    Mistake("a nuisance that is none", {"systematics.nuisances": ["lumi"]}, "nuisances"),
     Mistake("existing limits that are not there", {"report.bounds": "limits"}, "limits"),
     Mistake("a method of limits that is none", {"infer.method": "bayes"}, "method"),
     Mistake("masses of the report that are negative", {"report": {"flow_masses": [-1.0]}}, "flow_masses"),

@@ -51,7 +51,7 @@ submission = false
 min_effective = 3.0
 
 [systematics]
-in_limit = ["pot", "spectrum", "polarisation", "widths", "sample"]
+nuisances = ["pot", "spectrum", "polarisation", "widths", "sample"]
 """
 CHARGED = """
 [predict.millicharge]

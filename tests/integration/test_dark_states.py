@@ -105,8 +105,8 @@ def test_a_channel_that_dimuons_already_contain_is_refused(results, tmp_path):
 
 def test_forward_bremsstrahlung_adds_to_the_signal_with_its_band(results, tmp_path):
     path = steering(tmp_path)
-    text = path.read_text().replace("n_masses", 'outside = ["bremsstrahlung"]\nn_masses')
-    limit = '[systematics]\nin_limit = ["pot", "spectrum", "theory"]'
+    text = path.read_text().replace("n_masses", 'outside_domain = ["bremsstrahlung"]\nn_masses')
+    limit = '[systematics]\nnuisances = ["pot", "spectrum", "theory"]'
     path.write_text(text.replace("[systematics]", limit))
     folder = run(path, output=results, resume=True)
     made, seen = rate_of(folder), planes(folder)["na62_dump"]

@@ -16,7 +16,7 @@ from gammastar.results.show import show_results, verify_results
 from gammastar.store.manifest import read_json
 
 SMALL = ROOT / "analysis" / "na60_dimuon"
-LIMIT = '\n[systematics]\nin_limit = ["spectrum", "widths"]\n'
+LIMIT = '\n[systematics]\nnuisances = ["spectrum", "widths"]\n'
 
 
 @pytest.fixture(scope="module")

@@ -283,7 +283,15 @@ def test_pseudo_experiments_give_a_limit_of_a_few_events(tmp_path):
             },
             "subtract.method = 'mixed events'",
         ),
-        ({"a": ('sampler = "histogram"', 'sampler = "histogram"\noutside = ["bremsstrahlung"]')}, "outside"),
+        (
+            {
+                "a": (
+                    'sampler = "histogram"',
+                    'sampler = "histogram"\noutside_domain = ["bremsstrahlung"]',
+                )
+            },
+            "outside",
+        ),
         ({"a": ("efficiency_floor = 0.01", 'preset = "smeared mass, as the paper"')}, "smeared"),
         ({"a": ("[spectrum]", "[spectrum]\nextrapolate = false")}, "spectrum.extrapolate = true"),
     ],

@@ -214,7 +214,7 @@ def test_omnifold_hands_its_weights_to_the_flow(made):
     """Sums over cells of 1 % efficiency and more: below 7 GeV, half of the true pairs, it extrapolates."""
     sources = "[systematics]\nbackground = true\npolarisation = 0.3\nefficiency = 0.02\n"
     measured = "energy = [0.2, 7.0, 30.0, 400.0]\nn_iterations = 2\nn_replicas = 5\n"
-    found = made(unfolding=f"[unfold]\nmethod = 'omnifold'\n{measured}stop = 1e-9\n{sources}")
+    found = made(unfolding=f"[unfold]\nmethod = 'omnifold'\n{measured}tolerance = 1e-9\n{sources}")
     binned = made(unfolding=f"[unfold]\nmethod = 'iterative'\n{measured}scan = []\n{sources}").unfold
     weight = found.unfold["omnifold_weight"]
     assert found.unfold["domain"].any(axis=(0, 1)).tolist() == [False, True, True]

@@ -44,7 +44,7 @@ OWN = """
 [systematics]
 pot = 0.1
 own = ["mine.py:trigger", "mine.py:losses", "mine.py:cascade"]
-in_limit = ["pot", "trigger, second level", "hard cascade"]
+nuisances = ["pot", "trigger, second level", "hard cascade"]
 
 [report]
 """

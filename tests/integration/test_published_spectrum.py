@@ -121,7 +121,11 @@ def test_with_a_card_the_whole_dark_half_runs(folder):
         ("colum = 1", "", "spectrum.table.colum: unknown key; did you mean 'column'"),
         ("", '[accept]\ndetectors = ["ship_ecn3"]', "give .spectrum.table. kinematics"),
         ("", "[in_situ]", ".in_situ. searches among measured pairs; a published table has none"),
-        ("", 'outside = ["bremsstrahlung"]', ".predict. outside: a published table says nothing"),
+        (
+            "",
+            'outside_domain = ["bremsstrahlung"]',
+            ".predict. outside_domain: a published table has no measured domain",
+        ),
         ("", '[select]\nmass = [0.2, 1.0]\n[read]\nschema = "x"', "stands for .read., .select.: drop one"),
     ],
 )

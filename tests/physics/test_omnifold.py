@@ -94,7 +94,7 @@ def test_stops_early_takes_fakes_and_any_classifier():
         scale = above[1].sum() / below[1].sum()
         return lambda x: np.full(len(x), scale)
 
-    found = unfold.omnifold(data, matched, rng=rng, classifier=normalisation, n_iterations=9, stop=1e-6)
+    found = unfold.omnifold(data, matched, rng=rng, classifier=normalisation, n_iterations=9, tolerance=1e-6)
     assert len(found.history) == 1  # nothing to change: data and simulation are the same
     assert found.weight.sum() == pytest.approx(3000)
 

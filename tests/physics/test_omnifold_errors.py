@@ -69,7 +69,7 @@ def test_stopping_ends_when_the_weights_rest():
     options = {"classifier": table, "n_iterations": 60}
     everything = unfold.omnifold(data, simulated, rng=rng, **options)
     assert len(everything.history) == 60
-    early = unfold.omnifold(data, simulated, rng=rng, stop=1e-3, **options)
+    early = unfold.omnifold(data, simulated, rng=rng, tolerance=1e-3, **options)
     n = len(early.history)
     assert 1 < n < 60
     assert early.change[-1] < 1e-3 <= early.change[-2]

@@ -114,7 +114,7 @@ def _production(ctx: CheckContext, section: Predict) -> Findings:
     if section.model != "dark_photon":
         yield from _model(ctx, section)
     yield from _tables(ctx, section)
-    if section.channels or section.outside or section.millicharge is not None:
+    if section.channels or section.outside_domain or section.millicharge is not None:
         yield from _channels(ctx, section)
     yield from _masses(ctx, section)
     if section.mass_dependence == "lines" and not ctx.theory:
@@ -173,10 +173,10 @@ def _channels(ctx: CheckContext, section: Predict) -> Findings:
     spectrum, infer = ctx.steering.spectrum, ctx.steering.infer
     beam = (section.beam_energy if ctx.theory else spectrum and spectrum.beam_energy) or NOMINAL_BEAM
     limits = _measured_masses(ctx) or (0.0, math.inf)
-    beside: list[Any] = []  # channels and outside together must leave no process twice
+    beside: list[Any] = []  # channels and outside_domain together must leave no process twice
     for key, names in (
         ("predict.channels", section.channels),
-        ("predict.outside", section.outside),
+        ("predict.outside_domain", section.outside_domain),
         ("predict.millicharge.channels", section.millicharge.channels if section.millicharge else ()),
     ):
         made: list[Any] = []
@@ -190,17 +190,17 @@ def _channels(ctx: CheckContext, section: Predict) -> Findings:
                 check = functools.partial(check_channel, channel, masses=masses, n=500)
                 yield from _contract(key, name, check)
         if not ctx.theory and key != "predict.millicharge.channels" and made:
-            if key == "predict.outside":
+            if key == "predict.outside_domain":
                 made = [predict.Outside(channel, lambda *at: at[1] < 0, limits) for channel in made]
             beside += made
             made = [_Measured(limits), *beside]
         yield from tried(key, predict.check_exclusive, made)[1]
-    if section.outside and spectrum is not None and not spectrum.extrapolate:
+    if section.outside_domain and spectrum is not None and not spectrum.extrapolate:
         text = "counts nothing with spectrum.extrapolate = false: leave one of them out"
-        yield wrong("predict.outside", text)
-    if section.outside and infer is not None and "theory" not in ctx.steering.systematics.in_limit:
-        text = "without 'theory' in systematics.in_limit the limits do not know the error of these channels"
-        yield Finding("warning", "predict.outside", text)
+        yield wrong("predict.outside_domain", text)
+    if section.outside_domain and infer is not None and "theory" not in ctx.steering.systematics.nuisances:
+        text = "without 'theory' in systematics.nuisances the limits do not know the error of these channels"
+        yield Finding("warning", "predict.outside_domain", text)
 
 
 class _Measured:
@@ -458,7 +458,7 @@ def _joint_likelihood(ctx: CheckContext, section: Infer) -> Findings:
     spectrum, select, predict = steering.spectrum, steering.select, steering.predict
     subtract, unfold = steering.subtract, steering.unfold
     published = spectrum is not None and spectrum.table is not None
-    beside = predict is not None and (ctx.theory or predict.channels or predict.outside)
+    beside = predict is not None and (ctx.theory or predict.channels or predict.outside_domain)
     kept = select is None or select.keep_pairs
     everywhere = spectrum is None or published or spectrum.extrapolate
     broken = {
@@ -467,7 +467,7 @@ def _joint_likelihood(ctx: CheckContext, section: Infer) -> Findings:
         "spectrum.extrapolate = true": not everywhere,
         "fits pairs in bins of its own; select.keep_pairs = false leaves none": not kept,
         "takes the signal from measured pairs alone; "
-        f"predict.{'source' if ctx.theory else 'channels and outside'} is theory": beside,
+        f"predict.{'source' if ctx.theory else 'channels and outside_domain'} is theory": beside,
     }
     if subtract is not None:
         text = f"takes like-sign pairs and R; subtract.method = {subtract.method!r} is another"
@@ -500,7 +500,7 @@ def _systematics(ctx: CheckContext, _: Accept) -> Findings:
             yield wrong("systematics.own", text)
     for name in section.unknown(tuple(names)):
         if not name.startswith(THEORY_OF):
-            yield wrong("systematics.in_limit", f"{name!r} is no source; kinds are {', '.join(KINDS)}")
+            yield wrong("systematics.nuisances", f"{name!r} is no source; kinds are {', '.join(KINDS)}")
 
 
 def _installed(section: str, extra: str, *packages: str) -> checks_measured.Check:

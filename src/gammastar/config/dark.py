@@ -54,7 +54,7 @@ class Predict(Section):
     channels: tuple[str, ...] = ()
     """Theory channels: with a spectrum processes that it cannot hold; a name, a user channel 'file.py:Name',
     or tables of FORESEE, 'foresee:FOLDER'."""
-    outside: tuple[str, ...] = ()
+    outside_domain: tuple[str, ...] = ()
     """Theory channels that count outside the measured domain only, e.g. forward bremsstrahlung, with their
     theory band ('theory' is its nuisance); an overlap is refused."""
     bremsstrahlung: str = "qra_v2"
@@ -97,8 +97,10 @@ class Predict(Section):
             raise ValueError("source = 'theory' needs channels = [...] and beam_energy")
         if self.target_z > self.target_a:
             raise ValueError(f"target_z = {self.target_z:g} is more than target_a = {self.target_a:g}")
-        if self.source == "theory" and self.outside:
-            raise ValueError("outside belongs to source = 'spectrum': theory alone has no measured domain")
+        if self.source == "theory" and self.outside_domain:
+            raise ValueError(
+                "outside_domain belongs to source = 'spectrum': theory alone has no measured domain"
+            )
         if self.source == "spectrum" and self.beam_energy is not None:
             msg = "beam_energy belongs to source = 'theory'; that of a spectrum stands in [spectrum]"
             raise ValueError(msg)
@@ -210,7 +212,7 @@ class InSitu(Section):
     in both."""
     degree: Annotated[int, Field(ge=0, le=8)] = 3
     """Degree of the polynomial."""
-    blind: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    max_line_correlation: Annotated[float, Field(gt=0, lt=1)] = 0.95
     """No limit is set where resonance and signal templates are correlated above this value."""
     resolution: Literal["simulation"] | Positive | Widths = "simulation"
     """'simulation' measures it in the matched pairs; or one width, or points [[mass, width], …], normal then
@@ -288,7 +290,7 @@ class Infer(Section):
     """Couplings in that range."""
     min_effective: Positive = 10.0
     """A contour ends where a yield rests on fewer pairs, measured or simulated, or drawn particles."""
-    refine: Annotated[int, Field(ge=0, le=200)] = 0
+    max_extra_masses: Annotated[int, Field(ge=0, le=200)] = 0
     """Largest number of masses that are added where the contour bends or ends."""
     discovery: Annotated[tuple[Annotated[float, Field(gt=0, le=8)], ...], Field(max_length=20)] = (3.0, 5.0)
     """Significances whose reach is written; needs a background [σ]."""
@@ -353,7 +355,9 @@ TABLES = "foresee:"
 def brought_files(section: Predict, base: Path) -> dict[str, list[Path]]:
     """Return the files of others behind a section by the name that it gives them: tables and spectra."""
     charged = () if section.millicharge is None else section.millicharge.channels
-    named = {name for name in (*section.channels, *section.outside, *charged) if name.startswith(TABLES)}
+    named = {
+        name for name in (*section.channels, *section.outside_domain, *charged) if name.startswith(TABLES)
+    }
     found: dict[str, list[Path]] = {}
     for name in sorted(named):
         found[name] = sorted((base / name.removeprefix(TABLES)).glob("*_m_*.npy"))

@@ -560,7 +560,7 @@ class Unfold(Section):
     """Strength of 'tikhonov': a number, or how it is chosen."""
     penalty: Literal["curvature", "difference", "size"] = "curvature"
     """What 'tikhonov' keeps small, of the result over the spectrum of the simulation."""
-    stop: Annotated[float, Field(ge=0)] = 0.0
+    tolerance: Annotated[float, Field(ge=0)] = 0.0
     """'omnifold' stops when its weights change by less than this, on average and relative."""
     n_replicas: Annotated[int, Field(ge=0, le=100_000)] = 50
     """Bootstraps of the simulation, for its part of the covariance; 0: it counts as known exactly."""
@@ -588,7 +588,7 @@ class Unfold(Section):
     def _compatible(self) -> Unfold:
         asked, way = self.model_fields_set, self.way
         plain = self.preset == "true mass"
-        special = {"n_iterations", "tau", "penalty", "stop"} & asked
+        special = {"n_iterations", "tau", "penalty", "tolerance"} & asked
         special |= ({"debias"} if self.debias else set()) | ({"scan"} if self.scan else set())
         unknown = sorted(special - way.takes)
         own_axes = bool(asked & {"mass", "pt", "energy"})

@@ -69,7 +69,7 @@ class Systematics(Section):
     """Of rate and signal beyond the measured x_R: σ of [spectrum] forward_power."""
     own: Annotated[tuple[Annotated[str, Field(pattern=r"^.+\.py:\w+$")], ...], Field(max_length=50)] = ()
     """Sources of one's own, 'file.py:name' with a `gammastar.core.sources.OwnSource`."""
-    in_limit: Annotated[
+    nuisances: Annotated[
         tuple[Annotated[str, Field(min_length=1, max_length=80)], ...], Field(max_length=100)
     ] = ("pot",)
     """Kinds or names of the sources included as nuisances in limits: 'pot', 'spectrum', 'kinematics',
@@ -86,8 +86,8 @@ class Systematics(Section):
         return self.model_dump(mode="json", include=set(keys[stage]))
 
     def unknown(self, names: tuple[str, ...]) -> list[str]:
-        """Return what `in_limit` lists that is neither a kind nor one of some names."""
-        return [name for name in self.in_limit if name not in KINDS and name not in names]
+        """Return what `nuisances` lists that is neither a kind nor one of some names."""
+        return [name for name in self.nuisances if name not in KINDS and name not in names]
 
 
 STAGES = (
@@ -189,8 +189,8 @@ class Steering(Section):
         contradictions = [listed] if given else []
         if self.in_situ is not None:
             contradictions.append("[in_situ] searches among measured pairs; a published table has none")
-        if self.predict is not None and self.predict.outside:
-            contradictions.append("[predict] outside: a published table says nothing of a measured domain")
+        if self.predict is not None and self.predict.outside_domain:
+            contradictions.append("[predict] outside_domain: a published table has no measured domain")
         if self.accept is not None and self._unmodelled():
             contradictions.append("[accept] needs q_T and energy: give [spectrum.table] kinematics, a card")
         return contradictions

@@ -198,12 +198,12 @@ def _infer(ctx: Context, state: RunState) -> None:
 
 
 def _refine(ctx: Context, state: RunState) -> None:
-    """Add masses where the contour of any detector bends or ends, at most [infer] refine of them."""
+    """Add masses where a contour bends or ends, at most [infer] max_extra_masses of them."""
     from gammastar.pipeline.stages import accept, infer, predict
 
     rate, planes = needed(state.rate, "predict"), needed(state.planes, "accept")
     production = _production(ctx, state)
-    most = infer.section_of(ctx).refine
+    most = infer.section_of(ctx).max_extra_masses
     first = len(rate.mass)
     for _ in range(MAX_REFINEMENTS if most else 0):
         room = first + most - len(rate.mass)

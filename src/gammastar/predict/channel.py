@@ -142,7 +142,7 @@ def check_exclusive(channels: Sequence[Channel]) -> None:
             what = ", ".join(sorted(shared)) if shared else f"the group {first.group!r}"
             msg = f"channels {first.group!r} and {second.group!r} both contain {what}: remove one of them"
             if shared and shared <= FORWARD and "virtual_photon" in (first.group, second.group):
-                msg += ", or count it outside the measured domain only, under [predict] outside"
+                msg += ", or count it outside the measured domain only, under [predict] outside_domain"
             raise PhysicsError(msg)
 
 

@@ -323,20 +323,20 @@ class InSitu(ArrayRecord):
         """Standard deviation of the fitted pairs without signal, statistics and model, shape (k,)."""
         return np.hypot(self.fits.sigma, self.spurious)
 
-    def relative(self, in_limit: Collection[str]) -> FloatArray:
+    def relative(self, nuisances: Collection[str]) -> FloatArray:
         """Return the relative error of the signal from some kinds or names of sources, shape (k,)."""
-        cov = self.sources.of(in_limit).total()
+        cov = self.sources.of(nuisances).total()
         return np.sqrt(np.clip(np.diag(cov), 0.0, None)) / self.signal if cov.size else 0.0 * self.signal
 
-    def expected(self, in_limit: Collection[str], cl: float) -> FloatArray:
+    def expected(self, nuisances: Collection[str], cl: float) -> FloatArray:
         """Return the limits on ε² expected at −2 … +2 standard deviations, shape (k, 5)."""
-        limits = expected_limits(self.sigma, self.relative(in_limit), cl=cl)
+        limits = expected_limits(self.sigma, self.relative(nuisances), cl=cl)
         return np.asarray(limits / self.signal[:, None])
 
-    def observed(self, in_limit: Collection[str], cl: float) -> FloatArray:
+    def observed(self, nuisances: Collection[str], cl: float) -> FloatArray:
         """Return the observed limits on ε², shape (k,)."""
         sigma = np.hypot(self.fits.error, self.spurious)
-        return np.asarray(cls_limits(self.fits.fitted, sigma, self.relative(in_limit), cl=cl) / self.signal)
+        return np.asarray(cls_limits(self.fits.fitted, sigma, self.relative(nuisances), cl=cl) / self.signal)
 
     @property
     def significance(self) -> FloatArray:

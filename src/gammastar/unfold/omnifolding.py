@@ -296,7 +296,7 @@ def omnifold(
     columns: Sequence[str] = KINEMATICS,
     classifier: Classifier | None = None,
     n_iterations: int = 3,
-    stop: float = 0.0,
+    tolerance: float = 0.0,
 ) -> Unbinned:
     """Unfold pairs without bins.
 
@@ -314,7 +314,7 @@ def omnifold(
         `BoostedTrees` by default; any callable that returns a density ratio.
     n_iterations : int
         At most. The noise grows with every iteration: few are best.
-    stop : float
+    tolerance : float
         Stop early when the weights change by less than this, on average and relative.
 
     Raises
@@ -347,7 +347,7 @@ def omnifold(
         push = new
         history.append(problem.nominal * push)
         log.info("omnifold: iteration %d, weights changed by %.3g", number + 1, change[-1])
-        if change[-1] < stop:
+        if change[-1] < tolerance:
             break
     weight = history[-1]
     return Unbinned(weight, np.array(history), np.array(change), effective_size(weight))
@@ -451,7 +451,7 @@ def omnifold_bias(
     n_repeats : int
         Repetitions that are averaged: trees that draw a validation sample have noise of their own.
     **options
-        As for `omnifold`: columns, classifier, n_iterations, stop.
+        As for `omnifold`: columns, classifier, n_iterations, tolerance.
 
     Returns
     -------
@@ -569,6 +569,6 @@ def _prepare(*_: object) -> tuple[Unfolder, float]:
 OMNIFOLD = Method(
     _prepare,
     lambda options, _: f"OmniFold, {options.n_iterations} iterations",
-    takes=frozenset({"n_iterations", "stop"}),
+    takes=frozenset({"n_iterations", "tolerance"}),
     pairs=True,
 )

@@ -74,9 +74,9 @@ TEXTS: dict[str, SearchStrategy[Any]] = {
     "predict.bremsstrahlung": st.sampled_from(["qra_v2", "qra_v1", "na62", "fairship", "fww_vmd"]),
     "predict.mesons": st.sampled_from(["mesons_400gev", "mesons_70gev"]),
     "channels": st.sampled_from(CHANNELS),
-    "predict.outside": st.sampled_from(CHANNELS),
+    "predict.outside_domain": st.sampled_from(CHANNELS),
     "detectors": st.sampled_from(DETECTORS),
-    "systematics.in_limit": st.sampled_from(["pot", "spectrum", "kinematics", "polarisation", "scaling"]),
+    "systematics.nuisances": st.sampled_from(["pot", "spectrum", "kinematics", "polarisation", "scaling"]),
     "infer.hepdata": st.just("ins1234567"),
     "interaction_length": st.sampled_from(["na62_dump", "ship_ecn3"]),
     "pair": st.sampled_from(["mass", "pt", "energy", "angle", "rapidity"]),
@@ -104,7 +104,7 @@ WORK = {
     "n_couplings": 40,
     "n_charges": 40,
     "n_template": 1000,
-    "refine": 4,
+    "max_extra_masses": 4,
     "max_patches": 60,
 }
 """Sizes that cost time alone: the largest that is drawn."""

@@ -88,7 +88,7 @@ def test_check_reads_the_card(tmp_path):
         ("unfold", {"method": "omnifold", "n_replicas": 0}, "n_replicas"),
         ("unfold", {"preset": "smeared mass, as the paper", "mass": [0.2, 1.0]}, "mass"),
         ("unfold", {"method": "least squares", "scan": [1]}, "scan"),
-        ("unfold", {"stop": 0.1}, "stop"),
+        ("unfold", {"tolerance": 0.1}, "tolerance"),
         ("unfold", {"debias": True, "n_replicas": 1}, "debias"),
         ("unfold", {"debias": True, "method": "tikhonov"}, "debias"),
         ("systematics", {"polarization": 0.1}, "polarization"),

@@ -62,7 +62,7 @@ def everything():
 
 
 LITTLE = {"submission": False, "discovery": [], "max_patches": 3}  # of what most tests do not look at
-OLD = {"nuisances": "in_limit", "extrapolation_sigma": "extrapolation"}
+OLD = {"nuisances": "nuisances", "extrapolation_sigma": "extrapolation"}
 
 
 def context(folder, *, extrapolate=True, mock=False, detectors=None, **keys):

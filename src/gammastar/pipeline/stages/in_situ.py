@@ -146,7 +146,7 @@ def _expected_pairs(
         ctx.cache.notes.append(f"displaced search: {len(lost)} masses are left out: {'; '.join(lost[:3])}")
     searched, windows, tails, behind, before, errors = map(list, zip(*rows, strict=True))
     relative = np.hypot(
-        prompt.relative(ctx.steering.systematics.in_limit)[searched], options.efficiency_error
+        prompt.relative(ctx.steering.systematics.nuisances)[searched], options.efficiency_error
     )
     count = np.full((len(rows), len(cuts)), np.nan)
     if section.observed == "data":
@@ -496,9 +496,9 @@ def _signal(
 
 def _note(ctx: Context, section: Section, prompt: InSitu, state: Any) -> None:
     """Enter how the search was made and what it found."""
-    nuisances = ctx.steering.systematics.in_limit
+    nuisances = ctx.steering.systematics.nuisances
     middle = np.sqrt(prompt.expected(nuisances, section.cl)[:, 2])
-    seen = ~prompt.blind(section.blind) & np.isfinite(middle)
+    seen = ~prompt.blind(section.max_line_correlation) & np.isfinite(middle)
     numbers, mass_of = ctx.cache.numbers, prompt.mass
     numbers["search in situ, opposite-sign pairs"] = f"{prompt.templates.pairs.sum():.0f}"
     width = prompt.templates.resolution.sigma(mass_of)
@@ -531,8 +531,11 @@ def _described(section: Section, prompt: InSitu) -> str:
 
 def _write(ctx: Context, section: Section, prompt: InSitu) -> None:
     """Write the limits, expected and, with data, observed, and the likelihood of every mass."""
-    nuisances, signal = ctx.steering.systematics.in_limit, prompt.signal
-    blind, levels = prompt.blind(section.blind), np.sqrt(prompt.expected(nuisances, section.cl))
+    nuisances, signal = ctx.steering.systematics.nuisances, prompt.signal
+    blind, levels = (
+        prompt.blind(section.max_line_correlation),
+        np.sqrt(prompt.expected(nuisances, section.cl)),
+    )
     parts, seen = {"all": levels[:, 2]}, {}
     if section.observed == "data":
         parts["observed"] = np.sqrt(prompt.observed(nuisances, section.cl))
@@ -569,11 +572,15 @@ def _write(ctx: Context, section: Section, prompt: InSitu) -> None:
 
 def _write_likelihood(ctx: Context, section: Section, prompt: InSitu) -> None:
     """Write the workspace of the mass of the smallest expected ε and the patches of all others."""
-    nuisances = ctx.steering.systematics.in_limit
+    nuisances = ctx.steering.systematics.nuisances
     middle = prompt.expected(nuisances, section.cl)[:, 2]
-    use: list[int] = np.flatnonzero(~prompt.blind(section.blind) & np.isfinite(middle)).tolist()
+    use: list[int] = np.flatnonzero(
+        ~prompt.blind(section.max_line_correlation) & np.isfinite(middle)
+    ).tolist()
     if not len(use):
-        ctx.cache.alarm("in_situ: no mass has a limit: a line stands at each of them (in_situ.blind)")
+        ctx.cache.alarm(
+            "in_situ: no mass has a limit: a line stands at each of them (in_situ.max_line_correlation)"
+        )
         return
     pairs, spaces = np.rint(prompt.templates.pairs), []
     parts = prompt.sources.of(nuisances).parts

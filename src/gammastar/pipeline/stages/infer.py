@@ -83,10 +83,10 @@ def counting_search(
     asked = ctx.steering.systematics
     same = set(SearchOptions.__dataclass_fields__) - {"nuisances"}
     given = {name: getattr(section, name) for name in same}
-    options = SearchOptions(nuisances=asked.in_limit, **given)
+    options = SearchOptions(nuisances=asked.nuisances, **given)
     known = (*(part.name for part in plane.rate.sources.parts), *(e.name for e in plane.effects), SAMPLE)
     if unknown := asked.unknown(known):
-        msg = f"systematics.in_limit: there is no source {unknown[0]!r} here; there are {', '.join(known)}"
+        msg = f"systematics.nuisances: there is no source {unknown[0]!r} here; there are {', '.join(known)}"
         raise SteeringError(msg)
     background = (section.background, section.background_sigma) if main else (None, 0.0)
     count = section.observed if isinstance(section.observed, str) else section.observed[0]

@@ -218,7 +218,7 @@ def production_of(
     _tell_shape(ctx, photon)
     beam, thickness = measured.exposure.beam_energy, measured.exposure.thickness
     others = theory_channels(ctx, section.channels, beam, thickness)
-    outside = theory_channels(ctx, section.outside, beam, thickness)
+    outside = theory_channels(ctx, section.outside_domain, beam, thickness)
     others += [predict.Outside(channel, pairs.in_domain, photon.mass_range) for channel in outside]
 
     def shares(mass: FloatArray) -> Any:

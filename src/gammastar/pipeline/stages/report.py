@@ -182,7 +182,7 @@ def _errors(ctx: Context, state: Any, planes: Mapping[str, SignalPlane]) -> list
     used = {_names(state).get(stem, stem): plane for stem, plane in used.items()}
     searches = (state.searches or {}) | (state.charge_searches or {})
     luminous = {s.detector.name for s in searches.values() if s.detector.luminosity is not None}
-    return dark.error_tables(used, None if section is None else ctx.steering.systematics.in_limit, luminous)
+    return dark.error_tables(used, None if section is None else ctx.steering.systematics.nuisances, luminous)
 
 
 def _acceptance(ctx: Context, state: Any) -> list[Section]:
@@ -255,7 +255,7 @@ def reach_sections(ctx: Context, state: Any) -> list[Section]:
 
 def _in_situ(ctx: Context, state: Any) -> list[Section]:
     """Return the search in situ, with the limits on dark photons whatever [predict] model names."""
-    section, asked, found = ctx.steering.in_situ, ctx.steering.systematics.in_limit, state.in_situ
+    section, asked, found = ctx.steering.in_situ, ctx.steering.systematics.nuisances, state.in_situ
     if section is None:
         return []
     seen = np.sqrt(found.observed(asked, section.cl)) if section.observed == "data" else None
@@ -263,7 +263,7 @@ def _in_situ(ctx: Context, state: Any) -> list[Section]:
     labels = make_model("dark_photon", ctx.code).labels
     view = dark.View(labels, theory=False, mock=ctx.cache.mock, known=known)
     expected = np.sqrt(found.expected(asked, section.cl))
-    expected[found.blind(section.blind)] = np.nan
+    expected[found.blind(section.max_line_correlation)] = np.nan
     method = ctx.cache.methods["search in situ"]
     sections = [dark.in_situ_section(found, expected, view, cl=section.cl, observed=seen, method=method)]
     if state.displaced is not None:

@@ -286,7 +286,7 @@ def _omnifold(
         n_replicas=section.n_replicas,
         efficiency_floor=section.efficiency_floor,
         n_iterations=section.n_iterations,
-        stop=section.stop,
+        tolerance=section.tolerance,
     )
     total, error = folding.summed(spectrum)
     return spectrum, {
