@@ -24,7 +24,8 @@ def test_a_new_source_is_in_the_unfolding_and_in_the_joint_likelihood(monkeypatc
 
     monkeypatch.setattr(systematics, "response_variations", with_another)
     asked = Systematics(efficiency=0.05)
-    steering = SimpleNamespace(systematics=asked, spectrum=None, unfold=SimpleNamespace(method="iterative"))
+    steering = {"systematics": asked, "spectrum": None, "select": None}
+    steering = SimpleNamespace(**steering, unfold=SimpleNamespace(method="iterative"))
     ctx = SimpleNamespace(steering=steering, seed=1, own_sources=tuple)
     truth = SimpleNamespace(parts=())
     unfolded = {one.name for one in unfold.varied_responses(ctx, truth, plain)}
