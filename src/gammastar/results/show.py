@@ -313,10 +313,13 @@ def overlay_files(
 
 def _explore(chosen: Sequence[_Drawn], path: Path, *, limits: bool) -> list[str]:
     """Write the explorer of all planes that the runs kept; return what it lacks."""
+    from gammastar.report.figures.limits import PUBLISHED
+
     planes: dict[str, report.Plane2D] = {}
     lacking, levels = [], None
     for one in chosen:
-        kept, grey = one.reach.about["explored"], one.reach.options(limits=limits)["limits"]
+        kept, known = one.reach.about["explored"], one.reach.options(limits=limits)["limits"]
+        grey = [(name, polygon) for name, polygon, kind, _ in known if kind in PUBLISHED]
         try:
             if kept is None or (levels is not None and kept["cl"] != levels):
                 raise InputFileError(f"{one.run.folder}: kept no limits over the plane, or at other CLs")

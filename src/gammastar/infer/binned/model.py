@@ -24,6 +24,7 @@ from gammastar.infer.histfactory.workspaces import MASKED
 IntArray = npt.NDArray[np.int64]
 
 LOCAL = 3  # bins, and parameters of a block, up to which parameters are eliminated
+LARGEST_FACTOR = 1e100  # of all normsys modifiers of a cell
 PAYS = 0.5  # eliminated parameters for each other one, from which it is worth while
 
 
@@ -342,7 +343,9 @@ class Expectation:
         """Return the product of the normsys factors of each cell, shape (c, sets) or (1, 1)."""
         if not self.starts.size:
             return np.ones((1, 1))
-        products = np.maximum(np.multiply.reduceat(value, self.starts, axis=0), 0.0)  # as ROOT
+        with np.errstate(over="ignore"):  # of steps that go too far
+            products = np.multiply.reduceat(value, self.starts, axis=0)
+        products = np.clip(products, 0.0, LARGEST_FACTOR)  # not below 0, as ROOT
         return np.asarray(np.concatenate([products, np.ones((1, value.shape[1]))])[self.normed])
 
 
