@@ -20,7 +20,7 @@ from gammastar.core.sampling import stream
 from gammastar.physics.qed import RTable
 from gammastar.semivisible import babar, gm2
 from gammastar.semivisible.decays import decay_table
-from gammastar.store.manifest import versions
+from gammastar.store.manifest import versions, write_text
 
 M = 1.25
 NEEDED = 2.1e-2  # ε of the talk's example at 1.25 GeV
@@ -91,7 +91,7 @@ def everything(options, models: dict, visible: dict, tell) -> dict:
         placeholders=[*unverified, *notes],
     )
     text = report.page("Semi-visible dark photons", sections, mock=False, provenance=source)
-    report.save_page(text, options.output / "report.html")
+    write_text(options.output / "report.html", text)
     numbers["unverified"] = unverified
     return numbers
 

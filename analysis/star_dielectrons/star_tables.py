@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from gammastar import read, subtract
 from gammastar.core import records
 from gammastar.core.files import data_path
 from gammastar.core.records import FloatArray, PairHists, filled
-from gammastar.read.published import Conventions, PublishedTable, published_pairs
+from gammastar.read.published import PublishedTable
 
 PER_BIN = 0.005  # GeV: the 19.6 GeV table counts pairs per 5 MeV; so read, all its contents are whole numbers
 MIXED_ABOVE = 1.0  # GeV: from there the background of the 200 GeV table comes from mixed events
@@ -119,12 +119,8 @@ def gold_19() -> Subtracted:
     table = published("star_2015/table1")
     low, high = table.axes[0].low, table.axes[0].high
     size = (high - low) / PER_BIN
-    counts = replace(table, columns=tuple(replace(c, values=c.values * size) for c in table.columns))
-    told = Conventions(content="counts")
-    pairs, _ = published_pairs(counts, unlike="Unlike-sign", like="Like-sign", conventions=told)
-    found = subtract.same_sign(pairs, method="geometric mean")
-    ours, own = found.values / size, np.sqrt(np.diag(found.cov)) / size
     unlike, like = (table.column(name).values for name in ("Unlike-sign", "Like-sign"))
+    ours, own = (x / size for x in by_package(unlike * size, like * size, (unlike * size, like * size)))
     signal, error = table.column("Signal").values, table.column("Signal").errors[0].plus
     rounding = sum(half_unit(x, 6) for x in (unlike, like, signal)) + 1e-12
     return Subtracted("like-sign, with R", low, high, unlike, like, signal, error, ours, own, rounding, ours)

@@ -45,7 +45,6 @@ from gammastar.results.exchange import (  # noqa: E402  # noqa: E402
     Point,
     Produced,
     Stand,
-    write_alpinist,
     write_decays,
     write_eventcalc,
     write_foresee,
@@ -299,17 +298,6 @@ def written(n: int) -> Iterator[dict]:
         yield row(
             "EventCalc: A′ per proton of the channel that reads it", back, rate, 0.01 * rate, "its integral"
         )
-
-        (path,) = write_alpinist(produced, "ship_ecn3", folder, mass_range=(0.25, 0.45))[1:]
-        theta, e, own, density = np.loadtxt(path).reshape(201, 30, 31, 4).transpose(3, 0, 1, 2)
-        k = int(np.argmin(np.abs(own[:, 0, 0] - m)))
-        near = float(own[k, 0, 0])
-        size = (theta[k, 0, 1] - theta[k, 0, 0]) * (e[k, 1, 0] - e[k, 0, 0])
-        half = 0.5 * (theta[k, 0, 1] - theta[k, 0, 0])
-        inside = (angle > theta[k, 0, 0] - half) & (angle < theta[k, 0, -1] + half)
-        wanted = float(model.rate(near, 400.0)) * weight[inside].sum() / weight.sum()
-        label = f"ALPINIST: Σ density × cells of SHiP at {near:g} GeV"
-        yield row(label, density[k].sum() * size, wanted, 0.03 * wanted, source)
 
         yield from _decays(folder, produced, (energy, pt, weight, rate))
 

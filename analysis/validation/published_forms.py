@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import hist
 import numpy as np
-import uhi.io.json
 import uproot
 import yaml
 
@@ -73,46 +71,6 @@ def write_record(folder: Path, tables: list[PublishedTable]) -> Path:
     return folder
 
 
-def write_scatter(path: Path, table: PublishedTable) -> Path:
-    """Write the first column as a Scatter2D of YODA 1 with its errors by name."""
-    axis, column = table.axes[0], table.columns[0]
-    broken = {
-        i: {e.label: {"dn": float(e.minus[i]), "up": float(e.plus[i])} for e in column.errors}
-        for i in range(len(table))
-    }
-    total = [np.sqrt(sum((s**2 for s in side), np.zeros(len(table)))) for side in _sides(column)]
-    lines = ["BEGIN YODA_SCATTER2D_V2 /REF/T/d01-x01-y01"]
-    lines += [f"ErrorBreakdown: {json.dumps(broken)}"] if column.errors else []
-    lines += ["Path: /REF/T/d01-x01-y01", f"XLabel: {axis.name} [{axis.unit}]", "Type: Scatter2D", "---"]
-    lines += ["# xval\t xerr-\t xerr+\t yval\t yerr-\t yerr+"]
-    for i in range(len(table)):
-        x, y = axis.value[i], column.values[i]
-        row = (x, x - axis.low[i], axis.high[i] - x, y, total[0][i], total[1][i])
-        lines.append("\t".join(repr(float(v)) for v in row))
-    path.write_text("\n".join([*lines, "END YODA_SCATTER2D_V2", ""]), encoding="utf-8")
-    return path
-
-
-def _sides(column: Column):
-    return [e.minus for e in column.errors], [e.plus for e in column.errors]
-
-
-def write_estimate(path: Path, table: PublishedTable) -> Path:
-    """Write the first column as an Estimate1D of YODA 2."""
-    axis, column = table.axes[0], table.columns[0]
-    edges = [*axis.low.tolist(), float(axis.high[-1])]
-    labels = [e.label for e in column.errors]
-    nothing = "\t".join(["nan", *["---"] * (2 * len(labels))])
-    lines = ["BEGIN YODA_ESTIMATE1D_V3 /T/m", "Path: /T/m", "Title: ", "Type: Estimate1D"]
-    lines += [f"XLabel: {axis.name} [{axis.unit}]", "---", f"Edges(A1): {json.dumps(edges)}"]
-    lines += [f"ErrorLabels: {json.dumps(labels)}", "# value\terrDn(1)\terrUp(1)", nothing]
-    for i, value in enumerate(column.values):
-        shifts = [repr(float(v)) for e in column.errors for v in (e.minus[i], e.plus[i])]
-        lines.append("\t".join([repr(float(value)), *shifts]))
-    path.write_text("\n".join([*lines, nothing, "END YODA_ESTIMATE1D_V3", ""]), encoding="utf-8")
-    return path
-
-
 def as_hist(table: PublishedTable, k: int = 0) -> hist.Hist:
     """Return the first column with its error k, as `hist` holds it."""
     axis, column = table.axes[0], table.columns[0]
@@ -124,23 +82,13 @@ def as_hist(table: PublishedTable, k: int = 0) -> hist.Hist:
     return found
 
 
-def write_uhi(path: Path, table: PublishedTable) -> Path:
-    path.write_text(json.dumps(as_hist(table), default=uhi.io.json.default), encoding="utf-8")
-    return path
-
-
 def write_root(path: Path, table: PublishedTable) -> Path:
     with uproot.recreate(path) as file:
         file["h"] = as_hist(table)
     return path
 
 
-FORMS = (
-    ("YODA 1", write_scatter, "m.yoda"),
-    ("YODA 2", write_estimate, "v2.yoda"),
-    ("ROOT", write_root, "m.root"),
-    ("UHI", write_uhi, "m.json"),
-)
+FORMS = (("ROOT", write_root, "m.root"),)
 
 
 def differences(table: PublishedTable, again: PublishedTable, *, columns: int | None = None) -> Iterator[str]:

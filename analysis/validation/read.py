@@ -74,7 +74,7 @@ def _proposed() -> Iterator[dict]:
     for label, _, name, counted in COUNTS:
         path = locate(name)
         expected = sum(counted) if name != "uproot-Zmumu.root" else ALL_ROWS
-        schema = read.Schema.from_mapping(read.propose_schema(path))
+        schema = read.Schema.from_mapping(read.propose(path)[0].schema)
         found = len(select.collect(read.open_events(path, schema))[0])
         text = f"{label.split(', rows')[0]}: all pairs, with the proposed schema"
         yield _row(text, found, expected, 0, COUNTED)

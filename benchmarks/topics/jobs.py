@@ -61,7 +61,6 @@ def rows(*, full: bool = False) -> Iterator[dict]:
             detector = ROOT / "data" / "detectors" / "na62_dump.toml"
             now, said = beside(folder / "again", "reinterpret", RECORD, detector)
             yield row(f"reinterpretation with one detector, all bands ({said})", now["total"], 8)
-            yield row("the same to the page with the first contour", now["first"], 4)
         else:
             print("reinterpretation: left out, python3 analysis/run.py makes its record", file=sys.stderr)
         path = folder / "wide.root"

@@ -1,7 +1,7 @@
 """Make the small pictures of docs/gallery.md and docs/tutorial.md from the figures of runs.
 
 ``python3 docs/figures/gallery.py results/na60_dimuon [FOLDER]``; the runs and their figures stay as they are.
-FOLDER is where the tutorial was followed, and where ``gammastar compare`` of the run wrote to ``compare``.
+FOLDER is where the tutorial was followed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ KINDS = {
 """Picture of the gallery, and the figure of the run that it shows."""
 
 OTHERS = {
-    "compare": "compare/compare.png",
     "tutorial_overlay": "overlay/overlay.png",
     "tutorial_pairs": "results/mine/figures/mass_spectra.png",
     "tutorial_reach": "results/mine/figures/reach_detector.png",
@@ -48,10 +47,8 @@ def small(image: Image.Image) -> Image.Image:
 def drawn(run: Path, folder: Path) -> list[Path]:
     """Draw what a loaded run draws and a report does not; return the files."""
     found = gs.load(run)
-    parts = {"kinematics": found.flow, "patches": found.patches}
-    for name, part in parts.items():
-        save_figure(part.plot().figure, folder / name)
-    return [folder / f"{name}.png" for name in parts]
+    save_figure(found.flow.plot().figure, folder / "kinematics")
+    return [folder / "kinematics.png"]
 
 
 def main(run: Path, folder: Path | None = None) -> None:

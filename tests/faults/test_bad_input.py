@@ -8,6 +8,7 @@ import uproot
 from gammastar import read
 from gammastar.core.errors import GammastarError, InputFileError
 from gammastar.core.sampling import stream
+from gammastar.store.filesets import Listed, compare, identity
 
 ROWS = 3000
 SCHEMA = {
@@ -42,8 +43,8 @@ def write(path, *, kind, compression):
     return path.read_bytes()
 
 
-def read_all(path, **options):
-    return ak.concatenate(list(read.open_events(path, read.load_schema(SCHEMA), step=1000, **options)))
+def read_all(path):
+    return ak.concatenate(list(read.open_events(path, read.load_schema(SCHEMA), step=1000)))
 
 
 @pytest.fixture(scope="module", params=["ttree", "rntuple"])
@@ -111,7 +112,7 @@ def test_damaged_headers(sound, tmp_path):
 @pytest.mark.parametrize("data", [b"", b"no ROOT file", b"root", bytes(5000), b"root" + bytes(5000)])
 def test_what_is_no_root_file(tmp_path, data):
     (tmp_path / "bad.root").write_bytes(data)
-    for function in (read_all, read.inspect, read.propose_schema):
+    for function in (read_all, read.inspect, read.propose):
         with pytest.raises(InputFileError, match=r"bad\.root"):
             function(tmp_path / "bad.root")
 
@@ -141,8 +142,8 @@ def test_file_without_tree_and_tree_without_entries(tmp_path):
 def test_only_a_digest_notices_damage_without_compression(tmp_path):
     path = tmp_path / "plain.root"
     data = write(path, kind="ttree", compression=None)
-    digest = {str(path): read.sha256(path)}
-    expected = read_all(path, digests=digest)
+    known = Listed(str(path), "manifest", sha256=read.sha256(path))
+    expected = read_all(path)
     needle = np.asarray(ak.flatten(content()["Muon_pz"]))[100:101].astype(">f8").tobytes()
     position = data.find(needle)
     assert position > 0
@@ -151,4 +152,4 @@ def test_only_a_digest_notices_damage_without_compression(tmp_path):
     path.write_bytes(bytes(damaged))
     assert not ak.array_equal(read_all(path), expected)  # read back wrong, without an error
     with pytest.raises(InputFileError, match="changed or damaged"):
-        read_all(path, digests=digest)
+        compare(path, known, "", identity(path))

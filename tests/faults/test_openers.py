@@ -97,7 +97,6 @@ def test_every_opener_looks_first_or_is_listed():
 READERS = {
     "record.root": table_names,
     "record.yaml": table_names,
-    "record.csv.gz": table_names,
     "table.csv": lambda path: read_columns(path, ["mass"]),
     "factors.csv": TabulatedFormFactor.read,
     "masses.txt": _column,

@@ -29,7 +29,7 @@ from gammastar.report.style import FORMATS, drawn
 from gammastar.results.exchange import export_for
 from gammastar.results.export import export
 from gammastar.results.recast import recast_file
-from gammastar.results.show import compare, overlay_files, show_results, verify_results
+from gammastar.results.show import overlay_files, show_results, verify_results
 from gammastar.results.start import reinterpret
 from gammastar.store.filesets import Sealed
 from gammastar.store.folder import check_results, published, sweep, working
@@ -115,7 +115,7 @@ def test_links_in_a_folder_of_output_are_not_followed(tmp_path_factory, places):
 
 
 def test_every_command_with_a_folder_of_output_has_the_guard():
-    for function in (compare, export, export_for, overlay_files, recast_file):
+    for function in (export, export_for, overlay_files, recast_file):
         assert function.__code__.co_name == "inner"
         assert function.__wrapped__.__name__ == function.__name__
 

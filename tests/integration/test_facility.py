@@ -59,24 +59,6 @@ def test_boundaries_are_those_of_a_run_without_workers():
         assert np.diff(edges).tolist() == lengths
 
 
-def test_costs_of_the_chunks_are_written_beside_them(here, tmp_path):
-    job = workers.job(tmp_path, step=7_000)
-    with uproot.open({str(workers.DATA): "events"}) as tree:
-        len_of_data = tree.num_entries
-    for taken in (0, 1):
-        found, _ = here.pairs(job)
-        table = np.genfromtxt(
-            tmp_path / "costs_pairs.csv", delimiter=",", names=True, dtype=None, encoding="utf-8"
-        )
-        assert table["entries"].sum() == len_of_data
-        assert table["pairs"].sum() == sum(map(len, found))
-        assert (table["stop"] - table["start"] == table["entries"]).all()
-        assert (table["taken"] == taken).all()
-        assert (table["seconds"] > 0).all()
-        assert (table["memory_mb"] > 50).all()
-    assert here.costs == {"pairs": "4 chunks, all of an earlier run"}
-
-
 def test_simulation_with_truth(here, tmp_path):
     schema = workers.schema()
     expected = read.matched([MC], schema, _all, step="1 MB")

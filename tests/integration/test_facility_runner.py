@@ -121,18 +121,17 @@ def test_histograms_and_partial_results_are_added(parts, tmp_path):
 
 
 def _of_files(found):
-    """Return what a result says of chunks, without what their work cost."""
+    """Return what a result says of chunks, without whether they were taken."""
     return {(Path(n["path"]).name, n["start"], n["stop"], n["content"]) for n in found["done"]}
 
 
-def test_every_chunk_says_what_it_cost(parts, tmp_path):
+def test_every_chunk_says_whether_it_was_taken(parts, tmp_path):
     files = parts[:2]
     processor = facility.DileptonPairs(job(tmp_path, files))
     first, _ = run(processor, files)
     again, _ = run(processor, files)
     assert [n["taken"] for n in first["done"]] == [False] * 4
     assert [n["taken"] for n in again["done"]] == [True] * 4
-    assert all(n["seconds"] > 0 and n["memory_mb"] > 50 and ":" in n["worker"] for n in first["done"])
     assert _of_files(first) == _of_files(again)
 
 
@@ -194,4 +193,3 @@ def test_on_a_dask_cluster_by_coffeas_own_executor(parts, tmp_path):
     here, _ = run(facility.DileptonPairs(job(tmp_path / "here", files), fill=_fill), files)
     assert _of_files(out) == _of_files(here)
     assert out["filled"]["mass"] == here["filled"]["mass"]
-    assert len({note["worker"] for note in out["done"]}) > 0

@@ -157,7 +157,7 @@ def test_the_likelihood_is_that_of_pyhf(found):
 
 
 def test_every_part_draws_itself_and_fits_on_a_screen(found):
-    parts = (found.spectrum, found.rate, found.reach["na62_dump"], found.workspace, found.patches)
+    parts = (found.spectrum, found.rate, found.reach["na62_dump"])
     for part in parts:
         axes = part.plot()
         assert isinstance(axes, Axes)
@@ -188,7 +188,7 @@ def test_summary_says_the_essentials_without_a_page(found):
 
 def test_every_part_draws_itself_into_given_axes(found):
     figure = Figure()
-    parts = (found.spectrum, found.rate, found.reach["na62_dump"], found.workspace, found.patches)
+    parts = (found.spectrum, found.rate, found.reach["na62_dump"])
     for part, ax in zip(parts, figure.subplots(len(parts)), strict=True):
         assert part.plot(ax=ax) is ax
         assert ax.has_data()

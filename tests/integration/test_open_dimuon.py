@@ -125,7 +125,7 @@ def test_ghosts_are_like_sign_and_the_veto_removes_them():
 
 @pytest.mark.parametrize("schema", list(FILES))
 def test_inspect_proposes_what_the_schema_says(schema):
-    proposal = read.load_schema(read.propose_schema(locate(FILES[schema])))
+    proposal = read.load_schema(read.propose(locate(FILES[schema]))[0].schema)
     written = mapping(schema)
     assert (proposal.tree, proposal.layout) == (written.tree, written.layout)
     assert (proposal.charge, proposal.collection) == (written.charge, written.collection)

@@ -250,16 +250,12 @@ def test_the_command_writes_for_other_tools(record, tmp_path):
     expected = record.channel().rate(mass)[0] / -np.expm1(-exposure.thickness)
     np.testing.assert_allclose(found, expected, rtol=0.02)
     assert "MOCK" in (folder / "README.txt").read_text()
-    folder = export("alpinist", "-n", "2000", "--detector", ship)
-    assert any(path.stat().st_size > 1000 for path in folder.rglob("dp_Brems_*.dat"))
-    point = ("--mass", "0.4", "--coupling", "1e-7", "--events", "100", "--format", "csv")
+    point = ("--mass", "0.4", "--coupling", "1e-7", "--events", "100", "--format", "root")
     folder = export("geant", "--detector", ship, *point)
-    about = json.loads((folder / "decays.json").read_text())["decays_ship_ecn3_mumu.csv"]
-    rows = (folder / "decays_ship_ecn3_mumu.csv").read_text().splitlines()
-    names, rows = rows[0].lstrip("# ").split(","), rows[1:]
-    weights = [float(row.split(",")[names.index("weight")]) for row in rows]
+    about = json.loads((folder / "decays.json").read_text())["decays_ship_ecn3_mumu.root"]
+    weights = uproot.open(folder / "decays_ship_ecn3_mumu.root")["events"]["weight"].array(library="np")
     assert about["mock"]
-    assert sum(weights) == pytest.approx(about["expected_decays_in_the_volume"], rel=1e-6)
+    assert weights.sum() == pytest.approx(about["expected_decays_in_the_volume"], rel=1e-6)
     done = CliRunner().invoke(
         app, ["export", str(record.folder), "--output", str(tmp_path), "--for", "geant"]
     )

@@ -279,7 +279,7 @@ def test_reinterpretation_as_written(tmp_path):
     text = (DOCS / "howto" / "reinterpret.md").read_text()
     blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
     commands = [shlex.split(line) for block in blocks for line in block.splitlines()]
-    expected = ["run", "reinterpret", "reinterpret", "export", "export", "compare"]
+    expected = ["run", "reinterpret", "reinterpret", "export", "export"]
     assert [command[1] for command in commands] == expected
     for command in commands:
         forks.gammastar(*command[1:], cwd=tmp_path, check=True)

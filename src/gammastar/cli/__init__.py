@@ -231,7 +231,7 @@ SHARE = click.FloatRange(0, 1)
 def inspect(file: Path, lepton: Any, pattern: str, schema_only: bool, output: Path | None) -> None:
     """Propose a schema for FILE, tried on its first rows, and list its trees and branches.
 
-    For published tables (a HEPData record, YAML, CSV, YODA, histograms): list them, and propose the lines
+    For published tables (a HEPData record, YAML, CSV, histograms): list them, and propose the lines
     of a steering file. Exit code 1 if there is nothing to propose.
     """
     from gammastar import read
@@ -399,7 +399,7 @@ def reinterpret(results: Path, output: Path, **options: Any) -> None:
 @click.option(
     "--for",
     "tool",
-    type=click.Choice(["foresee", "alpinist", "eventcalc", "darkcast", "geant", "root"]),
+    type=click.Choice(["foresee", "eventcalc", "darkcast", "geant", "root"]),
     help="Only the files that this tool reads; geant: decays as events, root: pairs with their weights.",
 )
 @click.option("--mass", type=MASS, help="Mass of the decays for geant [GeV].")
@@ -414,7 +414,7 @@ def reinterpret(results: Path, output: Path, **options: Any) -> None:
 @click.option(
     "--format",
     "suffix",
-    type=click.Choice(["hepmc", "lhe", "csv", "root", "parquet"]),
+    type=click.Choice(["hepmc", "lhe", "root", "parquet"]),
     default="hepmc",
     show_default=True,
     help="File format for geant.",
@@ -443,19 +443,6 @@ def export(results: Path, *, hepdata: bool, events: int | None, tool: Any, **opt
             request = ExportRequest(decays=decays, **options)
             files = export_for(results, tool, output=output, request=request, tell=tell)
     say_all(files)
-
-
-@click.command()
-@click.argument("results", type=FILE)
-@click.option("--output", type=FILE, required=True, help="Folder of figure and table.")
-@click.option("--table", "tables", multiple=True, metavar="NAME=FILE[:COLUMN]", help="Rates; repeat it.")
-@click.option("--published/--no-published", default=True, help="EventCalc at 400 GeV and bremsstrahlung.")
-def compare(results: Path, output: Path, **options: Any) -> None:
-    """Draw the rate of RESULTS with those of other tools, per interacting proton."""
-    from gammastar.results.show import compare as draw
-
-    say_all(draw(results, output=output, **options))
-    say(f"figure and table in {output}")
 
 
 @click.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import re
 from collections.abc import Mapping
@@ -20,20 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from gammastar.config.fields import (
-    LIGHT,
-    Count,
-    Edges,
-    Fraction,
-    MassEdges,
-    Momenta,
-    Positive,
-    PositiveRange,
-    Range,
-    Section,
-    Title,
-    cells_problem,
-)
+from gammastar.config import fields
 from gammastar.core.errors import InputFileError, PortabilityError, SteeringError, require
 from gammastar.core.files import data_path, is_file, is_folder, shipped
 from gammastar.core.resolve import UserCode, resolve
@@ -52,14 +40,14 @@ SAME_BEAM = 0.01
 Label = Annotated[str, Field(max_length=200)]
 
 
-class PublishedSpectrum(Section):
+class PublishedSpectrum(fields.Section):
     """A published mass spectrum that stands for [read] to [unfold].
 
     The keys from `content` to `edges` stand for what the table leaves open.
     """
 
     file: str
-    """A HEPData record (its folder or ``submission.yaml``), YAML, CSV, YODA text, ROOT or UHI JSON beside the
+    """A HEPData record (its folder or ``submission.yaml``), YAML, CSV, or ROOT histograms beside the
     steering, or one of the shipped ``published/``."""
     table: Label | int = ""
     """Table by its name, or by its number from 1."""
@@ -75,11 +63,11 @@ class PublishedSpectrum(Section):
     is taken at the centre of each bin."""
     mass_unit: Annotated[str, Field(max_length=20)] = ""
     """Unit of the mass."""
-    edges: Edges | None = None
+    edges: fields.Edges | None = None
     """Edges of the bins, for points, in the unit of the table."""
-    mass: PositiveRange | None = None
+    mass: fields.PositiveRange | None = None
     """Range of masses that is taken [GeV]."""
-    scale: Positive = 1.0
+    scale: fields.Positive = 1.0
     """Factor on the numbers."""
     scale_sigma: Annotated[float, Field(ge=0)] = 0.0
     """Error of the factor, relative."""
@@ -87,7 +75,7 @@ class PublishedSpectrum(Section):
     """Errors that move all bins together."""
     uncorrelated: tuple[Label, ...] = ()
     """Errors of each bin alone; by default those that begin with stat, uncor, error or total."""
-    error: Positive | Literal["poisson"] | None = None
+    error: fields.Positive | Literal["poisson"] | None = None
     """Error of a table without any: relative, or 'poisson'."""
     negative: Literal["refuse", "keep"] = "refuse"
     """Whether negative numbers are refused or kept."""
@@ -140,12 +128,12 @@ def load_published(section: PublishedSpectrum, base: Path, exposed: Any) -> Meas
     return replace(found, notes=(*found.notes, *notes))
 
 
-class Analysis(Section):
+class Analysis(fields.Section):
     """Name, title and seed of the analysis, and whether its data are mock."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=100)]
     """Name: letters, digits, _ and -. Results go to results/NAME."""
-    title: Title = ""
+    title: fields.Title = ""
     """Title of the report page."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     """Seed of every random number of the run."""
@@ -153,7 +141,7 @@ class Analysis(Section):
     """The data are simulated: every result says MOCK, and no limit is an observed one."""
 
 
-class Simulate(Section):
+class Simulate(fields.Section):
     """Mock data made at run time from a card: data-like events, and simulation under another prior."""
 
     card: str
@@ -190,7 +178,7 @@ def _some(size: str) -> str:
 Memory = Annotated[str, Field(pattern=r"^[0-9]{1,6}(\.[0-9]{1,6})? ?[kMG]i?B$"), AfterValidator(_some)]
 
 
-class RunsSection(Section):
+class RunsSection(fields.Section):
     """Runs of the data: which are good, and protons on target and prescale of each. Simulation has no runs.
 
     The schema names the branches `run` and, if there are any, `block`.
@@ -217,7 +205,7 @@ class RunsSection(Section):
         return self
 
 
-class Read(Section):
+class Read(fields.Section):
     """Input ntuples, the simulation for the response, and the schema that maps both."""
 
     files: tuple[str, ...] = ()
@@ -241,7 +229,7 @@ Listed = Annotated[tuple[int | float | bool, ...], Field(max_length=100_000)]
 class Condition(BaseModel):
     """What a column must hold; all that is given."""
 
-    model_config = Section.model_config
+    model_config = fields.Section.model_config
 
     all: Annotated[int, Field(ge=0, lt=2**64)] = 0
     """Bits that must all be set."""
@@ -253,11 +241,11 @@ class Condition(BaseModel):
     """Values that are kept."""
     without: Listed = ()
     """Values that are not kept."""
-    range: Range | None = None
+    range: fields.Range | None = None
     """Range that is kept, low ≤ x < high."""
 
 
-RANGE: TypeAdapter[tuple[float, float]] = TypeAdapter(Range)
+RANGE: TypeAdapter[tuple[float, float]] = TypeAdapter(fields.Range)
 
 
 def _wanted(value: Any, _: Any) -> Any:
@@ -272,10 +260,10 @@ def _wanted(value: Any, _: Any) -> Any:
         raise ValueError(": ".join([*map(str, item["loc"][:1]), text])) from error
 
 
-Wanted = Annotated[Range | Condition, WrapValidator(_wanted)]
+Wanted = Annotated[fields.Range | Condition, WrapValidator(_wanted)]
 
 
-class DataOnly(Section):
+class DataOnly(fields.Section):
     """Cuts that act on the data alone: what simulation does not have, such as runs and beam quality."""
 
     event: dict[str, Wanted] = Field(default_factory=dict)
@@ -284,12 +272,12 @@ class DataOnly(Section):
     """Cuts of one's own on events, 'file.py:function'."""
 
 
-class ScaleFactorSection(Section):
+class ScaleFactorSection(fields.Section):
     """A correction of the efficiency of simulated pairs, from a file of correctionlib."""
 
-    file: Title
+    file: fields.Title
     """JSON of correctionlib, compressed or not."""
-    correction: Title
+    correction: fields.Title
     """Its name in the file."""
     inputs: dict[str, str | int | float]
     """Of each of its inputs: a quantity of the leptons (`pt`, `eta`, `abs_eta`, `momentum`, `energy`,
@@ -298,7 +286,7 @@ class ScaleFactorSection(Section):
     """What has the factor; a pair gets the product of those of its leptons."""
     varied: str = ""
     """Input that chooses the variation."""
-    variations: dict[Title, tuple[str, str]] = Field(default_factory=dict)
+    variations: dict[fields.Title, tuple[str, str]] = Field(default_factory=dict)
     """Name of each source of uncertainty, and the values of `varied` one standard deviation up and down."""
 
     @field_validator("variations")
@@ -309,7 +297,7 @@ class ScaleFactorSection(Section):
         return variations
 
 
-class Select(Section):
+class Select(fields.Section):
     """Cuts on events, leptons and pairs, and the axes of the reconstructed spectrum.
 
     A cut is a range that is kept, `[low, high]` with low ≤ x < high, or a condition with `all`, `any` and
@@ -346,11 +334,11 @@ class Select(Section):
     """Keep and weight single pairs. If false one compiled pass fills the histograms straight from the events,
     several times faster and in memory that does not grow with them; [flow], [in_situ], OmniFold, open charm,
     the bootstrap of events and [predict] from the spectrum need the pairs."""
-    mass: MassEdges
+    mass: fields.MassEdges
     """Edges of the reconstructed mass [GeV]."""
-    pt: Momenta = (0.0, 1e4)
+    pt: fields.Momenta = (0.0, 1e4)
     """Edges of the reconstructed transverse momentum q_T [GeV]."""
-    energy: Momenta = (0.0, 1e5)
+    energy: fields.Momenta = (0.0, 1e5)
     """Edges of the reconstructed energy [GeV]."""
 
     @property
@@ -362,32 +350,32 @@ class Select(Section):
     def _within_memory(self) -> Select:
         if len(self.vertex) == 1:
             raise ValueError(f"vertex = {list(self.vertex)}: name two lepton columns, x and y of the track")
-        problem = cells_problem(self.mass, self.pt, self.energy)
+        problem = fields.cells_problem(self.mass, self.pt, self.energy)
         if problem:
             raise ValueError(problem)
         return self
 
 
-class Charm(Section):
+class Charm(fields.Section):
     """Open charm: simulated pairs fitted in mass and vertex offset, since like-sign pairs do not see it."""
 
     template: tuple[str, ...] | Literal["simulation"]
     """Files of simulated charm pairs; 'simulation' with [simulate]."""
-    n_template: Count = 20_000
+    n_template: fields.Count = 20_000
     """Pairs of the template, if it is simulated."""
     offset: Annotated[tuple[str, ...], Field(min_length=1)]
     """One pair column, or two or more lepton columns whose distance between the leptons is taken."""
-    edges: Edges
+    edges: fields.Edges
     """Edges of the offset, in the unit of its column."""
 
 
-class CorrectionSection(Section):
+class CorrectionSection(fields.Section):
     """Pairs not produced by a single virtual photon: simulated ones, or the decay η → μμ.
 
     Its size is a number of pairs, a fraction of the yield, or follows from the measured η Dalitz pairs.
     """
 
-    name: Annotated[Title, Field(min_length=1, max_length=100)]
+    name: Annotated[fields.Title, Field(min_length=1, max_length=100)]
     """Name of the correction and of its source of uncertainty."""
     kind: Literal["files", "eta to mu mu"] = "files"
     """Simulated pairs of `files`, or the built-in peak of η → μμ."""
@@ -395,19 +383,19 @@ class CorrectionSection(Section):
     """Files of simulated pairs, of the schema of [read]."""
     pairs: Annotated[float, Field(ge=0)] | None = None
     """Size: number of pairs in the data."""
-    fraction: Fraction | None = None
+    fraction: fields.Fraction | None = None
     """Size: share of the subtracted yield."""
     sigma: Annotated[float, Field(ge=0)] | None = None
     """Error of the size, in its unit: pairs, or share of the yield."""
-    n_dalitz: Positive | None = None
+    n_dalitz: fields.Positive | None = None
     """Number of η Dalitz pairs measured in the data, for 'eta to mu mu'."""
     n_dalitz_sigma: Annotated[float, Field(ge=0)] = 0.0
     """Its error."""
-    resolution: Positive | None = None
+    resolution: fields.Positive | None = None
     """Standard deviation of the mass at the η, for 'eta to mu mu' [GeV]."""
-    efficiency_ratio: Positive = 1.0
+    efficiency_ratio: fields.Positive = 1.0
     """Efficiency of η → μμ over that of the Dalitz decay."""
-    source: Title = ""
+    source: fields.Title = ""
     """Where the size comes from."""
 
     @field_validator("name")
@@ -436,46 +424,49 @@ class CorrectionSection(Section):
         return self
 
 
-def _subtraction_method(name: str) -> str:
-    from gammastar.subtract.estimate import METHODS
+def _method_of(module: str) -> AfterValidator:
+    """Return the check of a method: one of METHODS of a module, or a function of one's own."""
 
-    if name not in METHODS and re.fullmatch(r".+\.py:\w+", name) is None:
-        raise ValueError(
-            f"must be one of {', '.join(map(repr, METHODS))}, or a function of one's own, 'file.py:function'"
-        )
-    return name
+    def check(name: str) -> str:
+        known = importlib.import_module(f"gammastar.{module}").METHODS
+        if name not in known and re.fullmatch(r".+\.py:\w+", name) is None:
+            names = ", ".join(map(repr, known))
+            raise ValueError(f"must be one of {names}, or a function of one's own, 'file.py:function'")
+        return name
+
+    return AfterValidator(check)
 
 
 OWN_TAKES = frozenset({"method", "weights", "charm", "corrections"})
 
 
-class Subtract(Section):
+class Subtract(fields.Section):
     """Like-sign background, open charm and named corrections."""
 
-    method: Annotated[str, AfterValidator(_subtraction_method)] = "likelihood"
+    method: Annotated[str, _method_of("subtract.estimate")] = "likelihood"
     """How the background follows from like-sign pairs: 'likelihood' 2R √(p m) of the expectations of ++ and
     −− pairs, smooth over the cells; 'regions' R (w N++ + N--/w), w of a coarse region; 'geometric mean' 2R
     √(N++ N--) per cell; 'sum' N++ + N--; 'mixed events' their shape, normalised to like-sign pairs; or one's
     own, 'file.py:function' (see `gammastar.subtract.estimate.own_subtraction`)."""
-    r_factor: Positive | Literal["simulation", "mixed"] = 1.0
+    r_factor: fields.Positive | Literal["simulation", "mixed"] = 1.0
     """R, how much easier unlike than like signs are seen: a number, from the 'simulation', or from 'mixed'
     events of the data."""
     r_factor_sigma: Annotated[float, Field(ge=0)] = 0.0
     """Error of R, if it is a number."""
-    r_mult: Positive = 1.0
+    r_mult: fields.Positive = 1.0
     """Correlation of the multiplicities, which multiplies R of the acceptance; invisible to mixing."""
     r_mult_sigma: Annotated[float, Field(ge=0)] = 0.0
     """Error of r_mult."""
-    r_coarse: dict[Literal["mass", "pt", "energy"], Edges] = Field(default_factory=dict)
+    r_coarse: dict[Literal["mass", "pt", "energy"], fields.Edges] = Field(default_factory=dict)
     """Edges by axis of the regions in which R is taken from mixed events; one region by default."""
     mixed_pairs: Annotated[int, Field(ge=1000, le=10**9)] = 300_000
     """Number of mixed pairs."""
-    control: dict[Literal["mass", "pt", "energy"], Range] = Field(default_factory=dict)
+    control: dict[Literal["mass", "pt", "energy"], fields.Range] = Field(default_factory=dict)
     """Range by axis of a region without signal, where +- over background should be one."""
     bootstrap: Annotated[int, Field(ge=0, le=100_000)] = 0
     """How many times the events are drawn for the covariance, which then knows that pairs of one event share
     leptons; 0: formula."""
-    coarse: dict[Literal["mass", "pt", "energy"], Edges] = Field(default_factory=dict)
+    coarse: dict[Literal["mass", "pt", "energy"], fields.Edges] = Field(default_factory=dict)
     """Edges by axis of the regions of one charge ratio ('regions') or normalisation ('mixed events')."""
     weights: Literal["posterior", "signed"] = "posterior"
     """Weights of single pairs: 'posterior', the fitted share of signal in their cell, none negative; or
@@ -536,21 +527,12 @@ class Subtract(Section):
         return self
 
 
-def _unfolding_method(name: str) -> str:
-    from gammastar.unfold.methods import METHODS
-
-    if name not in METHODS and re.fullmatch(r".+\.py:\w+", name) is None:
-        known = ", ".join(map(repr, METHODS))
-        raise ValueError(f"must be one of {known}, or a function of one's own, 'file.py:function'")
-    return name
-
-
-class Unfold(Section):
+class Unfold(fields.Section):
     """Response and unfolding."""
 
     preset: Literal["true mass", "smeared mass, as the paper"] = "true mass"
     """What is unfolded: cells of the true mass, or smeared masses as in the paper."""
-    method: Annotated[str, AfterValidator(_unfolding_method)] = "likelihood"
+    method: Annotated[str, _method_of("unfold.methods")] = "likelihood"
     """'likelihood' of the counts, with true contents as smooth as the data ask for; 'iterative', 'tikhonov',
     'least squares', 'omnifold', or one's own, 'file.py:function' (see
     `gammastar.unfold.methods.own_method`)."""
@@ -568,13 +550,13 @@ class Unfold(Section):
     """Subtract from the iterative result the bias of the finite simulation, as its bootstraps show it."""
     efficiency_floor: Annotated[float, Field(gt=0, lt=1)] = 0.01
     """Cells of lower efficiency are not measured."""
-    scan: Annotated[tuple[Positive, ...], Field(max_length=100)] | None = None
+    scan: Annotated[tuple[fields.Positive, ...], Field(max_length=100)] | None = None
     """Strengths that are tried on the mass spectrum and shown; a set of them by default, [] for none."""
-    mass: MassEdges | None = None
+    mass: fields.MassEdges | None = None
     """Edges of the true mass; those of [select] by default [GeV]."""
-    pt: Momenta | None = None
+    pt: fields.Momenta | None = None
     """Edges of the true transverse momentum; those of [select] by default [GeV]."""
-    energy: Momenta | None = None
+    energy: fields.Momenta | None = None
     """Edges of the true energy; those of [select] by default [GeV]."""
 
     @property
@@ -611,18 +593,18 @@ class Unfold(Section):
         return self
 
 
-class SpectrumSection(Section):
+class SpectrumSection(fields.Section):
     """Beam, target and protons of the calibration run: what makes a spectrum one per proton."""
 
-    beam_energy: Positive
+    beam_energy: fields.Positive
     """Energy of the proton beam [GeV]."""
-    target_a: Positive
+    target_a: fields.Positive
     """Mass number of the target."""
-    target_z: Positive
+    target_z: fields.Positive
     """Atomic number of the target."""
-    thickness: Positive
+    thickness: fields.Positive
     """Thickness of the target [nuclear interaction lengths]."""
-    pot: Positive | Literal["simulation", "runs"]
+    pot: fields.Positive | Literal["simulation", "runs"]
     """Protons on target that made the data; 'simulation' takes those of [simulate], 'runs' sums [read.runs]
     over the runs that are kept."""
     lepton: Literal["e", "mu"] = "mu"
@@ -651,20 +633,20 @@ def _spread(value: int) -> int:
     return value
 
 
-class FlowSection(Section):
+class FlowSection(fields.Section):
     """Training of the flow p(q_T, E | m), its check in windows of mass, axes of the histogram sampler.
 
     An empty section is the default.
     """
 
-    mass: MassEdges | None = None
+    mass: fields.MassEdges | None = None
     """Edges of the mass of the histogram sampler and the map of training weights; those of the spectrum by
     default [GeV]."""
-    pt: Momenta | None = None
+    pt: fields.Momenta | None = None
     """Edges of the transverse momentum of the histogram sampler and the map [GeV]."""
-    energy: Momenta | None = None
+    energy: fields.Momenta | None = None
     """Edges of the energy of the histogram sampler and the map [GeV]."""
-    angles: MassEdges | None = None
+    angles: fields.MassEdges | None = None
     """Edges of regions of mass in which the spin density is fitted to the decay angles of the pairs, in the
     frame 'laboratory'; [accept] then takes it for photons whose parent nobody knows [GeV]."""
     bins: Annotated[int, Field(gt=1, le=1000)] | None = None
@@ -675,11 +657,11 @@ class FlowSection(Section):
     """Number of hidden layers; see `flow.FlowOptions`."""
     epochs: Annotated[int, Field(gt=0, le=1_000_000)] | None = None
     """Number of epochs; see `flow.FlowOptions`."""
-    epoch_size: Count | None = None
+    epoch_size: fields.Count | None = None
     """Pairs of an epoch; see `flow.FlowOptions`."""
-    batch: Count | None = None
+    batch: fields.Count | None = None
     """Pairs of a step; see `flow.FlowOptions`."""
-    learning_rate: Positive | None = None
+    learning_rate: fields.Positive | None = None
     """Largest learning rate; see `flow.FlowOptions`."""
     mass_flattening: Annotated[float, Field(ge=0, le=1)] = 0.0
     """0 to 1: weights sparse masses up in the training; the density is unchanged by it."""
@@ -693,14 +675,14 @@ class FlowSection(Section):
     none. A device rounds otherwise than a processor, so that the flow is another of equal quality."""
     n_draws: Annotated[int, Field(ge=10, le=100_000)] = 100
     """Draws from the flow with which each window of the check is compared."""
-    window: Positive = 0.03
+    window: fields.Positive = 0.03
     """Width of the windows of mass of the check [GeV]."""
-    check_range: Annotated[Range, LIGHT] = (0.25, 1.05)
+    check_range: Annotated[fields.Range, fields.LIGHT] = (0.25, 1.05)
     """Masses between which the flow is checked [GeV]."""
 
     @model_validator(mode="after")
     def _within_memory(self) -> FlowSection:
-        problem = cells_problem(self.mass, self.pt, self.energy, most=MOST_CELLS)
+        problem = fields.cells_problem(self.mass, self.pt, self.energy, most=MOST_CELLS)
         windows = (self.check_range[1] - self.check_range[0]) / self.window
         if windows > MOST_WINDOWS:
             problem = f"window: {windows:.3g} of {self.window:g} GeV in check_range; at most {MOST_WINDOWS}"

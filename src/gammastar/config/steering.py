@@ -185,21 +185,20 @@ class Steering(Section):
         """Return what contradicts ``[spectrum.table]``."""
         names = ("simulate", "read", "select", "subtract", "unfold", "flow")
         given = [f"[{name}]" for name in names if getattr(self, name) is not None]
-        listed = f"[spectrum.table] stands for {', '.join(given)}: drop one of them"
-        contradictions = [listed] if given else []
-        if self.in_situ is not None:
-            contradictions.append("[in_situ] searches among measured pairs; a published table has none")
-        if self.predict is not None and self.predict.outside_domain:
-            contradictions.append("[predict] outside_domain: a published table has no measured domain")
-        if self.accept is not None and self._unmodelled():
-            contradictions.append("[accept] needs q_T and energy: give [spectrum.table] kinematics, a card")
-        return contradictions
-
-    def _unmodelled(self) -> bool:
-        """Return whether the particles of a published table have no kinematics."""
         theory = self.predict is not None and self.predict.source == "theory"
         table = None if self.spectrum is None else self.spectrum.table
-        return table is not None and table.kinematics is None and not theory
+        unmodelled = table is not None and table.kinematics is None and not theory
+        contradictions = {
+            f"[spectrum.table] stands for {', '.join(given)}: drop one of them": given,
+            "[in_situ] searches among measured pairs; a published table has none": self.in_situ is not None,
+            "[predict] outside_domain: a published table has no measured domain": (
+                self.predict is not None and self.predict.outside_domain
+            ),
+            "[accept] needs q_T and energy: give [spectrum.table] kinematics, a card": (
+                self.accept is not None and unmodelled
+            ),
+        }
+        return [text for text, wrong in contradictions.items() if wrong]
 
     def _angles(self) -> list[str]:
         """Return what contradicts ``[flow] angles``."""
@@ -603,12 +602,10 @@ def markdown() -> str:
     for table in (*tables(), *schema_tables()):
         parts.append(f"## {table.header}\n")
         parts += [f"{paragraph}\n" for paragraph in _paragraphs(table.about)]
-        rows = [(f"`{k.name}`", k.kind, k.unit, _code(k.default), k.meaning) for k in table.keys]
+        plain = ("", "needed")  # no value that one could write
+        told = [(k, k.default if k.default in plain else f"`{k.default}`") for k in table.keys]
+        rows = [(f"`{k.name}`", k.kind, k.unit, default, k.meaning) for k, default in told]
         every = (HEAD, RULE, *rows)
         cells = [[cell.replace("|", r"\|").replace("*", r"\*") for cell in row] for row in every]
         parts.append("\n".join(f"| {' | '.join(row)} |" for row in cells) + "\n")
     return "\n".join(parts)
-
-
-def _code(default: str) -> str:
-    return default if default in ("", "needed") else f"`{default}`"

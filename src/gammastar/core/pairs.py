@@ -56,15 +56,7 @@ def _joined(parts: Sequence[Record], columns: Sequence[str] = ()) -> Record:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Pairs(ReprMixin):
-    """Lepton pairs of one flavour, one entry per pair.
-
-    Examples
-    --------
-    >>> one = np.ones(2)
-    >>> p = Pairs(3 * one, one, 9 * one, np.array([0, 2], np.int8), one, np.array([7, 7]))
-    >>> len(p.select(p.os))
-    1
-    """
+    """Lepton pairs of one flavour, one entry per pair."""
 
     # Invariant mass, momentum transverse to the beam and energy, (n,) [GeV]
     mass: FloatArray

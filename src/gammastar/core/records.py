@@ -43,20 +43,7 @@ LONGEST = 88  # characters of a value
 
 
 class ReprMixin:
-    """Gives a dataclass a representation of one screen, as text and as HTML.
-
-    Examples
-    --------
-    >>> from dataclasses import dataclass
-    >>> @dataclass(repr=False)
-    ... class Rate(ReprMixin):
-    ...     mass: object
-    ...     unit: str
-    >>> print(Rate(np.array([0.2, 0.4]), "GeV"))
-    Rate
-      mass  2 numbers, 0.2 to 0.4
-      unit  'GeV'
-    """
+    """Gives a dataclass a representation of one screen, as text and as HTML."""
 
     __slots__ = ()
 
@@ -311,19 +298,7 @@ class DarkState:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Momenta:
-    """Four-momenta of particles, shape (n,).
-
-    Every other quantity of ``vector.MomentumNumpy4D`` is an attribute too, as ``mass`` or ``phi``: vector is
-    imported when the first of them is asked for, which takes longer than many a job.
-
-    `px`, `py`, `pz`, `E` (shape (n,)): components and energy [GeV].
-
-    Examples
-    --------
-    >>> p4 = Momenta(*np.array([[3.0], [4.0], [0.0], [13.0]]))
-    >>> p4.pt.tolist(), p4.mass.tolist(), len(p4[:0])
-    ([5.0], [12.0], 0)
-    """
+    """Four-momenta [GeV], shape (n,), with all of ``vector.MomentumNumpy4D``, which is imported late."""
 
     px: FloatArray
     py: FloatArray

@@ -178,14 +178,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sources:
-    """Independent sources of one prediction at n masses.
-
-    Examples
-    --------
-    >>> flow, charm = Source.shifted("flow", "kinematics", [3.0]), Source.shifted("charm", "spectrum", [4.0])
-    >>> float(Sources((flow, charm)).total()[0, 0])
-    25.0
-    """
+    """Independent sources of one prediction at n masses."""
 
     parts: tuple[Source, ...] = ()
 

@@ -32,15 +32,7 @@ from loky import get_reusable_executor
 
 from gammastar.core.errors import GammastarError, SteeringError, StoreError
 from gammastar.core.files import disk_full_message, text_of, write_whole
-from gammastar.facility.processor import (
-    Signature,
-    chosen,
-    compare,
-    fingerprint,
-    other_files,
-    signature,
-    warm,
-)
+from gammastar.facility import processor
 from gammastar.store.manifest import write_text
 
 POLL = 0.5  # s between two looks at the workers
@@ -284,7 +276,7 @@ def _begin_worker(folder: str) -> None:
 
     threading.Thread(target=watch, name="parent", daemon=True).start()
     try:
-        warm()
+        processor.warm()
     except (GammastarError, OSError) as error:
         why = disk_full_message(error, _temporary()) if isinstance(error, OSError) else error
         _trouble.append(f"worker process {os.getpid()} cannot start: {why}")
@@ -479,7 +471,7 @@ class DaskCrew(Crew):
             )
         return good
 
-    def check(self) -> Signature:
+    def check(self) -> processor.Signature:
         """Refuse workers with other code or libraries, or too little memory; return what all have."""
         for address, known in self._known().items():
             limit = known["memory_limit"]
@@ -488,21 +480,23 @@ class DaskCrew(Crew):
                     f"worker {address} may use {limit / 2**20:.0f} MiB of memory, needed are "
                     f"{NEED / 2**20:.0f} MiB; start it with --memory-limit, or start fewer on a machine"
                 )
-        here = signature()
-        for address, there in self.everywhere(signature).items():
-            compare(there, here, address)
+        here = processor.signature()
+        for address, there in self.everywhere(processor.signature).items():
+            processor.compare(there, here, address)
         return here
 
     def same_files(self, paths: Sequence[str], folder: Path) -> None:
         """Refuse workers that see other files than this process, or not the folder of results."""
         temporary = folder / f"token-{uuid.uuid4().hex}"
-        arguments = chosen(paths), str(temporary)
+        arguments = processor.chosen(paths), str(temporary)
         write_text(temporary, uuid.uuid4().hex)
         try:
-            end, here = time.monotonic() + self.patience.silence / 4, fingerprint(*arguments)
+            end, here = time.monotonic() + self.patience.silence / 4, processor.fingerprint(*arguments)
             while True:
                 try:
-                    return other_files(self.everywhere(fingerprint, *arguments), here, folder)
+                    return processor.other_files(
+                        self.everywhere(processor.fingerprint, *arguments), here, folder
+                    )
                 except StoreError:
                     if time.monotonic() > end:
                         raise

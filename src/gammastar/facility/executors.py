@@ -32,8 +32,6 @@ from gammastar.facility.processor import (
     pairs_of,
     same_here,
     signature,
-    summary,
-    write_costs,
 )
 from gammastar.select import Cutflow, Step
 from gammastar.store.filesets import write_fileset
@@ -63,8 +61,6 @@ class Executor:
         Entries of the data and of the simulation, skipped ones included.
     flows : dict
         Cutflows of the finished jobs on data and simulation.
-    costs : dict of str to str
-        Time and memory of their chunks, in words; ``costs_<kind>.csv`` beside the chunks has each of them.
     threads : int
         Kept chunks that this process reads and checks at the same time.
     tell : function of stage, fraction and text, or None
@@ -86,7 +82,6 @@ class Executor:
     skipped: list[dict[str, Any]] = field(default_factory=list)
     entries: dict[str, int] = field(default_factory=dict)
     flows: dict[str, Cutflow] = field(default_factory=dict)
-    costs: dict[str, str] = field(default_factory=dict)
     threads: int = 1
     tell: Tell | None = None
     companions: dict[str, str] = field(default_factory=dict)
@@ -260,8 +255,6 @@ def harvest(executor: Executor, job: Job) -> Harvest:
     for chunk, note in notes.items():
         if int(note["entries"]) != chunk.stop - chunk.start:
             raise StoreError(f"{chunk.label}: came back with {note['entries']} entries")
-    write_costs(job.folder / f"costs_{job.kind}.csv", list(notes.values()))
-    executor.costs[job.kind] = summary(list(notes.values()))
     return Harvest(job, notes, executor.threads)
 
 

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import itertools
 import logging
 import operator
 import os
-import resource
 import socket
-import statistics
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +29,7 @@ from gammastar.core.resolve import user_code_errors
 from gammastar.select import Cutflow, Cuts, Step
 from gammastar.select.histogram import chunk_sums, flat_suffices
 from gammastar.store.filesets import Remote, identity, kind_of
-from gammastar.store.manifest import package_digest, versions, write_table
+from gammastar.store.manifest import package_digest, versions
 from gammastar.store.pairs import Arrays, Chunk, Job, Source, read_chunk, write_chunk
 
 # versions that decide numbers
@@ -125,60 +120,6 @@ def other_files(there: Mapping[str, Any], here: Print, folder: Path) -> None:
             raise StoreError(msg)
 
 
-PLACE = ("file", "start", "stop", "entries", "pairs")
-_STATUS = Path("/proc/self/status")
-COLUMNS = (*PLACE, "seconds", "cpu_seconds", "memory_mb", "worker", "taken")
-
-
-def stopwatch() -> Callable[[], dict[str, Any]]:
-    """Begin to measure this process; return the function that says what was spent since then."""
-    with contextlib.suppress(OSError):  # the mark of the largest resident memory falls to what is resident
-        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-    begin, cpu = time.monotonic(), time.process_time()
-
-    def spent() -> dict[str, Any]:
-        return {
-            "seconds": round(time.monotonic() - begin, 4),
-            "cpu_seconds": round(time.process_time() - cpu, 4),
-            "memory_mb": round(_highest() / 1e6, 1),
-            "worker": f"{socket.gethostname()}:{os.getpid()}",
-        }
-
-    return spent
-
-
-def _highest() -> float:
-    """Return the largest resident memory of this process [bytes]."""
-    with contextlib.suppress(OSError):
-        for line in _STATUS.read_text(encoding="utf-8").splitlines():
-            if line.startswith("VmHWM:"):
-                return float(line.split()[1]) * 1024.0
-    unit = 1.0 if sys.platform == "darwin" else 1024.0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def write_costs(path: Path, notes: Sequence[Mapping[str, Any]]) -> None:
-    """Write what the chunks of a job cost as CSV, one line per chunk."""
-    rows = [{**note, "file": note["path"], "taken": int(note["taken"])} for note in notes]
-    write_table(path, {name: [row[name] for row in rows] for name in COLUMNS})
-
-
-def summary(notes: Sequence[Mapping[str, Any]]) -> str:
-    """Return number, median and longest time and largest memory of chunks in words."""
-    new = [note for note in notes if not note["taken"]]
-    if not new:
-        return f"{len(notes)} chunks, all of an earlier run"
-    longest = max(new, key=lambda note: note["seconds"])
-    seconds = [note["seconds"] for note in new]
-    taken = f", {len(notes) - len(new)} of an earlier run" if len(new) < len(notes) else ""
-    median = statistics.median(seconds)
-    return (
-        f"{len(notes)} chunks{taken}, {sum(seconds):.3g} s of work: median {median:.3g} s, "
-        f"longest {longest['seconds']:.3g} s ({longest['path']}[{longest['start']}:{longest['stop']}]), "
-        f"largest memory {max(note['memory_mb'] for note in new):.0f} MB"
-    )
-
-
 TRIAL_SCHEMA = {
     "tree": "events",
     "layout": "jagged",
@@ -221,7 +162,7 @@ class DileptonPairs:
     Notes
     -----
     A call returns, to be added by coffea over the chunks that came back: ``done``, one note per chunk with
-    the name of its Parquet file, its time and memory (`stopwatch`); ``entries`` and ``pairs``, their numbers;
+    the name of its Parquet file; ``entries`` and ``pairs``, their numbers;
     ``cutflow``; ``columns``, the branches that were read (coffea's own metrics see none of them, since its
     events are not touched); and under ``filled`` what `fill` returned. What it weighs does not depend on the
     number of pairs.
@@ -272,9 +213,8 @@ class DileptonPairs:
         where = {"index": chunk.index, "start": chunk.start, "stop": chunk.stop, "path": chunk.path}
         try:
             same_here(self.code)
-            spent = stopwatch()
             with user_code_errors():
-                return where | _kept(self.job, chunk) | spent()
+                return where | _kept(self.job, chunk)
         except GammastarError as error:
             found: GammastarError = error
         except OSError as error:

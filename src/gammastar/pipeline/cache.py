@@ -19,16 +19,8 @@ from pydantic import BaseModel
 from gammastar.core.errors import PhysicsError, StoreError
 from gammastar.core.files import atomic, opened, state_of
 from gammastar.core.records import ArrayRecord, Arrays
+from gammastar.store import manifest
 from gammastar.store.folder import MARK, claim, prune, published, set_aside, sweep, sweep_temporaries
-from gammastar.store.manifest import (
-    MANIFEST,
-    digest,
-    file_sha256,
-    package_digest,
-    read_manifest,
-    versions,
-    write_manifest,
-)
 
 DAMAGE = (
     *(OSError, MemoryError, AttributeError, ValueError, KeyError, EOFError),
@@ -91,12 +83,12 @@ class StageCache:
 
     def key_of(self, *stages: str) -> str:
         """Return the digest of the finished stages that another one builds on."""
-        return digest([self.stages[stage]["content"] for stage in stages if stage in self.stages])
+        return manifest.digest([self.stages[stage]["content"] for stage in stages if stage in self.stages])
 
     def key(self, section: BaseModel | None, *upstream: str) -> str:
         """Return the digest that decides whether a stage runs again: section, inputs, code and seed."""
         content = {} if section is None else section.model_dump(mode="json")
-        return digest(content, list(upstream), package_digest(), self.seed)
+        return manifest.digest(content, list(upstream), manifest.package_digest(), self.seed)
 
     def arrays(self, stage: str, key: str, compute: Callable[[], Arrays], *, of: str = "") -> Arrays:
         """Return the arrays of a stage, or of a part `of` it, from disk if nothing upstream changed."""
@@ -106,7 +98,7 @@ class StageCache:
             if kept is not None:
                 logger.info("%s: taken from the finished run", stage)
                 self.taken.append(stage)
-                self.done(stage, key, digest(kept), _gaps(kept))
+                self.done(stage, key, manifest.digest(kept), _gaps(kept))
                 return kept
         # rows first, as they come back: sums in another order differ in their last digit
         result: dict[str, Any] = {name: np.asarray(array, order="C") for name, array in compute().items()}
@@ -118,7 +110,7 @@ class StageCache:
                 np.savez(stream, **result)
             with zipfile.ZipFile(temporary, "a") as archive:
                 archive.comment = MARK
-        self.done(stage, key, digest(result), _gaps(result))
+        self.done(stage, key, manifest.digest(result), _gaps(result))
         return result
 
     def keep(
@@ -135,7 +127,7 @@ class StageCache:
             logger.warning("%s; the stage runs again", error)
             return None
         entry = self.previous["stages"][stage]
-        if digest(found) != entry["content"]:
+        if manifest.digest(found) != entry["content"]:
             logger.warning("%s: %s does not match its digest; the stage runs again", stage, path)
             return None
         now, before = _gaps(found), entry.get("gaps", {})
@@ -225,16 +217,16 @@ class StageCache:
         kept = {} if finished else {name: entry for name, entry in before.items() if name not in self.stages}
         lost = {name: entry for name, entry in self.previous.get("partial", {}).items() if name in kept}
         files = [name for name in published(self.folder) if not name.startswith("input/")]
-        write_manifest(
+        manifest.write_manifest(
             self.folder,
             {
                 "finished": finished,
                 "mock": self.mock,
                 "seed": self.seed,
                 "configuration": self.configuration,
-                "code": package_digest(),
+                "code": manifest.package_digest(),
                 "inputs": self.inputs,
-                "versions": {**versions(), **self.companions},
+                "versions": {**manifest.versions(), **self.companions},
                 "stages": kept | self.stages,
                 "files": {name: self._sha256(name) for name in files},
                 "partial": lost | self.partial,
@@ -250,7 +242,7 @@ class StageCache:
         path = self.folder / name
         now = state_of(path)
         if name not in self.known or self.known[name][0] != now:
-            self.known[name] = (now, file_sha256(path))
+            self.known[name] = (now, manifest.file_sha256(path))
         return self.known[name][1]
 
 
@@ -291,10 +283,10 @@ def load_arrays(path: Path) -> Arrays:
 def kept_arrays(folder: Path, stage: str) -> Arrays:
     """Read the arrays of a kept stage of a finished run."""
     path = folder / "stages" / f"{stage}.npz"
-    entry, found = read_manifest(folder)["stages"].get(stage, {}), load_arrays(path)
-    if entry.get("content") != digest(found):
-        msg = f"{path}: does not match its digest in {folder / MANIFEST}; changed or damaged; run again"
-        raise StoreError(msg)
+    entry, found = manifest.read_manifest(folder)["stages"].get(stage, {}), load_arrays(path)
+    if entry.get("content") != manifest.digest(found):
+        where = folder / manifest.MANIFEST
+        raise StoreError(f"{path}: does not match its digest in {where}; changed or damaged; run again")
     return found
 
 
@@ -311,14 +303,14 @@ def open_cache(
     old, previous = claim(folder), {}
     if resume and old:
         try:
-            previous = read_manifest(folder)
+            previous = manifest.read_manifest(folder)
         except StoreError as error:
             raise StoreError(f"{error}; or run without --resume") from error
     cache = StageCache(folder, resume, seed, mock, previous, old=old, wanted=stages)
-    if previous and previous["code"] != package_digest():
+    if previous and previous["code"] != manifest.package_digest():
         cache.notes.append("the code of gammastar changed since the resumed run: its stages run again")
         logger.warning("%s: %s", folder, cache.notes[-1])
-    before, now = previous.get("versions", {}), versions()
+    before, now = previous.get("versions", {}), manifest.versions()
     others = ", ".join(f"{name} {before.get(name, 'none')}" for name in now if before.get(name) != now[name])
     if previous and others:
         cache.alarm(f"stages that are kept from the run before are of other versions: {others}")

@@ -57,7 +57,6 @@ class Executor(Protocol):
     events: list[str]
     skipped: list[dict[str, Any]]
     flows: dict[str, Cutflow]
-    costs: dict[str, str]
     tell: Tell | None
     companions: dict[str, str]
 

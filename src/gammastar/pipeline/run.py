@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import os
 from collections.abc import Callable, Sequence
@@ -132,15 +131,8 @@ def _flow(ctx: Context, state: RunState) -> None:
 
 def dark_half(ctx: Context, state: RunState) -> None:
     """Run predict, accept and infer on the spectrum, the flow and the domain that `state` holds."""
-    preview, section = None, ctx.steering.infer
-    refused = ctx.cache.partial and not ctx.allow_partial
-    if ctx.steering.report is not None and section is not None and section.likelihood != "joint":
-        from gammastar.pipeline.stages import report
-
-        # shows the first contour before all masses are done
-        preview = None if refused else functools.partial(report.first_page, ctx, state)
     _predict(ctx, state)
-    _accept(ctx, state, preview)
+    _accept(ctx, state)
     _infer(ctx, state)
 
 
@@ -176,11 +168,11 @@ def _predict(ctx: Context, state: RunState) -> None:
     state.pair_rate = predict.pair_stage(ctx, production, state)
 
 
-def _accept(ctx: Context, state: RunState, preview: Callable[[dict[str, Any]], None] | None = None) -> None:
+def _accept(ctx: Context, state: RunState) -> None:
     from gammastar.pipeline.stages import accept
 
     production = _production(ctx, state)
-    state.planes = accept.accept_stage(ctx, production, needed(state.rate, "predict"), preview)
+    state.planes = accept.accept_stage(ctx, production, needed(state.rate, "predict"))
     state.charge_planes = accept.millicharge_stage(ctx, production, state.pair_rate, state)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gammastar.read.events import matched, open_events, open_flat, open_matched
-from gammastar.read.files import expand, sha256, verify
+from gammastar.read.files import expand, sha256
 from gammastar.read.meaning import examine
 from gammastar.read.proposal import (
     Description,
@@ -12,9 +12,7 @@ from gammastar.read.proposal import (
     describe,
     inspect,
     propose,
-    propose_schema,
     to_toml,
-    write_schema,
 )
 from gammastar.read.published import hepdata, published_spectrum
 from gammastar.read.schema import RowFilter, Schema, Truth, builtin, builtin_names, load_schema
@@ -39,10 +37,7 @@ __all__ = [
     "open_flat",
     "open_matched",
     "propose",
-    "propose_schema",
     "published_spectrum",
     "sha256",
     "to_toml",
-    "verify",
-    "write_schema",
 ]

@@ -27,7 +27,7 @@ from gammastar.read.branches import (
     typed,
     typename,
 )
-from gammastar.read.files import check_entries, compare_checksums, expand, is_rntuple, opened, verify
+from gammastar.read.files import check_entries, compare_checksums, expand, is_rntuple, opened
 from gammastar.read.schema import Branch, RowFilter, Schema, Truth
 
 MAX_WEIGHT = 1e100  # weight: sums of their squares stay finite
@@ -40,7 +40,6 @@ def open_events(
     *,
     step: str | int = "100 MB",
     truth: bool = False,
-    digests: Mapping[str, str] | None = None,
     entry_start: int = 0,
     entry_stop: int | None = None,
 ) -> Iterator[ak.Array]:
@@ -56,8 +55,6 @@ def open_events(
         Size of a chunk in memory, or its number of entries.
     truth : bool
         Read the truth branches of the schema as well.
-    digests : mapping of file to SHA-256, optional
-        Files named here are verified before they are read.
     entry_start, entry_stop : int
         Range of entries of each file; all of them by default.
 
@@ -84,8 +81,6 @@ def open_events(
         raise BranchError(f"truth was asked for, but the schema of tree {schema.tree!r} has no [truth] table")
     first, signs = 0, Charges(schema)
     for path in expand(files):
-        if digests and path in digests:
-            verify(path, digests[path])
         rows = entry_start
         for arrays in _raw(path, schema, step, truth=truth, entries=(entry_start, entry_stop)):
             yield _events(arrays, schema, path, first + rows, signs, truth=truth)

@@ -487,22 +487,3 @@ def sha256(path: str | Path) -> str:
     """
     with reading(path), regular(Path(path), ANY_SIZE) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def verify(path: str | Path, digest: str) -> None:
-    """Check the SHA-256 digest of a file.
-
-    Parameters
-    ----------
-    digest : str
-        Of 64 hexadecimal digits.
-
-    Raises
-    ------
-    InputFileError
-        If the digest differs.
-    """
-    actual = sha256(path)
-    if actual != digest.lower():
-        msg = f"{path}: SHA-256 is {actual}, expected {digest}; the file was changed or damaged"
-        raise InputFileError(msg)

@@ -14,7 +14,7 @@ from uproot.behaviors.RNTuple import HasFields
 from uproot.const import RNTupleFieldRole
 
 from gammastar.core.errors import BranchError, InputFileError, UserError
-from gammastar.core.files import Finding, plain, write_whole
+from gammastar.core.files import Finding, plain
 from gammastar.read.branches import fill_fields
 from gammastar.read.events import TREE_CLASSES
 from gammastar.read.files import kept_open, opened
@@ -22,6 +22,7 @@ from gammastar.read.meaning import examine, seen_lepton
 from gammastar.read.schema import Schema
 
 LISTS = ("[]", "vector<", "RVec<", "TClonesArray")
+LEAVES = {"D": "double", "F": "float", "L": "int64_t", "I": "int32_t", "S": "int16_t", "B": "int8_t"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,9 @@ def _types(tree: Any) -> Iterator[tuple[str, str]]:
         if len(leaves) > 1 and not branch.branches:
             ends = "[]" if is_list(_typename(branch)) else ""
             for leaf in leaves:
-                yield f"{name}.{leaf.member('fName')}", f"{_leaf_type(leaf)}{ends}"
+                kind = LEAVES.get(str(leaf.classname).removeprefix("TLeaf"), "bool")
+                unsigned = "u" if kind != "bool" and leaf.member("fIsUnsigned", none_if_missing=True) else ""
+                yield f"{name}.{leaf.member('fName')}", f"{unsigned}{kind}{ends}"
         else:
             yield str(name), _typename(branch)
 
@@ -85,12 +88,6 @@ def _typename(branch: Any) -> str:
         return str(branch.typename)
     except (KeyError, ValueError, TypeError, NotImplementedError, AttributeError) as error:
         return f"unreadable ({type(error).__name__})"  # one branch that nobody needs costs no tree
-
-
-def _leaf_type(leaf: Any) -> str:
-    kinds = {"D": "double", "F": "float", "L": "int64_t", "I": "int32_t", "S": "int16_t", "B": "int8_t"}
-    kind = kinds.get(str(leaf.classname).removeprefix("TLeaf"), "bool")
-    return f"u{kind}" if leaf.member("fIsUnsigned", none_if_missing=True) else kind
 
 
 KEYS = {
@@ -147,11 +144,6 @@ class Proposal:
     schema: Mapping[str, Any]
     notes: tuple[str, ...]
     findings: tuple[Finding, ...]
-
-
-def propose_schema(file: str | Path, *, lepton: str | None = None) -> dict[str, Any]:
-    """Return the schema mapping of the first proposal of `propose`; check it before use."""
-    return dict(propose(file, lepton=lepton)[0].schema)
 
 
 def propose(
@@ -453,11 +445,6 @@ def describe(file: str | Path, *, lepton: str | None = None, pattern: str = "*")
     except BranchError as error:
         return Description((), str(error), listing)
     return Description(schemas, "\n".join(_proposed(file, schemas)), listing)
-
-
-def write_schema(output: str | Path, found: Description) -> None:
-    """Write the proposed schema of a description; the file is there whole or not at all."""
-    write_whole(Path(output), (found.proposal + "\n").encode())
 
 
 def _proposed(file: str | Path, schemas: tuple[Proposal, ...]) -> Iterator[str]:

@@ -22,14 +22,7 @@ MOST_OF_RANGE = 1_000_000  # runs
 
 
 def good_runs(path: Path) -> dict[int, Blocks]:
-    """Return the good runs of a list, each with its ranges of blocks; no range is the whole run.
-
-    Parameters
-    ----------
-    path : path
-        JSON as CMS writes it, ``{"273158": [[1, 1279]]}``, or a text with runs and ranges (``4010-4025``)
-        between spaces, commas or line breaks; ``#`` starts a comment.
-    """
+    """Return the runs of a list, JSON of CMS or text, with ranges of blocks; no range is the whole run."""
     try:
         text = text_of(path)
         found = _certified(from_json(text)) if path.suffix.lower() == ".json" else _listed(text)

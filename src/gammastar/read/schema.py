@@ -222,26 +222,7 @@ class Schema:
 
     @staticmethod
     def from_mapping(mapping: Mapping[str, Any]) -> Schema:
-        """Build a schema from a mapping of plain values (the content of a TOML file).
-
-        Parameters
-        ----------
-        mapping : mapping
-            Plain values, as of a TOML file.
-
-        Raises
-        ------
-        SteeringError
-            If a key is unknown or missing, or a value cannot be used.
-
-        Examples
-        --------
-        >>> legs = {k: [k + "1", k + "2"] for k in ("px", "py", "pz")}
-        >>> schema = Schema.from_mapping({"tree": "events", "layout": "pair", "lepton": "mu",
-        ...                               "kinematics": legs, "charge": ["Q1", "Q2"]})
-        >>> schema.branches()[:2]
-        ('px1', 'px2')
-        """
+        """Build a schema from a mapping of plain values (the content of a TOML file)."""
         values = _known("schema", mapping, tuple(Schema.__dataclass_fields__))
         for key in ("tree", "layout", "lepton", "kinematics"):
             _check(key in values, f"schema.{key} is missing")

@@ -6,9 +6,9 @@ from gammastar.report.style import png_bytes, save_figure
 from gammastar.report.style import house_style
 from gammastar.report.figures.reach import Contour, Plane, Yields, reach_figure
 from gammastar.report.figures.limits import ExistingLimit, citations, existing_limits
-from gammastar.report.figures.signal import DomainMap, RateTable, compare_figure, domain_figure
+from gammastar.report.figures.signal import DomainMap, domain_figure
 from gammastar.report.pages import Table, text_table
-from gammastar.report.pages import Plane2D, Provenance, Section, explorer, page, save_page
+from gammastar.report.pages import Plane2D, Provenance, Section, explorer, page
 from gammastar.report.hepdata import Submission, check_submission, write_submission
 
 __all__ = [
@@ -22,8 +22,6 @@ __all__ = [
     "ExistingLimit",
     "existing_limits",
     "citations",
-    "RateTable",
-    "compare_figure",
     "DomainMap",
     "domain_figure",
     "Table",
@@ -31,7 +29,6 @@ __all__ = [
     "Section",
     "Provenance",
     "page",
-    "save_page",
     "Plane2D",
     "explorer",
     "Submission",

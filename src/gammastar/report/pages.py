@@ -8,12 +8,10 @@ from __future__ import annotations
 import base64
 import functools
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -23,7 +21,7 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from gammastar.core.errors import PhysicsError, require
-from gammastar.core.files import plain, write_whole
+from gammastar.core.files import plain
 from gammastar.core.records import FloatArray, MassInterval
 from gammastar.core.signal import SignalPlane
 from gammastar.report.style import checked, png_bytes
@@ -288,21 +286,6 @@ def _shown(section: Section, dpi: int) -> dict[str, Any]:
         "tables": tables if section.open_tables else [],
         "folded_tables": [] if section.open_tables else tables,
     }
-
-
-def save_page(text: str, path: str | os.PathLike[str]) -> Path:
-    """Write a page completely or not at all.
-
-    Parameters
-    ----------
-    text : str
-        From `page`.
-    path : path
-        Its folder is made if it is missing.
-    """
-    target = Path(path)
-    write_whole(target, text.encode("utf-8"))
-    return target
 
 
 def skipped_input(partial: Mapping[str, Mapping[str, Any]]) -> list[Table]:

@@ -33,7 +33,6 @@ from matplotlib.ticker import (
     LogFormatter,
     LogLocator,
     NullFormatter,
-    NullLocator,
     ScalarFormatter,
 )
 
@@ -304,39 +303,15 @@ FORMATS = ("png", *_METADATA)
 
 
 def settle(figure: Figure, *, dpi: float = 100.0) -> None:
-    """Lay a figure out once, the same in all its files; without minor ticks, which need no room."""
+    """Lay a figure out once, the same in all its files."""
     figure.set_dpi(dpi)
-    canvas: Any = FigureCanvasAgg(figure)  # its sizes of texts serve the PNG as well
-    canvas.get_renderer().mathtext_parser = _formulae()
-    axes = [axis for one in figure.axes for axis in (one.xaxis, one.yaxis)]
-    for axis in axes:
-        if type(axis.major.formatter) is ScalarFormatter:
-            axis.set_major_formatter(_PlainNumbers())
-    minor = [axis.minor.locator for axis in axes]
-    for axis in axes:
-        axis.minor.locator = NullLocator()
+    FigureCanvasAgg(figure)  # its sizes of texts serve the PNG as well
     _harmless(figure)
     engine = figure.get_layout_engine()
     if isinstance(engine, ConstrainedLayoutEngine):
         engine.execute(figure)
         with mpl.rc_context({"figure.autolayout": False, "figure.constrained_layout.use": False}):
             figure.set_layout_engine(None)  # with "none" each file but PNG is drawn twice
-    for axis, locator in zip(axes, minor, strict=True):
-        axis.minor.locator = locator  # type: ignore[assignment]
-
-
-class _PlainNumbers(ScalarFormatter):
-    """Numbers at ticks as text instead of formulae, which take longer; the factor at the end stays one."""
-
-    def __call__(self, x: float, pos: int | None = None) -> str:
-        return super().__call__(x, pos).removeprefix(r"$\mathdefault{").removesuffix("}$")
-
-
-@functools.lru_cache(maxsize=1)
-def _formulae() -> Any:
-    """Return one reader of formulae for all figures: what one has laid out serves the others."""
-    canvas: Any = FigureCanvasAgg(Figure())
-    return canvas.get_renderer().mathtext_parser
 
 
 def _harmless(figure: Figure) -> None:

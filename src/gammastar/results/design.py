@@ -52,7 +52,6 @@ FLOOR = 0.1  # of its pairs are seen where a cell counts as covered: ten times t
 POINTS = ("lower edge", "largest signal", "upper edge")
 N_MASSES = 8
 END = 1e-6
-FAN = (1.0, 2000, 16)  # rad, angles and azimuths at which the volume is looked for from the target
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(16)
 
 
@@ -370,45 +369,14 @@ def _measured(run: OpenRun, mass: float, angles: FloatArray, energies: FloatArra
 def _other_beam(run: OpenRun, beam: float) -> tuple[list[str], dict[str, Any]]:
     """Return which spectrum a detector behind another beam needs: no scaling carries one there."""
     detector, target = run.detector, run.detector.target
-    theta = _angles_of(detector)
-    low, high = (1e3 * angle for angle in theta)
-    seen = f"particles of {low:.3g} to {high:.3g} mrad reach it" if np.isfinite(high) else "none reaches it"
     energy = f"{detector.beam_energy:g} GeV"
-    why = (
-        f"{detector.name} stands behind protons of {energy}, the run measured at {beam:g} GeV: no scaling "
-        "carries a spectrum from one beam energy to another"
-    )
-    what = f"needed: a spectrum of lepton pairs at {energy}, best on A = {target.a:g} as in its target; "
-    what += f"on straight lines from the target {seen}"
+    why = f"{detector.name} stands behind protons of {energy}, the run measured at {beam:g} GeV: no scaling "
+    why += "carries a spectrum from one beam energy to another"
+    what = f"needed: a spectrum of lepton pairs at {energy}, best on A = {target.a:g} as in its target"
     how = f"with results of `gammastar run` for data, or a MOCK card, of {energy} this command proposes "
-    how += "angles, energies and protons"
-    lines = [why, what, how]
-    needed: dict[str, Any] = {
-        "spectrum_at_GeV": detector.beam_energy,
-        "target_a": target.a,
-        "target_z": target.z,
-    }
-    needed["theta_of_lines_mrad"] = [low, high] if np.isfinite(high) else None
+    lines = [why, what, f"{how}angles, energies and protons"]
+    needed = {"spectrum_at_GeV": detector.beam_energy, "target_a": target.a, "target_z": target.z}
     return lines, {"measured_at_GeV": beam, "points": [], "proposal": None, "needed": needed}
-
-
-def _angles_of(detector: Detector | MillichargeDetector) -> tuple[float, float]:
-    """Return the polar angles [rad] of straight lines from the target that meet the detector."""
-    last, n_theta, n_phi = FAN
-    theta = np.repeat(np.linspace(0.0, last, n_theta), n_phi)
-    phi = np.tile(np.linspace(0.0, 2 * np.pi, n_phi, endpoint=False), n_theta)
-    unit = np.stack([np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)])
-    origin = np.tile(np.array(detector.target.position), (len(theta), 1))
-    if isinstance(detector, MillichargeDetector):
-        hit = detector.front.crossed(origin, np.concatenate([unit, np.ones((1, len(theta)))]))
-    else:
-        hit = np.asarray(~np.isnan(detector.volume.chord(origin, unit.T)).any(axis=1))
-        for plane in detector.planes:
-            x, y = (origin + unit.T * ((plane.z - origin[:, 2]) / unit[2])[:, None])[:, :2].T
-            x, y = x - plane.x, y - plane.y
-            hit &= (np.abs(x) < plane.half_x) & (np.abs(y) < plane.half_y) & (np.hypot(x, y) < plane.r_max)
-    met = theta[hit]
-    return (float(met.min()), float(met.max())) if len(met) else (np.nan, np.nan)
 
 
 def design(

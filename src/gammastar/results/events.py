@@ -14,7 +14,7 @@ from gammastar import spectrum as normalised
 from gammastar.core.constants import M_E, M_MU
 from gammastar.core.errors import InputFileError, UserError
 from gammastar.core.files import LARGEST_TABLE, shipped, text_of
-from gammastar.core.records import FloatArray, Spectrum
+from gammastar.core.records import FloatArray
 from gammastar.core.sampling import Sampler, stream
 from gammastar.pipeline.context import Tell
 from gammastar.predict.millicharge import conditional
@@ -152,11 +152,19 @@ def chi_file(
     _, density, _ = normalised.mass_density(measured)
     edges = np.asarray(measured.hist.axes["mass"].edges, dtype=np.float64)
     rng = stream(seed, "chi", f"{m_chi:.9f}")
+    path = results / "steering.json"
+    with of_this_version(path):
+        electrons = path.is_file() and read_json(path).get("spectrum", {}).get("lepton") == "e"
+    sampler: Sampler = normalised.HistSampler(measured)
+    if (results / "flow.safetensors").is_file():
+        from gammastar import flow
+
+        sampler = flow.load(results / "flow")
     photons = conditional(
         m_chi,
         (edges, density * np.diff(edges)),
-        _lepton_mass(results),
-        _sampler(results, measured),
+        M_E if electrons else M_MU,
+        sampler,
         lambda m, pt, e: normalised.in_domain(measured, m, pt, e),
         n=n,
         rng=rng,
@@ -179,21 +187,6 @@ def chi_file(
         )
         write_events(output, events, beam_energy=measured.exposure.beam_energy)
     return f"{text}, in {output}"
-
-
-def _lepton_mass(results: Path) -> float:
-    path = results / "steering.json"
-    with of_this_version(path):
-        section = read_json(path).get("spectrum", {}) if path.is_file() else {}
-        return M_E if section.get("lepton") == "e" else M_MU
-
-
-def _sampler(results: Path, measured: Spectrum) -> Sampler:
-    if not (results / "flow.safetensors").is_file():
-        return normalised.HistSampler(measured)
-    from gammastar import flow
-
-    return flow.load(results / "flow")
 
 
 def simulate_file(

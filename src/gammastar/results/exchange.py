@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -39,7 +38,7 @@ from gammastar.store.events import EventTable, Layout, TreeWriter, write_events
 from gammastar.store.manifest import write_json
 from gammastar.store.pairs import read_pairs
 
-Tool: TypeAlias = Literal["foresee", "alpinist", "eventcalc", "darkcast", "geant", "root"]
+Tool: TypeAlias = Literal["foresee", "eventcalc", "darkcast", "geant", "root"]
 TOOLS: tuple[str, ...] = get_args(Tool)
 FINE = 400  # masses of the yields for EventCalc
 PDG = {"ee": 11, "mumu": 13}
@@ -54,7 +53,7 @@ class Decays:
     coupling: float
     state: str = "mumu"
     events: int = 10_000
-    suffix: str = "hepmc"  # Of the files: ``hepmc``, ``lhe``, ``csv``, ``root`` or ``parquet``
+    suffix: str = "hepmc"  # Of the files: ``hepmc``, ``lhe``, ``root`` or ``parquet``
 
 
 @dataclass(frozen=True)
@@ -90,17 +89,12 @@ def export_for(
             dumps = [one for one in detectors.values() if one.luminosity is None]
             protons = {one.name: one.exposure * one.target.interaction_probability for one in dumps}
             written = write_foresee(produced, masses, output, protons=protons)
-        elif tool == "eventcalc":
+        else:
             fine = scan_masses(produced.channel, masses[0], masses[-1], FINE)
             written = write_eventcalc(produced, masses, output, fine=fine)
             note = f"{produced.note}\nCopy the tables to Distributions/Dark-photons.\n"
             write_whole(output / "README.txt", note.encode())
             written.append(output / "README.txt")
-        else:
-            ends, names = (masses[0], masses[-1]), [x for x in detectors if x in ALPINIST]
-            tables = [write_alpinist(produced, x, output, mass_range=ends) for x in names]
-            written = [path for pair in tables for path in pair]
-            none = f"ALPINIST knows {', '.join(ALPINIST)}; none of them is a detector of the run"
     require(written, none, UserError)
     return written
 
@@ -407,66 +401,4 @@ def write_eventcalc(
         for what, table in tables.items():
             written.append(folder / f"{what}-DP-{label}.txt")
             write_whole(written[-1], table_text(np.asarray(table), "%.9g", "\t").encode())
-    return written
-
-
-ALPINIST: Mapping[str, tuple[str, float, float, float]] = MappingProxyType(
-    {
-        "charm": ("CHARM", 400.0, 0.0025, 0.0175),
-        "bebc": ("BEBC", 400.0, 0.00017, 0.00972),
-        "nucal": ("NuCal", 70.0, 0.00025, 0.01525),
-        "na62_dump": ("NA62", 400.0, 0.00018, 0.01098),
-        "darkquest": ("DarkQuest", 120.0, 0.0009, 0.0549),
-        "ship_ecn3": ("SHiP", 400.0, 0.00078, 0.04758),
-        "shadows_like": ("SHADOWS", 400.0, 0.012, 0.12),
-    }
-)
-"""Our detectors as ALPINIST names them, their beam [GeV], first and last angle of its tables [rad]."""
-ENERGY_GRID: Mapping[float, tuple[float, float]] = MappingProxyType(
-    {70.0: (1.1, 64.9), 120.0: (1.9, 112.1), 400.0: (6.5, 383.5)}
-)
-THETA_BINS, ENERGY_BINS = 31, 30
-PRODUCTION = "Brems"  # mode by which ALPINIST finds the file
-MASS_FILES = (("01to10MeV", 1e-4, 0.01, 101), ("10to5310MeV", 0.01, 5.31, 201))
-UNITS = "Theta_X[rad] E_X[GeV] m_X[GeV] dY[per(rad GeV N_pN eps^2)]"
-
-
-def write_alpinist(
-    produced: Produced, experiment: str, folder: Path, *, mass_range: tuple[float, float]
-) -> list[Path]:
-    """Write the two production tables of an experiment for the decay module of ALPINIST.
-
-    The rate is zero at masses outside `mass_range`, where it does not hold. All processes are in the mode by
-    which ALPINIST finds the file: run no other mode. ALPINIST 1.4 (arXiv:2201.05170): 31 angles, 30
-    energies, 101 and 201 masses at even steps of the logarithm, energies inside masses, angles inside
-    energies; ``DecayMCProcess.C`` takes the grid from the file and the content of a cell as density ×
-    size.
-    """
-    if experiment not in ALPINIST:
-        raise UserError(f"{experiment}: ALPINIST has tables of {', '.join(ALPINIST)} alone")
-    name, beam, first, last = ALPINIST[experiment]
-    if abs(beam / produced.beam_energy - 1.0) > 1e-3:
-        own = produced.beam_energy
-        raise PhysicsError(f"{experiment} of ALPINIST has a beam of {beam:g} GeV, the rate {own:g} GeV")
-    theta = np.linspace(first, last, THETA_BINS)
-    energy = np.linspace(*ENERGY_GRID[beam], ENERGY_BINS)
-    steps = theta[1] - theta[0], energy[1] - energy[0]
-    axes = zip((theta, energy), steps, strict=True)
-    edges = [np.append(centres, centres[-1] + step) - 0.5 * step for centres, step in axes]
-    size = steps[0] * steps[1]
-    written = []
-    for label, low, high, count in MASS_FILES:
-        blocks = []
-        for mass in np.geomspace(low, high, count):
-            content = np.zeros((THETA_BINS, ENERGY_BINS))
-            if mass_range[0] <= mass <= mass_range[1]:
-                angle, _, e, weight = produced.particles(float(mass))
-                content, *_ = np.histogram2d(angle, e, bins=edges, weights=weight / size)
-            columns = np.meshgrid(energy, theta, indexing="ij")
-            masses = np.full(columns[0].shape, mass)
-            blocks.append(np.stack([columns[1], columns[0], masses, content.T], axis=-1))
-        path = folder / name / f"dp_{PRODUCTION}_beam{beam:g}GeV_{label}_{name}.dat"
-        header = "".join(f"# {line}\n" for line in f"{produced.note}\n{UNITS}".split("\n"))
-        write_whole(path, (header + table_text(np.concatenate(blocks).reshape(-1, 4), "%.3e")).encode())
-        written.append(path)
     return written

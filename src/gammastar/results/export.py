@@ -102,18 +102,14 @@ def length_ratio(detector: Detector) -> float:
     return float((far - near) / near) if near > 0 else np.inf
 
 
-def _ascii(text: str) -> str:
-    """Return text that a module in plain ASCII can hold between triple quotes."""
-    return text.encode("ascii", "replace").decode().replace("\\", "/").replace('"', "'")
-
-
 def _description(mock: bool, table: str, detector: Detector, states: list[str]) -> str:
     kind, ratio = "MOCK expected reach" if mock else "Reach", length_ratio(detector)
+    name = detector.name.encode("ascii", "replace").decode().replace("\\", "/").replace('"', "'")
     value = f"{ratio:.4g}" if np.isfinite(ratio) else 'float("inf")'
     return f'''import darkcast
 
 notes = """
-{kind} of {_ascii(detector.name)}, from measured dilepton pairs (gammastar).
+{kind} of {name}, from measured dilepton pairs (gammastar).
 Couplings are eps of a dark photon.
 lratio: length of the decay volume over its distance from the target, near the beam.
 

@@ -18,17 +18,7 @@ from gammastar.core.errors import InputFileError, UserError, require
 from gammastar.core.files import Pathlike
 from gammastar.core.records import PreformattedText
 from gammastar.core.signal import Rate, SignalPlane, SignalPlanes
-from gammastar.results.views import (
-    DISPLACED,
-    IN_SITU,
-    DetectorReach,
-    Kinematics,
-    LoadedRate,
-    LoadedSpectrum,
-    Patches,
-    Workspace,
-    copied,
-)
+from gammastar.results import views
 from gammastar.store.folder import check_results, of_this_version, read_result
 from gammastar.store.manifest import MANIFEST, read_manifest
 
@@ -37,7 +27,7 @@ if TYPE_CHECKING:
 
 
 ALL, MAIN = "all", "reach.json"
-OTHERS = (IN_SITU, DISPLACED)  # searches in the measured pairs, which say their own numbers
+OTHERS = (views.IN_SITU, views.DISPLACED)  # searches in the measured pairs, which say their own numbers
 PHOTONS = "virtual photons per POT"
 
 
@@ -110,21 +100,21 @@ class Results:
         return kept_steering(self.folder)
 
     @cached_property
-    def spectrum(self) -> LoadedSpectrum:
+    def spectrum(self) -> views.LoadedSpectrum:
         """Virtual photons per proton on target, in cells of mass, q_T and energy, with their covariance."""
         from gammastar.store.manifest import read_spectrum
 
         self._written("spectrum.json")
         spectrum = read_spectrum(self.folder / "spectrum.json")
-        found: LoadedSpectrum = copied(LoadedSpectrum, spectrum, mock=self.mock)
+        found: views.LoadedSpectrum = views.copied(views.LoadedSpectrum, spectrum, mock=self.mock)
         return found
 
     @cached_property
-    def rate(self) -> LoadedRate:
+    def rate(self) -> views.LoadedRate:
         """Dark particles per proton on target and squared coupling, at the masses of the run."""
         arrays = self._stage("predict")
         with of_this_version(arrays.path):
-            found: LoadedRate = copied(LoadedRate, Rate.from_arrays(arrays), mock=self.mock)
+            found: views.LoadedRate = views.copied(views.LoadedRate, Rate.from_arrays(arrays), mock=self.mock)
         return found
 
     @cached_property
@@ -135,16 +125,16 @@ class Results:
             return SignalPlanes.from_arrays(arrays).by_detector
 
     @cached_property
-    def flow(self) -> Kinematics:
+    def flow(self) -> views.Kinematics:
         """The kinematics of virtual photons at a mass, as the flow learned them."""
         from gammastar import flow
 
         self._written("flow.json", "flow.safetensors")
         found = flow.load(self.folder / "flow")
-        return Kinematics(found, found.mass_range, self.mock)
+        return views.Kinematics(found, found.mass_range, self.mock)
 
     @cached_property
-    def reach(self) -> Mapping[str, DetectorReach]:
+    def reach(self) -> Mapping[str, views.DetectorReach]:
         """The reach of each detector by the stem of its file; "in_situ" and "displaced" where they ran."""
         known = [name for name in self.files if name.startswith("reach_") and name.endswith(".json")]
         named = {MAIN: self._main} if MAIN in self.files else {}
@@ -152,18 +142,18 @@ class Results:
         return _Lazy({name: partial(self._reach, file, name) for file, name in named.items()})
 
     @property
-    def workspace(self) -> Workspace:
+    def workspace(self) -> views.Workspace:
         """The likelihood of the first detector without signal."""
         return self.likelihood()[0]
 
     @property
-    def patches(self) -> Patches:
+    def patches(self) -> views.Patches:
         """The signals of the first detector, one JSON patch each."""
         return self.likelihood()[1]
 
     def likelihood(
         self, detector: str | None = None, *, mass: float | None = None
-    ) -> tuple[Workspace, Patches]:
+    ) -> tuple[views.Workspace, views.Patches]:
         """Return workspace and signals of a detector, the first one by default.
 
         Parameters
@@ -187,10 +177,10 @@ class Results:
             known = ", ".join(self.reach) or "none"
             what = " and no ".join(missing)
             raise UserError(f"{self.folder}: the run wrote no {what}; it has the reaches {known}")
-        workspace = Workspace(read_result(self.folder, names[0]))
+        workspace = views.Workspace(read_result(self.folder, names[0]))
         workspace.mock = self.mock
         with of_this_version(self.folder / names[1]):
-            return workspace, Patches(read_result(self.folder, names[1]), mock=self.mock)
+            return workspace, views.Patches(read_result(self.folder, names[1]), mock=self.mock)
 
     def _joint(self, folder: str, mass: float | None) -> str:
         """Return the folder of the joint likelihood next to a mass; nothing where there is none."""
@@ -267,12 +257,12 @@ class Results:
             raise InputFileError(f"{path}: is not here: the run had no [{name}], or only its record is here")
         return kept_arrays(self.folder, name)
 
-    def _reach(self, file: str, name: str) -> DetectorReach:
+    def _reach(self, file: str, name: str) -> views.DetectorReach:
         content = read_result(self.folder, file)
         with of_this_version(self.folder / file):
             return self._reach_of(content, name)
 
-    def _reach_of(self, content: Mapping[str, Any], name: str) -> DetectorReach:
+    def _reach_of(self, content: Mapping[str, Any], name: str) -> views.DetectorReach:
         from gammastar.infer.counting_search import reach_of_rows
         from gammastar.predict.models import DarkPhoton, r_table
 
@@ -296,8 +286,8 @@ class Results:
             "explored": content.get("explored"),
             "plane": partial(self._plane, name),
         }
-        found: DetectorReach = copied(
-            DetectorReach,
+        found: views.DetectorReach = views.copied(
+            views.DetectorReach,
             parts[ALL],
             name=name,
             label=content["label"],
@@ -320,7 +310,7 @@ class Results:
         """Return the protons on target of a search: of its detector, or in situ of the measurement."""
         if "detector" in content:
             return float(content["detector"].get("pot", content["detector"].get("luminosity", np.nan)))
-        exposure = self.spectrum.exposure if name in (IN_SITU, DISPLACED) else None
+        exposure = self.spectrum.exposure if name in (views.IN_SITU, views.DISPLACED) else None
         if exposure is not None:
             return exposure.pot
         from gammastar.physics.detector import load_detector

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from gammastar import report
 from gammastar.core.errors import InputFileError, StoreError, UserError
-from gammastar.core.files import Pathlike, data_path, text_of, writes_folder
-from gammastar.core.records import FloatArray, MassInterval
-from gammastar.physics import bremsstrahlung
+from gammastar.core.files import Pathlike, writes_folder
+from gammastar.core.records import MassInterval
 from gammastar.pipeline.cache import load_arrays, skipped_input_message
-from gammastar.pipeline.record import read_record
-from gammastar.predict import scan_masses
-from gammastar.predict.theory import ForeseeSpectra
 from gammastar.report.pages import masses_reached
 from gammastar.report.style import power_of_ten
-from gammastar.results.exchange import SIGMA_INELASTIC
 from gammastar.results.loaded import Results, load
 from gammastar.results.views import DISPLACED, IN_SITU, DetectorReach
 from gammastar.store.filesets import identity, kind_of
@@ -150,117 +142,6 @@ def _told(names: Sequence[str], limit: int = 8) -> str:
 
 OTHERS = (IN_SITU, DISPLACED)  # drawn on planes of their own
 COLUMNS = ("mass", "coupling_low", "coupling_high")
-PRESETS = ("fww_vmd", "qra_v2")
-BAND = {"low": ("lower", "low", "min"), "high": ("upper", "high", "max"), "central": ("central", "rate")}
-
-
-@dataclass(frozen=True)
-class TableSpec:
-    """A table that the user names: ``NAME=PATH`` or ``NAME=PATH:COLUMN``."""
-
-    name: str  # For the legend
-    path: Path  # CSV or columns of text, mass first; or a folder of spectra in the manner of FORESEE
-    column: str = ""  # Of the table; empty takes the central one with its envelope
-
-    @staticmethod
-    def parse(text: str) -> TableSpec:
-        """Return the table of ``NAME=PATH[:COLUMN]``."""
-        name, equal, rest = text.partition("=")
-        path, _, column = rest.partition(":")
-        if not name or not equal or not Path(path).exists():
-            raise InputFileError(f"--table {text}: give NAME=FILE or NAME=FILE:COLUMN of an existing file")
-        return TableSpec(name, Path(path), column)
-
-
-def _rows(path: Path) -> tuple[list[str], FloatArray]:
-    """Return header (empty without one) and numbers of a table."""
-    lines = [line for line in text_of(path).splitlines() if line.strip()]
-    lines = [line for line in lines if not line.lstrip().startswith("#")]
-    split = list(csv.reader(lines)) if any("," in line for line in lines) else [x.split() for x in lines]
-    try:
-        float(split[0][0])
-        names: list[str] = []
-    except (ValueError, IndexError):
-        names, split = (split[0], split[1:]) if split else ([], [])
-    try:
-        values = np.array([[float(x) if x.strip() else np.nan for x in row] for row in split])
-    except ValueError as error:
-        raise InputFileError(f"{path}: is no table of numbers ({error})") from error
-    if values.ndim != 2 or values.shape[1] < 2 or len(values) < 2:
-        raise InputFileError(f"{path}: needs at least two rows of mass and rate, found shape {values.shape}")
-    return [name.strip() for name in names], values[np.argsort(values[:, 0])]
-
-
-def _column(names: list[str], which: str) -> int | None:
-    rates = enumerate(names[1:], 1)
-    return next((i for i, name in rates if any(word in name.lower() for word in BAND[which])), None)
-
-
-def read_rates(spec: TableSpec) -> report.RateTable:
-    """Return the rates of a table (mass, central, lower, upper if unnamed), or of a folder of spectra."""
-    if spec.path.is_dir():
-        spectra = ForeseeSpectra.read(spec.path, sigma_inelastic=SIGMA_INELASTIC)
-        return report.RateTable(spec.name, spectra.masses, spectra.weight.sum(axis=1), *spectra.edges)
-    names, values = _rows(spec.path)
-    low = high = None
-    if spec.column:
-        if spec.column not in names:
-            known = ", ".join(names) or "no header"
-            raise InputFileError(f"{spec.path}: no column {spec.column!r}; it has {known}")
-        central = names.index(spec.column)
-    elif names:
-        central = _column(names, "central") or 1
-        low, high = _column(names, "low"), _column(names, "high")
-    else:
-        central, (low, high) = 1, (2, 3) if values.shape[1] >= 4 else (None, None)
-    finite = np.isfinite(values[:, central])
-    envelope = [None if i is None else values[finite, i] for i in (low, high)]
-    return report.RateTable(spec.name, values[finite, 0], values[finite, central], *envelope)
-
-
-def _own(masses: FloatArray, beam_energy: float) -> list[report.RateTable]:
-    """Return proton bremsstrahlung in two conventions, from our own kernel, at the masses that it knows."""
-    tables = []
-    for key in PRESETS:
-        kernel = bremsstrahlung.preset(key)
-        known = masses[masses <= kernel.largest_mass(beam_energy)]
-        if len(known):
-            label = f"p bremsstrahlung, {bremsstrahlung.TITLES[key]}"
-            tables.append(report.RateTable(label, known, kernel.rate(known, beam_energy)))
-    return tables
-
-
-@writes_folder
-def compare(results: Path, *, output: Path, tables: Sequence[str] = (), published: bool = True) -> list[str]:
-    """Write the rate of a run and of other tools, per interacting proton, as ``compare`` figure and CSV."""
-    record = read_record(results)
-    channel, exposure = record.channel(), record.spectrum.exposure
-    if exposure is None:
-        raise InputFileError(f"{results}/spectrum.json: has no exposure")
-    masses = scan_masses(channel, *channel.mass_range, 120)
-    rate, cov = channel.rate(masses)
-    scale = 1.0 / float(-np.expm1(-exposure.thickness))
-    rate, errors = rate * scale, np.sqrt(np.clip(np.diag(cov), 0.0, None)) * scale
-    rates = [read_rates(TableSpec.parse(text)) for text in tables]
-    if published:
-        rates += _own(masses, exposure.beam_energy)
-        if np.isclose(exposure.beam_energy, 400.0):
-            shipped = data_path("measurements/ap_yield_400gev.csv")
-            rates.insert(0, read_rates(TableSpec("EventCalc, all channels", shipped)))
-    figure = report.compare_figure(masses, rate, errors, rates, mock=record.mock, unit="interacting proton")
-    report.save_figure(figure, output / "compare")
-    columns = {"mass_GeV": masses, "ours": rate, "error": errors} | {t.name: t.at(masses) for t in rates}
-    text = {k: ["" if np.isnan(x) else f"{x:.6g}" for x in v] for k, v in columns.items()}
-    write_table(output / "compare.csv", text)
-    return [_line(table, masses, rate) for table in rates]
-
-
-def _line(table: report.RateTable, masses: FloatArray, rate: FloatArray) -> str:
-    ratio = table.at(masses) / rate
-    ratio = ratio[np.isfinite(ratio)]
-    if not len(ratio):
-        return f"{table.name}: no mass in common"
-    return f"{table.name}: {ratio.min():.3g} to {ratio.max():.3g} times ours, median {np.median(ratio):.3g}"
 
 
 @dataclass(frozen=True)

@@ -191,31 +191,6 @@ class Workspace(dict[str, Any]):
 
         return pyhf.Workspace(self)
 
-    def to_pandas(self) -> pd.DataFrame:
-        """Return one row per channel, bin and sample with its expected events."""
-        rows = [
-            {"channel": channel["name"], "bin": i, "sample": sample["name"], "expected": float(value)}
-            for channel in self["channels"]
-            for sample in channel["samples"]
-            for i, value in enumerate(sample["data"])
-        ]
-        return _pandas().DataFrame(rows)
-
-    def plot(self, *, ax: Axes | None = None) -> Axes:
-        """Draw the expected events of every channel, stacked by sample."""
-        from gammastar.report.figures.limits import channels_figure
-
-        sizes = {channel["name"]: len(channel["samples"][0]["data"]) for channel in self["channels"]}
-        names = [f"{name} {i}" if n > 1 else name for name, n in sizes.items() for i in range(n)]
-        counts: dict[str, FloatArray] = {}
-        start = 0
-        for channel, size in zip(self["channels"], sizes.values(), strict=True):
-            for sample in channel["samples"]:
-                row = counts.setdefault(sample["name"], np.zeros(len(names)))
-                row[start : start + size] += sample["data"]
-            start += size
-        return _drawn(partial(channels_figure, names, counts, mock=self.mock), ax)
-
     def __repr__(self) -> str:
         samples = [f"{c['name']}: {', '.join(s['name'] for s in c['samples'])}" for c in self["channels"]]
         return "\n".join(["Workspace (pyhf)", *(f"  {line}" for line in samples[:20])])
@@ -247,13 +222,6 @@ class Patches(Mapping[str, list[dict[str, Any]]]):
         labels = self.document["metadata"]["labels"]
         rows = [dict(zip(labels, p["metadata"]["values"], strict=True)) for p in self._patches.values()]
         return _pandas().DataFrame(rows, index=_pandas().Index(self._patches, name="patch"))
-
-    def plot(self, *, ax: Axes | None = None) -> Axes:
-        """Draw the points of mass and coupling that have a signal."""
-        from gammastar.report.figures.limits import points_figure
-
-        points = np.array([p["metadata"]["values"][:2] for p in self._patches.values()], dtype=np.float64)
-        return _drawn(partial(points_figure, points, mock=self.mock), ax)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

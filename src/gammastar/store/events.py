@@ -17,7 +17,7 @@ import uproot
 from scipy.constants import c as SPEED_OF_LIGHT
 
 from gammastar.core.errors import UserError, require
-from gammastar.core.files import atomic, table_text
+from gammastar.core.files import atomic
 from gammastar.core.records import FloatArray, IntArray, Rng, Sample, divided
 from gammastar.core.sampling import systematic
 from gammastar.store.manifest import root_file
@@ -36,7 +36,7 @@ CODECS: Mapping[str, Callable[[], Any] | None] = {
     "lzma": partial(uproot.LZMA, 5),
     "none": None,
 }
-SUFFIXES = (".root", ".parquet", ".csv", ".lhe", ".lhe.gz", ".hepmc", ".hepmc3")
+SUFFIXES = (".root", ".parquet", ".lhe", ".lhe.gz", ".hepmc", ".hepmc3")
 GENERATION = 1_000_000  # rows of one Parquet row group
 
 
@@ -116,9 +116,6 @@ def write_events(
             for part in parts:
                 file.extend("events", part.columns())
         return
-    if suffix == ".csv":
-        _write_csv(path, parts)
-        return
     try:
         if suffix == ".parquet":
             _write_parquet(path, parts, beam_energy)
@@ -134,18 +131,6 @@ def write_events(
         write_lhe(path, parts, beam_energy, total)
     except ImportError as error:
         raise UserError(f"{path}: {suffix} needs {error.name}: pip install {error.name}") from error
-
-
-def _write_csv(path: Path, parts: Iterable[EventTable]) -> None:
-    """Write a header of names and one event per line; lengths [m], times [s] and GeV."""
-    with atomic(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
-        for k, part in enumerate(parts):
-            columns = part.columns()
-            if not k:
-                stream.write(",".join(columns) + "\n")
-            whole = [name for name, column in columns.items() if column.dtype.kind in "iu"]
-            form = ["%d" if name in whole else "%.12g" for name in columns]
-            stream.write(table_text(np.stack(list(columns.values()), axis=1), form, ","))
 
 
 def _write_parquet(path: Path, parts: Iterable[EventTable], beam_energy: float) -> None:
@@ -251,15 +236,6 @@ def write_particle_list(path: Path, sample: Sample, n: int, rng: Rng, *, note: s
         np.savetxt(temporary, table, fmt="%.9g", header=header, comments="# ", encoding="utf-8")
 
 
-def _path_length(events: EventTable) -> FloatArray:
-    """Return the proper decay length [mm], shape (n,): distance times mass over momentum; 0 if undecayed."""
-    if events.decay is None:
-        return np.zeros(len(events))
-    distance = np.linalg.norm(events.decay - events.origin, axis=0)
-    momentum = np.linalg.norm(events.p4[:3], axis=0)
-    return divided(MM * distance * events.mass, momentum)
-
-
 def _daughter_mass(p4: FloatArray) -> FloatArray:
     mass: FloatArray = np.sqrt(np.maximum(p4[3] ** 2 - (p4[:3] ** 2).sum(axis=0), 0.0))
     return mass
@@ -278,7 +254,10 @@ def _particle(pdg: int, status: int, mother: int, p4: FloatArray, mass: float, p
 def _lhe_events(events: EventTable) -> Iterator[Any]:
     import pylhe
 
-    proper = _path_length(events)
+    proper = np.zeros(len(events))  # decay length [mm]: distance times mass over momentum
+    if events.decay is not None:
+        distance = np.linalg.norm(events.decay - events.origin, axis=0)
+        proper = divided(MM * distance * events.mass, np.linalg.norm(events.p4[:3], axis=0))
     masses = [_daughter_mass(p4) for _, p4 in events.daughters]
     status = 2 if events.daughters else 1
     for i in range(len(events)):

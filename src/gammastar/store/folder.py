@@ -61,7 +61,7 @@ WORKING = ("stages/pairs", "stages/truth", "chunks/pairs", "chunks/truth")
 Kind: TypeAlias = Literal["chunks", "parts", "members"]
 OWN: dict[str, str] = {
     "chunks": r"(pairs|truth)-[0-9a-f]{32}\.parquet|fileset_(pairs|truth)\.json"
-    r"|costs_(pairs|truth)\.csv|token-[0-9a-f]{32}",
+    r"|token-[0-9a-f]{32}",
     "parts": r"part-\d{5,}\.parquet",
     "members": r"flow_members\.(\d\d\.(json|safetensors)|pairs\.json)",
 }
@@ -201,7 +201,9 @@ def _alive(process: int) -> bool:
 def claim(folder: Path) -> dict[str, Any]:
     """Return the manifest of an earlier run, damaged or not, {} if the folder is empty or not there."""
     there = folder.iterdir() if folder.exists() else ()
-    strangers = [path.name for path in there if not _own_trace(path.name)]
+    begun = {LOCK, CRASH}  # and a manifest that was being written
+    names = [(path.name, TEMPORARY.fullmatch(path.name)) for path in there if path.name not in begun]
+    strangers = [name for name, found in names if found is None or found["name"] != MANIFEST]
     if not strangers:
         return {}
     found = manifest_like(folder)
@@ -213,11 +215,6 @@ def claim(folder: Path) -> dict[str, Any]:
             f"{folder}: the folder is not empty ({some}) and {what}; choose another folder with --output"
         )
     return found
-
-
-def _own_trace(name: str) -> bool:
-    found = TEMPORARY.fullmatch(name)
-    return name in {LOCK, CRASH} or (found is not None and found["name"] == MANIFEST)
 
 
 def published(folder: Path) -> list[str]:

@@ -27,6 +27,7 @@ import xxhash
 from gammastar import read
 from gammastar.core.errors import GammastarError
 from gammastar.core.sampling import stream
+from gammastar.store.filesets import Listed, compare, identity
 
 ROWS = 2000
 SEED = 20261125
@@ -112,14 +113,16 @@ def damaged(data: bytes, mode: str, rng: np.random.Generator) -> bytes:
     return bytes(copy)
 
 
-def load(path: Path, **options: object) -> ak.Array:
-    return ak.concatenate(list(read.open_events(path, read.load_schema(SCHEMA), step=1000, **options)))
+def load(path: Path) -> ak.Array:
+    return ak.concatenate(list(read.open_events(path, read.load_schema(SCHEMA), step=1000)))
 
 
-def outcome(path: Path, expected: ak.Array, digests: dict[str, str] | None) -> str:
+def outcome(path: Path, expected: ak.Array, known: Listed | None) -> str:
     """Return "error", "same" (right values) or "silent" (wrong values, no error)."""
     try:
-        found = load(path, digests=digests)
+        if known is not None:
+            compare(path, known, "", identity(path))
+        found = load(path)
     except GammastarError as error:
         return "error" if str(path.name) in str(error) else "unnamed error"
     return "same" if ak.array_equal(found, expected, equal_nan=True) else "silent"
@@ -182,14 +185,15 @@ def campaign(
         path = Path(folder) / "data.root"
         for codec in codecs:
             sound = sound_file(path, codec)
-            expected, known = load(path), {str(path): read.sha256(path)} if manifest else None
+            expected = load(path)
+            known = Listed(str(path), "manifest", sha256=identity(path)) if manifest else None
 
             def tried(mode: str, i: int, codec: str = codec, whole: bytes = sound, **about: Any) -> str:
                 path.write_bytes(damaged(whole, mode, stream(SEED, codec, mode, i)))
                 return outcome(path, **about)
 
             each = [(mode, i) for _, mode, i in cases(n, (codec,))]
-            works = [functools.partial(tried, *one, expected=expected, digests=known) for one in each]
+            works = [functools.partial(tried, *one, expected=expected, known=known) for one in each]
             said = guarded(works) if isolated else [work() for work in works]
             found.update((codec, mode, answer) for (mode, _), answer in zip(each, said, strict=True))
     return found

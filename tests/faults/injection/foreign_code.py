@@ -18,7 +18,7 @@ from gammastar.pipeline.run import run
 from gammastar.results.design import DesignRequest, design
 from gammastar.results.export import export
 from gammastar.results.scan import ScanRequest, scan_lines
-from gammastar.results.show import compare, overlay_files, show_results, verify_results
+from gammastar.results.show import overlay_files, show_results, verify_results
 from gammastar.results.start import reinterpret
 from gammastar.store.manifest import file_sha256, read_manifest, write_manifest
 from injection.kills import ROOT
@@ -47,7 +47,6 @@ DOORS: dict[str, Callable[[Path, Path], Any]] = {
         scan_lines(folder / "workspace.json", request=ScanRequest(1.0, None, False, False), names=())
     ),
     "overlay": lambda folder, out: list(overlay_files([str(folder)], output=out)),
-    "compare": lambda folder, out: list(compare(folder, output=out)),
     "export": lambda folder, out: export(folder, output=out, detector=None, n=200, tell=quiet),
     "reinterpret": lambda folder, out: reinterpret(folder, output=out, tell=quiet),
     "reinterpret, own model": lambda folder, out: reinterpret(

@@ -21,7 +21,7 @@ from gammastar.cli import say, shown
 from gammastar.core.files import Finding, cell, plain
 from gammastar.report.hepdata import Submission, check_submission, write_submission
 from gammastar.report.style import new_figure
-from gammastar.store.manifest import read_json, write_json, write_table
+from gammastar.store.manifest import read_json, write_json, write_table, write_text
 
 VOID = {"meta", "img", "br", "input", "link"}
 LIVE = {"script", "svg", "iframe", "object", "embed", "form"}
@@ -71,7 +71,8 @@ def in_pages(name: str, folder: Path) -> Holds:
     section = report.Section(name, [name], [(name, PNG)], [report.Table({name: [name, 1.0]}, name)])
     source = report.Provenance({name: name}, {name: name}, {name: name}, [name], {name: 1})
     text = report.page(name, [section], mock=True, provenance=source)
-    seen = Seen(report.save_page(text, folder / "report.html").read_text(encoding="utf-8"))
+    write_text(folder / "report.html", text)
+    seen = Seen((folder / "report.html").read_text(encoding="utf-8"))
     if not seen.whole or seen.tags & LIVE or seen.acting:
         yield f"page: {seen.open} {sorted(seen.tags & LIVE)} {seen.acting}"
     told = " ".join("".join(seen.texts).split())

@@ -93,7 +93,7 @@ def test_only_a_few_files_stay_open(tmp_path, opened):
 def test_flat_columns_of_a_part_of_a_cluster_are_those_of_the_events(tmp_path, step):
     path = tmp_path / "f.root"
     write(path, muons(200), blocks=3)
-    schema = read.Schema.from_mapping(dict(read.propose_schema(path, lepton="mu")))
+    schema = read.Schema.from_mapping(dict(read.propose(path, lepton="mu")[0].schema))
     flat, flow = select.histograms(read.open_flat(path, schema, step=step), AXES)
     full, cutflow = select.histograms(read.open_events(path, schema, step=step), AXES)
     for one, other in ((flat.os, full.os), (flat.pp, full.pp), (flat.mm, full.mm)):

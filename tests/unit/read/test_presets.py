@@ -50,7 +50,7 @@ def test_na60_preset_and_flat_columns(tmp_path):
     for name in ("os", "pp", "mm"):
         np.testing.assert_allclose(getattr(found, name).values(), getattr(table, name).values())
     assert [(s.name, s.n) for s in lean.steps] == [(s.name, s.n) for s in flow.steps]
-    proposal = read.Schema.from_mapping(read.propose_schema(path))
+    proposal = read.Schema.from_mapping(read.propose(path)[0].schema)
     assert proposal.event == ("run", "burst", "event")
     assert proposal.kinematics == schema.kinematics
 

@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 
+import hist
 import numpy as np
 import pytest
 import uproot
@@ -18,7 +19,6 @@ from gammastar.read.published import (
     beam_energies,
     check_beam,
     is_published,
-    published_pairs,
     table_names,
 )
 
@@ -106,104 +106,27 @@ def test_csv_as_hepdata_writes_it(tmp_path):
     assert not list(differences(table, read.hepdata(tmp_path / "s.csv")))
 
 
-# Written by babyyoda 0.0.8 (pure Python, independent) from 50 weighted numbers in 4 bins of 0.2 to 1
-BABYYODA = """BEGIN YODA_HISTO1D_V2 /v2
-Path: /v2
-Title:
-Type: Histo1D
----
-# Mean: 6.260531e-01
-# Area: 6.298179e+01
-# ID\t ID\t sumw\t sumw2\t sumwx\t sumwx2\t numEntries
-Total   \tTotal   \t6.298179e+01\t8.921595e+01\t3.942994e+01\t3.173873e+01\t5.000000e+01
-Underflow\tUnderflow\t9.210658e+00\t1.165699e+01\t1.110321e+00\t1.707533e-01\t8.000000e+00
-Overflow\tOverflow\t9.986477e+00\t1.401284e+01\t1.125654e+01\t1.271634e+01\t8.000000e+00
-# xlow\t xhigh\t sumw\t sumw2\t sumwx\t sumwx2\t numEntries
-2.000000e-01\t4.000000e-01\t1.127270e+01\t1.783574e+01\t3.737435e+00\t1.262250e+00\t8.000000e+00
-4.000000e-01\t6.000000e-01\t7.700862e+00\t1.110116e+01\t4.062290e+00\t2.154689e+00\t6.000000e+00
-END YODA_HISTO1D_V2
-BEGIN YODA_HISTO1D_V3 /v3
-Path: /v3
-Title:
-Type: Histo1D
----
-# Mean: 5.781705e-01
-# Integral: 6.314103e+01
-Edges(A1): [2.000000e-01, 4.000000e-01, 6.000000e-01]
-# sumW       \tsumW2        \tsumW(A1)     \tsumW2(A1)    \tnumEntries
-7.634573e+00 \t1.136305e+01 \t9.587782e-01 \t1.301192e-01 \t6.000000e+00
-1.322369e+01 \t1.860676e+01 \t4.119555e+00 \t1.313512e+00 \t1.000000e+01
-1.253480e+01 \t1.851905e+01 \t6.218116e+00 \t3.125429e+00 \t9.000000e+00
-4.537523e+00 \t4.149064e+00 \t4.975100e+00 \t5.478257e+00 \t5.000000e+00
-END YODA_HISTO1D_V3
-BEGIN YODA_BINNEDESTIMATE<I>_V3 /H1/d01-x01-y01
-Path: /H1/d01-x01-y01
-Title:
-Type: BinnedEstimate<i>
----
-Edges(A1): [319]
-ErrorLabels: ["stats"]
-# value      \terrDn(1)     \terrUp(1)
-nan          \t---          \t---
-2.108199e+02 \t-1.732929e+01\t1.732929e+01
-END YODA_BINNEDESTIMATE<I>_V3
-BEGIN YODA_PROFILE1D_V2 /p
-Type: Profile1D
----
-0 1 2 3 4 5 6 7 8
-END YODA_PROFILE1D_V2
-"""
-
-
-def test_yoda_as_another_code_writes_it(tmp_path):
-    (tmp_path / "b.yoda").write_text(BABYYODA)
-    found = {name: read.hepdata(tmp_path / "b.yoda", name) for name in ("/v2", "/v3", "/H1/d01-x01-y01")}
-    for name, sums, squares in (("/v2", [11.2727, 7.700862], [17.83574, 11.10116]),
-                                ("/v3", [13.22369, 12.5348], [18.60676, 18.51905])):  # fmt: skip
-        column = found[name].columns[0]
-        assert column.values.tolist() == sums
-        assert np.allclose(column.errors[0].plus ** 2, squares, rtol=1e-12)
-        assert (found[name].axes[0].low.tolist(), found[name].axes[0].high.tolist()) == (
-            [0.2, 0.4],
-            [0.4, 0.6],
-        )
-    whole = found["/H1/d01-x01-y01"]
-    assert (whole.axes[0].value[0], whole.columns[0].values[0]) == (319.0, 210.8199)
-    assert (whole.columns[0].errors[0].label, whole.columns[0].errors[0].minus[0]) == ("stats", -17.32929)
-    with pytest.raises(InputFileError, match="/p is a PROFILE1D"):
-        read.hepdata(tmp_path / "b.yoda", "/p")
-
-
-def test_the_first_axis_of_yoda_2_runs_fastest(tmp_path):
-    """Of 2 by 3 bins with their flow, row i + 4 j is bin i of the first and j of the second axis."""
-    rows = [f"{i + 10 * j}.0\t-1.0\t1.0" for j in range(5) for i in range(4)]
-    head = ["BEGIN YODA_ESTIMATE2D_V3 /t", "Type: Estimate2D", "---", "Edges(A1): [0.0, 1.0, 2.0]"]
-    head += ["Edges(A2): [0.0, 1.0, 2.0, 3.0]", 'ErrorLabels: ["stat"]']
-    (tmp_path / "e.yoda").write_text("\n".join([*head, *rows, "END YODA_ESTIMATE2D_V3"]))
-    table = read.hepdata(tmp_path / "e.yoda")
-    expected = (table.axes[0].high + 10 * table.axes[1].high).tolist()  # the numbers say where they belong
-    assert table.columns[0].values.tolist() == expected
-    assert len(table) == 6
-
-
-def test_root_as_hepdata_writes_it(tmp_path):
-    """Errors stand in histograms of their own beside the values."""
-    edges = np.array([0.2, 0.3, 0.5])
+def test_histograms_of_root(tmp_path):
+    """Errors are those of the bins, the last axis runs fastest, other objects are no tables."""
+    edges, profile = np.array([0.2, 0.3, 0.5]), hist.Hist.new.Reg(2, 0, 1, name="mass").WeightedMean()
+    mass = hist.Hist(hist.axis.Variable(edges, name="mass", label="m [GeV]"), hist.storage.Weight())
+    mass.fill([0.25, 0.25, 0.4], weight=[2.0, 3.0, 4.0])
     with uproot.recreate(tmp_path / "h.root") as file:
-        file["Table 1/Hist1D_y1"] = (np.array([4.0, 5.0]), edges)
-        file["Table 1/Hist1D_y1_e1"] = (np.array([0.1, 0.2]), edges)
-        file["Table 1/Hist1D_y1_e2plus"] = (np.array([0.3, 0.4]), edges)
-        file["Table 1/Hist1D_y1_e2minus"] = (np.array([-0.5, -0.6]), edges)
-        file["Table 2/Hist2D_y1"] = (np.arange(6.0).reshape(2, 3), edges, np.arange(4.0))
-    assert table_names(tmp_path / "h.root") == ("Table 1/Hist1D_y1", "Table 2/Hist2D_y1")
-    errors = read.hepdata(tmp_path / "h.root", 1).columns[0].errors
-    assert [(e.label, e.minus.tolist(), e.plus.tolist()) for e in errors] == [
-        ("e1", [-0.1, -0.2], [0.1, 0.2]),
-        ("e2", [-0.5, -0.6], [0.3, 0.4]),
-    ]
+        file["mass"], file["profile"] = mass, profile
+        file["plane"] = (np.arange(6.0).reshape(2, 3), edges, np.arange(4.0))
+    assert table_names(tmp_path / "h.root") == ("mass", "plane")
+    table = read.hepdata(tmp_path / "h.root", "mass")
+    (error,) = table.columns[0].errors
+    assert (table.axes[0].name, table.axes[0].unit) == ("m", "GeV")
+    assert (table.columns[0].values.tolist(), error.label) == ([5.0, 4.0], "stat")
+    assert error.plus == pytest.approx(np.sqrt([13.0, 16.0]))
     flat = read.hepdata(tmp_path / "h.root", 2)
     assert [axis.low.tolist()[:4] for axis in flat.axes] == [[0.2, 0.2, 0.2, 0.3], [0.0, 1.0, 2.0, 0.0]]
     assert flat.columns[0].values.tolist() == list(range(6))
+    with uproot.recreate(tmp_path / "p.root") as file:
+        file["profile"] = profile
+    with pytest.raises(InputFileError, match=r"no TH1 and no TH2 \(but TProfile\)"):
+        read.hepdata(tmp_path / "p.root")
 
 
 def hepdata(tmp_path, values, *, bins=((0.2, 0.3), (0.3, 0.5)), units=("GeV", "1/GeV"), **more):
@@ -297,18 +220,6 @@ def test_the_spectrum_of_phenix_is_density_times_width():
     variance = (rows[:, 3] * width) ** 2 + (rows[:, 5] * width) ** 2
     assert np.diag(found.spectrum.cov) == pytest.approx(variance, rel=1e-12)
     assert found.spectrum.cov[0, 1] == pytest.approx(rows[0, 5] * width[0] * rows[1, 5] * width[1], rel=1e-12)
-
-
-def test_like_sign_pairs_of_star_give_its_signal():
-    rows = csv_rows_without_notes(STAR)
-    table = read.hepdata(STAR)
-    told = Conventions(content="counts")
-    hists, notes = published_pairs(table, unlike="Unlike-sign", like="Like-sign", conventions=told)
-    signal = hists.os.values() - 2 * np.sqrt(hists.pp.values() * hists.mm.values())
-    published = np.array([float(row["Signal"]) for row in rows])
-    digits = np.array([float(row["Unlike-sign"]) for row in rows]) * 1e-5  # six are printed
-    assert (np.abs(signal - published) <= np.maximum(digits, 0.01)).all()
-    assert any("shared equally" in note for note in notes)
 
 
 def csv_rows_without_notes(path):

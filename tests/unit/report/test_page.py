@@ -11,6 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from gammastar.core.errors import PhysicsError, StoreError
+from gammastar.core.files import write_whole
 from gammastar.core.records import Reach
 from gammastar.report import (
     Contour,
@@ -20,7 +21,6 @@ from gammastar.report import (
     page,
     png_bytes,
     save_figure,
-    save_page,
     style,
 )
 from gammastar.report.figures.measured import correlation_matrix
@@ -128,13 +128,12 @@ def test_files_are_written_whole(tmp_path, figure):
     assert png.read_bytes().startswith(b"\x89PNG")
     assert pdf.read_bytes().startswith(b"%PDF")
     assert sorted(path.name for path in png.parent.iterdir()) == ["matrix.v2.pdf", "matrix.v2.png"]
-    assert save_page("<p>ε</p>", tmp_path / "r.html").read_text(encoding="utf-8") == "<p>ε</p>"
 
 
 def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path):
     (tmp_path / "r.html").mkdir()
     with pytest.raises(StoreError, match=r"r\.html"):
-        save_page("x", tmp_path / "r.html")
+        write_whole(tmp_path / "r.html", b"x")
     assert [path.name for path in tmp_path.iterdir()] == ["r.html"]
 
 

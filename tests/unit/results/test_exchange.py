@@ -7,6 +7,7 @@ import re
 import foresee_recipe
 import numpy as np
 import pytest
+import uproot
 from builders import box_detector
 from scipy.constants import c
 from scipy.integrate import trapezoid
@@ -21,7 +22,6 @@ from gammastar.results.exchange import (
     Point,
     Produced,
     Stand,
-    write_alpinist,
     write_decays,
     write_eventcalc,
     write_foresee,
@@ -114,35 +114,6 @@ def test_eventcalc_reads_a_density_whose_integral_is_one(produced, truth, tmp_pa
         write_eventcalc(produced, [0.3], tmp_path)
 
 
-@pytest.mark.long
-def test_alpinist_reads_densities_on_its_grid(produced, tmp_path):
-    first, second = write_alpinist(produced, "ship_ecn3", tmp_path, mass_range=(0.25, 0.45))
-    assert second == tmp_path / "SHiP" / "dp_Brems_beam400GeV_10to5310MeV_SHiP.dat"
-    assert not np.loadtxt(first)[:, 3].any()
-    lines = second.read_text().splitlines()
-    assert lines[0].startswith("# MOCK")
-    assert lines[1] == "# Theta_X[rad] E_X[GeV] m_X[GeV] dY[per(rad GeV N_pN eps^2)]"
-    # as DecayMCProcess.C: the grid is that of the file, angles inside energies inside masses
-    theta, energy, mass, value = np.loadtxt(second).reshape(201, 30, 31, 4).transpose(3, 0, 1, 2)
-    assert (np.diff(theta, axis=2) > 0).all()
-    assert (np.diff(energy, axis=1) > 0).all()
-    np.testing.assert_allclose(mass[:, 0, 0], np.geomspace(0.01, 5.31, 201), rtol=6e-4)  # four digits
-    k = int(np.argmin(np.abs(mass[:, 0, 0] - 0.3)))
-    size = (theta[k, 0, 1] - theta[k, 0, 0]) * (energy[k, 1, 0] - energy[k, 0, 0])
-    own = float(mass[k, 0, 0])
-    e, pt, weight = preset("na62").sample(own, BEAM, 200_000, np.random.default_rng(6))
-    angle = np.arcsin(pt / np.sqrt(e**2 - own**2))
-    half = 0.5 * (theta[k, 0, 1] - theta[k, 0, 0])
-    inside = (angle > theta[k, 0, 0] - half) & (angle < theta[k, 0, -1] + half)
-    wanted = preset("na62").rate(own, BEAM) * weight[inside].sum() / weight.sum()
-    assert value[k].sum() * size == pytest.approx(float(wanted), rel=0.03)
-    assert not value[mass[:, 0, 0] > 0.46].any()
-    with pytest.raises(UserError, match="ALPINIST has tables of"):
-        write_alpinist(produced, "mydump", tmp_path, mass_range=(0.2, 0.4))
-    with pytest.raises(PhysicsError, match="70 GeV"):
-        write_alpinist(produced, "nucal", tmp_path, mass_range=(0.2, 0.4))
-
-
 @pytest.fixture(scope="module")
 def stand():
     detector = box_detector(beam_energy=BEAM, pot=1e18)
@@ -190,12 +161,12 @@ def test_hepmc_has_decays_in_the_volume_with_their_times(produced, stand, tmp_pa
         assert total_e == pytest.approx(momentum.e, rel=1e-6)
 
 
-def test_csv_and_les_houches_say_the_same(produced, stand, tmp_path):
+def test_root_and_les_houches_say_the_same(produced, stand, tmp_path):
     pylhe = pytest.importorskip("pylhe")
-    for suffix in ("csv", "lhe"):
+    for suffix in ("root", "lhe"):
         write_decays(tmp_path / f"d.{suffix}", produced.channel, stand, POINT, n=200, seed=3)
-    table = np.genfromtxt(tmp_path / "d.csv", delimiter=",", names=True)
-    assert table.dtype.names[:7] == ("event", "px", "py", "pz", "E", "mass", "weight")
+    table = uproot.open(tmp_path / "d.root")["events"].arrays(library="np")
+    assert tuple(table)[:7] == ("event", "px", "py", "pz", "E", "mass", "weight")
     distance = np.sqrt(sum((table[f"decay_{x}"] - table[f"v{x}"]) ** 2 for x in "xyz"))
     p = np.sqrt(table["px"] ** 2 + table["py"] ** 2 + table["pz"] ** 2)
     np.testing.assert_allclose(table["decay_t"], distance * table["E"] / p / c, rtol=1e-9)
@@ -211,8 +182,8 @@ def test_csv_and_les_houches_say_the_same(produced, stand, tmp_path):
 def test_decays_follow_the_exponential_law(produced, stand, tmp_path):
     """At a short lifetime most decays lie at the entry: the mean depth is that of the exponential."""
     point = Point(0.3, 3e-6, "mumu")
-    write_decays(tmp_path / "d.csv", produced.channel, stand, point, n=4000)
-    table = np.genfromtxt(tmp_path / "d.csv", delimiter=",", names=True)
+    write_decays(tmp_path / "d.root", produced.channel, stand, point, n=4000)
+    table = uproot.open(tmp_path / "d.root")["events"].arrays(library="np")
     first, last = stand.detector.volume.z_range
     ctau = float(np.ravel(stand.model.ctau(0.3, [3e-6]))[0])
     length = ctau * table["pz"] / 0.3
@@ -226,7 +197,7 @@ def test_decays_follow_the_exponential_law(produced, stand, tmp_path):
 
 def test_closed_states_and_far_volumes_are_refused(produced, stand, tmp_path):
     with pytest.raises(PhysicsError, match="open"):
-        write_decays(tmp_path / "a.csv", produced.channel, stand, Point(0.2, 1e-6, "mumu"), n=10)
+        write_decays(tmp_path / "a.root", produced.channel, stand, Point(0.2, 1e-6, "mumu"), n=10)
     with pytest.raises(PhysicsError, match="give one of"):
-        write_decays(tmp_path / "a.csv", produced.channel, stand, Point(0.3, 1e-6, "pipi"), n=10)
-    assert not (tmp_path / "a.csv").exists()
+        write_decays(tmp_path / "a.root", produced.channel, stand, Point(0.3, 1e-6, "pipi"), n=10)
+    assert not (tmp_path / "a.root").exists()

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,9 +42,6 @@ from gammastar.spectrum.angles import spin_text
 from gammastar.store.manifest import digest
 
 LIFETIMES = 71  # of the acceptance curves
-FIRST = 16  # masses, spread over the scan, after which a contour can be shown
-
-Look: TypeAlias = Callable[[dict[str, SignalPlane]], None]
 
 
 def detectors(ctx: Context) -> dict[str, Detector]:
@@ -94,10 +91,8 @@ def transfer_of(steering: Steering, found: Iterable[str]) -> TargetTransfer:
     )
 
 
-def accept_stage(
-    ctx: Context, production: Production, rate: Rate, look: Look | None = None
-) -> dict[str, SignalPlane]:
-    """Return the signal in each detector, one sample per mass; `look` is shown a few masses first."""
+def accept_stage(ctx: Context, production: Production, rate: Rate) -> dict[str, SignalPlane]:
+    """Return the signal in each detector, one sample per mass."""
     section, found = _section(ctx), detectors(ctx)
     check_exposures(found, production.unit)
     inferring = ctx.steering.infer
@@ -111,47 +106,20 @@ def accept_stage(
     key = ctx.cache.key(section, before, described, sources)
     _note(ctx, section, found, production.spin)
 
-    def planes(done: Rate, rows: list[dict[str, PlaneRow]]) -> dict[str, SignalPlane]:
-        widths = np.array([model_of(ctx).width_error(float(mass)) for mass in done.mass])
-        plane, errors = functools.partial(accept.plane_of, done, width_sigma=widths), found.items()
-        return {n: plane([row[n] for row in rows], pot_sigma=detector.pot_sigma) for n, detector in errors}
-
     def compute() -> SignalPlanes:
-        show = None if look is None else lambda done, rows: look(planes(done, rows))
-        whole = planes(rate, _rows(ctx, production, rate, _sights(ctx, production, found, couplings), show))
-        curves = {name: _curves(ctx, production, rate, name, detector) for name, detector in found.items()}
-        return SignalPlanes({name: replace(plane, curves=curves[name]) for name, plane in whole.items()})
+        settings = ctx.seed, section_of(ctx).n_sample, transfer_of(ctx.steering, found), ctx.own_sources()
+        sights, count = _sights(ctx, production, found, couplings), len(rate.mass)
+        point = functools.partial(yields_at, production, rate.mass, sights, settings)
+        rows = ctx.each(point, count, "accept", lambda i: f"m = {rate.mass[i]:.3f} GeV")
+        widths = np.array([model_of(ctx).width_error(float(mass)) for mass in rate.mass])
+        planes = {}
+        for name, detector in found.items():
+            yields, pot = [row[name] for row in rows], detector.pot_sigma
+            plane = accept.plane_of(rate, yields, width_sigma=widths, pot_sigma=pot)
+            planes[name] = replace(plane, curves=_curves(ctx, production, rate, name, detector))
+        return SignalPlanes(planes)
 
     return dict(ctx.cache.keep("accept", key, compute, SignalPlanes).by_detector)
-
-
-def _rows(
-    ctx: Context,
-    production: Production,
-    rate: Rate,
-    sights: Mapping[str, Callable[[float], Sight]],
-    show: Callable[[Rate, list[dict[str, PlaneRow]]], None] | None,
-) -> list[dict[str, PlaneRow]]:
-    """Return the yields of every detector at each mass; `show` sees those of a few masses before the rest."""
-    transfer, count = transfer_of(ctx.steering, detectors(ctx)), len(rate.mass)
-    settings = ctx.seed, section_of(ctx).n_sample, transfer, ctx.own_sources()
-    point = functools.partial(yields_at, production, rate.mass, sights, settings)
-    every = np.arange(count)
-    few = every if show is None else np.unique(np.linspace(0, count - 1, FIRST).round().astype(np.intp))
-    rows: dict[int, dict[str, PlaneRow]] = {}
-    for places in (few, np.setdiff1d(every, few)):
-        if not len(places):
-            continue
-        done = ctx.each(
-            lambda k, places=places: point(int(places[k])),  # type: ignore[misc]
-            len(places),
-            "accept",
-            lambda k, places=places: f"m = {rate.mass[places[k]]:.3f} GeV",  # type: ignore[misc]
-        )
-        rows |= zip(places.tolist(), done, strict=True)
-        if show is not None and 1 < len(rows) < count:
-            show(rate.at(places), done)
-    return [rows[i] for i in range(count)]
 
 
 def _sights(

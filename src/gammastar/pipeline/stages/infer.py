@@ -21,14 +21,12 @@ from gammastar.core.sources import SAMPLE
 from gammastar.infer import CountingSearch, Search
 from gammastar.infer.contours import more_masses
 from gammastar.infer.counting_search import (
-    MEDIAN,
     SearchOptions,
     background_of,
     contours,
     exponent_of,
     intervals_of,
     modifiers_at,
-    part_at_edges,
     plain,
     reach_rows,
 )
@@ -105,30 +103,6 @@ def missing_masses(ctx: Context, planes: dict[str, SignalPlane], exposure: Expos
         known = planes[name].mass
     fresh = [m for m in dict.fromkeys(wanted) if np.abs(known / m - 1.0).min() > 1e-6]
     return np.array(fresh[:room])
-
-
-def first_search(
-    ctx: Context, planes: dict[str, SignalPlane], exposure: Exposure
-) -> tuple[str, SignalPlane, Search]:
-    """Return stem, signal and median expected reach of the main detector alone, without bands."""
-    name, detector = next(iter(detectors(ctx).items()))
-    asked = counting_search(ctx, detector, planes[name], exposure, main=True)
-    _, expected, limit = asked.limits()
-    median, plane = expected[..., MEDIAN], asked.plane
-    contour, (b, b_sigma, assumption) = asked.reach(median, plane.signal), asked.background
-    search = Search(
-        detector,
-        b,
-        b_sigma,
-        float(np.hypot(*asked.pot)),
-        assumption,
-        limit,
-        contour,
-        asked.reach(median, plane.in_domain),
-        part_at_edges(contour, plane, plane.in_domain),
-        options=asked.options,
-    )
-    return name, plane, search
 
 
 QUALIFIER = {"pot": "POT", "luminosity": "LUMINOSITY [1/pb]"}

@@ -314,7 +314,18 @@ def _with_others(ctx: Context, search: CountingSearch, where: Places, options: J
     @functools.cache
     def every(row: int) -> dict[str, FloatArray]:
         stage = _stage(f"{name}_discovery", plane.mass[row])
-        return _kept_discoveries(ctx, stage, models(row), (asked.discovery, options))
+        key = ctx.cache.key(
+            None, digest(list(asked.discovery), _content(options), *map(_content, models(row)))
+        )
+
+        def compute() -> dict[str, Any]:
+            found = [discovery_strengths(m, asked.discovery, options, seed=ctx.seed) for m in models(row)]
+            return {
+                "strength": np.array([x for x, _ in found]),
+                "method": np.array([how for _, how in found]),
+            }
+
+        return ctx.cache.arrays(stage, key, compute, of="infer")
 
     def discovered(row: int, column: int) -> list[float]:
         at = places[row].tolist().index(column)
@@ -389,19 +400,6 @@ def _kept_limits(ctx: Context, stage: str, models: Sequence[JointModel], options
     kept = ctx.cache.arrays(stage, key, compute, of="infer")
     columns = zip(*(kept[name] for name in ("observed", "expected", "method", "error")), strict=True)
     return [Limit(float(o), e, options.cl, str(m), float(error)) for o, e, m, error in columns]
-
-
-def _kept_discoveries(
-    ctx: Context, stage: str, models: Sequence[JointModel], asked: tuple[Sequence[float], JointLimits]
-) -> dict[str, FloatArray]:
-    """Return strengths of discoveries of some models, (models, significances), and how they were found."""
-
-    def compute() -> dict[str, Any]:
-        found = [discovery_strengths(model, *asked, seed=ctx.seed) for model in models]
-        return {"strength": np.array([x for x, _ in found]), "method": np.array([how for _, how in found])}
-
-    key = ctx.cache.key(None, digest(list(asked[0]), _content(asked[1]), *map(_content, models)))
-    return ctx.cache.arrays(stage, key, compute, of="infer")
 
 
 def _content(record: Any) -> list[Any]:

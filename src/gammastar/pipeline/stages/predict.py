@@ -20,15 +20,7 @@ from gammastar.core.sampling import Sampler
 from gammastar.core.signal import Rate
 from gammastar.physics.mesons import Unit
 from gammastar.physics.vectors import SPLIT_MAX
-from gammastar.pipeline.context import (
-    MASS_COUNTS,
-    Context,
-    RunState,
-    axes_of,
-    forward_of,
-    needed,
-    simulated_as_measured,
-)
+from gammastar.pipeline import context
 from gammastar.predict import Production, VirtualPhoton
 from gammastar.predict.channel import unit_of
 from gammastar.predict.millicharge import MeasuredPairs, TheoryPairs, fine_pairs, pair_rate, theory_pairs
@@ -59,7 +51,7 @@ FORWARD = {
 SHARES = ("pseudoscalar_dalitz", "vector_dalitz", "vector_mesons", "bremsstrahlung")
 
 
-def section_of(ctx: Context) -> Predict:
+def section_of(ctx: context.Context) -> Predict:
     """Return [predict]; refuse its absence."""
     section = ctx.steering.predict
     if section is None:
@@ -67,27 +59,27 @@ def section_of(ctx: Context) -> Predict:
     return section
 
 
-def lepton_mass(ctx: Context) -> float:
+def lepton_mass(ctx: context.Context) -> float:
     """Return the mass of the measured leptons [GeV], muons without [spectrum]."""
     section = ctx.steering.spectrum
     return LEPTON_MASS["mu" if section is None else section.lepton]
 
 
 def theory_channels(
-    ctx: Context, names: Sequence[str], beam_energy: float, thickness: float = np.inf
+    ctx: context.Context, names: Sequence[str], beam_energy: float, thickness: float = np.inf
 ) -> list[predict.Channel]:
     """Return the theory channels of names as [predict] describes them."""
     options = theory_options(section_of(ctx), ctx.code)
     return [predict.theory_channel(name, options, beam_energy, thickness=thickness) for name in names]
 
 
-def model_of(ctx: Context) -> predict.Model:
+def model_of(ctx: context.Context) -> predict.Model:
     """Return the model of a run; the dark photon without [predict]."""
     section = ctx.steering.predict
     return predict.make_model("dark_photon" if section is None else section.model, ctx.code)
 
 
-def files_of(ctx: Context) -> dict[str, str]:
+def files_of(ctx: context.Context) -> dict[str, str]:
     """Return the digests of the user's files behind model and channels, with what they import."""
     section = ctx.steering.predict
     names = python_names(() if section is None else section.model_dump(mode="json"))
@@ -98,24 +90,24 @@ def files_of(ctx: Context) -> dict[str, str]:
     return digests
 
 
-def trend_of(ctx: Context, state: RunState, training: Any) -> Trend | None:
+def trend_of(ctx: context.Context, state: context.RunState, training: Any) -> Trend | None:
     """Return the trend of a run, fitted once; that of the record in a reinterpretation."""
     if state.trend is None and state.matched is not None:
         state.trend = _measured_trend(ctx, training, state)
     return state.trend
 
 
-def _measured_trend(ctx: Context, training: Any, state: Any) -> Trend:
+def _measured_trend(ctx: context.Context, training: Any, state: Any) -> Trend:
     """Return the trend of measured over simulated density inside the measured domain."""
-    section, matched = ctx.steering.spectrum, simulated_as_measured(state)
+    section, matched = ctx.steering.spectrum, context.simulated_as_measured(state)
     beam = np.inf if section is None else section.beam_energy
-    edges = np.asarray(axes_of(ctx.steering.unfold, ctx.steering.select)[0].edges)
+    edges = np.asarray(context.axes_of(ctx.steering.unfold, ctx.steering.select)[0].edges)
     own = training.measured & (training.mass > edges[0]) & (training.mass < edges[-1])
     data = np.stack([training.mass, training.pt, training.energy], axis=1)[own]
     inside = training.in_domain(*matched.true.T) & (matched.true[:, 2] < beam)
     simulated = matched.true[inside], matched.weight[inside]
     trend = fit_trend((data, training.reference[own]), simulated, edges, beam)
-    forward = forward_of(ctx, state) if section is not None and section.extrapolate else None
+    forward = context.forward_of(ctx, state) if section is not None and section.extrapolate else None
     highest = highest_energies(data, trend.mass)
     trend = replace(trend, forward=forward, energy=highest)
     (power, width), errors = trend.slopes, np.sqrt(np.diag(trend.cov))
@@ -146,7 +138,7 @@ def read_trend(folder: Path) -> Trend | None:
 
 def read_mass_counts(folder: Path) -> MassCounts | None:
     """Read the pairs to which lines were fitted; None if the run kept none."""
-    path = folder / MASS_COUNTS
+    path = folder / context.MASS_COUNTS
     if not path.is_file():
         return None
     return MassCounts.of(read_tensors(path, dict.fromkeys(MassCounts.NAMES, 1) | {"cov": 2, "pull": 2}))
@@ -192,15 +184,15 @@ def photons_of(
 
 
 def production_of(
-    ctx: Context,
-    state: RunState,
+    ctx: context.Context,
+    state: context.RunState,
     training: Callable[[], Any],
     sampler: Callable[[], tuple[Sampler, Any, Any]],
 ) -> Production:
     """Return the production channels of the dark particles with the model that couples to them."""
     section = section_of(ctx)
     if section.source == "theory":
-        beam = needed(section.beam_energy, "predict")
+        beam = context.needed(section.beam_energy, "predict")
         channels = theory_channels(ctx, section.channels, beam)
         target: Any = {"target_a": section.target_a, "target_z": section.target_z}
         return theory_production(channels, model_of(ctx), beam_energy=beam, **target)
@@ -228,7 +220,7 @@ def production_of(
     return replace(production, trend=trend_of(ctx, state, pairs), spin=state.spin)
 
 
-def _tell_shape(ctx: Context, photon: VirtualPhoton) -> None:
+def _tell_shape(ctx: context.Context, photon: VirtualPhoton) -> None:
     """Write into the manifest how the rate follows the mass; alarm where lines are missing or do not fit."""
     shape: Any = photon.shape
     if shape is None:
@@ -252,7 +244,7 @@ def _tell_shape(ctx: Context, photon: VirtualPhoton) -> None:
         )
 
 
-def masses_of(ctx: Context, production: Production) -> FloatArray:
+def masses_of(ctx: context.Context, production: Production) -> FloatArray:
     """Return the masses of the scan."""
     section, model = section_of(ctx), model_of(ctx)
     low, high = section.mass_range or production.mass_range
@@ -273,7 +265,7 @@ def masses_of(ctx: Context, production: Production) -> FloatArray:
     return predict.scan_masses(production.parts[0], low, high, section.n_masses)
 
 
-def _conditions(ctx: Context, production: Production) -> dict[str, str]:
+def _conditions(ctx: context.Context, production: Production) -> dict[str, str]:
     """Return the lines that every result carries: production, model, target, what is left out."""
     lines = {f"production, {part.group}": describe(part) for part in production.parts}
     model = model_of(ctx)
@@ -288,7 +280,7 @@ def _conditions(ctx: Context, production: Production) -> dict[str, str]:
 
 
 def predict_stage(
-    ctx: Context, production: Production, state: RunState, masses: FloatArray | None = None
+    ctx: context.Context, production: Production, state: context.RunState, masses: FloatArray | None = None
 ) -> Rate:
     """Return the rate per proton on target and squared coupling; `masses` [GeV] instead of the scan's."""
     section = section_of(ctx)
@@ -310,13 +302,15 @@ def predict_stage(
 
     def compute() -> Rate:
         ctx.tell("predict", None, f"rate at {len(scan)} masses")
-        shifts = {} if theory else spectrum.relative_shifts(needed(state.spectrum, "spectrum"))
+        shifts = {} if theory else spectrum.relative_shifts(context.needed(state.spectrum, "spectrum"))
         return rate_of(production, scan, shifts, ctx.seed)
 
     return ctx.cache.keep("predict", key, compute, Rate)
 
 
-def measured_pairs(ctx: Context, production: Production, state: RunState) -> MeasuredPairs | None:
+def measured_pairs(
+    ctx: context.Context, production: Production, state: context.RunState
+) -> MeasuredPairs | None:
     """Return edges [GeV], dileptons per proton on target and their covariance; None for theory alone."""
     if state.spectrum is None or section_of(ctx).source == "theory":
         return None
@@ -327,7 +321,9 @@ def measured_pairs(ctx: Context, production: Production, state: RunState) -> Mea
     return fine_pairs(production.parts[0], binned)
 
 
-def pairs_beside(ctx: Context, production: Production, measured: MeasuredPairs | None) -> list[TheoryPairs]:
+def pairs_beside(
+    ctx: context.Context, production: Production, measured: MeasuredPairs | None
+) -> list[TheoryPairs]:
     """Return the theory channels of χχ̄, those of [predict.millicharge]."""
     section, exposure = section_of(ctx).millicharge, production.exposure
     names = () if section is None else section.channels
@@ -335,7 +331,7 @@ def pairs_beside(ctx: Context, production: Production, measured: MeasuredPairs |
     return theory_pairs(list(zip(names, channels, strict=True)), measured, lepton_mass(ctx))
 
 
-def pair_unit(ctx: Context, production: Production) -> Unit:
+def pair_unit(ctx: context.Context, production: Production) -> Unit:
     """Return what the rate of χχ̄ counts in; beside measured pairs theory must count per proton."""
     section = section_of(ctx)
     names = () if section.millicharge is None else section.millicharge.channels
@@ -347,7 +343,7 @@ def pair_unit(ctx: Context, production: Production) -> Unit:
     return unit
 
 
-def pair_stage(ctx: Context, production: Production, state: RunState) -> Rate | None:
+def pair_stage(ctx: context.Context, production: Production, state: context.RunState) -> Rate | None:
     """Return pairs χχ̄ per proton on target and Q² at the masses of χ; None without [predict.millicharge]."""
     section = None if ctx.steering.predict is None else ctx.steering.predict.millicharge
     if section is None:

@@ -18,7 +18,7 @@ from gammastar.core.pairs import MatchedPairs, Pairs
 from gammastar.core.records import Arrays, PairHists, effective_size
 from gammastar.core.resolve import UserCode
 from gammastar.physics.detector import COLUMNS
-from gammastar.pipeline.context import Context, axes_of
+from gammastar.pipeline.context import Context, axes_of, needed
 from gammastar.pipeline.stages.flow import columns_for_angles
 from gammastar.select import scale_factors
 from gammastar.select.cuts import warned
@@ -48,14 +48,12 @@ class Inputs:
 
 def inputs(ctx: Context, simulated: Arrays) -> Inputs:
     """Return the input files with their digests, which go into the manifest."""
-    section = ctx.steering.read
     if simulated:
         files = (ctx.folder / "input" / f"mock_{name}.root" for name in ("data", "response"))
         data, truth = (filesets.Given((file,)) for file in files)
         kind, tree, skip = "sha256", "", False
     else:
-        if section is None or not section.files:
-            raise SteeringError("read.files: empty, and there is no [simulate] section that makes the data")
+        section: config.Read = needed(ctx.steering.read, "read")
         kind, tree = section.digest, load_schema(section, ctx.base).tree
         skip = ctx.executor is not None and ctx.executor.skip_bad
         named = (section.files, section.response)
@@ -108,9 +106,7 @@ class _Reader:
 
     @staticmethod
     def of(ctx: Context, columns: tuple[str, ...]) -> _Reader:
-        reading, section = ctx.steering.read, ctx.steering.select
-        if reading is None or section is None:
-            raise SteeringError("[read] and [select] are needed to read pairs")
+        reading, section = needed(ctx.steering.read, "read"), needed(ctx.steering.select, "select")
         schema, cuts = load_schema(reading, ctx.code), load_cuts(section, ctx.code)
         named = (*run_files(reading, ctx.base), *(ctx.base / one.file for one in section.scale_factors))
         files = {path: file_sha256(path) for path in named}
@@ -196,8 +192,6 @@ def _partial(ctx: Context, stage: str, kind: str) -> None:
         return
     ctx.cache.notes += [f"{executor.name}: {event}" for event in executor.events]
     executor.events.clear()
-    if kind in executor.costs:
-        ctx.cache.notes.append(f"{executor.name}, {kind}: {executor.costs.pop(kind)}")
     skipped = [entry for entry in executor.skipped if entry["kind"] == kind]
     if skipped:
         lost = executor.lost_fraction(kind)
@@ -277,8 +271,6 @@ def stored_pairs(ctx: Context, arrays: Arrays | None) -> StoredPairs | None:
 
 def match_stage(ctx: Context, given: Inputs) -> Truth:
     """Return simulated virtual photons with their reconstruction, above max_in_memory a sample."""
-    if not given.response:
-        raise SteeringError("read.response: no simulation with truth is given; [unfold] needs it")
     columns, asked = _columns(ctx), ctx.steering.systematics
     if asked.polarisation or asked.radiation or asked.momentum_scale or asked.own:
         columns = tuple(dict.fromkeys((*columns, "cos_theta")))

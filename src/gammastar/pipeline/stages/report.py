@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,8 +20,8 @@ from gammastar.core.resolve import UserCode
 from gammastar.core.sampling import stream
 from gammastar.core.signal import SignalPlane
 from gammastar.physics.vectors import SPLIT_MAX
-from gammastar.pipeline.context import Context, RunState, needed
-from gammastar.pipeline.stages.infer import explored, first_search, in_use
+from gammastar.pipeline.context import Context, RunState
+from gammastar.pipeline.stages.infer import explored, in_use
 from gammastar.pipeline.stages.predict import model_of, pair_unit, theory_channels
 from gammastar.predict.mixture import beside_data, displaced, shares_of
 from gammastar.predict.models import make_model, r_table, theory_channel
@@ -328,88 +329,38 @@ def _tell_failed(ctx: Context, name: str, reason: str) -> str:
 
 
 def write(ctx: Context, state: RunState) -> None:
-    """Write ``figures/`` and ``report.html``, there with its first figure; numbers go to the manifest."""
+    """Write ``figures/``, ``explorer.html`` and ``report.html``; numbers go to the manifest."""
     ctx.tell("report", None, "figures")
-    sections = _sections(ctx, state)
-    page = partial(_page, ctx, state)
-    drawn, figures = _unfinished(sections)
-    asked = ctx.steering.report
-    formats = ("png",) if asked is None else asked.formats
-    order = sorted(range(len(figures)), key=lambda i: not figures[i][0].startswith("reach"))
-    for done, (name, figure, (section, place)) in enumerate((figures[i] for i in order), 1):
-        files, reason = files_of(figure, formats)
-        if reason:
-            _tell_failed(ctx, name, reason)
-        for kind, content in files.items():
-            write_whole(ctx.folder / "figures" / f"{name}.{kind}", content)
-        seen = [content for kind, content in files.items() if kind in SHOWN]
-        drawn[section][place] = (
-            min(seen, key=len) if seen else png_bytes(FailedFigure(reason) if reason else figure)
-        )
-        if done in (1, len(figures)):
-            page(_with(sections, drawn))
-        ctx.tell("report", done / len(figures), name)
-    if not figures:
-        page(sections)
-    if state.searches and state.planes:
-        title = ctx.steering.analysis.title or ctx.steering.analysis.name
-        if _spared(ctx, "explorer", lambda: _write_explorer(ctx, state, title)):
-            page(_with(sections, drawn), explorer=False)
+    sections, done = _sections(ctx, state), itertools.count(1)
+    total = sum(len(section.figures) for section in sections)
 
+    def image(figure: Any) -> bytes:
+        found = _image(ctx, figure)
+        ctx.tell("report", next(done) / total, str(figure.get_label()))
+        return found
 
-def first_page(ctx: Context, state: RunState, planes: Mapping[str, SignalPlane]) -> None:
-    """Write ``report.html`` with the first contour of the main detector, in case the run is stopped."""
-    _spared(ctx, "first look", lambda: _first_page(ctx, state, planes))
-
-
-def _first_page(ctx: Context, state: RunState, planes: Mapping[str, SignalPlane]) -> tuple[()]:
-    exposure = needed(state.production, "predict").exposure
-    name, plane, search = first_search(ctx, dict(planes), exposure)
-    view, central = _view(ctx, _known(ctx, state)), replace(plane, effects=(), parts={})
-    section = dark.reach_section(name, search, central, view)
-    caption, figure = section.figures[0]
-    image = figure if isinstance(figure, bytes) else png_bytes(figure)
-    shown = replace(section, figures=[(caption, image)], tables=(), notes=())
-    text = (
-        f"First look: the contour of {search.detector.name} at {len(plane.mass)} of "
-        f"{len(state.rate.mass) if state.rate else 0} masses, straight between them. Bands follow, and so do "
-        "all masses, tables and files of results: load this page again. Where it stays as it is, the run was "
-        "stopped before there were any results."
-    )
-    _page(ctx, RunState(searches={name: search}, spectrum=state.spectrum), [shown], warning=text)
-    return ()
-
-
-Drawn: TypeAlias = list[list[bytes]]
-
-
-def _unfinished(sections: Sequence[Section]) -> tuple[Drawn, list[tuple[str, Any, tuple[int, int]]]]:
-    """Return the images of all sections, empty where one is to be drawn; name, figure and place of those."""
-    drawn = [[f if isinstance(f, bytes) else b"" for _, f in section.figures] for section in sections]
-    figures = [
-        (str(figure.get_label()), figure, (i, k))
-        for i, section in enumerate(sections)
-        for k, (_, figure) in enumerate(section.figures)
-        if not isinstance(figure, bytes)
+    drawn = [
+        replace(section, figures=[(caption, image(figure)) for caption, figure in section.figures])
+        for section in sections
     ]
-    return drawn, figures
+    shown = bool(state.searches and state.planes)
+    _page(ctx, state, drawn, explorer=shown and not _spared(ctx, "explorer", partial(_explorer, ctx, state)))
 
 
-def _with(sections: Sequence[Section], drawn: Drawn) -> list[Section]:
-    """Return the sections with images in the place of their figures."""
-    return [
-        replace(
-            section,
-            figures=[(caption, image) for (caption, _), image in zip(section.figures, images, strict=True)],
-        )
-        for section, images in zip(sections, drawn, strict=True)
-    ]
+def _image(ctx: Context, figure: Any) -> bytes:
+    """Write the files of a figure; return what the page holds of it, the smaller one of PNG and SVG."""
+    name, asked = str(figure.get_label()), ctx.steering.report
+    files, reason = files_of(figure, ("png",) if asked is None else asked.formats)
+    if reason:
+        _tell_failed(ctx, name, reason)
+    for kind, content in files.items():
+        write_whole(ctx.folder / "figures" / f"{name}.{kind}", content)
+    seen = [content for kind, content in files.items() if kind in SHOWN]
+    return min(seen, key=len) if seen else png_bytes(FailedFigure(reason) if reason else figure)
 
 
-def _page(
-    ctx: Context, state: RunState, sections: Sequence[Section], *, warning: str = "", explorer: bool = True
-) -> None:
-    """Write ``report.html``; a warning stands above the summary."""
+def _page(ctx: Context, state: RunState, sections: Sequence[Section], *, explorer: bool) -> None:
+    """Write ``report.html``, with a link to the explorer where there is one."""
     card, numbers = _card(ctx), ctx.cache.numbers
     provenance = report.Provenance(
         versions=versions(),
@@ -432,11 +383,10 @@ def _page(
             *table_of_checks(ctx.cache.checks),
             *skipped_input(ctx.cache.partial),
         ],
-        warnings=[text for text in (warning, ctx.cache.loss and f"{ctx.cache.loss}.") if text],
+        warnings=[f"{ctx.cache.loss}."] if ctx.cache.loss else [],
     )
     place = [i for i, section in enumerate(sections, 1) if section.heading.startswith("Expected reach")]
-    linked = searches and state.planes and explorer
-    links = {"Explore the plane of mass and coupling": "explorer.html"} if linked else {}
+    links = {"Explore the plane of mass and coupling": "explorer.html"} if explorer else {}
     data = None if state.spectrum is None or state.spectrum.exposure is None else state.spectrum.exposure.pot
     pairs = numbers.get("pairs +-")
     cards = () if not searches else dark.cards_of(searches[0], model_of(ctx).labels.coupling, pairs, data)
@@ -445,7 +395,7 @@ def _page(
     write_text(ctx.folder / "report.html", text)
 
 
-def _write_explorer(ctx: Context, state: RunState, title: str) -> tuple[()]:
+def _explorer(ctx: Context, state: RunState) -> tuple[()]:
     """Write ``explorer.html``, the plane of mass and coupling with events and limits at the pointer."""
     planes, levels = {}, ()
     excluded = [(x.name, x.polygon) for x in _known(ctx, state) if x.kind in PUBLISHED]
@@ -455,6 +405,7 @@ def _write_explorer(ctx: Context, state: RunState, title: str) -> tuple[()]:
         levels = shown["cl"]
     labels = model_of(ctx).labels.plain_axes
     options: dict[str, Any] = {"mock": ctx.cache.mock, "labels": labels, "back": "report.html"}
+    title = ctx.steering.analysis.title or ctx.steering.analysis.name
     page = report.explorer(title, planes, cl=levels, **options)
     write_text(ctx.folder / "explorer.html", page)
     return ()

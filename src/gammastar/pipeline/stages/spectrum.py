@@ -11,14 +11,7 @@ import awkward as ak
 import numpy as np
 
 from gammastar import mock, read, select, spectrum, subtract
-from gammastar.config.measured import (
-    SpectrumSection,
-    load_card_of,
-    load_cuts,
-    load_published,
-    load_runs,
-    load_schema,
-)
+from gammastar.config import measured
 from gammastar.core.constants import M_E
 from gammastar.core.errors import BranchError, InputFileError, PhysicsError, SteeringError
 from gammastar.core.records import (
@@ -32,14 +25,7 @@ from gammastar.core.records import (
     variable,
 )
 from gammastar.core.sampling import Sampler, stream
-from gammastar.pipeline.context import (
-    MASS_COUNTS,
-    Context,
-    axes_of,
-    forward_of,
-    needed,
-    simulated_as_measured,
-)
+from gammastar.pipeline import context
 from gammastar.read.meaning import unnamed_weights
 from gammastar.spectrum import checks
 from gammastar.spectrum.mass_shape import resolution_of, without_fakes
@@ -51,19 +37,19 @@ N_MODELLED = 300_000  # pairs of a card for the kinematics at a published spectr
 N_CELLS = 30  # quantiles of q_T and of the energy
 
 
-def spectrum_stage(ctx: Context, state: Any) -> None:
+def spectrum_stage(ctx: context.Context, state: Any) -> None:
     """Divide the unfolded counts by the protons on target; write the spectrum."""
-    section = needed(ctx.steering.spectrum, "spectrum")
+    section = context.needed(ctx.steering.spectrum, "spectrum")
     if section.table is not None:
         _published(ctx, section, state)
         return
-    unfolded, unfolding = needed(state.unfolded, "unfold"), needed(state.unfolding, "unfold")
+    unfolded, unfolding = context.needed(state.unfolded, "unfold"), context.needed(state.unfolding, "unfold")
     exposure = _exposure(ctx, section, state)
     state.spectrum = spectrum.per_pot(unfolded, exposure)
     gate(ctx, state, state.spectrum)
     if section.extrapolate:
-        axes, known = tuple(unfolded.hist.axes), simulated_as_measured(state)
-        cells = forward_of(ctx, state).cells(axes, (known.true, known.weight))
+        axes, known = tuple(unfolded.hist.axes), context.simulated_as_measured(state)
+        cells = context.forward_of(ctx, state).cells(axes, (known.true, known.weight))
         prior = unfolding["prior"] * cells.reshape(unfolding["prior"].shape)
         state.spectrum = spectrum.extrapolate(state.spectrum, filled(axes, prior, prior))
     state.mass_counts = _counts(ctx, state)
@@ -72,11 +58,11 @@ def spectrum_stage(ctx: Context, state: Any) -> None:
     write_spectrum_files(ctx.folder, state.spectrum, unfolded)
 
 
-def _counts(ctx: Context, state: Any) -> spectrum.MassCounts | None:
+def _counts(ctx: context.Context, state: Any) -> spectrum.MassCounts | None:
     """Return and write the pairs by mass to which lines are fitted; None where too few are simulated."""
     kept = state.subtraction
     shifts = dict(zip(kept["shift_names"].tolist(), kept["shifts"], strict=True))
-    simulated = in_window(simulated_as_measured(state), axes_of(ctx.steering.select))
+    simulated = in_window(context.simulated_as_measured(state), context.axes_of(ctx.steering.select))
     try:
         resolution = resolution_of(simulated, state.spectrum)
     except PhysicsError as error:
@@ -84,7 +70,7 @@ def _counts(ctx: Context, state: Any) -> spectrum.MassCounts | None:
         return None
     counts = spectrum.mass_counts(replace(state.subtracted, shifts=shifts), resolution)
     counts = without_fakes(counts, simulated)
-    write_tensors(ctx.folder / MASS_COUNTS, counts.arrays())
+    write_tensors(ctx.folder / context.MASS_COUNTS, counts.arrays())
     return counts
 
 
@@ -114,12 +100,12 @@ class _Unknown(Sampler):
         raise SteeringError(msg)
 
 
-def _published(ctx: Context, section: SpectrumSection, state: Any) -> None:
+def _published(ctx: context.Context, section: measured.SpectrumSection, state: Any) -> None:
     """Take the spectrum of a published table, and kinematics from the hadrons of a card."""
     table = section.table
     if table is None:
         return
-    found = load_published(table, ctx.base, section)
+    found = measured.load_published(table, ctx.base, section)
     ctx.cache.enter({found.origin.path: found.origin.sha256})
     pot = section.pot if isinstance(section.pot, float | int) else 1.0
     beam = section.beam_energy, section.target_a, section.target_z, section.thickness
@@ -132,7 +118,7 @@ def _published(ctx: Context, section: SpectrumSection, state: Any) -> None:
     kinematics = ""
     state.training, state.sampler = _Modelled(), _Unknown(edges)
     if table.kinematics is not None:
-        card = load_card_of(section, ctx.base)
+        card = measured.load_card_of(section, ctx.base)
         kinematics, state.sampler = card.digest, _of_card(ctx, card, edges)
         ctx.cache.inputs[f"card {card.name}"] = kinematics
         ctx.cache.methods["kinematics"] = f"modelled: hadrons of the MOCK card {card.name}, nowhere measured"
@@ -145,7 +131,7 @@ def _published(ctx: Context, section: SpectrumSection, state: Any) -> None:
     write_spectrum_files(ctx.folder, state.spectrum, None)
 
 
-def _of_card(ctx: Context, card: mock.Card, edges: FloatArray) -> Sampler:
+def _of_card(ctx: context.Context, card: mock.Card, edges: FloatArray) -> Sampler:
     """Return the histogram sampler of the hadrons of a card, on the mass bins of the table."""
     pairs = mock.generate_pairs(card, N_MODELLED, stream(ctx.seed, "modelled kinematics"))
     inside = (pairs.mass >= edges[0]) & (pairs.mass < edges[-1]) & (pairs.energy < card.beam.energy)
@@ -162,21 +148,18 @@ def _of_card(ctx: Context, card: mock.Card, edges: FloatArray) -> Sampler:
     return spectrum.HistSampler(cells, beam_energy=card.beam.energy)
 
 
-def _exposure(ctx: Context, section: SpectrumSection, state: Any) -> Exposure:
+def _exposure(ctx: context.Context, section: measured.SpectrumSection, state: Any) -> Exposure:
     """Return the exposure of the data that were read: lost entries take their protons with them."""
     pot, simulated = section.pot, state.simulated
     if pot == "simulation":
-        if not simulated:
-            msg = "spectrum.pot = 'simulation' needs [simulate]; give the number of protons on target"
-            raise SteeringError(msg)
         pot = float(simulated["data_pot"])
     lost = ctx.cache.partial.get("select", {}).get("lost_fraction", 0.0)
     if pot == "runs":
-        runs = load_runs(needed(ctx.steering.read, "read"), ctx.base)
-        if runs is None or lost:
-            msg = "spectrum.pot = 'runs' needs [read.runs]"
+        if lost:
             text = "spectrum.pot = 'runs': files were skipped, and nobody knows the protons of their events"
-            raise SteeringError(text if lost else msg)
+            raise SteeringError(text)
+        reading = context.needed(ctx.steering.read, "read")
+        runs = context.needed(measured.load_runs(reading, ctx.base), "read.runs")
         pot, notes = runs.exposure(dict(state.cutflow["cutflow_runs"].tolist()))
         ctx.cache.methods["protons on target"] = f"sum over the runs that are kept: {pot:.6g}"
         for note in notes:
@@ -188,7 +171,7 @@ def _exposure(ctx: Context, section: SpectrumSection, state: Any) -> Exposure:
 ROWS, MIXED = 40_000, 40_000  # entries of the first file that are looked at again; mixed pairs of each charge
 
 
-def gate(ctx: Context, state: Any, spectrum: Spectrum) -> None:
+def gate(ctx: context.Context, state: Any, spectrum: Spectrum) -> None:
     """Check; enter the table into the manifest and each alarm into the notes, refuse what cannot be right."""
     ctx.tell("checks", None, "")
     again = "select" in ctx.cache.taken and "checks" in ctx.cache.previous  # no input file is opened again
@@ -213,10 +196,10 @@ def _row(check: checks.Check, *, of_file: bool = False) -> dict[str, Any]:
     return about | {"cure": check.cure, "verdict": check.verdict, "of_file": of_file}
 
 
-def _of_results(ctx: Context, state: Any, spectrum: Spectrum) -> Iterator[checks.Check]:
+def _of_results(ctx: context.Context, state: Any, spectrum: Spectrum) -> Iterator[checks.Check]:
     kept, unfolding = state.subtraction, state.unfolding
-    beam = needed(spectrum.exposure, "spectrum").beam_energy
-    schema = load_schema(needed(ctx.steering.read, "read"), ctx.code)
+    beam = context.needed(spectrum.exposure, "spectrum").beam_energy
+    schema = measured.load_schema(context.needed(ctx.steering.read, "read"), ctx.code)
     yield from checks.of_subtraction(state.hists, state.subtracted)
     if len(state.pairs):
         yield from checks.of_pairs(state.pairs, schema.lepton, beam, weighted=bool(schema.weight))
@@ -229,27 +212,27 @@ def _of_results(ctx: Context, state: Any, spectrum: Spectrum) -> Iterator[checks
     yield from checks.of_yield(spectrum)
 
 
-def _of_files(ctx: Context, state: Any) -> list[dict[str, Any]]:
+def _of_files(ctx: context.Context, state: Any) -> list[dict[str, Any]]:
     """Return the checks of what the first rows of the first files hold beside what was read."""
-    schema = load_schema(needed(ctx.steering.read, "read"), ctx.code)
-    asked = needed(ctx.steering.select, "select")
-    reading, given = needed(ctx.steering.read, "read"), state.inputs
-    runs = load_runs(reading, ctx.base)
-    cuts = [load_cuts(asked, ctx.code, data=data, runs=runs) for data in (True, False)]
+    schema = measured.load_schema(context.needed(ctx.steering.read, "read"), ctx.code)
+    asked = context.needed(ctx.steering.select, "select")
+    reading, given = context.needed(ctx.steering.read, "read"), state.inputs
+    runs = measured.load_runs(reading, ctx.base)
+    cuts = [measured.load_cuts(asked, ctx.code, data=data, runs=runs) for data in (True, False)]
     found: list[checks.Check] = []
     for files, truth in ((given.files, False), (given.response, True)):
         for name, mean in _weights(files, schema, truth=truth).items():
             cure = "unused, looks like a weight: name it as weight or prescale of the schema"
             what = f"read: mean of the branch {name!r} of {files[0].name}"
             found.append(checks.Check(what, mean, 1.0, 1.0, cure))
-    section = needed(ctx.steering.subtract, "subtract")
+    section = context.needed(ctx.steering.subtract, "subtract")
     chunks = [_first(given.files, schema), _first(given.response, schema.of_simulation())]
     if schema.layout != "pair" and chunks[0] is not None and not section.own and section.r_factor != "mixed":
         pool = subtract.mixing_pool([select.singles(chunks[0], cuts[0])])
         if len(np.unique(pool.charge)) == 2:
             mixed = subtract.mixed_pairs(pool, MIXED, rng=stream(ctx.seed, "checks"))
             plain = {name: limits for name, limits in cuts[0].pair.items() if name in checks.KINEMATIC}
-            hists = select.fill(select.apply(mixed, select.Cuts(pair=plain)), axes_of(asked))
+            hists = select.fill(select.apply(mixed, select.Cuts(pair=plain)), context.axes_of(asked))
             one = checks.of_r_factor(hists, state.subtraction["like_sign"], state.subtracted)
             found += [one] if one is not None else []
     if schema.layout != "pair" and chunks[0] is not None and chunks[1] is not None:

@@ -63,7 +63,13 @@ def subtract_stage(ctx: Context, state: Any) -> None:
     write_mass_histograms(ctx.folder, state.hists, state.subtracted)
     kept = state.subtraction
     if stored is not None:
-        _note_sample(ctx, stored, state.pairs, kept)
+        sample = f"{len(state.pairs)} (effective {effective_size(kept['posterior']):.0f})"
+        ctx.cache.numbers |= {"pairs in files": f"{stored.n}", "pairs in memory": sample}
+        ctx.cache.notes.append(
+            f"{stored.n} pairs are more than select.max_in_memory: histograms and background are of all of "
+            f"them; flow and OmniFold have {sample.replace(' (', ' pairs (')} of {stored.share:.3%} of the "
+            "events, chosen by their hash, with weights scaled to the sum of all"
+        )
     elif filled is None:
         _write_parquet(ctx, state.pairs, kept)
     if "mixed_leptons" in kept:
@@ -86,18 +92,6 @@ def _write_parquet(ctx: Context, pairs: Pairs, kept: Arrays) -> None:
     dataset = ctx.steering.analysis.name
     chunks = weighted_chunks(pairs, kept["weight"], kept["posterior"], dataset)
     write_pairs(ctx.folder / "pairs", chunks, dataset=dataset)
-
-
-def _note_sample(ctx: Context, stored: StoredPairs, pairs: Pairs, kept: Arrays) -> None:
-    """Say which pairs the stages in memory have."""
-    size = effective_size(kept["posterior"])
-    ctx.cache.numbers["pairs in files"] = f"{stored.n}"
-    ctx.cache.numbers["pairs in memory"] = f"{len(pairs)} (effective {size:.0f})"
-    ctx.cache.notes.append(
-        f"{stored.n} pairs are more than select.max_in_memory: histograms and background are of all of them; "
-        f"flow and OmniFold have {len(pairs)} pairs (effective {size:.0f}) of {stored.share:.3%} "
-        "of the events, chosen by their hash, with weights scaled to the sum of all"
-    )
 
 
 def _needs_simulation(section: config.Subtract) -> bool:
@@ -266,18 +260,12 @@ def charge_ratio(
     """Return R as the steering asks for it, and how many leptons were mixed if they are a sample."""
     section = _section(ctx)
     if section.r_factor == "simulation":
-        if not simulated:
-            msg = "subtract.r_factor = 'simulation' needs [simulate]; give the number and its error instead"
-            raise SteeringError(msg)
         return subtract.ChargeRatio(float(simulated["r_factor"][0]), float(simulated["r_factor"][1])), 0
     multiplicity = (section.r_mult, section.r_mult_sigma)
     if not _reads_leptons(section):
         ratio = subtract.ChargeRatio(float(section.r_factor), section.r_factor_sigma)
         return ratio if multiplicity == (1.0, 0.0) else ratio.with_multiplicity(*multiplicity), 0
     schema, cuts, step = _selection(ctx, data=True)
-    if schema.layout == "pair":
-        msg = "subtract: files of pairs hold no single leptons to mix; give r_factor and another method"
-        raise SteeringError(msg)
     ctx.tell("subtract", None, "leptons for mixed events")
     chunks = read.open_events([str(f) for f in given.files], schema, step=step)
     leptons = (select.singles(events, cuts) for events in chunks)
@@ -332,10 +320,7 @@ def _components(
     section, fit = _section(ctx), None
     corrections = []
     if section.charm is not None:
-        if truth is None:
-            msg = "subtract.charm: the offsets of prompt pairs come from the simulation; give read.response"
-            raise SteeringError(msg)
-        charm, fit = charm_component(ctx, parts, truth, ratio, axes)
+        charm, fit = charm_component(ctx, parts, needed(truth, "read.response"), ratio, axes)
         corrections.append(charm)
     return [*corrections, *(_correction(ctx, c, total, truth, axes) for c in section.corrections)], fit
 
@@ -383,10 +368,7 @@ def removed_pairs(ctx: Context, state: Any) -> list[tuple[str, Pairs, FloatArray
 def _charm_template(ctx: Context, charm: Charm) -> Pairs:
     if charm.template != "simulation":
         return _selected_pairs(ctx, _files(ctx, charm.template))
-    section = ctx.steering.simulate
-    if section is None:
-        msg = "subtract.charm.template = 'simulation' needs [simulate]; give files of simulated charm instead"
-        raise SteeringError(msg)
+    section = needed(ctx.steering.simulate, "simulate")
     ctx.tell("subtract", None, "MOCK open charm")
     card = mock.load_card(shipped(section.card, ctx.base, "cards"))
     events = mock.simulate_events(card, charm.n_template, kind="charm", seed=ctx.seed + 2)
@@ -409,16 +391,14 @@ def _correction(
         amount = float(given.pairs or 0.0) if given.fraction is None else given.fraction * total
         sigma, source = float(given.sigma or 0.0) * scale, given.source
     else:
-        if truth is None or given.n_dalitz is None or given.resolution is None:
-            msg = f"subtract.corrections: {given.name!r} needs the response simulation for its kinematics"
-            raise SteeringError(msg)
+        known, resolution = needed(truth, "read.response"), needed(given.resolution, "subtract.corrections")
         sized = subtract.eta_dimuon(
             next(axis for axis in axes if axis.name == MASS),
-            given.n_dalitz,
-            resolution=given.resolution,
+            needed(given.n_dalitz, "subtract.corrections"),
+            resolution=resolution,
             efficiency_ratio=given.efficiency_ratio,
             n_dalitz_sigma=given.n_dalitz_sigma,
         )
-        template = charm_fit.eta_pairs(truth.sample, given.resolution, rng=stream(ctx.seed, "eta"))
+        template = charm_fit.eta_pairs(known.sample, resolution, rng=stream(ctx.seed, "eta"))
         amount, sigma, source = sized.amount, sized.sigma, given.source or sized.source
     return subtract.Correction(given.name, select.fill(template, axes).os, amount, sigma, source, template)

@@ -83,7 +83,13 @@ def _cells(unfolded: Spectrum, kept: Arrays) -> dict[str, list[float]]:
 def _unfolded(ctx: Context, section: config.Unfold, method: Method, state: Any) -> Arrays:
     """Return the unfolded counts on the true axes, with efficiency, prior and sources."""
     subtracted: Spectrum = state.subtracted
-    _check_yield(section, method, subtracted)
+    total, error = folding.summed(subtracted)
+    if total <= 0 and not method.linear:  # and scales nothing to the sum of the data
+        raise SteeringError(
+            f"unfold: {total:.4g} ± {error:.2g} pairs are left inside the axes of [select] after subtraction"
+            f"; method = {section.method!r} needs more than none: take more data, or method = 'least "
+            "squares', whose cells may be negative"
+        )
     ctx.tell("unfold", None, f"response of {state.truth.size} simulated dileptons")
     known = simulation_of(section, state.truth)
     axes, rng = tuple(subtracted.hist.axes), stream(ctx.seed, "response")
@@ -194,18 +200,6 @@ def _packed(sources: Sequence[systematics.Source], n_cells: int) -> Arrays:
         "source_shifts": np.array([source.shift for source in sources]).reshape(n, n_cells),
         "source_sizes": np.array([(source.total, source.mean) for source in sources]).reshape(n, 2),
     }
-
-
-def _check_yield(section: config.Unfold, method: Method, subtracted: Spectrum) -> None:
-    """Refuse data without a signal, unless the method is linear in them and scales nothing to their sum."""
-    total, error = folding.summed(subtracted)
-    if total > 0 or method.linear:
-        return
-    raise SteeringError(
-        f"unfold: {total:.4g} ± {error:.2g} pairs are left inside the axes of [select] after subtraction; "
-        f"method = {section.method!r} needs more than none: take more data, or method = 'least squares', "
-        "whose cells may be negative"
-    )
 
 
 def true_axes(ctx: Context) -> tuple[Any, ...]:

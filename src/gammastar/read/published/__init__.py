@@ -14,7 +14,6 @@ from gammastar.read.published.spectra import (
     MeasuredTable,
     beam_energies,
     check_beam,
-    published_pairs,
     published_spectrum,
 )
 from gammastar.read.published.table import Column, Origin, PublishedTable, TableAxis, TableError
@@ -33,7 +32,6 @@ __all__ = [
     "describe_tables",
     "hepdata",
     "is_published",
-    "published_pairs",
     "published_spectrum",
     "table_names",
 ]

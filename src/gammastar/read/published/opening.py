@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import json
+import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import uproot
 
 from gammastar.core.errors import GammastarError, InputFileError
-from gammastar.core.files import is_file, opened, plain, shortened, text_of
+from gammastar.core.files import MAX_FILE, is_file, plain, regular_file, shortened, text_of
 from gammastar.read.files import reading, sha256
-from gammastar.read.published import histograms
 from gammastar.read.published.spectra import Conventions, beam_energies, published_spectrum
 from gammastar.read.published.table import (
     SUBMISSION,
@@ -25,15 +25,18 @@ from gammastar.read.published.table import (
     Origin,
     PublishedTable,
     TableAxis,
+    TableError,
     chosen,
     documents,
     listed,
     read_csv,
     read_yaml,
+    split_unit,
 )
 
 MOST_BYTES = 64 << 20
-SUFFIXES = (".yaml", ".yml", ".json", ".csv", ".txt", ".dat", ".yoda", ".gz")
+SUFFIXES = (".yaml", ".yml", ".json", ".csv", ".txt", ".dat")
+HISTOGRAM = re.compile(r"TH([12])[CSIFDL]")
 MOST_TABLES = 60  # that are listed
 MOST_COLUMNS = 30
 OPEN = '"counts" # or "density", per unit of mass: the header does not say'
@@ -55,8 +58,7 @@ def hepdata(path: str | Path, table: str | int | None = None) -> PublishedTable:
     ----------
     path : path
         Folder of a record with its ``submission.yaml``, or that file; one YAML or JSON of data; CSV, also
-        with its source in lines of ``#``; YODA text (``.yoda``, ``.yoda.gz``); ROOT histograms and graphs;
-        histograms in the UHI layout (``.json``).
+        with its source in lines of ``#``; ROOT histograms (TH1, TH2).
     table : str or int, optional
         Name or number from 1; the only one without.
 
@@ -88,16 +90,15 @@ def table_names(path: str | Path) -> tuple[str, ...]:
 def is_published(path: str | Path) -> bool:
     """Return whether a path looks as if it held published tables: a record, or a file with a known ending.
 
-    Of ROOT files those with histograms or graphs and without any tree.
+    Of ROOT files those with histograms and without any tree.
     """
     place = Path(path)
     if place.is_dir() or place.suffix.lower() != ".root":
         return (place / SUBMISSION).is_file() or (is_file(place) and place.suffix.lower() in SUFFIXES)
-    with contextlib.suppress(GammastarError), reading(place), histograms.opened(place) as file:
+    with contextlib.suppress(GammastarError), reading(place), _opened(place) as file:
         kinds = file.classnames(cycle=False).values()
-        return bool(histograms.root_names(file)) and not any(
-            k.startswith(("TTree", "ROOT::RNTuple")) for k in kinds
-        )
+        trees = any(k.startswith(("TTree", "ROOT::RNTuple")) for k in kinds)
+        return not trees and any(map(HISTOGRAM.fullmatch, kinds))
     return False
 
 
@@ -118,28 +119,17 @@ def _readers(path: Path) -> Readers:
         return _record(path / SUBMISSION if path.is_dir() else path)
     if path.suffix.lower() == ".root":
         return _root(path)
-    if path.suffix.lower() == ".h5":
-        raise InputFileError(f"{path}: YODA in HDF5 is not read; write it as text with `yodaconv` of YODA")
-    text = _text(path)
-    origin = Origin(path, sha256(path))
-    suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
-    start = text[:4096].lstrip()
-    if suffix == ".yoda" or start.startswith("BEGIN YODA"):
-        return _yoda(path, text, origin)
-    if suffix.lower() in {".yaml", ".yml", ".json"} or start.startswith(("dependent_variables", "{")):
-        return _yaml(path, text, origin)
-    table = read_csv(path, text, origin.sha256)
+    text, origin = text_of(path, MOST_BYTES), Origin(path, sha256(path))
+    yaml = path.suffix.lower() in {".yaml", ".yml", ".json"}
+    if yaml or text[:4096].lstrip().startswith(("dependent_variables", "{")):
+        content = documents(path, text)
+        if len(content) != 1:
+            holds = f"holds {len(content)} documents; one table has one, a record its {SUBMISSION}"
+            raise InputFileError(f"{path}: {holds}")
+        table = read_yaml(path.stem, content[0], origin)
+    else:
+        table = read_csv(path, text, origin.sha256)
     return {table.name: lambda: table}
-
-
-def _text(path: Path) -> str:
-    if path.suffix != ".gz":
-        return text_of(path, MOST_BYTES)
-    with opened(path) as packed, gzip.open(packed) as stream:
-        content = stream.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise ValueError(f"holds more than {MOST_BYTES} bytes once it is unpacked")
-    return content.decode("utf-8")
 
 
 def _record(path: Path) -> Readers:
@@ -168,45 +158,46 @@ def _record(path: Path) -> Readers:
     return {name: with_covariance(name) for name in readers}
 
 
-def _yaml(path: Path, text: str, origin: Origin) -> Readers:
-    """Return the reader of one file of data, or those of histograms in the UHI layout."""
-    if path.suffix == ".json" and '"axes"' in text:
-        by_name = histograms.uhi_content(text)
-        if by_name:
-            return {
-                name: (lambda name=name, one=one: histograms.read_uhi(name, one, origin))  # type: ignore[misc]
-                for name, one in by_name.items()
-            }
-    content = documents(path, text)
-    if len(content) != 1:
-        msg = f"{path}: holds {len(content)} documents; one table has one, a record its {SUBMISSION}"
-        raise InputFileError(msg)
-    table = read_yaml(path.stem, content[0], origin)
-    return {path.stem: lambda: table}
-
-
-def _yoda(path: Path, text: str, origin: Origin) -> Readers:
-    items = histograms.objects(path, text)
-    if not items:
-        raise InputFileError(f"{path}: holds no YODA object")
-    return {
-        name: (lambda one=one: histograms.read_yoda(one, origin))  # type: ignore[misc]
-        for name, one in items.items()
-    }
+def _opened(path: Path) -> Any:
+    """Return a ROOT file; refuse one that is shorter than its header says."""
+    file = uproot.open(regular_file(path, MAX_FILE))
+    size, expected = path.stat().st_size, file.file.fEND
+    if size < expected:
+        file.close()
+        raise InputFileError(f"{path}: has {size} bytes, its header says {expected}: it is cut off")
+    return file
 
 
 def _root(path: Path) -> Readers:
-    with reading(path), histograms.opened(path) as file:
-        names = list(histograms.root_names(file))
-    origin = Origin(path, sha256(path))
+    with reading(path), _opened(path) as file:
+        kinds = file.classnames(cycle=False)
+    names = [name for name, kind in kinds.items() if HISTOGRAM.fullmatch(kind)]
     if not names:
-        raise InputFileError(f"{path}: holds no histogram and no graph")
+        others = ", ".join(sorted(set(kinds.values()))) or "nothing"
+        raise InputFileError(f"{path}: holds no TH1 and no TH2 (but {others}); only these are read")
+    origin = Origin(path, sha256(path))
+    return {name: (lambda name=name: _histogram(name, origin)) for name in names}  # type: ignore[misc]
 
-    def read(name: str) -> PublishedTable:
-        with reading(path), histograms.opened(path) as file:
-            return histograms.read_histogram(file, name, origin)
 
-    return {name: (lambda name=name: read(name)) for name in names}  # type: ignore[misc]
+def _histogram(name: str, origin: Origin) -> PublishedTable:
+    """Return the table of a histogram with the errors of its bins; the last axis runs fastest."""
+    with reading(origin.path), _opened(origin.path) as file:
+        found = file[name]
+    axes, sizes = [], found.values(flow=False).shape
+    labels = [str(found.member(f"f{axis}axis").member("fTitle")) for axis in "XYZ"]
+    for k, at in enumerate(np.indices(sizes).reshape(len(sizes), -1)):
+        edges = np.asarray(found.axis(k).edges(flow=False), dtype=np.float64)
+        low, high = edges[at], edges[at + 1]
+        axes.append(TableAxis(*split_unit(labels[k] or f"axis {k + 1}"), low, high, 0.5 * (low + high)))
+    values = np.asarray(found.values(flow=False), dtype=np.float64).ravel()
+    error = np.asarray(found.errors(flow=False), dtype=np.float64).ravel()
+    for i in np.flatnonzero(~np.isfinite(values + error)):
+        raise InputFileError(f"{origin.path}, table {name!r}: bin {i + 1} is not a finite number")
+    errors = (TableError("stat", -error, error),) if error.any() else ()
+    header, nothing = split_unit(labels[len(sizes)] or "entries"), np.zeros(len(values), dtype=np.bool_)
+    return PublishedTable(
+        name, str(found.title), tuple(axes), (Column(*header, values, errors, nothing),), origin
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from gammastar.core.constants import M_PROTON
 from gammastar.core.errors import InputFileError, PortabilityError
-from gammastar.core.records import MASS, FloatArray, PairHists, Quantity, Spectrum, filled, variable
+from gammastar.core.records import MASS, FloatArray, Quantity, Spectrum, filled, variable
 from gammastar.core.sources import Source, Sources
 from gammastar.read.published.table import (
     Column,
@@ -165,39 +165,6 @@ def published_spectrum(
     hist = filled(read.axes, contents, np.diag(cov))
     spectrum = Spectrum(hist, cov, quantity, None, inside, shifts=shifts)
     return MeasuredTable(spectrum, sources, (read.origin(), *read.notes, *notes), table.origin)
-
-
-def published_pairs(
-    table: PublishedTable,
-    *,
-    unlike: str | int,
-    like: str | int | None = None,
-    charges: tuple[str | int, str | int] | None = None,
-    conventions: Conventions | None = None,
-) -> tuple[PairHists, tuple[str, ...]]:
-    """Return histograms of opposite-sign, ++ and -- pairs of a table, and what was assumed."""
-    told = conventions or Conventions()
-    if (like is None) == (charges is None):
-        msg = f"{table.where}: give `like`, the pairs of both charges, or `charges`, the columns of ++ and --"
-        raise InputFileError(msg)
-    reads = [_reading(table, name, told) for name in (unlike, *(charges or (like,)))]
-    notes: list[str] = []
-    hists = []
-    for k, read in enumerate(reads):
-        name = f"column {read.column.name!r}"
-        if read.column.errors or told.error is not None:
-            sources, more = _sources(read)
-            variance = np.diag(sources.total())
-            notes += [f"{name}: {note}" for note in more]
-        else:
-            variance = np.abs(read.values) * read.factor**2
-            notes.append(f"{name} gives no errors: those of Poisson numbers are taken")
-        share = 1.0 if k == 0 or charges else 0.5
-        hists.append(filled(read.axes, share * read.values * read.factor, share * variance))
-    if charges is None:
-        notes.append("like-sign pairs are shared equally between ++ and --, as the table gives their sum")
-        hists.append(hists[-1].copy())
-    return PairHists(*hists), (reads[0].origin(), *notes)
 
 
 def _clean(name: str) -> str:

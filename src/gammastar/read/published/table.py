@@ -132,20 +132,6 @@ class PublishedTable:
         return plain(f"bin {row + 1} ({', '.join(places)})")
 
 
-def one_column(
-    name: str,
-    title: str,
-    axes: Sequence[TableAxis],
-    content: tuple[str, FloatArray, Sequence[TableError]],
-    origin: Origin,
-) -> PublishedTable:
-    """Return the table of one column, from its header, values and errors; errors of zero are none."""
-    header, values, errors = content
-    nonzero = tuple(e for e in errors if np.any(e.minus) or np.any(e.plus))
-    column = Column(*split_unit(header), values, nonzero, np.zeros(len(values), dtype=np.bool_))
-    return PublishedTable(name, title, tuple(axes), (column,), origin)
-
-
 def refused(table: PublishedTable, text: str) -> InputFileError:
     """Return the error that names file and table."""
     return InputFileError(f"{table.where}: {text}")

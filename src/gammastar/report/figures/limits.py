@@ -6,7 +6,7 @@ import csv
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import cycle, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -235,9 +235,6 @@ def _islands(mass: FloatArray, edges: FloatArray) -> list[FloatArray]:
     return [np.concatenate([run[:, [0, 1]], run[::-1][:, [0, 2]]]) for run in runs]
 
 
-SIGNAL, FEW_BINS = "signal", 12  # sample of a likelihood; bins that have room for their names
-STACKED = ("#3f90da", "#ffa90e", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd")
-"""More colours of arXiv:2107.02270, for many samples, without the red of a signal."""
 Limits = Sequence[tuple[Any, ...]]
 
 
@@ -449,46 +446,6 @@ def peak_background_figure(
     ax.set(xlabel=LABELS[MASS], ylabel="pairs / GeV", xlim=(float(edges[0]), float(edges[-1])))
     ax.legend(loc="upper right", ncols=2)
     mark_mock(ax, mock, position=(0.03, 0.05))
-    return figure
-
-
-@styled
-def channels_figure(names: Sequence[str], counts: Mapping[str, FloatArray], *, mock: bool) -> Figure:
-    """Draw the expected events of samples, stacked, in the bins of a likelihood."""
-    figure, ax = style.single(size=(7.2, 4.8))
-    edges, below = np.arange(len(names) + 1.0), np.zeros(len(names))
-    order = sorted((name for name in counts if np.any(counts[name])), key=lambda name: name == SIGNAL)
-    backgrounds = cycle(STACKED if len(order) > len(COLOURS) else [c for c in COLOURS if c != COLOURS[2]])
-    for name in order:
-        look: dict[str, Any] = {"facecolor": next(backgrounds)}
-        if name == SIGNAL:
-            look = {"facecolor": COLOURS[2], "edgecolor": "white", "hatch": "//"}
-        look |= {"baseline": below, "fill": True, "linewidth": 0, "label": name.replace("_", " ")}
-        below = below + counts[name]
-        ax.stairs(below, edges, **look)
-    rows = (len(order) + 1) // 2
-    top = float(below.max(initial=0.0)) or 1.0
-    ax.set(xlim=edges[[0, -1]], ylabel="expected events", ylim=(0.0, top / (0.86 - 0.06 * min(rows, 8))))
-    if len(names) <= FEW_BINS:
-        ax.set_xticks(edges[:-1] + 0.5, [name.replace("_", " ") for name in names])
-        ax.tick_params(axis="x", which="both", length=0)
-    else:
-        ax.set_xlabel("bin of the likelihood")
-    if order:
-        ax.legend(loc="upper right", ncols=2)
-    else:
-        style.say(ax, "no events are expected in any bin")
-    return figure
-
-
-@styled
-def points_figure(points: FloatArray, *, mock: bool) -> Figure:
-    """Draw the points of mass [GeV] and coupling, shape (n, 2), for which a patch set has a signal."""
-    figure, ax = style.single(size=(7.2, 5.2))
-    ax.plot(points[:, 0], points[:, 1], ".", color=COLOURS[0], markersize=5)
-    ax.set(yscale="log", xlabel=MASS_DARK, ylabel=LABELS[COUPLING])
-    style.log_mass_axis(ax)
-    ax.set_title(f"{len(points)} signals", loc="left")
     return figure
 
 

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path
 
-from gammastar.core.errors import require
 from gammastar.core.records import COUPLING, LABELS, FloatArray
 from gammastar.report import style
 from gammastar.report.style import BAND68, BAND95, COLOURS, GREY, LINES, MASS_DARK, checked, mark_mock, styled
@@ -87,81 +86,6 @@ def acceptance_figure(
     ax.set(xscale="log", yscale="log", xlim=(ctau[0], ctau[-1]), ylim=(1e-5 * peak, 4.0 * peak))
     ax.set(xlabel=r"$c\tau$ [m]", ylabel="acceptance")
     ax.legend(loc="best")
-    return figure
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RateTable:
-    """Rates of another tool at its own masses."""
-
-    name: str
-    mass: FloatArray  # [GeV], shape (n,)
-    rate: FloatArray  # shape (n,)
-    # Its own envelope, shape (n,)
-    low: FloatArray | None = None
-    high: FloatArray | None = None
-
-    def __post_init__(self) -> None:
-        for column in ("rate", "low", "high"):
-            values = getattr(self, column)
-            if values is not None:
-                checked(f"{column} of RateTable {self.name!r}", values, self.mass.shape)
-        rising = len(self.mass) >= 2 and (np.diff(self.mass) > 0).all()
-        require(rising, f"RateTable {self.name!r}: give at least two masses that increase")
-
-    def at(self, mass: FloatArray) -> FloatArray:
-        """Return the rate at other masses, straight in its logarithm, nan outside the table."""
-        positive = self.rate > 0
-        logs = np.interp(mass, self.mass[positive], np.log(self.rate[positive]), left=np.nan, right=np.nan)
-        return np.exp(logs)
-
-
-@styled
-def compare_figure(
-    mass: FloatArray,
-    rate: FloatArray,
-    errors: FloatArray,
-    tables: list[RateTable],
-    *,
-    mock: bool,
-    label: str = "from dileptons",
-    unit: str = "interaction",
-) -> Figure:
-    """Draw the rate with those of other tools, and in a second panel their ratios to it.
-
-    Parameters
-    ----------
-    mass, rate, errors : NDArray, shape (n,)
-        Ours, with one standard deviation; masses in GeV.
-    tables : list of RateTable
-        In the same unit.
-    unit : str
-        "interaction" or "POT".
-    """
-    n = len(mass)
-    rate, errors = checked("rate", rate, (n,)), checked("errors", errors, (n,))
-    figure, axes = style.new_figure(2, size=(7.6, 7.4), heights=(2.6, 1.0), share_x=True)
-    ax, below = axes[:, 0]
-    ax.fill_between(mass, rate - errors, rate + errors, color=BAND68, linewidth=0, zorder=3)
-    ax.plot(mass, rate, color="black", label=label + r" $\pm1\sigma$", zorder=4)
-    share = np.nan_to_num(style.divided(errors, rate))
-    below.fill_between(mass, 1 - share, 1 + share, color=BAND68, linewidth=0)
-    below.axhline(1.0, color="black", linewidth=1.2)
-    shown = [rate]
-    for i, table in enumerate(tables):
-        look = {"color": (COLOURS[2:] + COLOURS[:2])[i % len(COLOURS)], "linestyle": LINES[1 + i % 4]}
-        inside = (table.mass >= mass[0] * 0.8) & (table.mass <= mass[-1] * 1.2)
-        shown.append(table.rate[inside])
-        ax.plot(table.mass, _positive(table.rate), label=table.name, **look)
-        if table.low is not None and table.high is not None:
-            ax.fill_between(table.mass, table.low, table.high, color=look["color"], alpha=0.18, linewidth=0)
-        below.plot(mass, table.at(mass) / rate, **look)
-    style.log_range(ax, *shown, decades=6.0, rows=5)
-    ax.set(xlim=(mass[0], mass[-1]))
-    ax.set_ylabel(rf"$N_{{A′}}$ / {unit} / $\varepsilon^2$")
-    ax.legend(loc="upper right")
-    below.set(yscale="log", xlabel=MASS_DARK, ylim=(1e-3, 1e2))
-    below.set_ylabel("other / ours", loc="center")
     return figure
 
 
