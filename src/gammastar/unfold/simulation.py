@@ -20,6 +20,7 @@ from gammastar.unfold.response_matrix import COSINE, cells
 View: TypeAlias = Callable[[MatchedPairs], MatchedPairs]
 LARGEST = 5.0  # of the factor on a simulated pair, up and down
 COLUMN = {"pt": 1, "energy": 2}
+NOISE = (3.0, 9.0)  # χ² per degree of freedom up to which factors are noise, and from which they are not
 FITTED = 20  # rounds of proportional fitting
 
 
@@ -198,6 +199,17 @@ def kinematic_factors(
         low, high = np.diff(y)[[0, -1]] / np.diff(x)[[1, -2]] * np.diff(x)[[0, -1]]
         curves[name] = np.array([x, [y[0] - low, *y, y[-1] + high]])
     return curves
+
+
+def significant(curves: Mapping[str, FloatArray], nominal: Spectrum) -> dict[str, FloatArray]:
+    """Return as much of `kinematic_factors` as is more than what the errors of the spectrum explain."""
+    found = {}
+    for name, (x, y) in curves.items():
+        sums = nominal.project(name)
+        use = (sums.values > 0) & sums.domain
+        chi2 = np.sum((y[1:-1] * sums.values[use]) ** 2 / np.maximum(np.diag(sums.cov)[use], 1e-300))
+        found[name] = np.array([x, y * np.interp(chi2 / (use.sum() - 1), NOISE, (0.0, 1.0))])
+    return found
 
 
 def with_kinematics(curves: Mapping[str, FloatArray]) -> View:

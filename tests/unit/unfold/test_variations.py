@@ -209,3 +209,15 @@ def test_a_spectrum_in_mass_alone_says_nothing_of_kinematics(matched):
     flat = Spectrum(filled(TRUE, counts, counts), np.eye(3), "counts", None, np.ones(3, dtype=bool))
     assert unfold.simulation.kinematic_factors(flat, plain, [matched]) == {}
     assert (unfold.simulation.with_kinematics({})(matched).weight == matched.weight).all()
+
+
+@pytest.mark.parametrize(("sigma", "taken"), [(0.1, 0.0), (0.01, 1.0)])
+def test_factors_that_errors_explain_are_not_taken(sigma, taken):
+    """By hand: slopes of ±10 % in bins with errors of 10 % and of 1 %."""
+    axes = (variable("mass", [0.4, 1.0]), variable("pt", [0.0, 1.0, 2.0, 3.0]))
+    values = np.array([[1.1, 1.0, 0.9]])
+    cov = np.diag((sigma * values.ravel()) ** 2)
+    nominal = Spectrum(filled(axes, values, np.diag(cov)), cov, "counts", None, values > 0)
+    y = np.log([1.15, 1.1, 1.0, 0.9, 0.85])
+    (curve,) = unfold.simulation.significant({"pt": np.array([[0, 0.5, 1.5, 2.5, 3], y])}, nominal).values()
+    assert curve[1] == pytest.approx(taken * y)

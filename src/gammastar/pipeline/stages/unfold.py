@@ -116,12 +116,13 @@ def _unfolded(ctx: Context, section: config.Unfold, method: Method, state: Any) 
         ctx.tell("unfold", None, method.describe(options, strength))
         first = partial(unfolder, measured, plain)
         if fine is not None:
-            before = plain
-            known, response, extra = _with_measured_kinematics(known, plain, partial(unfolder, measured))
+            known, response, extra, other = _with_measured_kinematics(
+                known, response, partial(unfolder, measured)
+            )
             fine, plain = replace(fine, response=response), without_replicas(response)
             variations = [replace(one, response=plain) for one in variations]
             if extra and ctx.steering.systematics.prior is not False:
-                variations.append(Variation(PRIOR, None, before))
+                variations.append(Variation(PRIOR, None, other))
         variations += varied_responses(ctx, known, plain, first if fine is None else None)
         result, sources = unfold.with_systematics(measured, response, unfolder, variations)
         statistical = systematics.statistical_cov(result, sources)
@@ -157,18 +158,26 @@ def _unfolded(ctx: Context, section: config.Unfold, method: Method, state: Any) 
 
 
 def _with_measured_kinematics(
-    known: Truth, plain: Response, unfolder: Callable[[Response], Spectrum]
-) -> tuple[Truth, Response, Arrays]:
-    """Return the simulation with the pt and energies of the unfolded data, its response, and the factors."""
+    known: Truth, first: Response, unfolder: Callable[[Response], Spectrum]
+) -> tuple[Truth, Response, Arrays, Response]:
+    """Return the simulation with the pt and energies of the unfolded data, its response, and the factors.
+
+    The last is the response without them; where the first ones are noise, of which less than half was taken,
+    that with all of them.
+    """
     factors: Arrays = {}
-    response = plain
+    response = other = first
     for k in range(KINEMATIC_ROUNDS):
-        plain = without_replicas(response)
-        curves = simulation.kinematic_factors(unfolder(plain), plain, known.parts)
+        unfolded = unfolder(response)
+        whole = simulation.kinematic_factors(unfolded, response, known.parts)
+        curves = simulation.significant(whole, unfolded)
+        if k == 0 and all(2 * np.ptp(curves[name][1]) < np.ptp(whole[name][1]) for name in whole):
+            noisy = known.seen_as(simulation.with_kinematics(whole))
+            other = unfold.response(noisy.parts, first.reco, first.true, n_replicas=0)
         known = known.seen_as(simulation.with_kinematics(curves))
-        response = unfold.response(known.parts, plain.reco, plain.true, n_replicas=0)
+        response = unfold.response(known.parts, first.reco, first.true, n_replicas=0)
         factors |= {f"factor_{name}_{k}": curve for name, curve in curves.items()}
-    return known, response, factors
+    return known, response, factors, other
 
 
 def _refolding_toys(ctx: Context, n: int, subtracted: Spectrum, response: Response) -> Arrays:
