@@ -17,7 +17,7 @@ pytestmark = pytest.mark.flow
 
 
 def test_what_check_accepts_is_run(tmp_path):
-    found = whole.campaign(tmp_path, 1, n=200, rare=16)
+    found = whole.campaign(tmp_path, 1, n=200, rare=32)
     assert found.wrong == []
     assert found.finished > 120
 

@@ -172,6 +172,7 @@ def test_a_tree_of_flights_is_refused():
     assert decay_table(one).lines.max() == 2
 
 
+@pytest.mark.long
 def test_what_the_plane_says_of_slow_dark_decays():
     """Weak dark couplings: the decay is no longer at once, and visible decays take part."""
     weak = [((1, 2), 0.8, 0.3), ((2, 3), 1e-4, 0.0)]

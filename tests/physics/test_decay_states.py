@@ -25,6 +25,7 @@ def moving(mass, n, rng):
     return np.column_stack([momentum, np.sqrt((momentum**2).sum(axis=1) + mass**2)])
 
 
+@pytest.mark.long
 def test_mass_of_the_pair_in_flight(table):
     heavy, light = table.masses[1], table.masses[0]
     found = decay_states(table, 1, moving(heavy, N, stream(1)), stream(2))

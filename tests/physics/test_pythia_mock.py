@@ -84,6 +84,7 @@ def test_spectra_are_those_of_the_card(engine):
         )
 
 
+@pytest.mark.long
 def test_acceptance_of_the_omega(engine):
     one = CARD.model_copy(update={"modes": {"omega_2body": CARD.modes["omega_2body"]}})
     d = generate_pairs(one, 50_000, np.random.default_rng(1), mesons=engine.mesons)

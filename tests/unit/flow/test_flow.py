@@ -162,6 +162,7 @@ def test_samples_follow_the_density(weighted_flow):
     assert inverse.mean() == pytest.approx(area, abs=4.0 * inverse.std() / np.sqrt(mass.size))
 
 
+@pytest.mark.long
 def test_samples_respect_the_limits(weighted_flow):
     rng = np.random.default_rng(7)
     low, high = weighted_flow.mass_range

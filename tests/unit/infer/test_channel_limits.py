@@ -51,6 +51,7 @@ def peer(observed, background, sigma_b, sigma_s):
     return space.data(space.model()), space.model()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("observed", "background", "sigma_b", "sigma_s"),
     [([3], [3.0], 0.3, 0.18), ([5, 7, 40], [4.0, 9.0, 35.0], 0.15, 0.1)],

@@ -89,6 +89,7 @@ def test_only_a_few_files_stay_open(tmp_path, opened):
         assert len(os.listdir("/proc/self/fd")) == held  # noqa: PTH208
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("step", [37, "1 MB"])
 def test_flat_columns_of_a_part_of_a_cluster_are_those_of_the_events(tmp_path, step):
     path = tmp_path / "f.root"

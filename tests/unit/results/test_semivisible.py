@@ -92,6 +92,7 @@ def test_allowed_and_excluded_fill_the_scan(folder):
             assert end == pytest.approx(begin, rel=1e-4)
 
 
+@pytest.mark.long
 def test_states_of_the_file_are_those_of_the_matrix(folder):
     """Masses from the matrix by numpy; ψ₁ decays by its mixing alone, ψ₄ in none that is longer."""
     base, _ = folder
