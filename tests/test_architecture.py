@@ -99,6 +99,7 @@ def _parameters(function):
     return len([name for name in names if name not in {"self", "cls"}])
 
 
+@pytest.mark.long
 def test_functions_are_small():
     longest, widest = [], []
     for path, tree in _trees().values():

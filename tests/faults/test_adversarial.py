@@ -22,6 +22,7 @@ def test_kept_stages_that_were_changed_with_their_digests(tmp_path):
     assert (found.n, found.wrong) == (12, [])
 
 
+@pytest.mark.long
 def test_what_goes_wrong_is_seen():
     """The campaign counts crashes, hangs, exits and messages that say nothing or too much."""
     tried = adversarial.Tried()

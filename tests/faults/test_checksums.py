@@ -43,6 +43,7 @@ def pages(path):
         return found, (place.offset, place.num_bytes)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("codec", ["none", "lz4", "zstd"])
 def test_every_flipped_bit_of_a_page_is_named_by_field_and_cluster(path, codec):
     data = damage.sound_file(path, f"RNTuple {codec}")

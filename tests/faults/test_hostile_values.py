@@ -102,6 +102,7 @@ def test_values_are_refused_with_their_key(tmp_path, mock, section, key, value, 
     assert max(map(len, found)) < 1500
 
 
+@pytest.mark.long
 def test_values_that_may_be_written_in_another_way(tmp_path, mock):
     assert refused(tmp_path, mock, "predict", "n_sample", "4e3") == []
     assert refused(tmp_path, mock, "spectrum", "beam_energy", "400") == []

@@ -47,6 +47,7 @@ def spectrum(pairs):
     return subtract.same_sign(select.fill(pairs, AXES))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("weight", ["negative", "huge", "zero", "one negative"])
 def test_sums_of_weights_are_conserved(tmp_path, weight):
     branches = muons()

@@ -201,6 +201,7 @@ OLD = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_run_lists_its_own_files_alone(tmp_path, resume):
     folder = pretended(tmp_path / "out", OLD)

@@ -42,6 +42,7 @@ def test_mass_of_the_pair_in_flight(table):
     assert np.abs(shell - light**2).max() < 1e-13 * found.parent[..., 3].max() ** 2
 
 
+@pytest.mark.long
 def test_isotropic_in_the_rest_frame(table):
     rest = np.tile([0.0, 0.0, 0.0, table.masses[1]], (N, 1))
     found = decay_states(table, 1, rest, stream(3))
@@ -51,6 +52,7 @@ def test_isotropic_in_the_rest_frame(table):
         assert np.cov(unit.T) == pytest.approx(np.eye(3) / 3, abs=0.01)
 
 
+@pytest.mark.long
 def test_same_decays_as_in_the_cascade(table):
     photons = np.tile([0.0, 0.0, 0.0, 1.0], (N, 1))
     chain = decay(table, photons, stream(4))

@@ -37,6 +37,7 @@ def test_na62_readings(sigma, method, limit):
     assert ours == pytest.approx(limit, abs=6e-5)
 
 
+@pytest.mark.long
 def test_na62_cls_of_signals():
     ours = counting_cls([2.0, np.log(10), 2.4857, 3.0], 0, 0.0094, signal_sigma=POT, method="exact")
     assert ours == pytest.approx([0.1528, 0.1172, 0.1000, 0.0646], abs=6e-5)

@@ -58,6 +58,7 @@ def test_mock_control_sample_gives_a_background_with_its_posterior(tmp_path):
     assert found.signal_region.draws.mean() == pytest.approx(mean, rel=0.05)
 
 
+@pytest.mark.long
 def test_random_pairs_are_rare():
     found = control_samples.combinatorial_estimate(SEARCH, n_max=20_000)
     assert found["SR"][0] <= found["CR"][0] <= found["FV"][0] < 1.0

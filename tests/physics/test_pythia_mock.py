@@ -93,6 +93,7 @@ def test_acceptance_of_the_omega(engine):
     assert ((d.plus[3] > 3) & (d.minus[3] > 3)).mean() == pytest.approx(0.503, abs=0.015)
 
 
+@pytest.mark.long
 def test_like_sign_ratio(engine):
     """Same event: charge conservation; mixed: one by construction."""
     rng = np.random.default_rng(2)

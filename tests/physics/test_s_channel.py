@@ -67,6 +67,7 @@ def test_pairs_that_are_closed_on_the_shell(mass):
     assert np.abs(rest).max() < 1e-12
 
 
+@pytest.mark.long
 def test_angle_about_the_beams():
     """Light states have 1 + cos², heavy axial ones sin² … as the traces say."""
     vertex = np.array([[0.0, 1.0], [1.0, 0.0]])

@@ -191,6 +191,7 @@ def test_one_sample_for_all_couplings_is_each_coupling_simulated() -> None:
         assert error < 0.2 * scan.signal[k]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("accept_on", ["parent", "daughters"])
 def test_error_is_the_spread_of_repeated_samples(accept_on: str) -> None:
     epsilon = np.array([1e-7, 1e-6, 4e-6])

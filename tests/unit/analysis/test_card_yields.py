@@ -60,6 +60,7 @@ def test_the_script_prints_the_factors(tmp_path, spectrum, name, monkeypatch, ca
     assert float(found["eta_dalitz"].split(" ±")[0]) == pytest.approx(0.7, rel=0.12)
 
 
+@pytest.mark.long
 def test_spectrum_files_and_their_mistakes(tmp_path, spectrum):
     written(tmp_path / "mass.root", *spectrum)
     edges, counts = read_counts(tmp_path / "mass.root", "mass")

@@ -61,6 +61,7 @@ def test_bands_are_the_spread_of_the_members():
         flow_contours(0.7, {"flow": (sample[0], sample[1], np.zeros(n))}, mock=True)
 
 
+@pytest.mark.long
 def test_sizes_and_lifetimes():
     n_pairs = np.array([1e3, 1e4, 1e5])
     band = np.sort(np.random.default_rng(2).normal(size=(2, 5)), axis=1)

@@ -40,6 +40,7 @@ def test_vertices_with_and_without_pairs():
     assert any("no pair" in text.get_text() for text in empty.axes[0].texts)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("masked", [True, False])
 def test_regions_say_whether_they_are_masked(masked):
     signal = (23 + 1.6 * RNG.standard_normal(4000), np.abs(0.003 * RNG.standard_normal(4000)))

@@ -204,6 +204,7 @@ def test_phenix_and_a_mock_search_make_one_limit():
     np.testing.assert_allclose(found.phenix, np.interp(found.mass, limit.mass, limit.observed), rtol=0.005)
 
 
+@pytest.mark.long
 def test_the_combined_likelihood_is_the_product_of_both():
     counted = phenix_combined.counted()
     search = phenix_combined.mock_search(counted.mass[[20]])

@@ -61,6 +61,7 @@ def uniform(p_values):
     return kstest(p_values, "uniform").pvalue
 
 
+@pytest.mark.long
 def test_p_values_of_the_truth_are_uniform():
     rng = np.random.default_rng(1)
     found = [density_test(Toy(), pairs(300, rng), rng=rng, options=FEW).p_value for _ in range(120)]
@@ -68,6 +69,7 @@ def test_p_values_of_the_truth_are_uniform():
     assert uniform(0.8 * np.array(found)) < 1e-3  # it would see p-values that are too small
 
 
+@pytest.mark.long
 def test_p_values_are_uniform_with_weights_that_depend_on_the_kinematics():
     rng = np.random.default_rng(2)
     found, plain = [], []
@@ -90,6 +92,7 @@ def test_p_values_are_uniform_with_signed_weights():
     assert uniform(found) > 1e-3
 
 
+@pytest.mark.long
 def test_pairs_of_one_event_are_not_counted_twice():
     rng = np.random.default_rng(4)
     found, wrong = [], []

@@ -70,6 +70,7 @@ def test_errors_cover_the_scatter(closure):
     assert 0.4 < np.std(pull[good]) < 1.6
 
 
+@pytest.mark.long
 def test_outside_the_map(closure):
     found, _ = closure
     outside = np.array([[0.5, 0.2, 390.0], [3.0, 0.2, 50.0]])

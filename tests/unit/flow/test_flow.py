@@ -172,6 +172,7 @@ def test_samples_respect_the_limits(weighted_flow):
     assert np.isfinite(weighted_flow.log_prob(mass, pt, energy)).all()
 
 
+@pytest.mark.long
 def test_density_vanishes_outside_the_limits(weighted_flow):
     outside = weighted_flow.log_prob(
         np.full(4, 0.5), np.array([1.0, 0.0, 1.0, 1.0]), np.array([1.1, 9.0, 400.0, 500.0])

@@ -68,6 +68,7 @@ def test_file_is_a_state_dict_of_zuko(flow: KinematicFlow, tmp_path) -> None:
     torch.testing.assert_close(plain(context).log_prob(x), flow.zuko(context).log_prob(x), rtol=0, atol=0)
 
 
+@pytest.mark.long
 def test_density_and_draws_belong_to_each_other(flow: KinematicFlow) -> None:
     # the Jacobian of the map by finite differences: what the table leaves out is left out of both alike
     one, h = flow.at_mass(MASS), 1e-5

@@ -80,6 +80,7 @@ def test_fft_of_a_counting_experiment(count, background, signal):
     assert found.cls == pytest.approx(exact, rel=1e-9)
 
 
+@pytest.mark.long
 def test_fft_against_toys_and_far_tails():
     channels = [
         binned_channel("a", signal=[0.5, 1.2, 0.3], background=[1.0, 0.4, 2.0], observed=[1, 0, 2]),

@@ -105,6 +105,7 @@ def test_an_unpacked_archive_is_bounded_in_memory(tmp_path, monkeypatch):
         list(json_texts(path))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE])
 @pytest.mark.parametrize("first", [True, False])
 def test_long_names_of_members_are_bounded(tmp_path, monkeypatch, kind, first):

@@ -300,6 +300,7 @@ def test_fits_that_do_not_end_are_refused(free, monkeypatch):
         q_tilde(arrays, one.data, 2.0)
 
 
+@pytest.mark.long
 def test_statistic_is_that_of_pyhf_for_pseudo_experiments():
     one = model(30.0, seed=4)
     arrays = arrays_of(one)

@@ -86,6 +86,7 @@ def test_recorded_commands_give_the_shipped_files(request, name):
         assert ak.array_equal(arrays[f"Muon_{member}"], made.branches["Muon"][member])
 
 
+@pytest.mark.long
 def test_data_are_recorded_and_unweighted(data):
     counts = ak.num(data.branches["Muon"])
     assert set(np.unique(counts)) == {2, 3}
@@ -107,6 +108,7 @@ def test_background_fraction(data):
     assert fraction == pytest.approx(CARD.background.fraction, abs=0.008)  # 3 σ of the like-sign counts
 
 
+@pytest.mark.long
 def test_signal_is_the_exposure_times_the_recorded_rate(data, mc):
     rates = mode_rates(CARD)
     assert data.meta["n_generated"] == pytest.approx(
@@ -127,6 +129,7 @@ def test_omega_resolution(mc):
     assert abs(difference.mean()) < 0.002
 
 
+@pytest.mark.long
 def test_recorded_fraction_is_acceptance_times_efficiency(mc):
     """Simulated rows with both muons in acceptance survive with the efficiency of the card, in bins of E."""
     code, muons = mc.branches["gen_process"], mc.branches["Muon"]

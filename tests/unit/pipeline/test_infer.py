@@ -130,6 +130,7 @@ def test_an_observation_gives_an_observed_contour(tmp_path):
     assert "observed" in {row["part"] for row in table(tmp_path)}
 
 
+@pytest.mark.long
 def test_an_observation_of_mock_data_excludes_nothing(tmp_path):
     ctx, made, search = searched(tmp_path, mock=True, observed=[3])
     assert search.observed is None
@@ -402,6 +403,7 @@ def shown(ctx):
     return show_results(ctx.folder)
 
 
+@pytest.mark.long
 def test_files_and_words_hold_every_interval_of_masses(tmp_path):
     ctx, made, search = searched(tmp_path)
     (section,) = reach_sections(ctx, made)

@@ -53,6 +53,7 @@ def test_dark_photons_in_faser2(printed):
     assert found == pytest.approx(factor * wanted, abs=4 * spread + 0.003 * found)
 
 
+@pytest.mark.long
 def test_millicharged_particles_with_both_thresholds(printed):
     folder, lines = printed
     columns = np.loadtxt(folder / "files/hadrons/14TeV/FORMULA/FORMULA_14TeV_443.txt").T

@@ -130,6 +130,7 @@ def test_the_rate_is_the_one_that_the_model_states(folder) -> None:
     assert same.rate(mass)[0] == pytest.approx(photons.rate(mass)[0], rel=1e-12)
 
 
+@pytest.mark.long
 def test_a_vector_from_a_file_is_the_named_one(folder) -> None:
     mass = np.array([0.1, 0.3])
     named, own = (
@@ -184,6 +185,7 @@ def test_axes_belong_to_the_model(folder) -> None:
     assert axes["mine.py:Axion"] == ("$m_{a}$ [GeV]", "$g_{aγγ}$ [1/GeV]")
 
 
+@pytest.mark.long
 def test_grey_areas_belong_to_the_model(folder, tmp_path) -> None:
     assert {x.plane for x in known(folder, "dark_photon")} == {"dark_photon"}
     assert known(folder, "mine.py:Axion") == []

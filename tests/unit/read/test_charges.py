@@ -159,6 +159,7 @@ def select_axis():
     return regular("mass", 4, 0.0, 10.0)
 
 
+@pytest.mark.long
 def test_messages_fit_a_screen(muons, tmp_path):
     """A record of many members as a charge: its type alone would fill pages."""
     wide = ak.zip({f"member_{i}": muons["px"] for i in range(150)})

@@ -55,6 +55,7 @@ def test_na60_preset_and_flat_columns(tmp_path):
     assert proposal.kinematics == schema.kinematics
 
 
+@pytest.mark.long
 def test_spinquest_preset_goes_through_both_readers(tmp_path):
     rng, n = stream(2, "spinquest"), 200
     schema = read.builtin("spinquest_dimuon")

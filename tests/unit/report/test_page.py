@@ -76,6 +76,7 @@ def parsed(text):
     return checker
 
 
+@pytest.mark.long
 def test_the_page_is_well_formed(parsed):
     assert parsed.open == []
     assert len(set(parsed.ids)) == len(parsed.ids)
@@ -254,6 +255,7 @@ def folded(figure):
     return page("x", sections, mock=False, provenance=found, lead=lead, dpi=30)
 
 
+@pytest.mark.long
 def test_the_page_opens_with_flagship_cards_and_explorer(folded):
     top, below = folded.split("<nav", 1)
     assert top.count('class="card"') == 4

@@ -131,6 +131,7 @@ def test_states_and_benchmarks_in_files(tmp_path):
     assert semivisible.load_benchmark(file).sector(2.0).masses == pytest.approx(shipped.masses)
 
 
+@pytest.mark.long
 def test_what_is_drawn_is_what_is_excluded(tmp_path):
     """Above zero where a search excludes: ε² P > ε_lim²."""
     file = tmp_path / "two.toml"

@@ -65,6 +65,7 @@ def test_an_event_with_more_pairs_than_the_block_holds():
     assert fill_pairs(counts, AXES, {})[0][:, 0].sum() == 1 + n * (n - 1) // 2 + 3
 
 
+@pytest.mark.long
 def test_ranges_are_counted_one_after_the_other():
     columns = leptons(np.random.default_rng(5).poisson(1.5, 5_000))
     pairs = table(columns)

@@ -84,6 +84,7 @@ def test_long_lived_states_are_invisible(card, iball):
     assert (np.diff(p) <= 1e-12).all()
 
 
+@pytest.mark.long
 def test_survival_of_a_cascade_against_sampled_positions(card):
     table = decay_table(semivisible.load_benchmark("AHP2020-B").sector())
     events = babar.cascades(table, card, 40_000, RNG(2))
