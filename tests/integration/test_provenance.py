@@ -104,7 +104,7 @@ def test_kept_stages_of_other_versions_are_told(folder, tmp_path, version):
 
 
 def test_a_run_resumed_with_other_code_says_so(folder, monkeypatch):
-    monkeypatch.setattr("gammastar.pipeline.cache.package_digest", lambda: "0" * 64)
+    monkeypatch.setattr("gammastar.store.manifest.package_digest", lambda: "0" * 64)
     for path in folder.glob("stages/*.npz"):
         os.utime(path, (0.0, 0.0))
     run(folder.parent / "steering.toml", output=folder, resume=True)
