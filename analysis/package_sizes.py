@@ -18,25 +18,23 @@ def needed(names: list[str]) -> set[str]:
     from packaging.requirements import Requirement
 
     found: set[str] = set()
-    todo = [(Requirement(name), "") for name in names]
+    todo = [Requirement(name) for name in names]
     while todo:
-        one, _ = todo.pop()
-        extras = one.extras or {""}
+        one = todo.pop()
         name = one.name.lower().replace("_", "-")
+        if name in found and not one.extras:
+            continue
         try:
-            inner = metadata.requires(name) or []
+            inner = [Requirement(text) for text in metadata.requires(name) or []]
         except metadata.PackageNotFoundError:
             continue
-        new = name not in found or bool(one.extras)
         found.add(name)
-        if new:
-            rest = [Requirement(text) for text in inner]
-            todo += [
-                (r, name)
-                for r in rest
-                if (r.marker is None or any(r.marker.evaluate({"extra": extra}) for extra in extras))
-                and r.name.lower().replace("_", "-") not in found
-            ]
+        for more in inner:
+            known = more.name.lower().replace("_", "-") in found
+            wanted = more.marker is None or any(
+                more.marker.evaluate({"extra": extra}) for extra in one.extras or {""}
+            )
+            todo += [more] if wanted and not known else []
     return found
 
 

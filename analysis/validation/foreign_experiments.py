@@ -217,28 +217,36 @@ def write(it: Experiment, name: str, found: tuple, n: int, path: Path, more: dic
         file[name] = rows
 
 
+def measured_leptons(
+    rng: np.random.Generator, it: Experiment
+) -> tuple[int, int, tuple[NDArray[np.int64], Array, Array]]:
+    """Return the numbers of events and photons; event, charge and momentum of all leptons that are seen."""
+    per_interaction = sum(o.number for o in it.truth)
+    photon = photons(rng, it, it.truth, int(rng.poisson(it.interactions * per_interaction)))
+    parts = [tracks(rng, it, photon, it.events + np.arange(len(photon)))[0]]
+    for mean, charge in zip(it.singles[:2], (1.0, -1.0), strict=True):
+        owner = np.repeat(np.arange(it.events), rng.poisson(mean, it.events))
+        k = len(owner)
+        p = np.stack(
+            [*rng.normal(0, it.spread, (2, k)), 0.5 * it.threshold + rng.gamma(2.0, it.singles[2] / 2, k)],
+            axis=1,
+        )
+        q = np.full(k, charge)
+        seen, measured = detect(rng, it, p, q)
+        parts.append((owner[seen], q[seen], measured[seen]))
+    found = tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+    return it.events + len(photon), len(photon), found  # type: ignore[return-value]
+
+
 def make(it: Experiment, seed: int, folder: Path) -> dict[str, Array]:
     """Write data and simulation; return photons of the truth with which are seen, and protons on target."""
     data, mc, sample = (np.random.default_rng([seed, k]) for k in range(3))
     folder.mkdir(parents=True, exist_ok=True)
     per_interaction = sum(o.number for o in it.truth)
-    photon = photons(data, it, it.truth, int(data.poisson(it.interactions * per_interaction)))
-    n = it.events + len(photon)
-    parts = [tracks(data, it, photon, it.events + np.arange(len(photon)))[0]]
-    for mean, charge in zip(it.singles[:2], (1.0, -1.0), strict=True):
-        owner = np.repeat(np.arange(it.events), data.poisson(mean, it.events))
-        k = len(owner)
-        p = np.stack(
-            [*data.normal(0, it.spread, (2, k)), 0.5 * it.threshold + data.gamma(2.0, it.singles[2] / 2, k)],
-            axis=1,
-        )
-        q = np.full(k, charge)
-        seen, measured = detect(data, it, p, q)
-        parts.append((owner[seen], q[seen], measured[seen]))
-    found = tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+    n, n_photons, found = measured_leptons(data, it)
     shuffled = data.permutation(n)
     write(it, "tree", (shuffled[found[0]], *found[1:]), n, folder / "data.root", {})
-    simulated = photons(mc, it, it.prior, int(it.simulated * len(photon)))
+    simulated = photons(mc, it, it.prior, int(it.simulated * n_photons))
     found, _ = tracks(mc, it, simulated, np.arange(len(simulated)))
     generated = {
         "gen_mass": simulated[:, 0] / it.unit,

@@ -23,7 +23,7 @@ import numpy as np
 import uproot
 from numpy.typing import NDArray
 from validation._rows import row as _row
-from validation.foreign_experiments import EXPERIMENTS, Experiment, detect, photons, tracks
+from validation.foreign_experiments import EXPERIMENTS, Experiment, measured_leptons, photons, tracks
 
 import gammastar as gs
 
@@ -107,17 +107,8 @@ def make(folder: Path, seed: int, *, sample: int = 1_500_000) -> dict[str, Array
     data, mc, true_rng = (np.random.default_rng([seed, k]) for k in range(3))
     folder.mkdir(parents=True, exist_ok=True)
     per_interaction = sum(o.number for o in it.truth)
-    photon = photons(data, it, it.truth, int(data.poisson(it.interactions * per_interaction)))
-    n = it.events + len(photon)
-    parts = [tracks(data, it, photon, it.events + np.arange(len(photon)))[0]]
-    for mean, charge in zip(it.singles[:2], (1.0, -1.0), strict=True):
-        owner = np.repeat(np.arange(it.events), data.poisson(mean, it.events))
-        pz = 0.5 * it.threshold + data.gamma(2.0, it.singles[2] / 2, len(owner))
-        p = np.stack([*data.normal(0, it.spread, (2, len(owner))), pz], axis=1)
-        q = np.full(len(owner), charge)
-        seen, measured = detect(data, it, p, q)
-        parts.append((owner[seen], q[seen], measured[seen]))
-    found = _kept(data, tuple(np.concatenate(part) for part in zip(*parts, strict=True)))
+    n, n_photons, found = measured_leptons(data, it)
+    found = _kept(data, found)
     run = data.choice(list(SHARES), n, p=list(SHARES.values()))
     written = (run != PRESCALED) | (data.random(n) < 1 / PRESCALE)
     bad = ~np.isin(run, GOOD)
@@ -132,7 +123,7 @@ def make(folder: Path, seed: int, *, sample: int = 1_500_000) -> dict[str, Array
     columns = {"run": run[source].astype(np.int32), "event": np.arange(len(source)), "L0": word[source]}
     joined = tuple(np.concatenate(part) for part in zip(*both, strict=True))
     _tree(folder / "data.root", len(source), joined, columns)
-    simulated = photons(mc, it, it.prior, int(it.simulated * len(photon)))
+    simulated = photons(mc, it, it.prior, int(it.simulated * n_photons))
     m = len(simulated)
     word = np.where(mc.random(m) < FIRED, TRIGGER, np.uint64(0))
     columns = {"run": np.ones(m, np.int32), "event": np.arange(m), "L0": word}

@@ -34,7 +34,7 @@ def example(tmp_path_factory):
 
 
 def test_the_rate_is_that_of_the_truth(example):
-    """Without the factors it is a fifth too small, which is five standard deviations."""
+    """Without the factors it is a fifth too small."""
     folder, truth = example
     pulls, _ = full_example.compared(folder, truth)
     assert abs(pulls.total) < 3
